@@ -1,0 +1,45 @@
+"""Shared by the tests: small models with weights that hide nothing, small sets made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vmae.config import ModelConfig
+from vmae.data.motion import SIZES, render_set
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every parameter, also biases and norms, a random value that is neither 0 nor 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scale = 0.3 if parameter.ndim < 2 else 0.7 / parameter.flatten(1).shape[1] ** 0.5
+            one = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.copy_(one + scale * noise)
+    return model
+
+
+def random_clips(config: ModelConfig, batch: int, seed: int = 0) -> torch.Tensor:
+    """uint8 clips (B, C, T, H, W) of noise."""
+    shape = (batch, config.channels, *config.grid.clip)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def tiny() -> ModelConfig:
+    """A model of every part, at a size for tests: a grid of 4x4x4 tokens."""
+    return ModelConfig(
+        frames=8, size=32, tubelet=(2, 8, 8), width=48, depth=3, heads=4,
+        decoder_width=24, decoder_depth=2, decoder_heads=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rendered set in its smallest size."""
+    return render_set(tmp_path_factory.mktemp("sets") / "motion", SIZES["mini"], workers=1)

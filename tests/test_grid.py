@@ -1,0 +1,79 @@
+"""Tokens and back, in the published order; positions as published."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vmae.grid import TokenGrid, patchify, unpatchify
+from vmae.positions import sincos_1d, sincos_2d
+
+
+@pytest.mark.parametrize(
+    "clip,tubelet,tokens,pixels",
+    [
+        ((16, 224, 224), (2, 16, 16), 1568, 1536),
+        ((16, 224, 224), (1, 16, 16), 3136, 768),
+        ((32, 224, 224), (2, 16, 16), 3136, 1536),
+        ((1, 224, 224), (1, 16, 16), 196, 768),
+        ((16, 224, 224), (2, 14, 14), 2048, 1176),
+    ],
+)
+def test_published_counts(clip, tubelet, tokens, pixels):
+    grid = TokenGrid(clip, tubelet)
+    assert (grid.tokens, grid.pixels) == (tokens, pixels)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_patchify_equals_a_loop_and_goes_back(dtype):
+    grid = TokenGrid((4, 6, 8), (2, 3, 4))
+    clips = torch.randint(0, 256, (2, 3, 4, 6, 8), generator=torch.Generator().manual_seed(0)).to(dtype)
+    tokens = patchify(clips, grid)
+    for n, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
+        block = clips[:, :, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, 4 * k : 4 * k + 4]
+        expected = [block[:, c, f, y, x] for f in range(2) for y in range(3) for x in range(4) for c in range(3)]
+        assert torch.equal(tokens[:, n], torch.stack(expected, dim=1))
+    assert torch.equal(unpatchify(tokens, grid), clips)
+
+
+@pytest.mark.parametrize(
+    "clip,tubelet,words",
+    [
+        ((15, 224, 224), (2, 16, 16), ["clip length 15", "14 or 16"]),
+        ((16, 100, 224), (2, 16, 16), ["height 100", "96 or 112"]),
+        ((16, 224, 8), (2, 16, 16), ["width 8", "use 16"]),
+        ((0, 16, 16), (2, 16, 16), ["1 or more"]),
+    ],
+)
+def test_sizes_that_do_not_divide_name_the_nearest(clip, tubelet, words):
+    with pytest.raises(ValueError) as error:
+        TokenGrid(clip, tubelet)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_clips_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"\(B, 3, 4, 6, 8\)"):
+        patchify(torch.zeros(1, 3, 4, 6, 6), TokenGrid((4, 6, 8), (2, 3, 4)))
+
+
+@pytest.mark.parametrize("n,width", [(64, 48), (1568, 384)])
+def test_1d_positions_are_bit_equal_to_the_published_formula(n, width):
+    """One entry at a time, in Python's floats: interleaved sines and cosines of the flat index."""
+    table = sincos_1d(n, width)
+    rng = np.random.default_rng(0)
+    for i, j in zip(rng.integers(n, size=500), rng.integers(width, size=500), strict=True):
+        angle = i / np.power(10000, 2 * (j // 2) / width)
+        expected = np.sin(angle) if j % 2 == 0 else np.cos(angle)
+        assert table[i, j].item() == np.float32(expected)
+
+
+def test_2d_positions_are_mae_layout():
+    """[sin column | cos column | sin row | cos row], each over width / 4 frequencies."""
+    rows, columns, width = 3, 5, 16
+    table = sincos_2d(rows, columns, width).view(rows, columns, 4, width // 4)
+    rates = 1 / 10000 ** (np.arange(4) / 4)
+    for y, x in np.ndindex(rows, columns):
+        expected = [np.sin(x * rates), np.cos(x * rates), np.sin(y * rates), np.cos(y * rates)]
+        np.testing.assert_array_equal(table[y, x], np.float32(expected))

@@ -1,0 +1,5 @@
+"""`python -m vmae`."""
+
+from vmae.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,154 @@
+"""`vmae`, also `python -m vmae`: the package's work from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vmae import ROOT, __version__, at_root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors that a reader can mend are one message."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("\nvmae: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        if arguments.debug:
+            raise
+        print(f"vmae: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _render(arguments: argparse.Namespace) -> None:
+    if arguments.what == "motion":
+        from vmae.data.motion import SIZES, render_set, with_sizes
+
+        spec = with_sizes(
+            SIZES[arguments.size], train=arguments.train, test=arguments.test, frames=arguments.frames,
+            size=arguments.pixels, seed=arguments.seed,
+        )  # fmt: skip
+        out = arguments.out or ROOT / "data" / f"motion-{arguments.size}"
+        print(render_set(out, spec, arguments.workers))
+    else:
+        from vmae.data.film import FILM, FilmSpec, render_film
+
+        spec_film = FilmSpec() if arguments.frames is None else FilmSpec(frames=arguments.frames)
+        print(render_film(arguments.out or ROOT / "data" / "film", FILM, spec_film, arguments.workers))
+
+
+def _store(arguments: argparse.Namespace) -> None:
+    from vmae.config import DataConfig
+    from vmae.data.annotations import load_set
+    from vmae.data.loader import open_source
+
+    videos = load_set(at_root(arguments.set))
+    config = DataConfig(path=str(arguments.set), workers=arguments.workers)
+    for split in ("train", "test"):
+        source = open_source(config, videos.split(split), arguments.pixels)
+        print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
+
+
+def _recipe(arguments: argparse.Namespace):
+    import yaml
+
+    from vmae.config import ConfigError, Recipe
+
+    changes = {}
+    for text in arguments.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: write name=value, for example optim.steps=100")
+        changes[name] = yaml.safe_load(value)
+    return Recipe.load(arguments.config).changed(**{arguments.command: changes})
+
+
+def _pretrain(arguments: argparse.Namespace) -> None:
+    from vmae.train.pretrain import pretrain
+
+    result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
+    print(json.dumps({"loss": result.records[-1].loss if result.records else None, **result.cost}, indent=1))
+
+
+def _finetune(arguments: argparse.Namespace) -> None:
+    from vmae.mae import MaskedAutoencoder
+    from vmae.train.checkpoint import load_weights, save_classifier
+    from vmae.train.finetune import finetune, open_sources
+    from vmae.train.runtime import Bar
+
+    config = _recipe(arguments).finetune
+    encoder = None
+    if arguments.encoder:
+        autoencoder = MaskedAutoencoder(config.model)
+        load_weights(autoencoder, arguments.encoder)
+        encoder = autoencoder.encoder
+    sources = open_sources(config)
+    result = finetune(config, sources, encoder, Bar())
+    save_classifier(result.model, sources.classes, config, arguments.out)
+    print(json.dumps({"accuracy": result.test.accuracy, **result.cost}, indent=1))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from vmae.data.annotations import load_set
+    from vmae.data.loader import open_source
+    from vmae.train.checkpoint import load_classifier
+    from vmae.train.evaluate import evaluate
+
+    model, classes, config = load_classifier(arguments.model)
+    videos = load_set(at_root(arguments.data or config.data.path))
+    if videos.classes != classes:
+        raise ValueError(f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}")
+    result = evaluate(model, open_source(config.data, videos.test, model.config.size), config.data.stride)
+    print(json.dumps({"videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)}, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    render = commands.add_parser("render", help="make a labelled set: rendered motion, or the film in clips")
+    render.add_argument("what", choices=("motion", "film"))
+    render.add_argument("--size", choices=("mini", "small", "full"), default="small", help="of motion")
+    render.add_argument("--out", type=Path, help="folder (default: data/motion-SIZE, data/film)")
+    render.add_argument("--train", type=int, help="videos to train on")
+    render.add_argument("--test", type=int, help="videos to test on")
+    render.add_argument("--frames", type=int, help="frames of a video")
+    render.add_argument("--pixels", type=int, help="side of a frame, 64 or more")
+    render.add_argument("--seed", type=int)
+    render.add_argument("--workers", type=int, default=2)
+    render.set_defaults(run=_render)
+
+    store = commands.add_parser("store", help="decode a set once into memory-mapped frames")
+    store.add_argument("set", type=Path)
+    store.add_argument("--pixels", type=int, required=True, help="short side to resize to")
+    store.add_argument("--workers", type=int, default=2)
+    store.set_defaults(run=_store)
+
+    for name, run, text in (
+        ("pretrain", _pretrain, "pre-train a masked autoencoder"),
+        ("finetune", _finetune, "train and test a classifier"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("config", help="a recipe's name (cpu, gpu) or a YAML file")
+        command.add_argument("--out", type=Path, required=True, help="folder of the run")
+        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field")
+        command.set_defaults(run=run)
+        if name == "pretrain":
+            command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        else:
+            command.add_argument("--encoder", type=Path, help="model.safetensors of a pre-training run")
+
+    test = commands.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")
+    test.add_argument("model", type=Path, help="folder given to finetune as --out")
+    test.add_argument("--data", type=Path, help="another set with the same classes")
+    test.set_defaults(run=_evaluate)
+    return parser

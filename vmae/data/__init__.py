@@ -1,0 +1,1 @@
+"""Videos in: reading, sampling, lists, the rendered sets, the store, batches."""

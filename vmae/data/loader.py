@@ -1,0 +1,223 @@
+"""Batches: which clips make up step k is a function of the seed and k, so a run can resume anywhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vmae import at_root
+from vmae.config import DataConfig
+from vmae.data.annotations import SetError, Video
+from vmae.data.clips import Choose, VideoError, crop_square, dense_indices, read_frames, resize_frames
+from vmae.data.store import build_store
+
+#: Other videos tried in place of one that cannot be read, before the run stops.
+TRIES = 3
+
+
+class Source(Protocol):
+    """Where clips come from: files, or a store."""
+
+    @property
+    def videos(self) -> Sequence[Video]: ...
+
+    def read(self, index: int, choose: Choose) -> np.ndarray:
+        """The chosen frames of a video, (T, H, W, 3) uint8."""
+        ...
+
+
+@dataclass
+class VideoFiles:
+    """Clips decoded from the files each time, the short side resized to `size`."""
+
+    videos: Sequence[Video]
+    size: int
+
+    def read(self, index: int, choose: Choose) -> np.ndarray:
+        return resize_frames(read_frames(self.videos[index].path, choose), self.size)
+
+
+@dataclass
+class Subset:
+    """Some videos of a source, by their numbers there."""
+
+    source: Source
+    chosen: Sequence[int]
+
+    @property
+    def videos(self) -> Sequence[Video]:
+        return [self.source.videos[i] for i in self.chosen]
+
+    def read(self, index: int, choose: Choose) -> np.ndarray:
+        return self.source.read(self.chosen[index], choose)
+
+
+@dataclass
+class Batch:
+    """clips (B, C, T, H, W) uint8 · labels (B,) · failed: [(path, reason)] met on the way."""
+
+    clips: torch.Tensor
+    labels: torch.Tensor
+    failed: list[tuple[str, str]]
+
+
+class ClipDataset(Dataset[Batch]):
+    """Clips of a source. A key is (draw, index): `draw` seeds the sampling, -1 takes the centre."""
+
+    def __init__(self, source: Source, frames: int, stride: int, seed: int) -> None:
+        self.source, self.frames, self.stride, self.seed = source, frames, stride, seed
+
+    def __len__(self) -> int:
+        return len(self.source.videos)
+
+    def read(self, draw: int, index: int) -> np.ndarray:
+        """One clip (T, S, S, 3)."""
+        rng = None if draw < 0 else np.random.default_rng((self.seed, draw, index))
+        try:
+            clip = self.source.read(index, lambda n: dense_indices(n, self.frames, self.stride, rng))
+        except VideoError as error:
+            path = str(self.source.videos[index].path)
+            raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
+        return crop_square(clip, rng)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        clips, labels, failed = [], [], []
+        for draw, index in keys:
+            for attempt in range(TRIES + 1):
+                chosen = index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
+                try:
+                    clips.append(self.read(draw, chosen))
+                    labels.append(self.source.videos[chosen].label)
+                    break
+                except VideoError as error:
+                    failed.append((str(self.source.videos[chosen].path), str(error)))
+            else:
+                raise SetError(
+                    f"{TRIES + 1} videos in a row cannot be read; the last: {failed[-1][1]}"
+                )
+        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
+        return Batch(stacked, torch.tensor(labels), failed)
+
+
+def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
+    """Another video in place of a bad one, the same in every run."""
+    return int(np.random.default_rng((seed, max(draw, 0), index, attempt)).integers(total))
+
+
+class StepBatches(Sampler[list[tuple[int, int]]]):
+    """Keys of batch k, k + 1, ...: slices of an endless row of permutations, one an epoch.
+
+    Process `rank` of `world` takes its part of every batch, so the global batches do not depend
+    on the number of processes.
+    """
+
+    def __init__(
+        self, total: int, batch: int, steps: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        if batch % world:
+            raise ValueError(f"batch size {batch} is not divisible by {world} processes")
+        self.total, self.batch, self.steps, self.seed, self.start = total, batch, steps, seed, start
+        self.rank, self.world = rank, world
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        share = self.batch // self.world
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(self.start, self.steps):
+            first = step * self.batch + self.rank * share
+            keys = []
+            for place in range(first, first + share):
+                if place // self.total != epoch:
+                    epoch = place // self.total
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.total)
+                keys.append((epoch, int(order[place % self.total])))
+            yield keys
+
+
+def open_source(config: DataConfig, videos: Sequence[Video], size: int, **progress: Any) -> Source:
+    """The videos as a store (made now, if need be) or as files.
+
+    Raises SetError where more than `config.max_bad` of the videos cannot be read; fewer are listed
+    in a warning, and the run goes on without them.
+    """
+    if not config.store:
+        return VideoFiles(videos, size)
+    store = build_store(at_root(config.stores), videos, size, config.workers, **progress)
+    report_failed(store.failed, len(videos), config.max_bad)
+    return store
+
+
+def report_failed(failed: Sequence[tuple[str, str]], total: int, max_bad: float) -> None:
+    """Warn of unreadable videos, or raise SetError where they are more than the share `max_bad`."""
+    if not failed:
+        return
+    reasons = dict(failed)
+    shown = "\n  ".join(list(reasons.values())[:20]) + ("\n  ..." if len(reasons) > 20 else "")
+    text = f"{len(reasons)} of {total} videos cannot be read:\n  {shown}"
+    if len(reasons) > max_bad * total:
+        raise SetError(
+            f"{text}\nThat is more than max_bad = {max_bad:.0%}: mend or remove them, or raise max_bad"
+        )
+    warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)
+
+
+def train_loader(
+    dataset: ClipDataset, batches: StepBatches, workers: int, pin: bool = False
+) -> DataLoader[Batch]:
+    """Batches for training. A store needs no worker processes; files do."""
+    files = reads_files(dataset.source)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_as_is,
+        num_workers=workers if files else 0,
+        multiprocessing_context="spawn" if files and workers else None,
+        pin_memory=pin,
+    )
+
+
+def test_batches(source: Source, frames: int, stride: int, batch: int) -> Iterator[Batch]:
+    """Every video once, its centre clip, in order. A bad one is an error: nothing may stand in for it."""
+    dataset = ClipDataset(source, frames, stride, seed=0)
+    for first in range(0, len(dataset), batch):
+        index = range(first, min(first + batch, len(dataset)))
+        clips = torch.from_numpy(np.stack([dataset.read(-1, i) for i in index]))
+        labels = torch.tensor([source.videos[i].label for i in index])
+        yield Batch(clips.permute(0, 4, 1, 2, 3), labels, [])
+
+
+def reads_files(source: Source) -> bool:
+    """Whether clips are decoded each time, so that worker processes pay."""
+    return reads_files(source.source) if isinstance(source, Subset) else isinstance(source, VideoFiles)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def few_labels(
+    videos: Sequence[Video], per_class: int, classes: Sequence[str], seed: int
+) -> list[int]:
+    """Numbers of `per_class` videos of each class, drawn by the seed.
+
+    Raises SetError where a class has fewer.
+    """
+    rng = np.random.default_rng((seed, 17))
+    chosen: list[int] = []
+    for label, name in enumerate(classes):
+        pool = [i for i, video in enumerate(videos) if video.label == label]
+        if len(pool) < per_class:
+            raise SetError(
+                f"class {name!r} has {len(pool)} training videos, and {per_class} labels a class are "
+                "asked for: use fewer, or None for all"
+            )
+        chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
+    return chosen

@@ -1,0 +1,110 @@
+"""The token grid: how a clip divides into tubelets, and the way there and back.
+
+Tokens run time first, then rows, then columns. Inside a token the pixels run frame, row, column,
+channel (channel fastest), the order of VideoMAE's and MAE's targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """A clip of shape (T, H, W) cut into tubelets of shape (p_t, p_h, p_w).
+
+    Raises ValueError where a side does not divide, with the nearest sizes that do.
+
+    >>> TokenGrid((16, 224, 224), (2, 16, 16)).shape
+    (8, 14, 14)
+    """
+
+    clip: tuple[int, int, int]
+    tubelet: tuple[int, int, int]
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        names = ("clip length", "height", "width")
+        for name, size, step in zip(names, self.clip, self.tubelet, strict=True):
+            if size < 1 or step < 1:
+                raise ValueError(f"{name} {size} and tubelet side {step} must be 1 or more")
+            if size % step:
+                below, above = size // step * step, (size // step + 1) * step
+                nearest = f"{above}" if below == 0 else f"{below} or {above}"
+                raise ValueError(
+                    f"{name} {size} is not divisible by the tubelet's side {step}: use {nearest}, "
+                    f"or another tubelet than {self.tubelet}"
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(t, h, w): tubelets in time, rows, columns."""
+        (T, H, W), (p_t, p_h, p_w) = self.clip, self.tubelet
+        return T // p_t, H // p_h, W // p_w
+
+    @property
+    def tokens(self) -> int:
+        """N = t·h·w."""
+        t, h, w = self.shape
+        return t * h * w
+
+    @property
+    def positions(self) -> int:
+        """h·w: tokens of one step in time."""
+        return self.shape[1] * self.shape[2]
+
+    @property
+    def pixels(self) -> int:
+        """P = p_t·p_h·p_w·C: values of one token."""
+        p_t, p_h, p_w = self.tubelet
+        return p_t * p_h * p_w * self.channels
+
+
+def patchify(clips: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+    """Cut clips (B, C, T, H, W) into tokens (B, N, P).
+
+    Raises ValueError where the clips are not of the grid's shape.
+    """
+    expected = (grid.channels, *grid.clip)
+    if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
+        raise ValueError(
+            f"clips of shape {tuple(clips.shape)} do not fit the grid: "
+            f"expected (B, C, T, H, W) = (B, {', '.join(map(str, expected))})"
+        )
+    p_t, p_h, p_w = grid.tubelet
+    return rearrange(
+        clips,
+        "b c (t p_t) (h p_h) (w p_w) -> b (t h w) (p_t p_h p_w c)",
+        p_t=p_t,
+        p_h=p_h,
+        p_w=p_w,
+    )
+
+
+def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+    """Put tokens (B, N, P) back together as clips (B, C, T, H, W); the inverse of `patchify`."""
+    if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid.tokens, grid.pixels):
+        raise ValueError(
+            f"tokens of shape {tuple(tokens.shape)} do not fit the grid: "
+            f"expected (B, N, P) = (B, {grid.tokens}, {grid.pixels})"
+        )
+    (t, h, w), (p_t, p_h, p_w) = grid.shape, grid.tubelet
+    return rearrange(
+        tokens,
+        "b (t h w) (p_t p_h p_w c) -> b c (t p_t) (h p_h) (w p_w)",
+        t=t,
+        h=h,
+        w=w,
+        p_t=p_t,
+        p_h=p_h,
+        p_w=p_w,
+    )
+
+
+def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...), no copy of the index."""
+    rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
+    return tokens[rows, index]

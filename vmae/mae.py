@@ -1,0 +1,148 @@
+"""The masked autoencoder. MAE, VideoMAE V1 and VideoMAE V2 are this one class; the mask differs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vmae.config import ModelConfig
+from vmae.grid import gather_tokens, patchify, unpatchify
+from vmae.layers import NORM_EPS, Block
+from vmae.masking import Mask
+from vmae.positions import position_table
+from vmae.vit import VisionTransformer, to_unit
+
+#: Added to the standard deviation (VideoMAE) or the variance (MAE) when targets are standardised.
+TARGET_EPS = 1e-6
+
+
+class Decoder(nn.Module):
+    """Blocks over all its tokens, then pixels for the targets: (B, V + Q, E) -> (B, M, P)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(
+                config.decoder_width,
+                config.decoder_heads,
+                config.mlp_ratio,
+                key_bias=config.family == "mae",
+            )
+            for _ in range(config.decoder_depth)
+        )
+        self.norm = nn.LayerNorm(config.decoder_width, eps=NORM_EPS)
+        self.head = nn.Linear(config.decoder_width, config.grid.pixels)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: torch.Tensor, queries: int, targets: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        x = x[:, -queries:]
+        if targets.shape[1] < queries:  # V2: some queries carry no loss
+            x = gather_tokens(x, targets)
+        return self.head(self.norm(x))
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encode the visible tokens, decode mask tokens at the queries, compare with pixels.
+
+    Parameter names and initialisation are the official ones (VideoMAE `modeling_pretrain.py`, MAE
+    `models_mae.py`). The decoder reads visible tokens first, then mask tokens; attention does not
+    care for their order, since each carries its position.
+    """
+
+    decoder_positions: torch.Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.grid = config, config.grid
+        mae = config.family == "mae"
+        self.encoder = VisionTransformer(config)
+        # VideoMAE leaves this layer at PyTorch's default initialisation; MAE treats it as the rest.
+        self.encoder_to_decoder = nn.Linear(config.width, config.decoder_width, bias=mae)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_width))
+        self.decoder = Decoder(config)
+        table = position_table(config, config.decoder_width)
+        self.register_buffer("decoder_positions", table, persistent=False)
+        if mae:
+            nn.init.xavier_uniform_(self.encoder_to_decoder.weight)
+            nn.init.zeros_(self.encoder_to_decoder.bias)
+            nn.init.normal_(self.mask_token, std=0.02)
+        else:
+            nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """Predictions (B, M, P) for the mask's targets.
+
+        clips: (B, C, T, H, W), uint8 or float in [0, 1].
+        """
+        latents = self.encoder.features(clips, mask.visible)
+        x = self.encoder_to_decoder(latents)  # (B, V, E), or (B, 1 + V, E) with a class token
+        positions = self.decoder_positions
+        known, asked = positions[mask.visible], positions[mask.queries]
+        if self.encoder.cls_token is not None:
+            known = F.pad(known, (0, 0, 1, 0))  # the class token's position is zero
+        x = torch.cat((x + known, (self.mask_token + asked).to(x.dtype)), dim=1)
+        return self.decoder(x, mask.queries.shape[1], mask.targets)
+
+    def targets(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """What the predictions should be, (B, M, P) float32; computed for target tokens only."""
+        tokens = self._pixels(gather_tokens(patchify(clips, self.grid), mask.target_tokens))
+        if not self.config.normalize_targets:
+            return tokens
+        mean, scale = self._statistics(tokens)
+        return ((self._by_group(tokens) - mean) / scale).flatten(-2)
+
+    def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """Mean squared error over the target tokens, a float32 scalar (VideoMAE, equation 1)."""
+        return F.mse_loss(self(clips, mask).float(), self.targets(clips, mask))
+
+    def _pixels(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The pixels that are predicted: VideoMAE's lie in [0, 1], MAE's are ImageNet-normalised."""
+        mae = self.config.family == "mae"
+        return self.encoder.patch_embed.normalize(tokens) if mae else to_unit(tokens)
+
+    def _by_group(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, M, P) -> (B, M, P / G, G): each of the G groups is standardised on its own.
+
+        VideoMAE: one group a channel. MAE: all values of a patch together.
+        """
+        groups = self.config.channels if self.config.family == "videomae" else 1
+        return tokens.unflatten(-1, (-1, groups))
+
+    def _statistics(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and scale (B, M, 1, G) of each group of each token, with the unbiased variance."""
+        var, mean = torch.var_mean(self._by_group(tokens), dim=-2, keepdim=True)
+        if self.config.family == "mae":
+            return mean, (var + TARGET_EPS).sqrt()
+        return mean, var.sqrt() + TARGET_EPS
+
+    @torch.no_grad()
+    def reconstruct(self, clips: torch.Tensor, mask: Mask) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pictures of what the model does: (masked, predicted), float (B, C, T, H, W) in [0, 1].
+
+        `masked` is grey where the encoder sees nothing. `predicted` has the model's pixels at the
+        targets, the visible input, and grey where nothing was asked. Standardised targets hold no
+        mean and no contrast of a tubelet; both are put back from the input, as in the official
+        visualisation: structure is the model's, brightness is not.
+        """
+        tokens = patchify(clips, self.grid)
+        pixels, index = self._pixels(tokens), mask.target_tokens
+        predictions = self(clips, mask).float()
+        if self.config.normalize_targets:
+            mean, scale = self._statistics(gather_tokens(pixels, index))
+            predictions = (self._by_group(predictions) * scale + mean).flatten(-2)
+        if self.config.family == "mae":
+            predictions = self.encoder.patch_embed.denormalize(predictions)
+        rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+        unit = to_unit(tokens)
+        masked = torch.full_like(unit, 0.5)
+        masked[rows, mask.visible] = unit[rows, mask.visible]
+        predicted = masked.clone()
+        predicted[rows, index] = predictions.clamp(0, 1)
+        return unpatchify(masked, self.grid), unpatchify(predicted, self.grid)

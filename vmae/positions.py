@@ -1,0 +1,40 @@
+"""Fixed sin-cos position tables, computed in float64 and rounded once to float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vmae.config import ModelConfig
+
+
+def _angles(positions: np.ndarray, frequencies: int) -> np.ndarray:
+    """(n, frequencies): position / 10000^(k / frequencies), k = 0 .. frequencies - 1."""
+    rates = 10000.0 ** (np.arange(frequencies) / frequencies)
+    return positions[:, None] / rates
+
+
+def sincos_1d(n: int, width: int) -> torch.Tensor:
+    """VideoMAE's table (n, width) over the flat token index: sines at even columns, cosines at odd.
+
+    There is no separate axis for time or rows. Source: `get_sinusoid_encoding_table`.
+    """
+    angles = _angles(np.arange(n, dtype=np.float64), width // 2)
+    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(n, width)
+    return torch.from_numpy(table.astype(np.float32))
+
+
+def sincos_2d(rows: int, columns: int, width: int) -> torch.Tensor:
+    """MAE's table (rows·columns, width): [sin of column | cos of column | sin of row | cos of row]."""
+    y, x = np.divmod(np.arange(rows * columns, dtype=np.float64), columns)
+    angles = [_angles(axis, width // 4) for axis in (x, y)]
+    table = np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1)
+    return torch.from_numpy(table.astype(np.float32))
+
+
+def position_table(config: ModelConfig, width: int) -> torch.Tensor:
+    """The table (N, width) of a model's family, for its encoder or decoder width."""
+    if config.family == "mae":
+        t, h, w = config.grid.shape
+        return sincos_2d(h, w, width).repeat(t, 1)
+    return sincos_1d(config.grid.tokens, width)

@@ -1,0 +1,1 @@
+"""Training: schedules, checkpoints, pre-training, fine-tuning, evaluation."""

@@ -1,0 +1,104 @@
+"""Fine-tuning: a classifier from a pre-trained encoder, or from scratch, on few or all labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vmae import at_root
+from vmae.config import FinetuneConfig
+from vmae.data.annotations import VideoSet, load_set
+from vmae.data.augment import multi_scale_crop, view_of
+from vmae.data.loader import ClipDataset, Source, StepBatches, Subset, few_labels, open_source, train_loader
+from vmae.train.evaluate import Evaluation, evaluate
+from vmae.train.runtime import Log, Progress, Record, Silent, accelerator_for, check_finite, cost, seeded
+from vmae.train.schedule import adamw, learning_rate, set_rate
+from vmae.vit import VisionTransformer
+
+
+@dataclass
+class Sources:
+    """A labelled set opened for reading: its classes, clips to train on, clips to test on."""
+
+    classes: tuple[str, ...]
+    train: Source
+    test: Source
+
+
+def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
+    """Both splits of `config.data.path`, decoded once where the configuration says so."""
+    videos: VideoSet = load_set(at_root(config.data.path))
+    train, test = (
+        open_source(config.data, split, config.model.size, **progress) for split in (videos.train, videos.test)
+    )
+    return Sources(videos.classes, train, test)
+
+
+@dataclass
+class FinetuneResult:
+    """The classifier, on the CPU; its test; its log; what it cost."""
+
+    model: VisionTransformer
+    test: Evaluation
+    records: list[Record]
+    cost: dict[str, Any]
+
+
+def finetune(
+    config: FinetuneConfig,
+    sources: Sources,
+    encoder: VisionTransformer | None = None,
+    progress: Progress | None = None,
+) -> FinetuneResult:
+    """Train a classifier on (a few labels of) `sources.train`, test it on `sources.test`.
+
+    encoder   pre-trained encoder to start from; None: from scratch
+    """
+    accelerator = accelerator_for(config.precision)
+    device = accelerator.device
+    rank, world = accelerator.process_index, accelerator.num_processes
+    train = sources.train
+    if config.labels_per_class is not None:
+        train = Subset(train, few_labels(train.videos, config.labels_per_class, sources.classes, config.seed))
+    optim = config.optim.resolved(len(train.videos))
+
+    torch.manual_seed(config.seed)
+    classifier = VisionTransformer(config.model, len(sources.classes), config.drop_path, config.head_drop)
+    if encoder is not None:
+        classifier.load_encoder(encoder)
+    optimizer: torch.optim.Optimizer = adamw(classifier, optim, config.model.depth)
+    model: torch.nn.Module
+    model, optimizer = accelerator.prepare(classifier, optimizer)
+
+    dataset = ClipDataset(train, config.model.frames, config.data.stride, config.seed)
+    keys = StepBatches(len(dataset), optim.batch_size, optim.steps, config.seed, 0, rank, world)
+    loader = train_loader(dataset, keys, config.data.workers, pin=device.type == "cuda")
+    log = Log(config.log_every, optim.batch_size, optim.steps)
+    log.resume(0)
+    shown: Progress = progress if progress and accelerator.is_main_process else Silent()
+    shown.start("fine-tune", 0, optim.steps)
+    model.train()
+    for step, batch in enumerate(loader, 1):
+        clips, labels = (x.to(device, non_blocking=True) for x in (batch.clips, batch.labels))
+        generator = seeded(config.seed, step * world + rank, device)
+        if config.crop:
+            clips = multi_scale_crop(clips, generator)
+        clips = view_of(clips, config.view, generator)
+        rate = learning_rate(step - 1, optim)
+        set_rate(optimizer, rate)
+        loss = F.cross_entropy(model(clips), labels, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        if optim.clip_grad is not None:
+            accelerator.clip_grad_norm_(model.parameters(), optim.clip_grad)
+        optimizer.step()
+        record = log.add(step, loss.detach(), rate)
+        check_finite(record)
+        shown.update(step, record)
+    shown.close()
+    paid = cost(log.records, device)
+    tested = evaluate(classifier, sources.test, config.data.stride, view=config.view, device=device)
+    return FinetuneResult(classifier.cpu(), tested, log.records, paid)

@@ -1,0 +1,62 @@
+"""Learning rates: warm-up and cosine over steps, decay over layers; weight decay for matrices only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from vmae.config import OptimConfig
+
+
+def learning_rate(step: int, config: OptimConfig) -> float:
+    """The rate of `step` (from 0): linear warm-up from 0, then a cosine down to `min_lr`."""
+    warmup = round(config.warmup * config.steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup)
+    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def layer_of(name: str, depth: int) -> int:
+    """The layer that a parameter of a VisionTransformer counts as for layer decay.
+
+    0 the patch embedding and tokens, i + 1 block i, depth + 1 the final norm and the head.
+    """
+    if name.startswith(("patch_embed", "cls_token", "mask_token")):
+        return 0
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return depth + 1
+
+
+def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> list[dict[str, Any]]:
+    """AdamW's groups: no weight decay on vectors and tokens; `lr_scale` = layer_decay^(depth + 1 - layer)."""
+    groups: dict[tuple[bool, int], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        decay = parameter.ndim > 1 and not name.endswith(("mask_token", "cls_token"))
+        layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
+        group = groups.setdefault(
+            (decay, layer),
+            {
+                "params": [],
+                "weight_decay": config.weight_decay if decay else 0.0,
+                "lr_scale": config.layer_decay ** (depth + 1 - layer),
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def adamw(model: nn.Module, config: OptimConfig, depth: int = 0) -> torch.optim.AdamW:
+    """AdamW, fused, over the groups of `model`."""
+    groups = parameter_groups(model, config, depth)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
