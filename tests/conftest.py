@@ -27,7 +27,9 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
 def random_clips(config: ModelConfig, batch: int, seed: int = 0) -> torch.Tensor:
     """uint8 clips (B, C, T, H, W) of noise."""
     shape = (batch, config.channels, *config.grid.clip)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture

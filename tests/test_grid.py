@@ -28,11 +28,19 @@ def test_published_counts(clip, tubelet, tokens, pixels):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_patchify_equals_a_loop_and_goes_back(dtype):
     grid = TokenGrid((4, 6, 8), (2, 3, 4))
-    clips = torch.randint(0, 256, (2, 3, 4, 6, 8), generator=torch.Generator().manual_seed(0)).to(dtype)
+    clips = torch.randint(0, 256, (2, 3, 4, 6, 8), generator=torch.Generator().manual_seed(0)).to(
+        dtype
+    )
     tokens = patchify(clips, grid)
     for n, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
         block = clips[:, :, 2 * i : 2 * i + 2, 3 * j : 3 * j + 3, 4 * k : 4 * k + 4]
-        expected = [block[:, c, f, y, x] for f in range(2) for y in range(3) for x in range(4) for c in range(3)]
+        expected = [
+            block[:, c, f, y, x]
+            for f in range(2)
+            for y in range(3)
+            for x in range(4)
+            for c in range(3)
+        ]
         assert torch.equal(tokens[:, n], torch.stack(expected, dim=1))
     assert torch.equal(unpatchify(tokens, grid), clips)
 

@@ -29,7 +29,11 @@ CASES = {
     "V2 at 75 %": (B16, MaskConfig("tube", 0.9, None, "running-cell", 0.75), (160, 392, 352)),
     "V2 frame": (B16, MaskConfig("tube", 0.9, None, "frame", 0.5), (160, 784, 704)),
     "V2 random": (B16, MaskConfig("tube", 0.9, None, "random", 0.5), (160, 784, 704)),
-    "V2 with decoder ratio 0": (B16, MaskConfig("tube", 0.9, None, "running-cell", 0.0), (160, 1408, 1408)),
+    "V2 with decoder ratio 0": (
+        B16,
+        MaskConfig("tube", 0.9, None, "running-cell", 0.0),
+        (160, 1408, 1408),
+    ),
     "notes: clip": (NOTES, MaskConfig("random", 0.9), (314, 2822, 2822)),
     "notes: tube of 4 frames": (B16, MaskConfig("tube", 0.9, 4), (160, 1408, 1408)),
     "notes: dual": (B32, MaskConfig("random", 0.9, None, "drop-visible", 0.5), (157, 2979, 2822)),
@@ -57,7 +61,9 @@ def test_counts_and_invariants(case, generator):
     assert len({tuple(row.tolist()) for row in mask.visible}) > 1, "clips have masks of their own"
 
 
-@pytest.mark.parametrize("case", ["MAE", "V1", "random", "frame", "giant", "notes: tube of 4 frames"])
+@pytest.mark.parametrize(
+    "case", ["MAE", "V1", "random", "frame", "giant", "notes: tube of 4 frames"]
+)
 def test_without_a_decoder_mask_queries_are_the_complement(case, generator):
     grid, config, _ = CASES[case]
     mask = make_mask(config, grid, 4, generator)
@@ -91,7 +97,9 @@ def test_running_cell_is_the_published_one(ratio, kept):
             rolled = queue[pointer:] + queue[:pointer]
             for row in range(14):
                 for column in range(14):
-                    assert frames[step, row, column].item() == (rolled[row % 2 * 2 + column % 2] == 0)
+                    assert frames[step, row, column].item() == (
+                        rolled[row % 2 * 2 + column % 2] == 0
+                    )
         assert torch.equal(frames[:4], frames[4:]), "period 4"
         assert (frames.sum(0) == kept // 196).all(), "every position is asked equally often"
 

@@ -108,7 +108,9 @@ def test_pretraining_equals_hugging_face(tiny, tubelet, normalize_targets):
     for name, rows, other in pairs(ours):
         grad = ours.get_parameter(name).grad
         assert grad is not None, name
-        torch.testing.assert_close(grad[rows], gradients[other], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            grad[rows], gradients[other], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_classifier_equals_hugging_face(tiny):
@@ -118,7 +120,9 @@ def test_classifier_equals_hugging_face(tiny):
     target = dict(theirs.named_parameters())
     with torch.no_grad():
         for name, rows, other in pairs(ours, "encoder."):
-            other = other.replace("encoder.fc_norm", "fc_norm").replace("encoder.head", "classifier")
+            other = other.replace("encoder.fc_norm", "fc_norm").replace(
+                "encoder.head", "classifier"
+            )
             target.pop(other).copy_(ours.get_parameter(name)[rows])
     assert not target
     clips = random_clips(tiny, 3)

@@ -41,7 +41,9 @@ def _render(arguments: argparse.Namespace) -> None:
         from vmae.data.film import FILM, FilmSpec, render_film
 
         spec_film = FilmSpec() if arguments.frames is None else FilmSpec(frames=arguments.frames)
-        print(render_film(arguments.out or ROOT / "data" / "film", FILM, spec_film, arguments.workers))
+        print(
+            render_film(arguments.out or ROOT / "data" / "film", FILM, spec_film, arguments.workers)
+        )
 
 
 def _store(arguments: argparse.Namespace) -> None:
@@ -74,7 +76,11 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from vmae.train.pretrain import pretrain
 
     result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
-    print(json.dumps({"loss": result.records[-1].loss if result.records else None, **result.cost}, indent=1))
+    print(
+        json.dumps(
+            {"loss": result.records[-1].loss if result.records else None, **result.cost}, indent=1
+        )
+    )
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
@@ -104,9 +110,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     model, classes, config = load_classifier(arguments.model)
     videos = load_set(at_root(arguments.data or config.data.path))
     if videos.classes != classes:
-        raise ValueError(f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}")
-    result = evaluate(model, open_source(config.data, videos.test, model.config.size), config.data.stride)
-    print(json.dumps({"videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)}, indent=1))
+        raise ValueError(
+            f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
+        )
+    result = evaluate(
+        model, open_source(config.data, videos.test, model.config.size), config.data.stride
+    )
+    print(
+        json.dumps(
+            {"videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)},
+            indent=1,
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,9 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    render = commands.add_parser("render", help="make a labelled set: rendered motion, or the film in clips")
+    render = commands.add_parser(
+        "render", help="make a labelled set: rendered motion, or the film in clips"
+    )
     render.add_argument("what", choices=("motion", "film"))
-    render.add_argument("--size", choices=("mini", "small", "full"), default="small", help="of motion")
+    render.add_argument(
+        "--size", choices=("mini", "small", "full"), default="small", help="of motion"
+    )
     render.add_argument("--out", type=Path, help="folder (default: data/motion-SIZE, data/film)")
     render.add_argument("--train", type=int, help="videos to train on")
     render.add_argument("--test", type=int, help="videos to test on")
@@ -140,12 +159,18 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("config", help="a recipe's name (cpu, gpu) or a YAML file")
         command.add_argument("--out", type=Path, required=True, help="folder of the run")
-        command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a field")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="change a field"
+        )
         command.set_defaults(run=run)
         if name == "pretrain":
-            command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+            command.add_argument(
+                "--resume", action="store_true", help="go on with the run in --out"
+            )
         else:
-            command.add_argument("--encoder", type=Path, help="model.safetensors of a pre-training run")
+            command.add_argument(
+                "--encoder", type=Path, help="model.safetensors of a pre-training run"
+            )
 
     test = commands.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")
     test.add_argument("model", type=Path, help="folder given to finetune as --out")

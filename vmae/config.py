@@ -275,7 +275,9 @@ class OptimConfig(Config):
         """The same with `epochs` turned into steps over so many videos."""
         if self.epochs is None:
             return self
-        return self.replace(steps=max(1, round(self.epochs * videos / self.batch_size)), epochs=None)
+        return self.replace(
+            steps=max(1, round(self.epochs * videos / self.batch_size)), epochs=None
+        )
 
 
 @dataclass(frozen=True)
@@ -359,7 +361,9 @@ class Recipe(Config):
         path = Path(name)
         if not shipped.exists() and path.suffix not in (".yaml", ".yml"):
             names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-            raise ConfigError(f"there is no recipe {str(name)!r}: there are {names}, or give a YAML file")
+            raise ConfigError(
+                f"there is no recipe {str(name)!r}: there are {names}, or give a YAML file"
+            )
         return cls.from_yaml(shipped if shipped.exists() else path)
 
     def changed(self, both: dict[str, Any] | None = None, **parts: dict[str, Any]) -> Recipe:

@@ -49,7 +49,9 @@ class Attention(nn.Module):
         if bias is None:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+        q, k, v = rearrange(
+            qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads
+        )
         x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,6 +17,19 @@ from vmae.vit import VisionTransformer, to_unit
 
 #: Added to the standard deviation (VideoMAE) or the variance (MAE) when targets are standardised.
 TARGET_EPS = 1e-6
+
+
+class Reconstruction(NamedTuple):
+    """Float clips (B, C, T, H, W) in [0, 1], grey where there is nothing.
+
+    masked      what the encoder sees
+    predicted   the model's pixels at the targets
+    pasted      both together
+    """
+
+    masked: torch.Tensor
+    predicted: torch.Tensor
+    pasted: torch.Tensor
 
 
 class Decoder(nn.Module):
@@ -123,13 +138,11 @@ class MaskedAutoencoder(nn.Module):
         return mean, var.sqrt() + TARGET_EPS
 
     @torch.no_grad()
-    def reconstruct(self, clips: torch.Tensor, mask: Mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures of what the model does: (masked, predicted), float (B, C, T, H, W) in [0, 1].
+    def reconstruct(self, clips: torch.Tensor, mask: Mask) -> Reconstruction:
+        """Pictures of what the model sees and predicts.
 
-        `masked` is grey where the encoder sees nothing. `predicted` has the model's pixels at the
-        targets, the visible input, and grey where nothing was asked. Standardised targets hold no
-        mean and no contrast of a tubelet; both are put back from the input, as in the official
-        visualisation: structure is the model's, brightness is not.
+        Standardised targets hold no mean and no contrast of a tubelet; both are put back from the
+        input, as in the official visualisation: structure is the model's, brightness is not.
         """
         tokens = patchify(clips, self.grid)
         pixels, index = self._pixels(tokens), mask.target_tokens
@@ -141,8 +154,9 @@ class MaskedAutoencoder(nn.Module):
             predictions = self.encoder.patch_embed.denormalize(predictions)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         unit = to_unit(tokens)
-        masked = torch.full_like(unit, 0.5)
+        masked, predicted = torch.full_like(unit, 0.5), torch.full_like(unit, 0.5)
         masked[rows, mask.visible] = unit[rows, mask.visible]
-        predicted = masked.clone()
         predicted[rows, index] = predictions.clamp(0, 1)
-        return unpatchify(masked, self.grid), unpatchify(predicted, self.grid)
+        pasted = masked.clone()
+        pasted[rows, index] = predicted[rows, index]
+        return Reconstruction(*(unpatchify(x, self.grid) for x in (masked, predicted, pasted)))

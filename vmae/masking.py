@@ -194,7 +194,9 @@ def drop_visible(
     fewer = visible.gather(1, index)
     queries = _complement(fewer, grid.tokens)
     return Mask(
-        fewer, queries, _with_targets(visible, queries, grid.tokens - visible.shape[1], grid).targets
+        fewer,
+        queries,
+        _with_targets(visible, queries, grid.tokens - visible.shape[1], grid).targets,
     )
 
 
@@ -224,7 +226,9 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
     cell = torch.tensor([False] * off + [True] * (4 - off))  # True: asked for
     maps = []
     for start in range(4):
-        frames = [cell.roll(-(start + step + 1)).view(2, 2).repeat(h // 2, w // 2) for step in range(t)]
+        frames = [
+            cell.roll(-(start + step + 1)).view(2, 2).repeat(h // 2, w // 2) for step in range(t)
+        ]
         maps.append(torch.stack(frames).flatten().nonzero().squeeze(1))
     return torch.stack(maps)
 
@@ -287,7 +291,9 @@ def _complement(visible: torch.Tensor, tokens: int) -> torch.Tensor:
     return _first_true(_hidden(visible, tokens), tokens - visible.shape[1])
 
 
-def _with_targets(visible: torch.Tensor, queries: torch.Tensor, count: int, grid: TokenGrid) -> Mask:
+def _with_targets(
+    visible: torch.Tensor, queries: torch.Tensor, count: int, grid: TokenGrid
+) -> Mask:
     """Targets: the queries that do not lie on `visible`; `count` of them in every clip."""
     asked_and_hidden = _hidden(visible, grid.tokens).gather(1, queries)
     return Mask(visible, queries, _first_true(asked_and_hidden, count))

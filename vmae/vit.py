@@ -41,7 +41,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.normalize(tokens)
-        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # pixels: frame, row, column, channel
+        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(
+            1
+        )  # pixels: frame, row, column, channel
         return nn.functional.linear(x, weight, self.proj.bias)
 
 
@@ -72,7 +74,8 @@ class VisionTransformer(nn.Module):
         self.register_buffer("positions", table[None], persistent=False)
         rates = torch.linspace(0, drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, rate, key_bias=mae) for rate in rates
+            Block(config.width, config.heads, config.mlp_ratio, rate, key_bias=mae)
+            for rate in rates
         )
         self.mean_pool = classes is not None and not mae
         if not self.mean_pool:
@@ -145,7 +148,9 @@ class VisionTransformer(nn.Module):
         own = {k for k in self.state_dict() if not k.startswith(("head.", "fc_norm."))}
         missing = own - set(state)
         if missing or encoder.config.family != self.config.family:
-            raise ValueError(f"the encoder does not fit this classifier; it lacks {sorted(missing)}")
+            raise ValueError(
+                f"the encoder does not fit this classifier; it lacks {sorted(missing)}"
+            )
         self.load_state_dict({k: state[k] for k in own}, strict=False)
 
 

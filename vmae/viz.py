@@ -5,18 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from einops import rearrange
 from IPython.display import HTML, display
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from vmae.data.encode import write_video
@@ -27,7 +29,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 #: Ink that has enough contrast on white and on a dark theme's background alike.
 INK = "#7a7a7a"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -42,7 +44,7 @@ _STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.color": INK,
     "grid.alpha": 0.25,
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "legend.frameon": False,
     "font.size": 10,
     "figure.dpi": 110,
@@ -96,11 +98,16 @@ def film_strips(
     """
     items = list(clips.items() if isinstance(clips, Mapping) else clips)
     pictures = [to_frames(clip) for _, clip in items]
-    steps = np.unique(np.linspace(0, len(pictures[0]) - 1, min(frames, len(pictures[0]))).round().astype(int))
+    steps = np.unique(
+        np.linspace(0, len(pictures[0]) - 1, min(frames, len(pictures[0]))).round().astype(int)
+    )
     size = min(1.15, 9.5 / len(steps))
     with style():
         figure, axes = plt.subplots(
-            len(items), len(steps), figsize=(size * len(steps), size * 1.04 * len(items)), squeeze=False
+            len(items),
+            len(steps),
+            figsize=(size * len(steps), size * 1.04 * len(items)),
+            squeeze=False,
         )
         for row, (name, _) in enumerate(items):
             for column, step in enumerate(steps):
@@ -140,7 +147,9 @@ def player(clips: Mapping[str, torch.Tensor], alt: str, fps: int = 8, height: in
         for frames in rows
     ]
     picture = np.concatenate(padded, axis=2)[:, :, :-gap]
-    picture = np.pad(picture, ((0, 0), (0, tall % 2), (0, picture.shape[2] % 2), (0, 0)), mode="edge")
+    picture = np.pad(
+        picture, ((0, 0), (0, tall % 2), (0, picture.shape[2] % 2), (0, 0)), mode="edge"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "player.mp4"
         write_video(path, np.concatenate([picture] * max(1, 16 // len(picture))), fps=fps)
@@ -168,13 +177,15 @@ def _curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figur
     with style():
         figure, axis = plt.subplots(figsize=(7, 2.6))
         for name, run in records.items():
-            axis.plot([r.step for r in run], [r.loss for r in run], label=name, lw=1.5)
+            mark = "o" if len(run) < 3 else None  # a line of one point would not be seen
+            axis.plot([r.step for r in run], [r.loss for r in run], label=name, lw=1.5, marker=mark)
         axis.set_xlabel("step")
         axis.set_ylabel(ylabel)
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
-        axis.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%.3g"))
-        axis.tick_params(which="both", labelsize=8)
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.3g"))
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         if len(records) > 1:
             axis.legend()
     return figure
@@ -190,7 +201,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
         for (row, column), value in np.ndenumerate(share):
             if value >= 0.5:
                 ink = "white" if value > 55 else "#333333"
-                axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
+                axis.text(
+                    column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink
+                )
         axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axis.set_yticks(range(len(classes)), classes)
         axis.set_xlabel("predicted")
@@ -203,10 +216,16 @@ def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None =
     """Accuracy of each row in percent: the mean as a bar, every run as a dot; chance as a line."""
     with style():
         figure, axis = plt.subplots(figsize=(7, 0.7 + 0.42 * len(values)))
-        for row, (name, runs) in enumerate(values.items()):
+        for row, runs in enumerate(values.values()):
             axis.barh(row, np.mean(runs), color=PALETTE[0], alpha=0.75, height=0.62)
             axis.plot(runs, [row] * len(runs), "o", color=PALETTE[1], ms=4, mec=INK, mew=0.5)
-            axis.text(max(max(runs), np.mean(runs)) + 1.5, row, f"{np.mean(runs):.1f}", va="center", fontsize=9)
+            axis.text(
+                float(np.max(runs)) + 1.5,
+                row,
+                f"{np.mean(runs):.1f}",
+                va="center",
+                fontsize=9,
+            )
         if chance is not None:
             axis.axvline(chance, color=INK, ls="--", lw=1)
             axis.text(chance, len(values) - 0.45, "chance", fontsize=8, ha="center")
@@ -229,7 +248,9 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     text = "\n".join("  ".join(line).rstrip() for line in lines)
     html = "".join(f'<th scope="col" style="text-align:left">{escape(head)}</th>' for head in heads)
     body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row)
+        + "</tr>"
         for row in cells
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
@@ -244,6 +265,26 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
 
 def _cell(value: Any) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
+    """Iterate with a progress bar in a notebook; called as tqdm is."""
+
+    def text(done: int) -> HTML:
+        left = f", {(time.monotonic() - start) / done * (total - done):.0f} s to go" if done else ""
+        end = f", {time.monotonic() - start:.0f} s" if done == total else left
+        return HTML(
+            f'<progress value="{done}" max="{total}" style="width:16em" aria-label="{escape(desc)}">'
+            f"</progress> {escape(desc)}: {done:,} of {total:,}{end}"
+        )
+
+    start = shown = time.monotonic()
+    bar = display(text(0), display_id=True)
+    for done, item in enumerate(iterable, 1):
+        yield item
+        if time.monotonic() - shown > 0.5 or done == total:
+            shown = time.monotonic()
+            bar.update(text(done))
 
 
 class LiveCurve:
@@ -275,12 +316,12 @@ class LiveCurve:
         )
 
     def update(self, step: int, record: Record | None) -> None:
-        """Move the bar at every record; redraw the curve every two seconds and at the end."""
+        """Move the bar at every record; redraw the curve every five seconds and at the end."""
         if record is None:
             return
         self._records.append(record)
         self._bar.update(HTML(self._text(step, record)))
-        if record.seconds - self._shown < 2 and step != self._steps:
+        if record.seconds - self._shown < 5 and step != self._steps:
             return
         self._shown = record.seconds
         data, metadata = _bundle(_curve_figure({self._title: self._records}, self.ylabel), self.alt)

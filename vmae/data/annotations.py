@@ -72,7 +72,9 @@ def _from_lists(folder: Path) -> VideoSet:
         raise SetError(f"{folder}: there is a train.csv, but neither test.csv nor val.csv")
     names = folder / "classes.txt"
     if not names.exists():
-        raise SetError(f"{folder}: there is no classes.txt; write one class name a line, in label order")
+        raise SetError(
+            f"{folder}: there is no classes.txt; write one class name a line, in label order"
+        )
     classes = tuple(line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines())
     classes = classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
     problems: list[str] = []
@@ -137,7 +139,8 @@ def _from_classes(folder: Path) -> VideoSet:
     by_class = _class_folders(folder)
     classes = tuple(by_class)
     _require_classes(folder, classes)
-    train, test = [], []
+    train: list[Video] = []
+    test: list[Video] = []
     for label, paths in enumerate(by_class.values()):
         for i, path in enumerate(paths):
             (test if i % 5 == 4 else train).append(Video(path, label))

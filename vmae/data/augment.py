@@ -9,7 +9,9 @@ from vmae.vit import to_unit
 
 #: Relative sides of VideoMAE's multi-scale crop; height and width are at most one step apart.
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
-_PAIRS = [(a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) < 2]
+_PAIRS = [
+    (a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) < 2
+]
 # The 13 places of a crop, as shares of the free room: corners, edges, centre and quarter points.
 _PLACES = [(y / 4, x / 4) for y in range(5) for x in range(5) if (y + x) % 2 == 0]
 
@@ -34,7 +36,9 @@ def multi_scale_crop(clips: torch.Tensor, generator: torch.Generator | None = No
     return cropped.view_as(clips)
 
 
-def view_of(clips: torch.Tensor, view: str, generator: torch.Generator | None = None) -> torch.Tensor:
+def view_of(
+    clips: torch.Tensor, view: str, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """What a classifier is shown: "video", "single-frame" (the middle one, repeated), "shuffled".
 
     The last two hold the pixels of the clip and none of its motion.
@@ -45,7 +49,9 @@ def view_of(clips: torch.Tensor, view: str, generator: torch.Generator | None = 
         return middle.expand_as(clips)
     if view == "shuffled":
         order = torch.rand(batch, frames, generator=generator, device=clips.device).argsort(1)
-        return clips.transpose(1, 2)[torch.arange(batch, device=clips.device)[:, None], order].transpose(1, 2)
+        return clips.transpose(1, 2)[
+            torch.arange(batch, device=clips.device)[:, None], order
+        ].transpose(1, 2)
     return clips
 
 

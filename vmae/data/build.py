@@ -20,7 +20,9 @@ def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
             found = json.loads((folder / name).read_text())
             if found != json.loads(json.dumps(spec)):
                 differs = ", ".join(
-                    f"{k} {found.get(k)!r} there, {spec.get(k)!r} asked" for k in spec if found.get(k) != spec[k]
+                    f"{k} {found.get(k)!r} there, {spec.get(k)!r} asked"
+                    for k in spec
+                    if found.get(k) != spec[k]
                 )
                 raise FileExistsError(
                     f"{folder} holds another set ({differs}): give another folder, or delete this one"

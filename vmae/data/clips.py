@@ -106,5 +106,7 @@ def crop_square(frames: np.ndarray, rng: np.random.Generator | None = None) -> n
     height, width = frames.shape[1:3]
     side = min(height, width)
     row, column = (height - side, width - side)
-    row, column = (row // 2, column // 2) if rng is None else tuple(rng.integers((row + 1, column + 1)))
+    row, column = (
+        (row // 2, column // 2) if rng is None else tuple(rng.integers((row + 1, column + 1)))
+    )
     return frames[:, row : row + side, column : column + side]

@@ -36,7 +36,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 "another disk; what is already complete is kept, so the same command goes on from it"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DiskError(f"cannot write {path} ({error.strerror}): choose another folder") from error
+            raise DiskError(
+                f"cannot write {path} ({error.strerror}): choose another folder"
+            ) from error
         raise
     finally:
         if temporary.is_dir():
@@ -70,14 +72,14 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int = 12, crf: int = 
     decord reads such files frame-exactly, and the same frames give the same bytes. H and W must be
     even (yuv420p).
     """
-    with atomic_path(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=fps)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            stream.thread_count = 1
-            stream.options = {"preset": "veryfast", "crf": str(crf), "g": "8", "bf": "0"}
-            for frame in frames:
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.options = {"preset": "veryfast", "crf": str(crf), "g": "8", "bf": "0"}
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+        container.close()  # before the file gets its name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class FilmSpec:
     """How a film is cut.
 
     frames    of a clip            overlap   of neighbouring clips of a shot, in frames
-    cut       mean change of a frame, in grey levels of 255, that begins a new shot
+    cut       mean change of a frame, in grey levels of 255, that may begin a new shot
     static    mean change between frames below which a clip counts as near-static
     credits   share of the film, at its end, that is left out
     test      every so many shots, one is for testing
@@ -39,7 +40,7 @@ class FilmSpec:
 
     frames: int = 16
     overlap: int = 0
-    cut: float = 20.0
+    cut: float = 15.0
     static: float = 0.5
     credits: float = 0.2
     test: int = 5
@@ -57,19 +58,23 @@ def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np
     with av.open(str(film)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
-            luma = frame.to_ndarray()[: frame.height : 8, ::8].astype(np.int16)  # yuv: luma comes first
+            luma = frame.to_ndarray()[: frame.height : 8, ::8].astype(
+                np.int16
+            )  # yuv: luma comes first
             changes.append(0.0 if before is None else float(np.abs(luma - before).mean()))
             before = luma
     change = np.array(changes)
-    starts = [0, *np.flatnonzero(change > cut).tolist(), len(change)]
-    return [(a, b) for a, b in zip(starts, starts[1:], strict=False) if b > a], change
+    # Fast motion changes many frames in a row; a cut stands out from the frames on both its sides.
+    around = np.maximum(np.roll(change, 1), np.roll(change, -1))
+    starts = [0, *np.flatnonzero((change > cut) & (change > 2 * around)).tolist(), len(change)]
+    return [(a, b) for a, b in pairwise(starts) if b > a], change
 
 
 def choose_clips(spec: FilmSpec, film: Path) -> list[tuple[str, int, int]]:
     """(split, first frame, label) of every clip; split by shot, labels alternate."""
     shots, change = shot_bounds(film, spec.cut)
     end = int(len(change) * (1 - spec.credits))
-    clips = []
+    clips: list[tuple[str, int, int]] = []
     for number, (first, last) in enumerate(shots):
         split = "test" if number % spec.test == spec.test - 1 else "train"
         for start in range(first, min(last, end) - spec.frames + 1, spec.frames - spec.overlap):
@@ -81,7 +86,11 @@ def choose_clips(spec: FilmSpec, film: Path) -> list[tuple[str, int, int]]:
 
 
 def render_film(
-    folder: str | Path, film: str | Path, spec: FilmSpec, workers: int = 2, progress: Callable[..., Any] = tqdm
+    folder: str | Path,
+    film: str | Path,
+    spec: FilmSpec,
+    workers: int = 2,
+    progress: Callable[..., Any] = tqdm,
 ) -> Path:
     """Cut `film` into a set below `folder`, as `render_set` does for motions: resumable, complete or not."""
     folder, film = Path(folder), Path(film)

@@ -14,7 +14,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vmae import at_root
 from vmae.config import DataConfig
 from vmae.data.annotations import SetError, Video
-from vmae.data.clips import Choose, VideoError, crop_square, dense_indices, read_frames, resize_frames
+from vmae.data.clips import (
+    Choose,
+    VideoError,
+    crop_square,
+    dense_indices,
+    read_frames,
+    resize_frames,
+)
 from vmae.data.store import build_store
 
 #: Other videos tried in place of one that cannot be read, before the run stops.
@@ -80,7 +87,9 @@ class ClipDataset(Dataset[Batch]):
         """One clip (T, S, S, 3)."""
         rng = None if draw < 0 else np.random.default_rng((self.seed, draw, index))
         try:
-            clip = self.source.read(index, lambda n: dense_indices(n, self.frames, self.stride, rng))
+            clip = self.source.read(
+                index, lambda n: dense_indices(n, self.frames, self.stride, rng)
+            )
         except VideoError as error:
             path = str(self.source.videos[index].path)
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
@@ -90,7 +99,9 @@ class ClipDataset(Dataset[Batch]):
         clips, labels, failed = [], [], []
         for draw, index in keys:
             for attempt in range(TRIES + 1):
-                chosen = index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
+                chosen = (
+                    index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
+                )
                 try:
                     clips.append(self.read(draw, chosen))
                     labels.append(self.source.videos[chosen].label)
@@ -118,7 +129,14 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(
-        self, total: int, batch: int, steps: int, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        total: int,
+        batch: int,
+        steps: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if batch % world:
             raise ValueError(f"batch size {batch} is not divisible by {world} processes")
@@ -184,7 +202,7 @@ def train_loader(
     )
 
 
-def test_batches(source: Source, frames: int, stride: int, batch: int) -> Iterator[Batch]:
+def ordered_batches(source: Source, frames: int, stride: int, batch: int) -> Iterator[Batch]:
     """Every video once, its centre clip, in order. A bad one is an error: nothing may stand in for it."""
     dataset = ClipDataset(source, frames, stride, seed=0)
     for first in range(0, len(dataset), batch):
@@ -196,10 +214,12 @@ def test_batches(source: Source, frames: int, stride: int, batch: int) -> Iterat
 
 def reads_files(source: Source) -> bool:
     """Whether clips are decoded each time, so that worker processes pay."""
-    return reads_files(source.source) if isinstance(source, Subset) else isinstance(source, VideoFiles)
+    return (
+        reads_files(source.source) if isinstance(source, Subset) else isinstance(source, VideoFiles)
+    )
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

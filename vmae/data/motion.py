@@ -32,9 +32,9 @@ class MotionSpec:
     """
 
     level: str = "digits"
-    train: int = 6000
-    test: int = 1600
-    frames: int = 16
+    train: int = 16_000
+    test: int = 2_000
+    frames: int = 8
     size: int = 64
     speed: float = 1.5 / 16
     fps: int = 12
@@ -51,7 +51,7 @@ class MotionSpec:
 
 #: Named sizes: for tests (seconds), for two CPU cores (a minute), for a GPU.
 SIZES = {
-    "mini": MotionSpec(train=48, test=24),
+    "mini": MotionSpec(train=48, test=24, frames=16),
     "small": MotionSpec(),
     "full": MotionSpec(train=20_000, test=2_000, frames=32, size=112),
 }
@@ -98,7 +98,9 @@ def render(spec: MotionSpec, split: str, index: int) -> tuple[np.ndarray, int]:
     tile = (tile * 255).round().astype(np.uint8)
     angle = 2 * np.pi * label / len(CLASSES)
     step = spec.speed * spec.size * np.array([np.sin(angle), np.cos(angle)])
-    offsets = np.rint(np.arange(spec.frames)[:, None] * step + rng.uniform(0, spec.size, 2)).astype(int)
+    offsets = np.rint(np.arange(spec.frames)[:, None] * step + rng.uniform(0, spec.size, 2)).astype(
+        int
+    )
     return np.stack([np.roll(tile, tuple(offset), axis=(0, 1)) for offset in offsets]), label
 
 
@@ -120,9 +122,14 @@ def render_set(
     todo = [job for job in jobs if not (folder / _name(*job)).exists()]
     require_space(folder, int(len(todo) * spec.frames * BYTES_PER_FRAME * (spec.size / 64) ** 2))
     work = partial(_render_file, folder, spec)
-    for _ in progress(run_parallel(work, todo, workers), total=len(todo), desc=f"render {folder.name}"):
+    for _ in progress(
+        run_parallel(work, todo, workers), total=len(todo), desc=f"render {folder.name}"
+    ):
         pass
-    lists = {s: [(_name(s, i), i % len(CLASSES)) for i in range(getattr(spec, s))] for s in ("train", "test")}
+    lists = {
+        s: [(_name(s, i), i % len(CLASSES)) for i in range(getattr(spec, s))]
+        for s in ("train", "test")
+    }
     finish_set(folder, asdict(spec), CLASSES, lists)
     return folder
 

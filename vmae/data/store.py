@@ -37,7 +37,9 @@ class FrameStore:
         index = json.loads((self.folder / "index.json").read_text())
         self.failed: list[tuple[str, str]] = [tuple(row) for row in index["failed"]]
         self.videos = [Video(Path(row["path"]), row["label"]) for row in index["videos"]]
-        self.shapes = np.array([row["shape"] for row in index["videos"]], dtype=np.int64).reshape(-1, 3)
+        self.shapes = np.array([row["shape"] for row in index["videos"]], dtype=np.int64).reshape(
+            -1, 3
+        )
         sizes = self.shapes.prod(axis=1) * 3
         self.offsets = np.concatenate(([0], np.cumsum(sizes)))
         path = self.folder / "frames.bin"
@@ -77,7 +79,8 @@ def build_store(
         return FrameStore(target)
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        rows, failed = [], []
+        rows: list[dict[str, Any]] = []
+        failed: list[tuple[str, str]] = []
         with open(temporary / "frames.bin", "wb") as file:
             decoded = run_parallel(partial(_decode, size), videos, workers)
             decoded = progress(decoded, total=len(videos), desc=f"decode to {size} px")
@@ -88,7 +91,9 @@ def build_store(
                 if not rows:
                     require_space(target, result.nbytes * len(videos))
                 file.write(result.tobytes())
-                rows.append({"path": str(video.path), "label": video.label, "shape": result.shape[:3]})
+                rows.append(
+                    {"path": str(video.path), "label": video.label, "shape": result.shape[:3]}
+                )
         index = {"version": _VERSION, "size": size, "failed": failed, "videos": rows}
         (temporary / "index.json").write_text(json.dumps(index))
     return FrameStore(target)

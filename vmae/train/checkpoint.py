@@ -23,9 +23,13 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used; the message says why and what to do."""
 
 
-def save_weights(model: nn.Module, path: str | Path, metadata: dict[str, str] | None = None) -> None:
+def save_weights(
+    model: nn.Module, path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write a model's parameters as one safetensors file."""
-    state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
+    }
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata)
 
@@ -59,9 +63,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(state)
 
 
-def save_state(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int) -> None:
+def save_state(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int
+) -> None:
     """Write step-NNNNNN below `folder` whole, then remove all but the newest `keep`."""
-    with atomic_path(folder / f"step-{step:08d}") as temporary:
+    target = folder / f"step-{step:08d}"
+    shutil.rmtree(target, ignore_errors=True)  # one that was damaged
+    with atomic_path(target) as temporary:
         temporary.mkdir()
         save_weights(model, temporary / "model.safetensors")
         torch.save({"optimizer": optimizer.state_dict()}, temporary / "state.pt")
@@ -139,7 +147,9 @@ def save_classifier(
         config.to_yaml(temporary)
 
 
-def load_classifier(folder: str | Path) -> tuple[VisionTransformer, tuple[str, ...], FinetuneConfig]:
+def load_classifier(
+    folder: str | Path,
+) -> tuple[VisionTransformer, tuple[str, ...], FinetuneConfig]:
     """Read what `save_classifier` wrote: the model, its class names, its configuration."""
     folder = Path(folder)
     config = FinetuneConfig.from_yaml(folder / "config.yaml")

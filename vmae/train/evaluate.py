@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vmae.data.augment import view_of
-from vmae.data.loader import Source, test_batches
+from vmae.data.loader import Source, ordered_batches
 from vmae.train.runtime import seeded
 from vmae.vit import VisionTransformer
 
@@ -52,7 +52,7 @@ def evaluate(
     """Run a classifier on the centre clip of every video. The model stays on `device`."""
     model = model.to(device).eval()
     logits, labels = [], []
-    for step, item in enumerate(test_batches(source, model.config.frames, stride, batch)):
+    for step, item in enumerate(ordered_batches(source, model.config.frames, stride, batch)):
         generator = seeded(0, step, torch.device(device))
         clips = view_of(item.clips.to(device), view, generator)
         logits.append(model(clips).float().cpu())
@@ -71,7 +71,7 @@ def pooled_features(
     """One feature vector (D,) a video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in test_batches(source, encoder.config.frames, stride, batch):
+    for item in ordered_batches(source, encoder.config.frames, stride, batch):
         features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()

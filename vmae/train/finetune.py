@@ -12,9 +12,26 @@ from vmae import at_root
 from vmae.config import FinetuneConfig
 from vmae.data.annotations import VideoSet, load_set
 from vmae.data.augment import multi_scale_crop, view_of
-from vmae.data.loader import ClipDataset, Source, StepBatches, Subset, few_labels, open_source, train_loader
+from vmae.data.loader import (
+    ClipDataset,
+    Source,
+    StepBatches,
+    Subset,
+    few_labels,
+    open_source,
+    train_loader,
+)
 from vmae.train.evaluate import Evaluation, evaluate
-from vmae.train.runtime import Log, Progress, Record, Silent, accelerator_for, check_finite, cost, seeded
+from vmae.train.runtime import (
+    Log,
+    Progress,
+    Record,
+    Silent,
+    accelerator_for,
+    check_finite,
+    cost,
+    seeded,
+)
 from vmae.train.schedule import adamw, learning_rate, set_rate
 from vmae.vit import VisionTransformer
 
@@ -32,7 +49,8 @@ def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once where the configuration says so."""
     videos: VideoSet = load_set(at_root(config.data.path))
     train, test = (
-        open_source(config.data, split, config.model.size, **progress) for split in (videos.train, videos.test)
+        open_source(config.data, split, config.model.size, **progress)
+        for split in (videos.train, videos.test)
     )
     return Sources(videos.classes, train, test)
 
@@ -62,11 +80,15 @@ def finetune(
     rank, world = accelerator.process_index, accelerator.num_processes
     train = sources.train
     if config.labels_per_class is not None:
-        train = Subset(train, few_labels(train.videos, config.labels_per_class, sources.classes, config.seed))
+        train = Subset(
+            train, few_labels(train.videos, config.labels_per_class, sources.classes, config.seed)
+        )
     optim = config.optim.resolved(len(train.videos))
 
     torch.manual_seed(config.seed)
-    classifier = VisionTransformer(config.model, len(sources.classes), config.drop_path, config.head_drop)
+    classifier = VisionTransformer(
+        config.model, len(sources.classes), config.drop_path, config.head_drop
+    )
     if encoder is not None:
         classifier.load_encoder(encoder)
     optimizer: torch.optim.Optimizer = adamw(classifier, optim, config.model.depth)

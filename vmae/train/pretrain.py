@@ -13,15 +13,40 @@ from vmae import at_root
 from vmae.config import PretrainConfig
 from vmae.data.annotations import load_set
 from vmae.data.augment import multi_scale_crop
-from vmae.data.loader import ClipDataset, Source, StepBatches, open_source, report_failed, train_loader
+from vmae.data.loader import (
+    ClipDataset,
+    Source,
+    StepBatches,
+    open_source,
+    report_failed,
+    train_loader,
+)
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.train.checkpoint import claim_run, load_state, save_state, save_weights
-from vmae.train.runtime import Bar, Log, Progress, Record, Silent, accelerator_for, check_finite, cost, seeded
+from vmae.train.runtime import (
+    Bar,
+    Log,
+    Progress,
+    Record,
+    Silent,
+    accelerator_for,
+    check_finite,
+    cost,
+    seeded,
+)
 from vmae.train.schedule import adamw, learning_rate, set_rate
 
 #: Fields of a run's configuration that may differ when it is resumed.
-FREE_FIELDS = ("save_every", "log_every", "keep", "data.workers", "data.stores", "data.store", "data.path")
+FREE_FIELDS = (
+    "save_every",
+    "log_every",
+    "keep",
+    "data.workers",
+    "data.stores",
+    "data.store",
+    "data.path",
+)
 
 
 @dataclass
@@ -54,7 +79,9 @@ def pretrain(
     main, device = accelerator.is_main_process, accelerator.device
     if source is None:
         with accelerator.main_process_first():  # one process decodes, the others find the store
-            source = open_source(config.data, load_set(at_root(config.data.path)).train, config.model.size)
+            source = open_source(
+                config.data, load_set(at_root(config.data.path)).train, config.model.size
+            )
     optim = config.optim.resolved(len(source.videos))
     run = Path(folder) if folder is not None else None
     if run and main:
@@ -64,7 +91,9 @@ def pretrain(
     torch.manual_seed(config.seed)
     model: torch.nn.Module = MaskedAutoencoder(config.model)
     optimizer: torch.optim.Optimizer = adamw(model, optim)
-    make_mask(config.mask, config.model.grid, 1)  # a mask that cannot be is an error before the start
+    make_mask(
+        config.mask, config.model.grid, 1
+    )  # a mask that cannot be is an error before the start
     start = load_state(run / "checkpoints", model, optimizer) if run and resume else 0
     model, optimizer = accelerator.prepare(model, optimizer)
     core: MaskedAutoencoder = accelerator.unwrap_model(model)
@@ -73,7 +102,12 @@ def pretrain(
     rank, world = accelerator.process_index, accelerator.num_processes
     keys = StepBatches(len(dataset), optim.batch_size, optim.steps, config.seed, start, rank, world)
     loader = train_loader(dataset, keys, config.data.workers, pin=device.type == "cuda")
-    log = Log(config.log_every, optim.batch_size, optim.steps, run / "metrics.jsonl" if run and main else None)
+    log = Log(
+        config.log_every,
+        optim.batch_size,
+        optim.steps,
+        run / "metrics.jsonl" if run and main else None,
+    )
     log.resume(start)
     shown: Progress = (progress or Bar()) if main else Silent()
     failed: list[tuple[str, str]] = []

@@ -103,7 +103,11 @@ class Log:
     def resume(self, step: int) -> None:
         """Keep what was logged up to `step`; start the clock from there."""
         if self.path and self.path.exists():
-            rows = (json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}"))
+            rows = (
+                json.loads(line)
+                for line in self.path.read_text().splitlines()
+                if line.endswith("}")
+            )
             self.records = [Record(**row) for row in rows if row["step"] <= step]
             self.path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self.records))
         self._before = self.records[-1].seconds if self.records else 0.0
@@ -131,19 +135,26 @@ class Log:
 
 
 def cost(records: list[Record], device: torch.device) -> dict[str, Any]:
-    """Device, minutes, clips a second (median of the records), peak memory in GB."""
+    """Device, minutes, clips a second (median), peak memory in GB (on a CPU, of the process)."""
     rates = sorted(record.clips_per_second for record in records)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:  # of the whole process
-        info = psutil.Process().memory_info()
-        peak = getattr(info, "peak_wset", info.rss)
+    gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if gpu else _peak_memory()
     return {
         "device": device_name(device),
         "minutes": records[-1].seconds / 60 if records else 0.0,
         "clips_per_second": rates[len(rates) // 2] if rates else 0.0,
         "peak_memory_gb": peak / 1e9,
     }
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -33,7 +33,10 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> list[dict[str, Any]]:
-    """AdamW's groups: no weight decay on vectors and tokens; `lr_scale` = layer_decay^(depth + 1 - layer)."""
+    """AdamW's groups: no weight decay on vectors and tokens; rates scaled by layer.
+
+    `lr_scale` is layer_decay^(depth + 1 - layer).
+    """
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         decay = parameter.ndim > 1 and not name.endswith(("mask_token", "cls_token"))

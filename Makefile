@@ -1,0 +1,40 @@
+# Each target makes what it needs: the first call sets up .venv, later calls start at once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help run test lab notebooks clean
+help:
+	@echo "make run        the last notebook, end to end; PARAMS='-p recipe gpu' changes its parameters"
+	@echo "make test       all tests"
+	@echo "make lab        JupyterLab on notebooks/"
+	@echo "make notebooks  rebuild notebooks from solutions/*.py"
+	@echo "make clean      remove runs and what was rendered; .venv stays"
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) found: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setting up $(VENV): a few minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+run: $(READY)
+	@mkdir -p runs
+	$(BIN)/python -m papermill solutions/10_full_run.ipynb runs/10_full_run.ipynb --cwd notebooks $(PARAMS)
+	$(BIN)/python -m jupyter nbconvert --to html --log-level WARN runs/10_full_run.ipynb
+	@echo "read it: runs/10_full_run.html, or runs/10_full_run.ipynb in JupyterLab (make lab)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+notebooks: $(READY)
+	$(BIN)/python solutions/build.py
+
+clean:
+	rm -rf runs data/motion-* data/film data/stores

@@ -1,0 +1,187 @@
+"""The masked autoencoder against plain, dense versions of the published algorithm."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import random_clips, randomize
+
+from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
+from vmae.grid import patchify
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import make_mask
+from vmae.vit import VisionTransformer
+
+V2 = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
+
+
+def draw(config: MaskConfig, model: ModelConfig, batch: int = 3):
+    return make_mask(config, model.grid, batch, torch.Generator().manual_seed(2))
+
+
+def normalized(clips: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (clips.float() / 255 - mean) / std
+
+
+def dense_loss(model: MaskedAutoencoder, clips: torch.Tensor, mask) -> torch.Tensor:
+    """V2's step as its code does it: all tokens embedded, boolean masks, all targets, weighted loss."""
+    config, grid = model.config, model.grid
+    batch, n = len(clips), grid.tokens
+    hidden = mask.hidden(n)
+    dropped = torch.ones(batch, n, dtype=torch.bool).scatter(1, mask.queries, False)
+    x = model.encoder.patch_embed.proj(normalized(clips)).flatten(2).transpose(1, 2)
+    x = (x + model.encoder.positions)[~hidden].reshape(batch, -1, config.width)
+    for block in model.encoder.blocks:
+        x = block(x)
+    x = model.encoder_to_decoder(model.encoder.norm(x))
+    positions = model.decoder_positions.expand(batch, -1, -1)
+    known = positions[~hidden].reshape(batch, -1, config.decoder_width)
+    asked = positions[~dropped].reshape(batch, -1, config.decoder_width)
+    x = torch.cat([x + known, model.mask_token + asked], dim=1)
+    for block in model.decoder.blocks:
+        x = block(x)
+    out = model.decoder.head(model.decoder.norm(x[:, -asked.shape[1] :]))
+
+    tokens = (patchify(clips, grid).float() / 255).unflatten(-1, (-1, 3))  # all tokens, by channel
+    labels = (tokens - tokens.mean(-2, keepdim=True)) / (
+        tokens.var(-2, unbiased=True, keepdim=True).sqrt() + 1e-6
+    )
+    labels = labels.flatten(-2)[~dropped].reshape(batch, -1, grid.pixels)
+    loss = ((out - labels) ** 2).mean(-1)
+    counts = hidden[~dropped].reshape(batch, -1)  # decoder asked and encoder blind
+    return (loss * counts).sum() / counts.sum()
+
+
+@pytest.mark.parametrize(
+    "scheme", [V2, MaskConfig("tube", 0.75), MaskConfig("random", 0.9)], ids=["V2", "V1", "random"]
+)
+def test_loss_and_gradients_equal_the_dense_algorithm(tiny, scheme):
+    model = randomize(MaskedAutoencoder(tiny))
+    clips, mask = random_clips(tiny, 3), draw(scheme, tiny)
+    ours, dense = model.loss(clips, mask), dense_loss(model, clips, mask)
+    torch.testing.assert_close(ours, dense, rtol=2e-6, atol=2e-6)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    for name, a, b in zip(
+        names,
+        torch.autograd.grad(ours, parameters),
+        torch.autograd.grad(dense, parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_v2_without_a_decoder_ratio_is_v1(tiny):
+    model = randomize(MaskedAutoencoder(tiny))
+    clips = random_clips(tiny, 3)
+    losses = [
+        model.loss(clips, draw(c, tiny))
+        for c in (MaskConfig("tube", 0.75), V2.replace(decoder_ratio=0.0))
+    ]
+    assert torch.equal(*losses)
+
+
+def test_patch_embedding_is_the_convolution_and_visible_tokens_are_the_same_tokens(tiny):
+    model = randomize(VisionTransformer(tiny))
+    clips, mask = random_clips(tiny, 3), draw(V2, tiny)
+    tokens = model.embed(clips)
+    conv = model.patch_embed.proj(normalized(clips)).flatten(2).transpose(1, 2) + model.positions
+    torch.testing.assert_close(tokens, conv, rtol=2e-6, atol=2e-6)
+    torch.testing.assert_close(
+        model.embed(clips, mask.visible),
+        tokens[torch.arange(3)[:, None], mask.visible],
+        rtol=0,
+        atol=1e-6,
+    )
+    torch.testing.assert_close(model.embed(clips.float() / 255), tokens, rtol=0, atol=1e-6)
+
+
+def test_nothing_hidden_reaches_the_encoder(tiny):
+    """Changing hidden pixels leaves the predictions as they are; changing visible ones does not."""
+    model = randomize(MaskedAutoencoder(tiny))
+    clips, mask = random_clips(tiny, 3), draw(V2, tiny)
+    hidden = mask.hidden(tiny.grid.tokens)
+    noise = random_clips(tiny, 3, seed=9)
+    from vmae.grid import unpatchify
+
+    mixed = torch.where(hidden[..., None], patchify(noise, tiny.grid), patchify(clips, tiny.grid))
+    assert torch.equal(model(unpatchify(mixed, tiny.grid), mask), model(clips, mask))
+    assert not torch.allclose(model(noise, mask), model(clips, mask))
+
+
+def test_loss_near_one_means_the_mean_is_predicted(tiny):
+    """With standardised targets a model that says 0 has a loss of nearly 1: it has learned nothing."""
+    model = MaskedAutoencoder(tiny)
+    torch.nn.init.zeros_(model.decoder.head.weight)
+    loss = model.loss(random_clips(tiny, 3), draw(V2, tiny)).item()
+    pixels = tiny.grid.pixels // 3
+    assert loss == pytest.approx((pixels - 1) / pixels, abs=1e-3)
+
+
+def test_reconstruction_shows_what_it_says(tiny):
+    model = randomize(MaskedAutoencoder(tiny))
+    clips, mask = random_clips(tiny, 3), draw(V2, tiny)
+    seen = [patchify(x, tiny.grid) for x in model.reconstruct(clips, mask)]
+    masked, predicted, pasted = seen
+    hidden = mask.hidden(tiny.grid.tokens)
+    unit = patchify(clips, tiny.grid).float() / 255
+    assert torch.equal(masked[~hidden], unit[~hidden])
+    assert (masked[hidden] == 0.5).all()
+    target = torch.zeros_like(hidden).scatter(1, mask.target_tokens, True)
+    assert torch.equal(pasted[target], predicted[target])
+    assert torch.equal(pasted[~hidden], unit[~hidden])
+    assert (predicted[~target] == 0.5).all()
+    assert all(x.min() >= 0 and x.max() <= 1 for x in seen)
+
+
+def test_a_perfect_prediction_reconstructs_the_clip(tiny, monkeypatch):
+    for config in (tiny, tiny.replace(normalize_targets=False)):
+        model = MaskedAutoencoder(config)
+        clips, mask = random_clips(config, 2), draw(MaskConfig("tube", 0.75), config, 2)
+        monkeypatch.setattr(MaskedAutoencoder, "forward", MaskedAutoencoder.targets)
+        torch.testing.assert_close(
+            model.reconstruct(clips, mask).pasted, clips.float() / 255, rtol=0, atol=1e-5
+        )
+        monkeypatch.undo()
+
+
+def test_initialisation_is_the_published_one():
+    config = ModelConfig(
+        width=96, depth=2, heads=4, decoder_width=48, decoder_depth=1, decoder_heads=4
+    )
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(config)
+    assert 0 < model.mask_token.abs().max() <= 0.02
+    for name, parameter in ((n, p.detach()) for n, p in model.named_parameters()):
+        if name.endswith("bias"):
+            if "patch_embed" not in name:
+                assert (parameter == 0).all(), name
+        elif parameter.ndim == 2:
+            rows, columns = parameter.shape
+            bound = math.sqrt(6 / (rows + columns))  # xavier
+            if name.startswith("encoder_to_decoder"):
+                bound = 1 / math.sqrt(
+                    columns
+                )  # PyTorch's default: the official code does not touch it
+            assert bound * 0.97 < parameter.abs().max() <= bound, name
+    fan_in = 3 * 2 * 16 * 16
+    assert model.encoder.patch_embed.proj.weight.abs().max() <= 1 / math.sqrt(fan_in)
+    classifier = VisionTransformer(config, classes=50)
+    assert classifier.head.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.1)
+    assert classifier.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean(tiny):
+    from vmae.layers import DropPath
+
+    drop = DropPath(0.3).train()
+    torch.manual_seed(0)
+    out = drop(torch.ones(4000, 2, 3)).flatten(1)
+    assert out.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert (out == out[:, :1]).all()
+    assert out.mean() == pytest.approx(1, abs=0.05)
+    assert torch.equal(drop.eval()(torch.ones(2, 2, 3)), torch.ones(2, 2, 3))
+    rates = [b.drop_path.rate for b in VisionTransformer(tiny, classes=2, drop_path=0.2).blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2])

@@ -1,0 +1,75 @@
+"""The repository agrees with itself: one list of pins, formatted code, licences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from vmae import ROOT
+
+
+def pins() -> list[Requirement]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_requirements_are_exact_pins_each_named_once():
+    names = [canonicalize_name(pin.name) for pin in pins()]
+    assert len(names) == len(set(names))
+    for pin in pins():
+        assert [s.operator for s in pin.specifier] == ["=="], pin
+
+
+def test_environment_yml_reads_the_same_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-r requirements.txt", "-e ."]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"python{project['requires-python']}" in environment["dependencies"]
+
+
+def test_every_dependency_of_the_package_is_pinned_within_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    by_name = {canonicalize_name(pin.name): pin for pin in pins()}
+    for text in project["dependencies"]:
+        need = Requirement(text)
+        name = canonicalize_name(need.name)
+        if name == "ipython":  # comes with JupyterLab's kernel
+            continue
+        pin = by_name[name]
+        version = next(iter(pin.specifier)).version
+        assert need.specifier.contains(version), f"{need} against the pin {version}"
+        assert str(need.marker) == str(pin.marker), name
+
+
+def test_decord_and_decord2_are_never_both_installed():
+    markers = {pin.name: pin.marker for pin in pins() if pin.name.startswith("decord")}
+    for system in ("linux", "darwin", "win32"):
+        for machine in ("x86_64", "arm64", "aarch64", "AMD64"):
+            where = {"sys_platform": system, "platform_machine": machine}
+            chosen = [name for name, marker in markers.items() if marker.evaluate(where)]
+            assert len(chosen) == 1, (system, machine, chosen)
+
+
+def test_the_code_is_formatted_and_clean():
+    for command in (["check", "."], ["format", "--check", "."]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_committed_media_have_a_licence():
+    text = (ROOT / "data" / "LICENCES.md").read_text()
+    for path in (ROOT / "data").iterdir():
+        if path.is_file() and path.suffix not in (".md", ".json"):
+            assert f"`{path.name}`" in text, f"{path.name} is not in data/LICENCES.md"
