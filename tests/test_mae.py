@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -185,3 +186,55 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean(tiny):
     assert torch.equal(drop.eval()(torch.ones(2, 2, 3)), torch.ones(2, 2, 3))
     rates = [b.drop_path.rate for b in VisionTransformer(tiny, classes=2, drop_path=0.2).blocks]
     assert rates == pytest.approx([0, 0.1, 0.2])
+
+
+def test_bf16_agrees_with_fp32(tiny):
+    """bf16 keeps 8 bits of a number: outputs within 3 % of their scale, the loss within 1 %."""
+    model = randomize(MaskedAutoencoder(tiny))
+    clips, mask = random_clips(tiny, 3), draw(V2, tiny)
+    full, loss = model(clips, mask), model.loss(clips, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, half_loss = model(clips, mask), model.loss(clips, mask)
+    assert half.dtype == torch.bfloat16
+    assert half_loss.dtype == torch.float32
+    assert (half - full).abs().mean() < 0.03 * full.abs().mean()
+    assert half_loss.item() == pytest.approx(loss.item(), rel=0.01)
+
+
+@pytest.mark.skipif(
+    not shutil.which("g++") and not shutil.which("cl"), reason="torch.compile needs a C++ compiler"
+)
+def test_the_whole_step_compiles_without_a_break_and_agrees(tiny):
+    """fullgraph=True fails on any host sync or data-dependent shape, such as a boolean index."""
+    model = randomize(MaskedAutoencoder(tiny.replace(depth=1, decoder_depth=1)))
+    clips, mask = random_clips(tiny, 2), draw(V2, tiny, 2)
+    compiled = torch.compile(model.loss, fullgraph=True)
+    loss, expected = compiled(clips, mask), model.loss(clips, mask)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    for name, a, b in zip(
+        names,
+        torch.autograd.grad(loss, parameters),
+        torch.autograd.grad(expected, parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_attention_maps_are_the_softmax_that_the_block_uses(tiny):
+    model = randomize(VisionTransformer(tiny))
+    clips = random_clips(tiny, 2)
+    maps = model.attention_maps(clips, layer=-1)
+    n = tiny.grid.tokens
+    assert maps.shape == (2, tiny.heads, n, n)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, tiny.heads, n))
+    x = model.embed(clips)
+    for block in model.blocks[:-1]:
+        x = block(x)
+    block = model.blocks[-1]
+    values = block.attn._project(block.norm1(x))[2]
+    out = block.attn.proj((maps @ values).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(out, block.attn(block.norm1(x)), rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.attention_maps(clips, layer=2), maps)
+    with pytest.raises(IndexError):
+        model.attention_maps(clips, layer=3)

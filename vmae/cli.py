@@ -124,6 +124,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
 
 
+def _convert(arguments: argparse.Namespace) -> None:
+    from vmae.weights import convert
+
+    print(
+        convert(
+            arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
+            encoder_only=arguments.encoder_only, frames=arguments.frames, size=arguments.size,
+            heads=arguments.heads, decoder_heads=arguments.decoder_heads,
+        )
+    )  # fmt: skip
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
@@ -176,4 +188,21 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("model", type=Path, help="folder given to finetune as --out")
     test.add_argument("--data", type=Path, help="another set with the same classes")
     test.set_defaults(run=_evaluate)
+
+    convert = commands.add_parser(
+        "convert", help="weights from and to official, Hugging Face and our own layouts"
+    )
+    convert.add_argument("source", type=Path, help="file or folder of any layout")
+    convert.add_argument("target", type=Path, help="folder to write; for official a .pth file")
+    convert.add_argument("--to", choices=("vmae", "official", "hf"), required=True)
+    convert.add_argument("--drop-head", action="store_true", help="of a classifier, the encoder")
+    convert.add_argument("--encoder-only", action="store_true", help="leave out decoder and head")
+    for name, text in (
+        ("--frames", "frames of a clip, where the source does not tell (16; MAE 1)"),
+        ("--size", "side of a frame, likewise (224)"),
+        ("--heads", "attention heads, likewise (by width, as published)"),
+        ("--decoder-heads", "the decoder's, likewise"),
+    ):
+        convert.add_argument(name, type=int, metavar="N", help=text)
+    convert.set_defaults(run=_convert)
     return parser

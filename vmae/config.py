@@ -121,6 +121,9 @@ class ModelConfig(Config):
     `family` fixes what the two families do differently. "videomae": no class token, 1-D sin-cos
     positions, no key bias, targets standardised per channel. "mae": class token, 2-D positions,
     key bias, targets standardised over all values of a patch.
+
+    `attention` of the encoder: "joint" over all tokens, as published; or "divided", over time and
+    then over space, as in TimeSformer.
     """
 
     family: str = "videomae"
@@ -136,6 +139,7 @@ class ModelConfig(Config):
     decoder_depth: int = 4
     decoder_heads: int = 6
     normalize_targets: bool = True
+    attention: str = "joint"
 
     def __post_init__(self) -> None:
         if self.family not in ("videomae", "mae"):
@@ -146,6 +150,10 @@ class ModelConfig(Config):
                 raise ConfigError(f"{width}={w} must be even and divisible by {heads}={h}")
         if self.family == "mae" and (self.width % 4 or self.decoder_width % 4):
             raise ConfigError("2-D positions need widths divisible by 4")
+        if self.attention not in ("joint", "divided"):
+            raise ConfigError(f'attention is {self.attention!r}; it must be "joint" or "divided"')
+        if self.attention == "divided" and self.family != "videomae":
+            raise ConfigError('attention "divided" needs tokens in time: family "videomae"')
         _ = self.grid  # raises where the clip does not divide into tubelets
 
     @property
@@ -297,6 +305,12 @@ class PretrainConfig(Config):
 
     def __post_init__(self) -> None:
         _check_run(self)
+        tubes = self.mask.encoder == "tube" and self.mask.tube_length is None
+        if self.model.attention == "divided" and not tubes:
+            raise ConfigError(
+                'attention "divided" needs visible tokens that form a grid: mask.encoder "tube" '
+                "without tube_length"
+            )
 
 
 #: What a classifier is shown of a clip.

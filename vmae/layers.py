@@ -45,15 +45,21 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.scaled_dot_product_attention(*self._project(x))
+        return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+
+    def weights(self, x: torch.Tensor) -> torch.Tensor:
+        """The attention itself, (B, heads, N, N), which the fused kernel never writes down."""
+        q, k, _ = self._project(x)
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values, (3, B, heads, N, D / heads)."""
         bias = self.qkv.bias
         if bias is None:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
-        q, k, v = rearrange(
-            qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads
-        )
-        x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+        return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
 
 
 class MLP(nn.Module):
@@ -88,4 +94,44 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class DividedBlock(Block):
+    """Attention over time, then over space, then the MLP: the divided block of TimeSformer.
+
+    Its tokens must form a grid: `steps` steps in time, each with the same positions, time first.
+    Whole tubes leave such a grid, so the encoder of a masked clip can use it too. Source: Bertasius
+    et al. 2021 (arXiv 2102.05095), figure 2, "divided space-time attention"; `temporal_fc` starts at
+    zero in all blocks but the first, so that a block begins as a spatial one.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        key_bias: bool = False,
+    ) -> None:
+        super().__init__(width, heads, mlp_ratio, drop_path, key_bias)
+        self.steps = steps
+        self.temporal_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.temporal_attn = Attention(width, heads, key_bias)
+        self.temporal_fc = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] % self.steps:
+            raise ValueError(
+                f"{x.shape[1]} tokens are no grid of {self.steps} steps in time: divided attention "
+                "needs whole tubes (mask encoder 'tube' without tube_length), or attention 'joint'"
+            )
+        batch = x.shape[0]
+        time = rearrange(x, "b (t p) d -> (b p) t d", t=self.steps)
+        time = self.temporal_fc(self.temporal_attn(self.temporal_norm(time)))
+        x = x + self.drop_path(rearrange(time, "(b p) t d -> b (t p) d", b=batch))
+        space = rearrange(x, "b (t p) d -> (b t) p d", t=self.steps)
+        space = self.attn(self.norm1(space))
+        x = x + self.drop_path(rearrange(space, "(b t) p d -> b (t p) d", b=batch))
         return x + self.drop_path(self.mlp(self.norm2(x)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.grid import gather_tokens, patchify
-from vmae.layers import NORM_EPS, Block
+from vmae.layers import NORM_EPS, Block, DividedBlock
 from vmae.positions import position_table
 
 
@@ -67,14 +69,16 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.grid, self.classes = config, config.grid, classes
+        self.class_names: tuple[str, ...] | None = None  # set by those who load or train it
         mae = config.family == "mae"
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if mae else None
         table = position_table(config, config.width)
         self.register_buffer("positions", table[None], persistent=False)
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        block = Block if config.attention == "joint" else partial(DividedBlock, self.grid.shape[0])
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, rate, key_bias=mae)
+            block(config.width, config.heads, config.mlp_ratio, rate, key_bias=mae)
             for rate in rates
         )
         self.mean_pool = classes is not None and not mae
@@ -102,6 +106,9 @@ class VisionTransformer(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
             nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
+        for number, block in enumerate(self.blocks):
+            if isinstance(block, DividedBlock) and number > 0:
+                nn.init.zeros_(block.temporal_fc.weight)
 
     def embed(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
         """Tokens with positions, (B, V, D), for clips (B, C, T, H, W), uint8 or float in [0, 1].
@@ -123,6 +130,22 @@ class VisionTransformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x if self.mean_pool else self.norm(x)
+
+    @torch.no_grad()
+    def attention_maps(self, clips: torch.Tensor, layer: int) -> torch.Tensor:
+        """Who looks at whom in block `layer` (from 0; -1 is the last): (B, heads, N, N), rows sum to 1.
+
+        N counts the class token where there is one. Joint attention only.
+        """
+        if self.config.attention != "joint":
+            raise ValueError('attention maps over all tokens exist for attention "joint" only')
+        layer = range(len(self.blocks))[layer]
+        x = self.embed(clips)
+        for block in self.blocks[:layer]:
+            x = block(x)
+        chosen = self.blocks[layer]
+        assert isinstance(chosen, Block)
+        return chosen.attn.weights(chosen.norm1(x))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
         """One vector a clip, (B, D): the class token, or the mean of the tokens."""

@@ -228,7 +228,7 @@ def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None =
             )
         if chance is not None:
             axis.axvline(chance, color=INK, ls="--", lw=1)
-            axis.text(chance, len(values) - 0.45, "chance", fontsize=8, ha="center")
+            axis.text(chance, -0.6, "chance", fontsize=8, ha="center", va="bottom")
         axis.set_yticks(range(len(values)), list(values))
         axis.invert_yaxis()
         axis.set_xlim(0, 112)

@@ -156,4 +156,5 @@ def load_classifier(
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
     model = VisionTransformer(config.model, len(classes))
     load_weights(model, folder / "model.safetensors")
+    model.class_names = classes
     return model.eval(), classes, config

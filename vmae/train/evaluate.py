@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,11 +79,12 @@ def pooled_features(
 
 
 def linear_probe(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], strength: float = 1.0
+    train: Sequence[np.ndarray], test: Sequence[np.ndarray], strength: float = 1.0
 ) -> float:
     """Test accuracy, in percent, of a logistic regression on frozen, standardised features.
 
-    `strength` is scikit-learn's C, the inverse of the L2 penalty.
+    train, test: features (videos, D) and labels (videos,). `strength` is scikit-learn's C, the
+    inverse of the L2 penalty.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     return 100 * float(probe.fit(*train).score(*test))

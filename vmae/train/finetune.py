@@ -89,6 +89,7 @@ def finetune(
     classifier = VisionTransformer(
         config.model, len(sources.classes), config.drop_path, config.head_drop
     )
+    classifier.class_names = tuple(sources.classes)
     if encoder is not None:
         classifier.load_encoder(encoder)
     optimizer: torch.optim.Optimizer = adamw(classifier, optim, config.model.depth)
