@@ -35,6 +35,7 @@ pretrain_steps = None  # None: as in the recipe
 epochs = None  # passes over the training videos, in place of pretrain_steps
 finetune_steps = None
 labels_per_class = None
+max_bad = None  # share of unreadable videos at which the run stops
 draws = 3  # fine-tune with so many different draws of the labels
 seed = 0
 resume = True  # go on with the run in `out`, if there is one
@@ -56,14 +57,16 @@ from vmae import viz
 from vmae.config import MaskConfig, ModelConfig, Recipe
 from vmae.data.annotations import load_set
 from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import few_labels, open_source, ordered_batches
+from vmae.data.loader import few_labels, ordered_batches
 from vmae.data.motion import SIZES, render_set, with_sizes
 from vmae.masking import make_mask
-from vmae.train.checkpoint import load_classifier, save_classifier
+from vmae.predict import predict
+from vmae.train.checkpoint import save_classifier
 from vmae.train.evaluate import evaluate, linear_probe, pooled_features
 from vmae.train.finetune import finetune, open_sources
 from vmae.train.pretrain import pretrain
 from vmae.train.runtime import accelerator_for, device_name
+from vmae.weights import save
 
 os.chdir(vmae.ROOT)
 device = accelerator_for("auto").device
@@ -78,19 +81,13 @@ print(f"running on {device_name(device)}")
 
 # %%
 plan = Recipe.load(recipe)
-spec = with_sizes(
-    SIZES[Path(plan.pretrain.data.path).name.removeprefix("motion-")],
-    train=train_videos,
-    test=test_videos,
-)
-if data == "motion":
-    changed = train_videos is not None or test_videos is not None
-    suffix = f"-{spec.train}-{spec.test}" if changed else ""
-    data_path = plan.pretrain.data.path + suffix
-else:
-    data_path = "data/film" if data == "film" else data
+data_path = {"motion": plan.pretrain.data.path, "film": "data/film"}.get(data, data)
+size = Path(data_path).name.removeprefix("motion-")
+spec = with_sizes(SIZES.get(size, SIZES["small"]), train=train_videos, test=test_videos)
+if data == "motion" and spec not in SIZES.values():
+    data_path += f"-{spec.train}-{spec.test}"
 plan = plan.changed(
-    {"data.path": data_path, "seed": seed},
+    {"data.path": data_path, "data.max_bad": max_bad, "seed": seed},
     pretrain={"optim.steps": pretrain_steps, "optim.epochs": epochs},
     finetune={"optim.steps": finetune_steps, "labels_per_class": labels_per_class},
 )
@@ -401,26 +398,34 @@ viz.table(
 # ## The weights
 #
 # Everything is in the folder of the run. Weights are safetensors files: loading them runs no code.
+# The same weights also go out with the official names, and as a folder that Hugging Face's
+# `transformers` opens.
 
 # %%
 save_classifier(tested.model, sources.classes, few, run / "classifier")
-model_again, classes, config_again = load_classifier(run / "classifier")
-source_again = open_source(config_again.data, videos.test, model.size)
-again = evaluate(model_again, source_again, stride, device=device)
-assert abs(again.accuracy - tested.test.accuracy) < 0.5
+save(tested.model, run / "official" / "classifier.pth", to="official")
+save(autoencoder, run / "huggingface", to="hf")
 for path in sorted(run.glob("*/*")):
     if path.is_file():
-        print(f"{path.relative_to(run).as_posix():32} {path.stat().st_size / 1e3:8,.0f} kB")
+        print(f"{path.relative_to(run).as_posix():36} {path.stat().st_size / 1e3:8,.0f} kB")
 
 # %% [markdown]
-# Use them from Python:
-#
-# ```python
-# from vmae.train.checkpoint import load_classifier
-# model, classes, config = load_classifier("runs/cpu-motion-small-seed0/classifier")
-# logits = model(clips)  # clips: (B, C, T, H, W), uint8
-# ```
-#
+# Three lines use them on a video file.
+
+# %%
+classifier = vmae.load(run / "classifier")
+for video in videos.test[:4]:
+    (name, share), *_ = predict(classifier, video.path, stride)
+    print(
+        f"{video.path.name}: {name} ({100 * share:.0f} %), labelled {classifier.class_names[video.label]}"
+    )
+
+# %%
+again = evaluate(classifier, sources.test, stride, device=device)
+assert abs(again.accuracy - tested.test.accuracy) < 0.5
+print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test videos")
+
+# %% [markdown]
 # ## What was published, what was run here
 #
 # | published | where | here (cpu recipe) | why smaller |

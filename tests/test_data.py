@@ -17,6 +17,7 @@ from vmae.data import encode
 from vmae.data.annotations import SetError, Video, load_set
 from vmae.data.augment import multi_scale_crop, view_of
 from vmae.data.clips import VideoError, dense_indices, open_video, read_frames, resize_frames
+from vmae.data.encode import write_video
 from vmae.data.film import FILM, FilmSpec, render_film, shot_bounds
 from vmae.data.loader import (
     ClipDataset,
@@ -156,6 +157,26 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_named_also_where_a_library_hides_it(tmp_path, monkeypatch):
+    """torch.save, for one, reports an unexpected position in its file."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(encode.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with (
+        pytest.raises(encode.DiskError, match="no space left"),
+        encode.atomic_path(tmp_path / "state.pt") as temporary,
+    ):
+        temporary.write_text("half")
+        raise RuntimeError("unexpected pos 2020736 vs 2020628")
+
+
+def test_a_folder_without_the_right_to_write_is_named(tmp_path):
+    with (
+        pytest.raises(encode.DiskError, match=r"cannot write .*file"),
+        encode.atomic_path(tmp_path / "file"),
+    ):
+        raise PermissionError(13, "Permission denied")
+
+
 # ---- the film ------------------------------------------------------------------------------------
 
 
@@ -231,11 +252,11 @@ def test_the_store_goes_on_without_bad_files_and_lists_them(tmp_path, motion_min
     assert sorted(path for path, _ in store.failed) == sorted(map(str, bad_files.values()))
     config = DataConfig(stores=str(tmp_path / "stores"), workers=1, max_bad=0.2)
     with pytest.warns(UserWarning, match="6 of 54 videos cannot be read") as caught:
-        source = open_source(config, videos, 16)
+        source = open_source(config, videos, 16, 8)
     assert all(path.name in str(caught[0].message) for path in bad_files.values())
     assert len(source.videos) == SIZES["mini"].train
     with pytest.raises(SetError, match="more than max_bad = 5%"):
-        open_source(config.replace(max_bad=0.05), videos, 16)
+        open_source(config.replace(max_bad=0.05), videos, 16, 8)
 
 
 def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_files):
@@ -247,6 +268,23 @@ def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_file
     hopeless = ClipDataset(VideoFiles([videos[-1]], 16), 8, 1, seed=0)
     with pytest.raises(SetError, match="4 videos in a row"):
         hopeless.__getitems__([(0, 0)])
+
+
+def test_videos_shorter_than_a_clip_are_left_out_and_named(tmp_path, motion_mini):
+    short = tmp_path / "short.mp4"
+    write_video(short, np.zeros((5, 64, 64, 3), np.uint8))
+    videos = [*load_set(motion_mini).test, Video(short, 0)]
+    words = r"short.mp4: the video has 5 frames; a clip of 8 with stride 1 covers 8"
+    config = DataConfig(stores=str(tmp_path / "stores"), workers=1)
+    with pytest.warns(UserWarning, match=words):
+        stored = open_source(config, videos, 16, 8)
+    assert len(stored.videos) == len(videos) - 1
+    files = open_source(config.replace(store=False), videos, 16, 8)
+    with pytest.warns(UserWarning, match=words):
+        tested = list(ordered_batches(files, 8, 1, batch=10))
+    assert sum(len(b.labels) for b in tested) == len(videos) - 1
+    with pytest.raises(SetError, match="covers 24"):
+        open_source(config, videos, 16, 24)
 
 
 def test_a_store_holds_what_decord_reads_and_is_made_once(tmp_path, motion_mini):
@@ -407,4 +445,4 @@ def test_views_without_motion():
 def test_no_warning_for_a_good_set(tmp_path, motion_mini):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_source(DataConfig(stores=str(tmp_path), workers=1), load_set(motion_mini).train, 16)
+        open_source(DataConfig(stores=str(tmp_path), workers=1), load_set(motion_mini).train, 16, 8)

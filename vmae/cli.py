@@ -54,7 +54,7 @@ def _store(arguments: argparse.Namespace) -> None:
     videos = load_set(at_root(arguments.set))
     config = DataConfig(path=str(arguments.set), workers=arguments.workers)
     for split in ("train", "test"):
-        source = open_source(config, videos.split(split), arguments.pixels)
+        source = open_source(config, videos.split(split), arguments.pixels, frames=1)
         print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
 
 
@@ -114,7 +114,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
         )
     result = evaluate(
-        model, open_source(config.data, videos.test, model.config.size), config.data.stride
+        model,
+        open_source(config.data, videos.test, model.config.size, model.config.frames),
+        config.data.stride,
     )
     print(
         json.dumps(

@@ -29,16 +29,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # Libraries wrap a full disk in errors of their own; the half-written file still fills it here.
+        if number in (errno.ENOSPC, errno.EDQUOT) or _free(path) < 1 << 16:
             raise DiskError(
                 f"no space left on the disk while writing {path}: free some, or choose a folder on "
                 "another disk; what is already complete is kept, so the same command goes on from it"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DiskError(
-                f"cannot write {path} ({error.strerror}): choose another folder"
-            ) from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DiskError(f"cannot write {path} ({error}): choose another folder") from error
         raise
     finally:
         if temporary.is_dir():
@@ -47,12 +47,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def require_space(folder: str | Path, needed: int) -> None:
-    """Raise DiskError, before anything is written, where `needed` bytes do not fit."""
-    place = Path(folder).absolute()
+def _free(path: Path) -> int:
+    """Free bytes on the disk that `path` is, or would be, on."""
+    place = path.absolute()
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    return shutil.disk_usage(place).free
+
+
+def require_space(folder: str | Path, needed: int) -> None:
+    """Raise DiskError, before anything is written, where `needed` bytes do not fit."""
+    free = _free(Path(folder))
     if free < needed:
         raise DiskError(
             f"{folder} needs about {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free: "

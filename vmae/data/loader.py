@@ -112,8 +112,7 @@ class ClipDataset(Dataset[Batch]):
                 raise SetError(
                     f"{TRIES + 1} videos in a row cannot be read; the last: {failed[-1][1]}"
                 )
-        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-        return Batch(stacked, torch.tensor(labels), failed)
+        return Batch(_stack(clips), torch.tensor(labels), failed)
 
 
 def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
@@ -160,24 +159,34 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
-def open_source(config: DataConfig, videos: Sequence[Video], size: int, **progress: Any) -> Source:
-    """The videos as a store (made now, if need be) or as files.
+def open_source(
+    config: DataConfig, videos: Sequence[Video], size: int, frames: int, **progress: Any
+) -> Source:
+    """The videos as a store (made now, if need be) or as files, for clips of `frames` frames.
 
-    Raises SetError where more than `config.max_bad` of the videos cannot be read; fewer are listed
-    in a warning, and the run goes on without them.
+    Raises SetError where more than `config.max_bad` of the videos cannot be read or are shorter
+    than a clip; fewer are listed in a warning, and the run goes on without them. Videos that are
+    not kept in a store are found out when they are read.
     """
     if not config.store:
         return VideoFiles(videos, size)
     store = build_store(at_root(config.stores), videos, size, config.workers, **progress)
-    report_failed(store.failed, len(videos), config.max_bad)
-    return store
+    failed, long_enough = list(store.failed), []
+    for i, video in enumerate(store.videos):
+        try:
+            dense_indices(store.length(i), frames, config.stride)
+            long_enough.append(i)
+        except VideoError as error:
+            failed.append((str(video.path), f"{video.path}: {error}"))
+    report_failed(failed, len(videos), config.max_bad)
+    return store if len(long_enough) == len(store) else Subset(store, long_enough)
 
 
 def report_failed(failed: Sequence[tuple[str, str]], total: int, max_bad: float) -> None:
     """Warn of unreadable videos, or raise SetError where they are more than the share `max_bad`."""
     if not failed:
         return
-    reasons = dict(failed)
+    reasons = dict(failed)  # a video may have failed more than once
     shown = "\n  ".join(list(reasons.values())[:20]) + ("\n  ..." if len(reasons) > 20 else "")
     text = f"{len(reasons)} of {total} videos cannot be read:\n  {shown}"
     if len(reasons) > max_bad * total:
@@ -202,14 +211,32 @@ def train_loader(
     )
 
 
-def ordered_batches(source: Source, frames: int, stride: int, batch: int) -> Iterator[Batch]:
-    """Every video once, its centre clip, in order. A bad one is an error: nothing may stand in for it."""
+def ordered_batches(
+    source: Source, frames: int, stride: int, batch: int, max_bad: float = 0.05
+) -> Iterator[Batch]:
+    """Every video once, its centre clip, in order: for testing.
+
+    One that cannot be read is left out, and nothing stands in for it; all such are reported at the
+    end. Raises SetError where they are more than the share `max_bad`.
+    """
     dataset = ClipDataset(source, frames, stride, seed=0)
+    failed: list[tuple[str, str]] = []
     for first in range(0, len(dataset), batch):
-        index = range(first, min(first + batch, len(dataset)))
-        clips = torch.from_numpy(np.stack([dataset.read(-1, i) for i in index]))
-        labels = torch.tensor([source.videos[i].label for i in index])
-        yield Batch(clips.permute(0, 4, 1, 2, 3), labels, [])
+        clips, labels = [], []
+        for i in range(first, min(first + batch, len(dataset))):
+            try:
+                clips.append(dataset.read(-1, i))
+                labels.append(source.videos[i].label)
+            except VideoError as error:
+                failed.append((str(source.videos[i].path), str(error)))
+        if clips:
+            yield Batch(_stack(clips), torch.tensor(labels), [])
+    report_failed(failed, len(dataset), max_bad)
+
+
+def _stack(clips: list[np.ndarray]) -> torch.Tensor:
+    """Clips (T, H, W, C) as one batch (B, C, T, H, W)."""
+    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
 
 
 def reads_files(source: Source) -> bool:

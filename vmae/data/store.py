@@ -53,6 +53,10 @@ class FrameStore:
     def __len__(self) -> int:
         return len(self.videos)
 
+    def length(self, index: int) -> int:
+        """Frames of a video."""
+        return int(self.shapes[index, 0])
+
     def read(self, index: int, choose: Choose) -> np.ndarray:
         """The chosen frames (T, H, W, 3) of a video."""
         assert self._frames is not None

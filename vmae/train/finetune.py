@@ -49,7 +49,7 @@ def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once where the configuration says so."""
     videos: VideoSet = load_set(at_root(config.data.path))
     train, test = (
-        open_source(config.data, split, config.model.size, **progress)
+        open_source(config.data, split, config.model.size, config.model.frames, **progress)
         for split in (videos.train, videos.test)
     )
     return Sources(videos.classes, train, test)

@@ -79,9 +79,8 @@ def pretrain(
     main, device = accelerator.is_main_process, accelerator.device
     if source is None:
         with accelerator.main_process_first():  # one process decodes, the others find the store
-            source = open_source(
-                config.data, load_set(at_root(config.data.path)).train, config.model.size
-            )
+            videos = load_set(at_root(config.data.path)).train
+            source = open_source(config.data, videos, config.model.size, config.model.frames)
     optim = config.optim.resolved(len(source.videos))
     run = Path(folder) if folder is not None else None
     if run and main:
@@ -110,15 +109,16 @@ def pretrain(
     )
     log.resume(start)
     shown: Progress = (progress or Bar()) if main else Silent()
-    failed: list[tuple[str, str]] = []
+    failed: dict[str, str] = {}
     step = start
     shown.start("pre-train", start, optim.steps)
     model.train()
     try:
         for step, batch in enumerate(loader, start + 1):
-            failed += batch.failed
-            if batch.failed:
-                report_failed(failed, len(dataset), config.data.max_bad)
+            new = dict(batch.failed).keys() - failed.keys()
+            if new:  # each is reported once
+                failed.update(batch.failed)
+                report_failed(list(failed.items()), len(dataset), config.data.max_bad)
             clips = batch.clips.to(device, non_blocking=True)
             generator = seeded(config.seed, step * world + rank, device)
             if config.crop:
