@@ -25,6 +25,7 @@ run: $(READY)
 	@mkdir -p runs
 	$(BIN)/python -m papermill solutions/10_full_run.ipynb runs/10_full_run.ipynb --cwd notebooks $(PARAMS)
 	$(BIN)/python -m jupyter nbconvert --to html --log-level WARN runs/10_full_run.ipynb
+	@$(BIN)/python -m jupyter trust runs/10_full_run.ipynb >/dev/null  # or JupyterLab hides its players
 	@echo "read it: runs/10_full_run.html, or runs/10_full_run.ipynb in JupyterLab (make lab)"
 
 test: $(READY)

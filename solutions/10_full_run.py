@@ -198,8 +198,8 @@ print(f"{V} visible, {Q} queries, {M} targets")
 # Each step: embed the visible tokens, run the encoder on them, add mask tokens at the queries,
 # run the decoder, compare its pixels with the targets. The loss is their mean squared error.
 #
-# The curve has a plateau. There the model predicts the mean picture, and has not yet found that
-# things move. Then the loss falls again: that is where motion is learned.
+# On the motion set the curve has a plateau: the model knows the colours that are there, and not yet
+# where they go. Then the loss falls again. That is where motion is learned.
 
 # %%
 trained = pretrain(
@@ -244,7 +244,7 @@ viz.player(
 
 # %% [markdown]
 # How good are they? The mean squared error on the hidden pixels, beside two guesses that know no motion:
-# the mean of the clip's visible pixels, and grey.
+# the mean of the clip's visible pixels, and grey. Compare the second row with the height of the plateau.
 
 # %%
 from vmae.grid import gather_tokens, patchify
@@ -430,14 +430,14 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 #
 # | published | where | here (cpu recipe) | why smaller |
 # |---|---|---|---|
-# | clips of 16x224x224, tubelets of 2x16x16, 1568 tokens | V1, section 4.1 | 8x16x16, tubelets of 2x4x4, 64 tokens | two CPU cores |
-# | ViT-B: 12 blocks of 768 | V1, section 4.1 | 4 blocks of 64 | the same |
-# | decoder: 4 blocks of half the encoder's width | V1, table 1a | 2 blocks of 48 | the same |
-# | tube masking, 90 % | V1, table 1b | tube, 75 % | 16 positions: at 90 % two would stay |
-# | dual masking, running cell, 50 % | V2, table 1 | the same | |
-# | targets standardised for each tubelet | V1, section 4.1; code | raw pixels | black tubelets would become codec noise |
+# | clips of 16x224x224, tubelets of 2x16x16, 1568 tokens | V1, scripts and code | 8x16x16, tubelets of 2x4x4, 64 tokens | two CPU cores |
+# | ViT-B: 12 blocks of 768 | V1, code | 4 blocks of 64 | the same |
+# | decoder: 4 blocks of half the encoder's width | V1, scripts and code | 2 blocks of 48 | the same |
+# | tube masking, 90 % | V1, section 3.3 and table 1b | tube, 75 % | 16 positions: at 90 % two would stay |
+# | dual masking, running cell, 50 % | V2, code | the same | |
+# | targets standardised for each tubelet | V1, code | raw pixels | black tubelets would become codec noise |
 # | 800 epochs, batch 1024 to 2048 | V1, table 9; scripts | see the recipe | minutes instead of days |
-# | fine-tuning with layer decay, mixup, cutmix, RandAugment | V1, table 10 | label smoothing only | no augmentation may turn a direction |
+# | fine-tuning with layer decay, mixup, cutmix, RandAugment | V1, scripts | label smoothing only | no augmentation may turn a direction |
 #
 # ## Now you
 #

@@ -11,6 +11,8 @@ from torch import nn
 from vmae.config import ModelConfig
 from vmae.data.motion import SIZES, render_set
 
+torch.set_num_threads(1)  # the models here are tiny: threads would only wait for each other
+
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """Give every parameter, also biases and norms, a random value that is neither 0 nor 1."""

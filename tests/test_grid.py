@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from vmae.config import ModelConfig
 from vmae.grid import TokenGrid, patchify, unpatchify
-from vmae.positions import sincos_1d, sincos_2d
+from vmae.positions import position_table, sincos_1d, sincos_2d
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,38 @@ def test_1d_positions_are_bit_equal_to_the_published_formula(n, width):
         angle = i / np.power(10000, 2 * (j // 2) / width)
         expected = np.sin(angle) if j % 2 == 0 else np.cos(angle)
         assert table[i, j].item() == np.float32(expected)
+
+
+@pytest.mark.parametrize("family", ["videomae", "mae"])
+def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
+    frames = 1 if family == "mae" else 8
+    step = 1 if family == "mae" else 2
+    small = ModelConfig(
+        family=family, frames=frames, size=32, tubelet=(step, 8, 8), width=48, heads=4, depth=1
+    )
+    large = small.replace(size=64)
+    rebuilt = position_table(large, 48)
+    expected = sincos_2d(8, 8, 48) if family == "mae" else sincos_1d(4 * 8 * 8, 48)
+    assert torch.equal(rebuilt, expected)
+    taken = position_table(large.replace(positions_of=(frames, 32)), 48)
+    assert taken.shape == rebuilt.shape
+    assert torch.equal(
+        position_table(small.replace(positions_of=(frames, 32)), 48), position_table(small, 48)
+    )
+    # Twice the size, linear: every 2x2 cell of the larger table averages to an inner old value.
+    t = frames // step
+    old = position_table(small, 48).view(t, 4, 4, 48)
+    cells = taken.view(t, 4, 2, 4, 2, 48).mean((2, 4))
+    smooth = old.clone()
+    for axis in (1, 2):
+        before = smooth.roll(1, axis)
+        after = smooth.roll(-1, axis)
+        before.select(axis, 0).copy_(smooth.select(axis, 0))
+        after.select(axis, 3).copy_(smooth.select(axis, 3))
+        smooth = 0.125 * before + 0.75 * smooth + 0.125 * after
+    torch.testing.assert_close(cells, smooth, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="height 30"):
+        large.replace(positions_of=(frames, 30))
 
 
 def test_2d_positions_are_mae_layout():

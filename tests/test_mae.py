@@ -27,6 +27,14 @@ def normalized(clips: torch.Tensor) -> torch.Tensor:
     return (clips.float() / 255 - mean) / std
 
 
+def assert_same_gradients(model, a: torch.Tensor, b: torch.Tensor, **bounds: float) -> None:
+    """Two losses have the same gradient for every parameter of the model."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = (torch.autograd.grad(loss, parameters) for loss in (a, b))
+    for name, x, y in zip(names, *gradients, strict=True):
+        torch.testing.assert_close(x, y, **bounds, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def dense_loss(model: MaskedAutoencoder, clips: torch.Tensor, mask) -> torch.Tensor:
     """V2's step as its code does it: all tokens embedded, boolean masks, all targets, weighted loss."""
     config, grid = model.config, model.grid
@@ -64,14 +72,7 @@ def test_loss_and_gradients_equal_the_dense_algorithm(tiny, scheme):
     clips, mask = random_clips(tiny, 3), draw(scheme, tiny)
     ours, dense = model.loss(clips, mask), dense_loss(model, clips, mask)
     torch.testing.assert_close(ours, dense, rtol=2e-6, atol=2e-6)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    for name, a, b in zip(
-        names,
-        torch.autograd.grad(ours, parameters),
-        torch.autograd.grad(dense, parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert_same_gradients(model, ours, dense, rtol=1e-4, atol=2e-6)
 
 
 def test_v2_without_a_decoder_ratio_is_v1(tiny):
@@ -174,6 +175,24 @@ def test_initialisation_is_the_published_one():
     assert classifier.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
+def test_initialisation_of_mae_is_the_published_one():
+    config = ModelConfig.mae("tiny", size=64, width=96, heads=4, decoder_width=48, decoder_heads=4)
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(config)
+    tokens = torch.cat([model.mask_token.flatten(), model.encoder.cls_token.flatten()])
+    assert tokens.std().item() == pytest.approx(0.02, rel=0.3)
+    for name, parameter in ((n, p.detach()) for n, p in model.named_parameters()):
+        if parameter.ndim > 1 and not name.endswith("token"):
+            rows, columns = (
+                len(parameter),
+                parameter[0].numel(),
+            )  # the patch embedding counts as linear
+            bound = math.sqrt(6 / (rows + columns))
+            assert bound * 0.97 < parameter.abs().max() <= bound, name
+        elif name.endswith("bias") and "patch_embed" not in name:
+            assert (parameter == 0).all(), name
+
+
 def test_drop_path_drops_whole_samples_and_keeps_the_mean(tiny):
     from vmae.layers import DropPath
 
@@ -211,14 +230,7 @@ def test_the_whole_step_compiles_without_a_break_and_agrees(tiny):
     compiled = torch.compile(model.loss, fullgraph=True)
     loss, expected = compiled(clips, mask), model.loss(clips, mask)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    for name, a, b in zip(
-        names,
-        torch.autograd.grad(loss, parameters),
-        torch.autograd.grad(expected, parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    assert_same_gradients(model, loss, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_attention_maps_are_the_softmax_that_the_block_uses(tiny):

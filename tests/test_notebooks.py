@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from vmae import ROOT
@@ -64,19 +66,35 @@ def test_the_learners_notebook_runs_to_its_end_unsolved(name, tmp_path):
     assert problems == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_deterministic_cells_print_what_is_committed(name, tmp_path):
-    """nbval runs the solution with small parameters and compares the marked cells' outputs."""
-    notebook = nbformat.read(ROOT / "solutions" / f"{name}.ipynb", as_version=4)
-    assert any("NBVAL_CHECK_OUTPUT" in cell.source for cell in notebook.cells)
-    copy = tmp_path / f"{name}.ipynb"
-    nbformat.write(parameterize_notebook(notebook, parameters(name, tmp_path)), copy)
-    done = subprocess.run(
+def run_nbval(notebook: nbformat.NotebookNode, copy: Path) -> subprocess.CompletedProcess:
+    """Execute a notebook with nbval, which compares the outputs of marked cells with those it holds."""
+    nbformat.write(notebook, copy)
+    return subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q",
-         "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), str(copy)],
+         "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent), str(copy)],
         cwd=ROOT / "notebooks", capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deterministic_cells_print_what_is_committed(name, tmp_path):
+    """nbval runs the solution with small parameters."""
+    notebook = load_notebook_node(str(ROOT / "solutions" / f"{name}.ipynb"))
+    assert any("NBVAL_CHECK_OUTPUT" in cell.source for cell in notebook.cells)
+    done = run_nbval(
+        parameterize_notebook(notebook, parameters(name, tmp_path)), tmp_path / "copy.ipynb"
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_nbval_would_find_another_output(lesson, tmp_path):
+    build.execute(lesson)
+    notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
+    assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
+    notebook.cells[3].outputs[0].text = "n is 4\n"
+    done = run_nbval(notebook, tmp_path / "copy.ipynb")
+    assert done.returncode == 1
+    assert "n is 4" in done.stdout
 
 
 # ---- the builder -----------------------------------------------------------------------------------
@@ -104,6 +122,7 @@ def double(x):
 
 
 # %%
+# NBVAL_CHECK_OUTPUT
 print("n is", n)
 """
 

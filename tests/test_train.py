@@ -197,8 +197,10 @@ def test_the_encoder_passes_on_everything_but_its_norm():
     for name, tensor in classifier.state_dict().items():
         if not name.startswith(("fc_norm", "head")):
             assert torch.equal(tensor, encoder.state_dict()[name]), name
-    with pytest.raises((ValueError, RuntimeError)):
+    with pytest.raises(ValueError, match="it lacks blocks.2.attn"):
         VisionTransformer(MODEL.replace(depth=3), classes=3).load_encoder(encoder)
+    with pytest.raises(ValueError, match=r"proj.bias is of shape \(32,\), not \(48,\)"):
+        VisionTransformer(MODEL.replace(width=48), classes=3).load_encoder(encoder)
 
 
 def test_baselines_see_no_motion(tuning):

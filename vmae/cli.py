@@ -84,17 +84,15 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
-    from vmae.mae import MaskedAutoencoder
-    from vmae.train.checkpoint import load_weights, save_classifier
+    from vmae.train.checkpoint import save_classifier
     from vmae.train.finetune import finetune, open_sources
     from vmae.train.runtime import Bar
+    from vmae.weights import load_encoder
 
     config = _recipe(arguments).finetune
-    encoder = None
+    model, encoder = config.model, None
     if arguments.encoder:
-        autoencoder = MaskedAutoencoder(config.model)
-        load_weights(autoencoder, arguments.encoder)
-        encoder = autoencoder.encoder
+        encoder = load_encoder(arguments.encoder, frames=model.frames, size=model.size)
     sources = open_sources(config)
     result = finetune(config, sources, encoder, Bar())
     save_classifier(result.model, sources.classes, config, arguments.out)
@@ -183,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument(
-                "--encoder", type=Path, help="model.safetensors of a pre-training run"
+                "--encoder",
+                type=Path,
+                help="pre-trained weights, of any layout that `vmae convert` reads",
             )
 
     test = commands.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")

@@ -123,7 +123,8 @@ class ModelConfig(Config):
     key bias, targets standardised over all values of a patch.
 
     `attention` of the encoder: "joint" over all tokens, as published; or "divided", over time and
-    then over space, as in TimeSformer.
+    then over space, as in TimeSformer. `positions_of`: (frames, size) of the clips that weights
+    were trained on, to interpolate their position table to this clip; None: a table of its own.
     """
 
     family: str = "videomae"
@@ -140,6 +141,7 @@ class ModelConfig(Config):
     decoder_heads: int = 6
     normalize_targets: bool = True
     attention: str = "joint"
+    positions_of: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.family not in ("videomae", "mae"):
@@ -154,6 +156,9 @@ class ModelConfig(Config):
             raise ConfigError(f'attention is {self.attention!r}; it must be "joint" or "divided"')
         if self.attention == "divided" and self.family != "videomae":
             raise ConfigError('attention "divided" needs tokens in time: family "videomae"')
+        if self.positions_of is not None:
+            frames, size = self.positions_of
+            _ = TokenGrid((frames, size, size), self.tubelet, self.channels)
         _ = self.grid  # raises where the clip does not divide into tubelets
 
     @property
@@ -162,25 +167,25 @@ class ModelConfig(Config):
         return TokenGrid((self.frames, self.size, self.size), self.tubelet, self.channels)
 
     @classmethod
-    def videomae(cls, size: str = "B", version: int = 1, **changes: Any) -> ModelConfig:
-        """The published VideoMAE of a size (tiny, S, B, L, H, g); V1 has deeper decoders for L, H."""
-        values = _sized(size)
-        if version == 1 and size in ("L", "H"):
+    def videomae(cls, name: str = "B", /, version: int = 1, **changes: Any) -> ModelConfig:
+        """A published VideoMAE by name (tiny, S, B, L, H, g); V1 has deeper decoders for L and H."""
+        values = _sized(name)
+        if version == 1 and name in ("L", "H"):
             values["decoder_depth"] = 12
-            if size == "H":
+            if name == "H":
                 values["decoder_width"] = 640
-        if size == "g":
+        if name == "g":
             values["tubelet"] = (2, 14, 14)
-        if size == "tiny":  # the setting that two CPU cores train in minutes
+        if name == "tiny":  # the setting that two CPU cores train in minutes
             values |= {"frames": 8, "size": 16, "tubelet": (2, 4, 4), "decoder_depth": 2}
         return cls(**(values | changes))
 
     @classmethod
-    def mae(cls, size: str = "L", **changes: Any) -> ModelConfig:
-        """The published image MAE of a size (B, L, H): one frame, a decoder of 8 blocks of 512."""
-        values = _sized(size) | {"family": "mae", "frames": 1}
-        values |= {"tubelet": (1, 14, 14) if size == "H" else (1, 16, 16)}
-        if size != "tiny":
+    def mae(cls, name: str = "L", /, **changes: Any) -> ModelConfig:
+        """A published image MAE by name (B, L, H): one frame, a decoder of 8 blocks of 512."""
+        values = _sized(name) | {"family": "mae", "frames": 1}
+        values |= {"tubelet": (1, 14, 14) if name == "H" else (1, 16, 16)}
+        if name != "tiny":
             values |= {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16}
         return cls(**(values | changes))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 
 from vmae.config import ModelConfig
+from vmae.grid import TokenGrid
 
 
 def _angles(positions: np.ndarray, frequencies: int) -> np.ndarray:
@@ -32,9 +35,26 @@ def sincos_2d(rows: int, columns: int, width: int) -> torch.Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
+def resample(table: torch.Tensor, source: TokenGrid, target: TokenGrid) -> torch.Tensor:
+    """A table (N, width) of one grid, interpolated linearly in time, rows and columns to another."""
+    t, h, w = source.shape
+    volume = rearrange(table, "(t h w) d -> 1 d t h w", t=t, h=h, w=w)
+    volume = F.interpolate(volume, size=target.shape, mode="trilinear", align_corners=False)
+    return rearrange(volume, "1 d t h w -> (t h w) d")
+
+
 def position_table(config: ModelConfig, width: int) -> torch.Tensor:
-    """The table (N, width) of a model's family, for its encoder or decoder width."""
+    """The table (N, width) of a model's family, for its encoder or decoder width.
+
+    It is built anew for the model's own clip, as the official code does for every frame count and
+    resolution; with `config.positions_of` it is that of another clip, interpolated.
+    """
+    grid = config.grid
+    if config.positions_of is not None:
+        frames, size = config.positions_of
+        other = config.replace(frames=frames, size=size, positions_of=None)
+        return resample(position_table(other, width), other.grid, grid)
     if config.family == "mae":
-        t, h, w = config.grid.shape
+        t, h, w = grid.shape
         return sincos_2d(h, w, width).repeat(t, 1)
-    return sincos_1d(config.grid.tokens, width)
+    return sincos_1d(grid.tokens, width)

@@ -170,9 +170,21 @@ class VisionTransformer(nn.Module):
         state = encoder.state_dict()
         own = {k for k in self.state_dict() if not k.startswith(("head.", "fc_norm."))}
         missing = own - set(state)
-        if missing or encoder.config.family != self.config.family:
+        problems = [f"it lacks {name}" for name in sorted(missing)]
+        problems += [
+            f"{name} is of shape {tuple(state[name].shape)}, not {tuple(self.state_dict()[name].shape)}"
+            for name in sorted(own - missing)
+            if state[name].shape != self.state_dict()[name].shape
+        ]
+        if encoder.config.family != self.config.family:
+            problems.append(
+                f"it is of family {encoder.config.family!r}, not {self.config.family!r}"
+            )
+        if problems:
+            listed = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
             raise ValueError(
-                f"the encoder does not fit this classifier; it lacks {sorted(missing)}"
+                f"the encoder does not fit this classifier: {listed}. Build the classifier with the "
+                "configuration of the encoder"
             )
         self.load_state_dict({k: state[k] for k in own}, strict=False)
 

@@ -24,7 +24,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from vmae.config import ModelConfig
 from vmae.train.checkpoint import CheckpointError
-from vmae.weight_names import HF_DEFAULTS, TABLES, State, from_any
+from vmae.weight_names import TABLES, State, from_any
 
 #: Weights in a folder, in the order in which they are looked for.
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -32,7 +32,14 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass
 class WeightFile:
-    """A checkpoint under our names. names: the file's own name of each tensor."""
+    """A checkpoint under our names.
+
+    names       the file's own name of each tensor
+    tables      stored positions, which are not loaded
+    config      of our own config.yaml beside the weights
+    hf          config.json beside the weights
+    arguments   of the training script, in official files
+    """
 
     path: Path
     state: State
@@ -63,8 +70,7 @@ def open_weights(path: str | Path) -> WeightFile:
     tables = {name: state.pop(name) for name in TABLES if name in state}
     file = WeightFile(weights, state, names, tables, arguments=arguments)
     if weights.name in FILES:  # any other name may lie in a folder of downloads
-        hf = read_json(weights.parent / "config.json")
-        file.hf = hf if hf.get("model_type") in HF_DEFAULTS else {}
+        file.hf = read_json(weights.parent / "config.json")
         file.config = _own_config(weights.parent)
     return file
 
@@ -163,7 +169,10 @@ def _unwrap(content: Any, path: Path) -> tuple[State, dict[str, Any]]:
     if not tensors:
         raise CheckpointError(f"{path} holds no tensors; its keys are {', '.join(others[:20])}")
     if others:
-        warnings.warn(
-            f"{path}: what is not a tensor is left out: {', '.join(others)}", stacklevel=4
-        )
+        warn(f"{path}: what is not a tensor is left out: {', '.join(others)}")
     return tensors, arguments
+
+
+def warn(text: str) -> None:
+    """Say something about a file, with the line of who asked for it rather than one of ours."""
+    warnings.warn(text, stacklevel=4)

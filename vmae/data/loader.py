@@ -50,18 +50,15 @@ class VideoFiles:
         return resize_frames(read_frames(self.videos[index].path, choose), self.size)
 
 
-@dataclass
 class Subset:
     """Some videos of a source, by their numbers there."""
 
-    source: Source
-    chosen: Sequence[int]
-
-    @property
-    def videos(self) -> Sequence[Video]:
-        return [self.source.videos[i] for i in self.chosen]
+    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+        self.source, self.chosen = source, chosen
+        self.videos = [source.videos[i] for i in chosen]
 
     def read(self, index: int, choose: Choose) -> np.ndarray:
+        """The chosen frames of a video, (T, H, W, 3) uint8."""
         return self.source.read(self.chosen[index], choose)
 
 

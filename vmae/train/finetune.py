@@ -31,8 +31,9 @@ from vmae.train.runtime import (
     check_finite,
     cost,
     seeded,
+    take_step,
 )
-from vmae.train.schedule import adamw, learning_rate, set_rate
+from vmae.train.schedule import adamw, learning_rate
 from vmae.vit import VisionTransformer
 
 
@@ -111,13 +112,8 @@ def finetune(
             clips = multi_scale_crop(clips, generator)
         clips = view_of(clips, config.view, generator)
         rate = learning_rate(step - 1, optim)
-        set_rate(optimizer, rate)
         loss = F.cross_entropy(model(clips), labels, label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        if optim.clip_grad is not None:
-            accelerator.clip_grad_norm_(model.parameters(), optim.clip_grad)
-        optimizer.step()
+        take_step(accelerator, model, optimizer, loss, rate, optim.clip_grad)
         record = log.add(step, loss.detach(), rate)
         check_finite(record)
         shown.update(step, record)

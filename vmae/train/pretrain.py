@@ -34,8 +34,9 @@ from vmae.train.runtime import (
     check_finite,
     cost,
     seeded,
+    take_step,
 )
-from vmae.train.schedule import adamw, learning_rate, set_rate
+from vmae.train.schedule import adamw, learning_rate
 
 #: Fields of a run's configuration that may differ when it is resumed.
 FREE_FIELDS = (
@@ -90,9 +91,8 @@ def pretrain(
     torch.manual_seed(config.seed)
     model: torch.nn.Module = MaskedAutoencoder(config.model)
     optimizer: torch.optim.Optimizer = adamw(model, optim)
-    make_mask(
-        config.mask, config.model.grid, 1
-    )  # a mask that cannot be is an error before the start
+    # A mask that cannot be is an error before the start.
+    make_mask(config.mask, config.model.grid, 1)
     start = load_state(run / "checkpoints", model, optimizer) if run and resume else 0
     model, optimizer = accelerator.prepare(model, optimizer)
     core: MaskedAutoencoder = accelerator.unwrap_model(model)
@@ -125,13 +125,8 @@ def pretrain(
                 clips = multi_scale_crop(clips, generator)
             mask = make_mask(config.mask, core.grid, len(clips), generator, device)
             rate = learning_rate(step - 1, optim)
-            set_rate(optimizer, rate)
             loss = F.mse_loss(model(clips, mask).float(), core.targets(clips, mask))
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            if optim.clip_grad is not None:
-                accelerator.clip_grad_norm_(model.parameters(), optim.clip_grad)
-            optimizer.step()
+            take_step(accelerator, model, optimizer, loss, rate, optim.clip_grad)
             record = log.add(step, loss.detach(), rate)
             check_finite(record)
             shown.update(step, record)

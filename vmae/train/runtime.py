@@ -16,6 +16,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
+from vmae.train.schedule import set_rate
+
 
 def accelerator_for(precision: str) -> Accelerator:
     """Accelerate's view of the device and the processes, at a precision.
@@ -155,6 +157,23 @@ def _peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def take_step(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    rate: float,
+    clip_grad: float | None,
+) -> None:
+    """One step of the optimizer down the gradient of `loss`, at a learning rate."""
+    set_rate(optimizer, rate)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    if clip_grad is not None:
+        accelerator.clip_grad_norm_(model.parameters(), clip_grad)
+    optimizer.step()
 
 
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:
