@@ -71,8 +71,8 @@ def make_mask(
             "clip only with tubes over the whole clip: use encoder 'tube' without tube_length, "
             "or decoder 'all' or 'random'"
         )
-    maps = running_cell_maps if config.decoder == "running-cell" else frame_maps
-    return dual(visible, grid, maps(grid, config.decoder_ratio), generator)
+    maps = _maps_on(config.decoder, grid, config.decoder_ratio, visible.device)
+    return dual(visible, grid, maps, generator)
 
 
 # ---- the encoder's side ------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def dual(
     """
     batch, device = visible.shape[0], visible.device
     pick = torch.randint(len(maps), (batch,), generator=generator, device=device)
-    queries = maps.to(device)[pick]
+    queries = maps[pick]
     # Each position is asked `often` times, and V / t positions are visible: so many queries
     # overlap in every clip. This makes M a constant that needs no look at the mask.
     often = maps.shape[1] // grid.positions
@@ -246,6 +246,13 @@ def frame_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
         places = torch.arange(grid.positions)
         maps.append((steps[:, None] * grid.positions + places).flatten())
     return torch.stack(maps)
+
+
+@lru_cache(maxsize=32)
+def _maps_on(decoder: str, grid: TokenGrid, ratio: float, device: torch.device) -> torch.Tensor:
+    """The maps of a decoder mask, kept on the device: a copy at every step would wait for it."""
+    maps = running_cell_maps if decoder == "running-cell" else frame_maps
+    return maps(grid, ratio).to(device)
 
 
 # ---- helpers -----------------------------------------------------------------------------------

@@ -70,6 +70,10 @@ class Batch:
     labels: torch.Tensor
     failed: list[tuple[str, str]]
 
+    def pin_memory(self) -> Batch:
+        """Called by the loader, so that the copy to a GPU runs beside other work."""
+        return Batch(self.clips.pin_memory(), self.labels.pin_memory(), self.failed)
+
 
 class ClipDataset(Dataset[Batch]):
     """Clips of a source. A key is (draw, index): `draw` seeds the sampling, -1 takes the centre."""
