@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lab notebooks clean
+.PHONY: help run test lab notebooks bench clean
 help:
 	@echo "make run        the last notebook, end to end; PARAMS='-p recipe gpu' changes its parameters"
 	@echo "make test       all tests"
 	@echo "make lab        JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
+	@echo "make bench      how fast clips are read, as ratios"
 	@echo "make clean      remove runs and what was rendered; .venv stays"
 
 $(READY): requirements.txt pyproject.toml
@@ -36,6 +37,9 @@ lab: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python solutions/build.py
+
+bench: $(READY)
+	$(BIN)/python tests/bench/reading.py
 
 clean:
 	rm -rf runs data/motion-* data/film data/stores

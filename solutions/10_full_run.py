@@ -59,6 +59,7 @@ from vmae.data.annotations import load_set
 from vmae.data.film import FILM, FilmSpec, render_film
 from vmae.data.loader import few_labels, ordered_batches
 from vmae.data.motion import SIZES, render_set, with_sizes
+from vmae.data.sampling import Sampling
 from vmae.masking import make_mask
 from vmae.predict import predict
 from vmae.train.checkpoint import save_classifier
@@ -128,8 +129,8 @@ print(f"read: {len(sources.train.videos):,} and {len(sources.test.videos):,} vid
 # One test video of each class (of the first four). Look along a row to see the motion.
 
 # %%
-stride = plan.pretrain.data.stride
-sample = next(ordered_batches(sources.test, model.frames, stride, 64))
+sampling = Sampling.of(plan.pretrain.data, model.frames)
+sample = next(ordered_batches(sources.test, sampling, batch=64))
 first = {int(label): i for i, label in reversed(list(enumerate(sample.labels)))}
 shown = {sources.classes[label]: sample.clips[i] for label, i in sorted(first.items())[:4]}
 viz.film_strips(
@@ -250,7 +251,7 @@ viz.player(
 from vmae.grid import gather_tokens, patchify
 from vmae.vit import to_unit
 
-test = next(ordered_batches(sources.test, model.frames, stride, batch=256)).clips
+test = next(ordered_batches(sources.test, sampling, batch=256)).clips
 mask = make_mask(ask_all, model.grid, len(test), torch.Generator().manual_seed(seed + 2))
 hidden = gather_tokens(to_unit(patchify(test, model.grid)), mask.target_tokens)
 visible = gather_tokens(to_unit(patchify(test, model.grid)), mask.visible)
@@ -332,7 +333,7 @@ encoders = {"pre-trained": autoencoder.encoder, "random weights": VisionTransfor
 probe = {}
 for name, encoder in encoders.items():
     train, test = (
-        pooled_features(encoder, s, stride, device=device) for s in (sources.train, sources.test)
+        pooled_features(encoder, s, sampling, device=device) for s in (sources.train, sources.test)
     )
     probe[f"{name}, all labels"] = [linear_probe(train, test)]
     probe[f"{name}, few labels"] = []
@@ -415,13 +416,13 @@ for path in sorted(run.glob("*/*")):
 # %%
 classifier = vmae.load(run / "classifier")
 for video in videos.test[:4]:
-    (name, share), *_ = predict(classifier, video.path, stride)
+    (name, share), *_ = predict(classifier, video.path, sampling.stride)
     print(
         f"{video.path.name}: {name} ({100 * share:.0f} %), labelled {classifier.class_names[video.label]}"
     )
 
 # %%
-again = evaluate(classifier, sources.test, stride, device=device)
+again = evaluate(classifier, sources.test, sampling, device=device)
 assert abs(again.accuracy - tested.test.accuracy) < 0.5
 print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test videos")
 

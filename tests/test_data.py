@@ -16,7 +16,7 @@ from vmae.config import DataConfig
 from vmae.data import encode
 from vmae.data.annotations import SetError, Video, load_set
 from vmae.data.augment import multi_scale_crop, view_of
-from vmae.data.clips import VideoError, dense_indices, open_video, read_frames, resize_frames
+from vmae.data.clips import VideoError, open_video, read_frames, resize_frames
 from vmae.data.encode import write_video
 from vmae.data.film import FILM, FilmSpec, render_film, shot_bounds
 from vmae.data.loader import (
@@ -30,7 +30,8 @@ from vmae.data.loader import (
     train_loader,
 )
 from vmae.data.motion import CLASSES, SIZES, render, render_set, with_sizes
-from vmae.data.store import FrameStore, build_store
+from vmae.data.sampling import Sampling
+from vmae.data.store import FrameStore, StoreError, build_store
 
 
 def with_pyav(path: Path) -> np.ndarray:
@@ -208,14 +209,6 @@ def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path):
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def test_dense_indices():
-    assert dense_indices(20, 4, 3).tolist() == [5, 8, 11, 14]
-    starts = {dense_indices(12, 4, 3, np.random.default_rng(i))[0] for i in range(100)}
-    assert starts == {0, 1, 2}
-    with pytest.raises(VideoError, match="9 frames; a clip of 4 with stride 3 covers 10"):
-        dense_indices(9, 4, 3)
-
-
 def test_resize_keeps_the_ratio_and_averages():
     frames = np.zeros((2, 8, 16, 3), np.uint8)
     frames[:, ::2] = 200
@@ -261,11 +254,11 @@ def test_the_store_goes_on_without_bad_files_and_lists_them(tmp_path, motion_min
 
 def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_files):
     videos = [*load_set(motion_mini).train[:20], Video(bad_files["text"], 0)]
-    dataset = ClipDataset(VideoFiles(videos, 16), 8, 1, seed=0)
+    dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
     batch = dataset.__getitems__([(0, 20), (0, 1)])
     assert batch.clips.shape == (2, 3, 8, 16, 16)
     assert [path for path, _ in batch.failed] == [str(bad_files["text"])]
-    hopeless = ClipDataset(VideoFiles([videos[-1]], 16), 8, 1, seed=0)
+    hopeless = ClipDataset(VideoFiles([videos[-1]], 16), Sampling(8), seed=0)
     with pytest.raises(SetError, match="4 videos in a row"):
         hopeless.__getitems__([(0, 0)])
 
@@ -281,7 +274,7 @@ def test_videos_shorter_than_a_clip_are_left_out_and_named(tmp_path, motion_mini
     assert len(stored.videos) == len(videos) - 1
     files = open_source(config.replace(store=False), videos, 16, 8)
     with pytest.warns(UserWarning, match=words):
-        tested = list(ordered_batches(files, 8, 1, batch=10))
+        tested = list(ordered_batches(files, Sampling(8), batch=10))
     assert sum(len(b.labels) for b in tested) == len(videos) - 1
     with pytest.raises(SetError, match="covers 24"):
         open_source(config, videos, 16, 24)
@@ -296,23 +289,82 @@ def test_a_store_holds_what_decord_reads_and_is_made_once(tmp_path, motion_mini)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     build_store(tmp_path, videos, 16, workers=1)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
-    frames = store.folder / "frames.bin"
-    frames.write_bytes(frames.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="delete .* and run again"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        store.verify()
+
+
+def test_a_damaged_store_is_named_with_its_checksum(tmp_path, motion_mini):
+    store = build_store(tmp_path, load_set(motion_mini).train, 16, workers=1)
+    shard = store.folder / "00000.bin"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    with pytest.raises(
+        StoreError, match=r"00000.bin is damaged: its CRC-32 is [0-9a-f]{8}, not .* Delete"
+    ):
         FrameStore(store.folder)
+    shard.write_bytes(whole[:-5])
+    with pytest.raises(
+        StoreError, match=r"has \d+ bytes and its index says \d+: delete .* and run again"
+    ):
+        FrameStore(store.folder)
+    shard.write_bytes(whole)
+    index = store.folder / "index.json"
+    index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(StoreError, match="version 1, and this is version 2: delete it"):
+        FrameStore(store.folder)
+
+
+def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
+    tmp_path, motion_mini, monkeypatch
+):
+    monkeypatch.setattr("vmae.data.store.SHARD", 20)
+    copy = shutil.copytree(motion_mini, tmp_path / "set")
+    videos = load_set(copy).train
+    whole = build_store(tmp_path / "whole", videos, 16, workers=1, progress=lambda x, **_: x)
+    decoded = []
+
+    def stop_in_the_second_shard(results, **_):
+        for i, result in enumerate(results):
+            if i == 30:
+                raise KeyboardInterrupt
+            yield result
+
+    def count(results, **_):
+        for result in results:
+            decoded.append(result)
+            yield result
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(tmp_path / "cut", videos, 16, workers=1, progress=stop_in_the_second_shard)
+    assert [p.suffix for p in (tmp_path / "cut").iterdir()] == [".partial"], "never half-read"
+    resumed = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
+    assert len(decoded) == len(videos) - 20, "the complete shard is kept"
+    for index in range(len(videos)):
+        np.testing.assert_array_equal(resumed.read(index, np.arange), whole.read(index, np.arange))
+    assert [v.label for v in resumed.videos] == [v.label for v in videos]
+
+    shutil.copy(videos[1].path, videos[0].path)
+    with pytest.warns(
+        UserWarning, match="1 of 48 videos changed since they were decoded, .*000000.mp4"
+    ):
+        anew = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
+    np.testing.assert_array_equal(anew.read(0, np.arange), whole.read(1, np.arange))
 
 
 def test_parallel_decoding_gives_the_same_store(tmp_path, motion_mini):
     videos = load_set(motion_mini).train * 3  # enough of them for worker processes
     one, two = (build_store(tmp_path / str(n), videos, 16, workers=n) for n in (1, 2))
-    assert (one.folder / "frames.bin").read_bytes() == (two.folder / "frames.bin").read_bytes()
+    assert (one.folder / "00000.bin").read_bytes() == (two.folder / "00000.bin").read_bytes()
 
 
 def test_store_and_files_give_the_same_clips(tmp_path, motion_mini):
     videos = load_set(motion_mini).train
     sources = [build_store(tmp_path, videos, 16, workers=1), VideoFiles(videos, 16)]
     keys = StepBatches(len(videos), 8, 3, seed=1)
-    batches = [list(train_loader(ClipDataset(s, 6, 1, seed=1), keys, workers=0)) for s in sources]
+    batches = [
+        list(train_loader(ClipDataset(s, Sampling(6), seed=1), keys, workers=0)) for s in sources
+    ]
     for a, b in zip(*batches, strict=True):
         assert torch.equal(a.clips, b.clips)
         assert torch.equal(a.labels, b.labels)
@@ -338,7 +390,7 @@ def ordered_batches_resume_and_split_among_processes():
 
 def test_testing_reads_every_video_once_in_order(motion_mini):
     videos = load_set(motion_mini).test
-    batches = list(ordered_batches(VideoFiles(videos, 16), 8, 1, batch=7))
+    batches = list(ordered_batches(VideoFiles(videos, 16), Sampling(8), batch=7))
     assert torch.cat([b.labels for b in batches]).tolist() == [v.label for v in videos]
 
 

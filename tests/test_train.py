@@ -20,6 +20,7 @@ from vmae.config import (
 )
 from vmae.data.annotations import load_set
 from vmae.data.loader import VideoFiles
+from vmae.data.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.train.checkpoint import (
     CheckpointError,
@@ -168,6 +169,24 @@ def test_reading_files_each_time_gives_the_losses_of_the_store(config):
     assert [r.loss for r in read.records] == [r.loss for r in stored.records]
 
 
+def test_repeated_augmentation_gives_several_views_of_one_reading(config, monkeypatch):
+    seen = []
+    forward = MaskedAutoencoder.forward
+
+    def spy(self, clips, mask):
+        seen.append((clips, mask.visible))
+        return forward(self, clips, mask)
+
+    monkeypatch.setattr(MaskedAutoencoder, "forward", spy)
+    pretrain(config.replace(repeat=3, optim=config.optim.replace(steps=1)), progress=Silent())
+    clips, visible = seen[0]
+    assert len(clips) == 3 * 8
+    assert torch.equal(clips[0], clips[2])
+    assert len({tuple(row.tolist()) for row in visible[:3]}) > 1, "each view has a mask of its own"
+    with pytest.raises(ConfigError, match="repeat is 0"):
+        config.replace(repeat=0)
+
+
 # ---- fine-tuning and testing ---------------------------------------------------------------------
 
 
@@ -188,7 +207,9 @@ def test_finetuning_starts_from_the_encoder_and_is_repeatable(tuning, tmp_path):
     save_classifier(first.model, sources.classes, tuning, tmp_path / "classifier")
     model, classes, config = load_classifier(tmp_path / "classifier")
     assert (classes, config) == (sources.classes, tuning)
-    assert torch.equal(evaluate(model, sources.test).logits, first.test.logits)
+    assert torch.equal(
+        evaluate(model, sources.test, Sampling(MODEL.frames)).logits, first.test.logits
+    )
 
 
 def test_the_encoder_passes_on_everything_but_its_norm():
@@ -212,6 +233,21 @@ def test_baselines_see_no_motion(tuning):
         tuning.replace(view="sound")
 
 
+def test_testing_with_several_views_averages_them(data):
+    sources = open_sources(FinetuneConfig(MODEL, data))
+    torch.manual_seed(0)
+    model = VisionTransformer(MODEL, classes=8, init_scale=1.0)
+    sampling = Sampling(MODEL.frames)
+    single = evaluate(model, sources.test, sampling, batch=6)
+    views = evaluate(model, sources.test, sampling, batch=6, clips=2, crops=3)
+    assert views.logits.shape == single.logits.shape
+    assert torch.equal(views.labels, single.labels)
+    starts = sampling.test(16, 2)  # square videos: the three crops are one
+    clips = torch.stack([torch.from_numpy(sources.test.read(4, lambda _, i=i: i)) for i in starts])
+    expected = model(clips.permute(0, 4, 1, 2, 3)).softmax(-1).mean(0)
+    torch.testing.assert_close(views.logits[4].exp(), expected)
+
+
 def test_accuracy_topk_and_confusion():
     logits = torch.tensor([[3.0, 2, 1], [1, 3, 2], [3, 1, 2], [0, 1, 2]])
     result = Evaluation(logits, torch.tensor([0, 1, 2, 0]))
@@ -224,7 +260,9 @@ def test_accuracy_topk_and_confusion():
 def test_linear_probe_reads_the_features(data):
     sources = open_sources(FinetuneConfig(MODEL, data))
     encoder = VisionTransformer(MODEL)
-    features = [pooled_features(encoder, s) for s in (sources.train, sources.test)]
+    features = [
+        pooled_features(encoder, s, Sampling(MODEL.frames)) for s in (sources.train, sources.test)
+    ]
     assert [f.shape for f, _ in features] == [(48, 32), (24, 32)]
     assert linear_probe(*features) < 100
     told = [(f + 100 * (y[:, None] == range(32)), y) for f, y in features]

@@ -15,16 +15,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors that a reader can mend are one message."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except KeyboardInterrupt:
-        print("\nvmae: stopped; the same command with --resume goes on", file=sys.stderr)
+        resume = " with --resume" if hasattr(arguments, "resume") else ""
+        print(f"\nvmae: stopped; the same command{resume} goes on", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if arguments.debug:
             raise
         print(f"vmae: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _render(arguments: argparse.Namespace) -> None:
@@ -56,6 +56,29 @@ def _store(arguments: argparse.Namespace) -> None:
     for split in ("train", "test"):
         source = open_source(config, videos.split(split), arguments.pixels, frames=1)
         print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from vmae.data.annotations import load_set
+    from vmae.data.scan import scan_set, summary, write_json
+
+    videos = load_set(arguments.set)
+    reports = scan_set(videos, arguments.frames, arguments.stride, arguments.workers)
+    print(summary(reports))
+    if arguments.json:
+        write_json(arguments.json, reports)
+    return int(any(report.problems for report in reports))
+
+
+def _normalize(arguments: argparse.Namespace) -> None:
+    from vmae.data.normalize import normalize_set
+
+    done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.workers)
+    print(f"{done.folder}: {done.written} videos, {len(done.left_out)} left out")
+    for path, reason in done.left_out[:20]:
+        print(f"  {path}: {reason}")
+    if len(done.left_out) > 20:
+        print(f"  and {len(done.left_out) - 20} more; {done.folder / 'left_out.txt'} has all")
 
 
 def _recipe(arguments: argparse.Namespace):
@@ -100,13 +123,14 @@ def _finetune(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from vmae.data.annotations import load_set
+    from vmae.data.annotations import load_set, require_labels
     from vmae.data.loader import open_source
+    from vmae.data.sampling import Sampling
     from vmae.train.checkpoint import load_classifier
     from vmae.train.evaluate import evaluate
 
     model, classes, config = load_classifier(arguments.model)
-    videos = load_set(at_root(arguments.data or config.data.path))
+    videos = require_labels(load_set(at_root(arguments.data or config.data.path)))
     if videos.classes != classes:
         raise ValueError(
             f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
@@ -114,7 +138,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     result = evaluate(
         model,
         open_source(config.data, videos.test, model.config.size, model.config.frames),
-        config.data.stride,
+        Sampling.of(config.data, model.config.frames),
+        clips=arguments.clips,
+        crops=arguments.crops,
     )
     print(
         json.dumps(
@@ -164,6 +190,23 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("--workers", type=int, default=2)
     store.set_defaults(run=_store)
 
+    scan = commands.add_parser("scan", help="open every video of a set and report what is wrong")
+    scan.add_argument("set", type=Path)
+    scan.add_argument("--frames", type=int, default=16, help="frames of a clip")
+    scan.add_argument("--stride", type=int, default=1, help="of a clip")
+    scan.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
+    scan.add_argument("--workers", type=int, default=2)
+    scan.set_defaults(run=_scan)
+
+    normalize = commands.add_parser(
+        "normalize", help="re-encode a set into files that decord reads exactly"
+    )
+    normalize.add_argument("set", type=Path)
+    normalize.add_argument("out", type=Path, help="folder of the new set")
+    normalize.add_argument("--short-side", type=int, default=256, help="at most; never enlarged")
+    normalize.add_argument("--workers", type=int, default=2)
+    normalize.set_defaults(run=_normalize)
+
     for name, run, text in (
         ("pretrain", _pretrain, "pre-train a masked autoencoder"),
         ("finetune", _finetune, "train and test a classifier"),
@@ -189,6 +232,8 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")
     test.add_argument("model", type=Path, help="folder given to finetune as --out")
     test.add_argument("--data", type=Path, help="another set with the same classes")
+    test.add_argument("--clips", type=int, default=1, help="clips over a video (published: 5, 2)")
+    test.add_argument("--crops", type=int, default=1, help="squares along the long side (3)")
     test.set_defaults(run=_evaluate)
 
     convert = commands.add_parser(

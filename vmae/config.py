@@ -236,16 +236,24 @@ class DataConfig(Config):
     """Which clips: a set's folder, and how frames are taken from a video.
 
     path       a set as `vmae render` writes it, or a folder with one sub-folder a class
+    split      of a public set with several: 1, 2 or 3 of UCF101 and HMDB51; None: the first
+    root       prefix of the paths in its lists, where the videos lie elsewhere
     stores     where decoded frames are kept
+    sampling   "dense", "kinetics" or "tsn": see vmae.data.sampling
     stride     frames of the video from one frame of the clip to the next
+    short      what to do with a video shorter than a clip: "skip" it, or "repeat" its last frame
     store      decode every video once into a memory-mapped file, then read that
     workers    processes that decode
     max_bad    share of unreadable videos at which the run stops
     """
 
     path: str = "data/motion-small"
+    split: int | None = None
+    root: str | None = None
     stores: str = "data/stores"
+    sampling: str = "dense"
     stride: int = 1
+    short: str = "skip"
     store: bool = True
     workers: int = 2
     max_bad: float = 0.05
@@ -253,6 +261,10 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise ConfigError(f"stride is {self.stride}; it must be 1 or more")
+        if self.sampling not in ("dense", "kinetics", "tsn"):
+            raise ConfigError(f"sampling is {self.sampling!r}; there are dense, kinetics, tsn")
+        if self.short not in ("skip", "repeat"):
+            raise ConfigError(f'short is {self.short!r}; it must be "skip" or "repeat"')
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"max_bad is {self.max_bad}; it is a share between 0 and 1")
 
@@ -301,6 +313,7 @@ class PretrainConfig(Config):
     mask: MaskConfig = field(default_factory=MaskConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    repeat: int = 1  # views of each clip that is read: one decode, several masks and crops
     crop: bool = False  # multi-scale crops, as published; off where the place in the frame matters
     precision: str = "auto"  # bf16 on a GPU that has it, else fp32
     seed: int = 0
@@ -344,6 +357,7 @@ class FinetuneConfig(Config):
     label_smoothing: float = 0.1
     drop_path: float = 0.0
     head_drop: float = 0.0
+    repeat: int = 1  # views of each clip that is read
     crop: bool = False
     precision: str = "auto"
     seed: int = 0
@@ -358,6 +372,8 @@ class FinetuneConfig(Config):
 
 
 def _check_run(config: PretrainConfig | FinetuneConfig) -> None:
+    if config.repeat < 1:
+        raise ConfigError(f"repeat is {config.repeat}; it must be 1 or more")
     if config.precision not in ("auto", "fp32", "bf16"):
         raise ConfigError(f'precision is {config.precision!r}; use "auto", "fp32" or "bf16"')
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from vmae.config import ModelConfig
-from vmae.data.clips import crop_square, dense_indices, read_frames, resize_frames
+from vmae.data.clips import read_frames, resize_frames
+from vmae.data.sampling import Sampling, crop_square
 from vmae.vit import VisionTransformer
 
 
@@ -16,7 +17,7 @@ def read_clip(path: str | Path, config: ModelConfig, stride: int = 1) -> torch.T
 
     Raises VideoError on an unreadable video, or one shorter than the clip.
     """
-    frames = read_frames(path, lambda n: dense_indices(n, config.frames, stride))
+    frames = read_frames(path, lambda n: Sampling(config.frames, stride).test(n)[0])
     frames = crop_square(resize_frames(frames, config.size))
     return torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None]
 

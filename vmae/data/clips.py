@@ -10,6 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vmae.data.annotations import Video
+from vmae.data.frame_folders import frame_paths, read_images
+
 #: Given the number of frames of a video, the indices of those to read.
 Choose = Callable[[int], np.ndarray]
 
@@ -39,11 +42,23 @@ def open_video(path: str | Path) -> decord.VideoReader:
     return reader
 
 
-def read_frames(path: str | Path, choose: Choose | None = None) -> np.ndarray:
+def read_frames(video: str | Path | Video, choose: Choose | None = None) -> np.ndarray:
     """The chosen frames (all, by default) of a video, (T, H, W, 3) uint8.
+
+    video   a file, or a folder of images; as a Video of a list, the images that the list says
 
     Raises VideoError, also where the file opens but a frame cannot be decoded.
     """
+    if not isinstance(video, Video):
+        video = Video(Path(video), -1)
+    path = video.path
+    if video.count is not None or path.is_dir():
+        try:
+            images = frame_paths(path, video.first, video.count)
+            chosen = np.arange(len(images)) if choose is None else choose(len(images))
+            return read_images([images[i] for i in chosen])
+        except (ValueError, IndexError) as error:
+            raise VideoError(f"{path}: {error}") from None
     reader = open_video(path)
     index = np.arange(len(reader)) if choose is None else choose(len(reader))
     try:
@@ -67,28 +82,6 @@ def _reason(error: Exception) -> str:
     return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
 
 
-def clip_span(frames: int, stride: int) -> int:
-    """Frames of the video that a clip covers, first to last."""
-    return (frames - 1) * stride + 1
-
-
-def dense_indices(
-    length: int, frames: int, stride: int, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """`frames` indices, `stride` apart: from a random start, or from the centre without `rng`.
-
-    Raises VideoError where the video is shorter than the clip.
-    """
-    spare = length - clip_span(frames, stride)
-    if spare < 0:
-        raise VideoError(
-            f"the video has {length} frames; a clip of {frames} with stride {stride} covers "
-            f"{clip_span(frames, stride)}: use fewer frames or a smaller stride, or leave the video out"
-        )
-    start = spare // 2 if rng is None else int(rng.integers(spare + 1))
-    return start + stride * np.arange(frames)
-
-
 def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 with their short side resized, antialiased; the ratio is kept."""
     height, width = frames.shape[1:3]
@@ -99,14 +92,3 @@ def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
     out = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
     return out.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def crop_square(frames: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-    """A square of the short side: at a random place along the long side, or the centre without `rng`."""
-    height, width = frames.shape[1:3]
-    side = min(height, width)
-    row, column = (height - side, width - side)
-    row, column = (
-        (row // 2, column // 2) if rng is None else tuple(rng.integers((row + 1, column + 1)))
-    )
-    return frames[:, row : row + side, column : column + side]

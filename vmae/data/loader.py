@@ -13,15 +13,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vmae import at_root
 from vmae.config import DataConfig
-from vmae.data.annotations import SetError, Video
-from vmae.data.clips import (
-    Choose,
-    VideoError,
-    crop_square,
-    dense_indices,
-    read_frames,
-    resize_frames,
-)
+from vmae.data.annotations import SetError, Video, VideoSet, load_set
+from vmae.data.clips import Choose, VideoError, read_frames, resize_frames
+from vmae.data.sampling import Sampling, crop_square
 from vmae.data.store import build_store
 
 #: Other videos tried in place of one that cannot be read, before the run stops.
@@ -47,7 +41,7 @@ class VideoFiles:
     size: int
 
     def read(self, index: int, choose: Choose) -> np.ndarray:
-        return resize_frames(read_frames(self.videos[index].path, choose), self.size)
+        return resize_frames(read_frames(self.videos[index], choose), self.size)
 
 
 class Subset:
@@ -76,25 +70,32 @@ class Batch:
 
 
 class ClipDataset(Dataset[Batch]):
-    """Clips of a source. A key is (draw, index): `draw` seeds the sampling, -1 takes the centre."""
+    """Clips of a source. A key is (draw, index): `draw` seeds the sampling."""
 
-    def __init__(self, source: Source, frames: int, stride: int, seed: int) -> None:
-        self.source, self.frames, self.stride, self.seed = source, frames, stride, seed
+    def __init__(self, source: Source, sampling: Sampling, seed: int) -> None:
+        self.source, self.sampling, self.seed = source, sampling, seed
 
     def __len__(self) -> int:
         return len(self.source.videos)
 
     def read(self, draw: int, index: int) -> np.ndarray:
-        """One clip (T, S, S, 3)."""
-        rng = None if draw < 0 else np.random.default_rng((self.seed, draw, index))
+        """A random clip (T, S, S, 3) for training; the same one for the same seed, draw and index."""
+        rng = np.random.default_rng((self.seed, draw, index))
+        frames = self._frames(index, lambda n: self.sampling.train(n, rng))
+        return crop_square(frames, rng)
+
+    def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
+        """Clips over the video, and squares along its long side: (clips·crops, T, S, S, 3)."""
+        frames = self._frames(index, lambda n: self.sampling.test(n, clips).ravel())
+        each = np.split(frames, clips)
+        return np.stack([crop_square(c, crop=k, crops=crops) for c in each for k in range(crops)])
+
+    def _frames(self, index: int, choose: Choose) -> np.ndarray:
         try:
-            clip = self.source.read(
-                index, lambda n: dense_indices(n, self.frames, self.stride, rng)
-            )
+            return self.source.read(index, choose)
         except VideoError as error:
             path = str(self.source.videos[index].path)
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
-        return crop_square(clip, rng)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         clips, labels, failed = [], [], []
@@ -160,6 +161,12 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
+def open_set(config: DataConfig) -> VideoSet:
+    """The set that a run's configuration names."""
+    root = None if config.root is None else at_root(config.root)
+    return load_set(at_root(config.path), split=config.split, root=root)
+
+
 def open_source(
     config: DataConfig, videos: Sequence[Video], size: int, frames: int, **progress: Any
 ) -> Source:
@@ -172,10 +179,11 @@ def open_source(
     if not config.store:
         return VideoFiles(videos, size)
     store = build_store(at_root(config.stores), videos, size, config.workers, **progress)
+    sampling = Sampling.of(config, frames)
     failed, long_enough = list(store.failed), []
     for i, video in enumerate(store.videos):
         try:
-            dense_indices(store.length(i), frames, config.stride)
+            sampling.check(store.length(i))
             long_enough.append(i)
         except VideoError as error:
             failed.append((str(video.path), f"{video.path}: {error}"))
@@ -213,25 +221,31 @@ def train_loader(
 
 
 def ordered_batches(
-    source: Source, frames: int, stride: int, batch: int, max_bad: float = 0.05
+    source: Source,
+    sampling: Sampling,
+    batch: int,
+    clips: int = 1,
+    crops: int = 1,
+    max_bad: float = 0.05,
 ) -> Iterator[Batch]:
-    """Every video once, its centre clip, in order: for testing.
+    """Every video once, in order, for testing: `batch` videos at a time, each in clips·crops views.
 
-    One that cannot be read is left out, and nothing stands in for it; all such are reported at the
-    end. Raises SetError where they are more than the share `max_bad`.
+    The views of a video follow one another; with one clip and one crop it is the centre. A video
+    that cannot be read is left out, and nothing stands in for it; all such are reported at the end.
+    Raises SetError where they are more than the share `max_bad`.
     """
-    dataset = ClipDataset(source, frames, stride, seed=0)
+    dataset = ClipDataset(source, sampling, seed=0)
     failed: list[tuple[str, str]] = []
     for first in range(0, len(dataset), batch):
-        clips, labels = [], []
+        views, labels = [], []
         for i in range(first, min(first + batch, len(dataset))):
             try:
-                clips.append(dataset.read(-1, i))
+                views.append(dataset.views(i, clips, crops))
                 labels.append(source.videos[i].label)
             except VideoError as error:
                 failed.append((str(source.videos[i].path), str(error)))
-        if clips:
-            yield Batch(_stack(clips), torch.tensor(labels), [])
+        if views:
+            yield Batch(_stack(list(np.concatenate(views))), torch.tensor(labels), [])
     report_failed(failed, len(dataset), max_bad)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vmae.data.augment import view_of
 from vmae.data.loader import Source, ordered_batches
+from vmae.data.sampling import Sampling
 from vmae.train.runtime import seeded
 from vmae.vit import VisionTransformer
 
@@ -45,34 +47,47 @@ class Evaluation:
 def evaluate(
     model: VisionTransformer,
     source: Source,
-    stride: int = 1,
+    sampling: Sampling,
     batch: int = 256,
+    clips: int = 1,
+    crops: int = 1,
     view: str = "video",
     device: torch.device | str = "cpu",
 ) -> Evaluation:
-    """Run a classifier on the centre clip of every video. The model stays on `device`."""
+    """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
+
+    With several clips and crops a video, its logits are the logarithm of the mean of the views'
+    softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
+    """
     model = model.to(device).eval()
     logits, labels = [], []
-    for step, item in enumerate(ordered_batches(source, model.config.frames, stride, batch)):
+    videos = max(1, batch // (clips * crops))
+    for step, item in enumerate(ordered_batches(source, sampling, videos, clips, crops)):
         generator = seeded(0, step, torch.device(device))
-        clips = view_of(item.clips.to(device), view, generator)
-        logits.append(model(clips).float().cpu())
+        seen = view_of(item.clips.to(device), view, generator)
+        views = model(seen).float().unflatten(0, (-1, clips * crops))
+        logits.append((views[:, 0] if clips * crops == 1 else mean_of_views(views)).cpu())
         labels.append(item.labels)
     return Evaluation(torch.cat(logits), torch.cat(labels))
+
+
+def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
+    """Logits (videos, views, classes) as the log of the mean probability: (videos, classes)."""
+    return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
 
 @torch.inference_mode()
 def pooled_features(
     encoder: VisionTransformer,
     source: Source,
-    stride: int = 1,
+    sampling: Sampling,
     batch: int = 256,
     device: torch.device | str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray]:
     """One feature vector (D,) a video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, encoder.config.frames, stride, batch):
+    for item in ordered_batches(source, sampling, batch):
         features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()

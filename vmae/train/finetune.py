@@ -8,9 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from vmae import at_root
 from vmae.config import FinetuneConfig
-from vmae.data.annotations import VideoSet, load_set
+from vmae.data.annotations import VideoSet, require_labels
 from vmae.data.augment import multi_scale_crop, view_of
 from vmae.data.loader import (
     ClipDataset,
@@ -18,9 +17,11 @@ from vmae.data.loader import (
     StepBatches,
     Subset,
     few_labels,
+    open_set,
     open_source,
     train_loader,
 )
+from vmae.data.sampling import Sampling
 from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.runtime import (
     Log,
@@ -48,7 +49,7 @@ class Sources:
 
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once where the configuration says so."""
-    videos: VideoSet = load_set(at_root(config.data.path))
+    videos: VideoSet = require_labels(open_set(config.data))
     train, test = (
         open_source(config.data, split, config.model.size, config.model.frames, **progress)
         for split in (videos.train, videos.test)
@@ -97,7 +98,8 @@ def finetune(
     model: torch.nn.Module
     model, optimizer = accelerator.prepare(classifier, optimizer)
 
-    dataset = ClipDataset(train, config.model.frames, config.data.stride, config.seed)
+    sampling = Sampling.of(config.data, config.model.frames)
+    dataset = ClipDataset(train, sampling, config.seed)
     keys = StepBatches(len(dataset), optim.batch_size, optim.steps, config.seed, 0, rank, world)
     loader = train_loader(dataset, keys, config.data.workers, pin=device.type == "cuda")
     log = Log(config.log_every, optim.batch_size, optim.steps)
@@ -108,6 +110,8 @@ def finetune(
     for step, batch in enumerate(loader, 1):
         clips, labels = (x.to(device, non_blocking=True) for x in (batch.clips, batch.labels))
         generator = seeded(config.seed, step * world + rank, device)
+        if config.repeat > 1:
+            clips, labels = (x.repeat_interleave(config.repeat, dim=0) for x in (clips, labels))
         if config.crop:
             clips = multi_scale_crop(clips, generator)
         clips = view_of(clips, config.view, generator)
@@ -119,5 +123,5 @@ def finetune(
         shown.update(step, record)
     shown.close()
     paid = cost(log.records, device)
-    tested = evaluate(classifier, sources.test, config.data.stride, view=config.view, device=device)
+    tested = evaluate(classifier, sources.test, sampling, view=config.view, device=device)
     return FinetuneResult(classifier.cpu(), tested, log.records, paid)

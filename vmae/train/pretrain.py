@@ -9,18 +9,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from vmae import at_root
 from vmae.config import PretrainConfig
-from vmae.data.annotations import load_set
 from vmae.data.augment import multi_scale_crop
 from vmae.data.loader import (
     ClipDataset,
     Source,
     StepBatches,
+    open_set,
     open_source,
     report_failed,
     train_loader,
 )
+from vmae.data.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.train.checkpoint import claim_run, load_state, save_state, save_weights
@@ -80,7 +80,7 @@ def pretrain(
     main, device = accelerator.is_main_process, accelerator.device
     if source is None:
         with accelerator.main_process_first():  # one process decodes, the others find the store
-            videos = load_set(at_root(config.data.path)).train
+            videos = open_set(config.data).train
             source = open_source(config.data, videos, config.model.size, config.model.frames)
     optim = config.optim.resolved(len(source.videos))
     run = Path(folder) if folder is not None else None
@@ -97,7 +97,7 @@ def pretrain(
     model, optimizer = accelerator.prepare(model, optimizer)
     core: MaskedAutoencoder = accelerator.unwrap_model(model)
 
-    dataset = ClipDataset(source, config.model.frames, config.data.stride, config.seed)
+    dataset = ClipDataset(source, Sampling.of(config.data, config.model.frames), config.seed)
     rank, world = accelerator.process_index, accelerator.num_processes
     keys = StepBatches(len(dataset), optim.batch_size, optim.steps, config.seed, start, rank, world)
     loader = train_loader(dataset, keys, config.data.workers, pin=device.type == "cuda")
@@ -121,6 +121,8 @@ def pretrain(
                 report_failed(list(failed.items()), len(dataset), config.data.max_bad)
             clips = batch.clips.to(device, non_blocking=True)
             generator = seeded(config.seed, step * world + rank, device)
+            if config.repeat > 1:
+                clips = clips.repeat_interleave(config.repeat, dim=0)
             if config.crop:
                 clips = multi_scale_crop(clips, generator)
             mask = make_mask(config.mask, core.grid, len(clips), generator, device)

@@ -1,0 +1,115 @@
+"""The rows of list files: VideoMAE V1's and V2's, labelled and for pre-training; text as it comes.
+
+Official code splits a row at each space, so a path with a space, two spaces or a Windows line end
+break it (REFERENCE.md 5). Here the suffix of a video, or the number columns at the end, say where the
+path ends. A row is a ValueError where it fits no format; the reader adds the file and the line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+_VIDEO = re.compile(rf'"?.+\.({_SUFFIX})"?', re.IGNORECASE)
+_VIDEO_ROW = re.compile(rf'("?.+\.(?:{_SUFFIX})"?)\s+(\S.*)', re.IGNORECASE)
+_FRAMES_ROW = re.compile(r"(.+?)\s+(-?\d+)\s+(\S+)")
+_ROW = re.compile(r"(.+?)\s+(\S+)")
+_NUMBER = re.compile(r"-?\d+")
+
+#: What a row says: the path as written, the label, and of a frame folder its first number and count.
+Row = tuple[str, int, int, int | None]
+
+
+def read_text(path: Path, problems: list[str]) -> str:
+    """A text file: UTF-8 with or without a mark at its start, or UTF-16 with one (PowerShell's).
+
+    Where it is neither, that is added to `problems`, and the text is empty.
+    """
+    data = path.read_bytes()
+    utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        problems.append(f"{path.name} line {line}: is not UTF-8; save the file as UTF-8")
+        return ""
+
+
+def read_lines(path: Path, problems: list[str]) -> list[tuple[str, str]]:
+    """The lines of a text file that are not empty, stripped, each with `where` for a message."""
+    text = read_text(path, problems).splitlines()
+    lines = ((number, line.strip()) for number, line in enumerate(text, 1))
+    return [(line, f"{path.name} line {n}: {line[:80]!r}") for n, line in lines if line]
+
+
+def place(name: str, root: str | Path) -> Path:
+    """The path that a list calls `name`; quotes are taken off, and Windows' backslashes turned."""
+    name = name.strip().strip('"')
+    if os.name != "nt":
+        if PureWindowsPath(name).drive:
+            raise ValueError("this is a Windows path with a drive; write it relative to the list")
+        name = name.replace("\\", "/")
+    return Path(root) / name
+
+
+def labelled_row(line: str, classes: Sequence[str] | None) -> Row:
+    """A row of a fine-tuning or test list."""
+    if match := _VIDEO_ROW.fullmatch(line):
+        return match[1], _label(match[2], classes), 1, None
+    if match := _FRAMES_ROW.fullmatch(line):
+        if int(match[2]) < 1:
+            raise ValueError(f"{match[2]} frames; expected `frame_folder total_frames label`")
+        return match[1], _label(match[3], classes), 1, int(match[2])
+    if match := _ROW.fullmatch(line):
+        return match[1], _label(match[2], classes), 1, None
+    raise ValueError("expected `path label`, separated by a space")
+
+
+def _label(text: str, classes: Sequence[str] | None) -> int:
+    if classes and text in classes:
+        return classes.index(text)
+    if re.fullmatch(r"-1|0\s+-1", text):
+        raise ValueError(
+            "-1 means unlabelled, which only a pre-training list can be; it is given as a file, "
+            "not in a folder"
+        )
+    if not _NUMBER.fullmatch(text):
+        known = f"classes.txt has {few(classes)}" if classes else "write classes.txt to use names"
+        raise ValueError(f"unknown class {text!r}; {known}")
+    label = int(text)
+    if classes is not None and not 0 <= label < len(classes):
+        raise ValueError(
+            f"label {label} is not in 0 to {len(classes) - 1}; classes.txt has {len(classes)} classes"
+        )
+    if label < 0:
+        raise ValueError(f"label {label} is negative; labels count from 0")
+    return label
+
+
+def unlabelled_row(line: str) -> Row:
+    """A row of a pre-training list, V1's or V2's."""
+    if _VIDEO.fullmatch(line):
+        return line, -1, 1, None
+    if match := _VIDEO_ROW.fullmatch(line):
+        return match[1], -1, 1, None
+    if match := re.fullmatch(r"(.+?)\s+(-?\d+)\s+(-?\d+)", line):
+        first, count = int(match[2]), int(match[3])
+        if count < 0:  # a video file of a kind that VIDEO_SUFFIXES does not name
+            return match[1], -1, 1, None
+        if first < 0 or count == 0:
+            raise ValueError("expected `frame_folder start total_frames`, total_frames 1 or more")
+        return match[1], -1, first, count
+    if match := _ROW.fullmatch(line):
+        return match[1], -1, 1, None
+    raise ValueError("expected `video 0 -1`, `frame_folder start total_frames` or `video label`")
+
+
+def few(names: Sequence[str], most: int = 6) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
