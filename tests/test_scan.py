@@ -183,3 +183,23 @@ def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
         assert normalized.shape == original.shape
         off = np.abs(normalized.astype(int) - original).mean((1, 2, 3))
         assert off.max() < bound, "of 255"
+
+
+def test_a_scaling_by_one_pixel_is_no_crop(tmp_path):
+    """65x325 to a short side of 64: the last column of a ramp stays the brightest."""
+    ramp = np.linspace(0, 255, 325).astype(np.uint8)[None, :, None].repeat(65, 0).repeat(3, 2)
+    for name in ("a", "b"):
+        for i in range(5):
+            path = tmp_path / "set" / name / f"{i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with av.open(str(path), "w") as container:
+                stream = container.add_stream("libx264", rate=24)
+                stream.height, stream.width, stream.pix_fmt = 65, 325, "yuv444p"
+                stream.options = CLOSED
+                for _ in range(8):
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(ramp, "rgb24")))
+                container.mux(stream.encode())
+    normalize_set(tmp_path / "set", tmp_path / "out", short_side=64, workers=1)
+    frames = read_frames(load_set(tmp_path / "out").train[0].path)
+    assert frames.shape == (8, 64, 320, 3)
+    assert frames[:, :, -1].mean() > 252.5, "a crop would end at 251"

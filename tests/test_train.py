@@ -24,6 +24,7 @@ from vmae.data.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.train.checkpoint import (
     CheckpointError,
+    claim_run,
     load_classifier,
     load_weights,
     save_classifier,
@@ -31,7 +32,7 @@ from vmae.train.checkpoint import (
 )
 from vmae.train.evaluate import Evaluation, evaluate, linear_probe, pooled_features
 from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
+from vmae.train.pretrain import FREE_FIELDS, pretrain
 from vmae.train.runtime import Silent
 from vmae.train.schedule import layer_of, learning_rate, parameter_groups
 from vmae.vit import VisionTransformer
@@ -151,6 +152,9 @@ def test_a_run_is_not_overwritten_nor_continued_as_another(config, tmp_path):
     with pytest.raises(CheckpointError, match=r"optim.lr: 0.001 there, 0.002 asked") as error:
         pretrain(other, tmp_path / "run", resume=True, progress=Silent())
     assert "log_every" not in str(error.value)
+    moved = config.replace(data=config.data.replace(path="another/set"))
+    with pytest.raises(CheckpointError, match=r"data.path: .* 'another/set' asked"):
+        claim_run(tmp_path / "run", moved, True, FREE_FIELDS)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config, monkeypatch):

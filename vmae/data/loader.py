@@ -119,7 +119,7 @@ class ClipDataset(Dataset[Batch]):
 
 def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
     """Another video in place of a bad one, the same in every run."""
-    return int(np.random.default_rng((seed, max(draw, 0), index, attempt)).integers(total))
+    return int(np.random.default_rng((seed, draw, index, attempt)).integers(total))
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):

@@ -133,6 +133,7 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> No
     if first is None:
         raise VideoError(f"{original}: there are no frames in it")
     height, width = target_size(first.shape[0], first.shape[1], short_side)
+    scaled = min(first.shape[:2]) > short_side
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
@@ -144,7 +145,7 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> No
         while picture is not None:
             if picture.shape != first.shape:
                 raise VideoError(f"{original}: the size of frames changes at frame {number}")
-            if min(height, width) >= min(first.shape[:2]) - 1:  # not resized: an odd edge is cut
+            if not scaled:  # an odd edge is cut, so that every other pixel stays as it is
                 picture = np.ascontiguousarray(picture[:height, :width])
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if (frame.height, frame.width) != (height, width):

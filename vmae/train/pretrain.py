@@ -46,7 +46,6 @@ FREE_FIELDS = (
     "data.workers",
     "data.stores",
     "data.store",
-    "data.path",
 )
 
 
@@ -136,7 +135,7 @@ def pretrain(
                 save_state(run / "checkpoints", step, core, optimizer, config.keep)
     except KeyboardInterrupt:
         if run and main and step > start:
-            # The step under way may be half done: the log says which one was the last whole one.
+            # The step under way may be half done: the optimizer counts the whole ones.
             done = step if optimizer_steps(optimizer) == step else step - 1
             save_state(run / "checkpoints", done, core, optimizer, config.keep)
         raise
