@@ -10,7 +10,7 @@ help:
 	@echo "make test       all tests"
 	@echo "make lab        JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
-	@echo "make bench      how fast clips are read, as ratios"
+	@echo "make bench      how fast clips are read and augmented, as ratios"
 	@echo "make clean      remove runs and what was rendered; .venv stays"
 
 $(READY): requirements.txt pyproject.toml
@@ -40,6 +40,7 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/reading.py
+	$(BIN)/python tests/bench/augment.py
 
 clean:
 	rm -rf runs data/motion-* data/film data/stores

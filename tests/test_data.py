@@ -12,15 +12,17 @@ import pytest
 import torch
 
 from vmae import ROOT
-from vmae.config import DataConfig
+from vmae.config import ConfigError, DataConfig
 from vmae.data import encode
 from vmae.data.annotations import SetError, Video, load_set
 from vmae.data.augment import multi_scale_crop, view_of
 from vmae.data.clips import VideoError, open_video, read_frames, resize_frames
+from vmae.data.device_store import DeviceStore
 from vmae.data.encode import write_video
 from vmae.data.film import FILM, FilmSpec, render_film, shot_bounds
 from vmae.data.loader import (
     ClipDataset,
+    Failures,
     StepBatches,
     Subset,
     VideoFiles,
@@ -32,6 +34,8 @@ from vmae.data.loader import (
 from vmae.data.motion import CLASSES, SIZES, render, render_set, with_sizes
 from vmae.data.sampling import Sampling
 from vmae.data.store import FrameStore, StoreError, build_store
+from vmae.train.evaluate import evaluate
+from vmae.vit import VisionTransformer
 
 
 def with_pyav(path: Path) -> np.ndarray:
@@ -181,9 +185,15 @@ def test_a_folder_without_the_right_to_write_is_named(tmp_path):
 # ---- the film ------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not FILM.exists(), reason="the film is not in this checkout")
-def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path):
-    shots, change = shot_bounds(FILM, FilmSpec().cut)
+@pytest.fixture(scope="module")
+def film_shots() -> tuple[list[tuple[int, int]], np.ndarray]:
+    if not FILM.exists():
+        pytest.skip("the film is not in this checkout")
+    return shot_bounds(FILM, FilmSpec().cut)
+
+
+def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path, film_shots):
+    shots, change = film_shots
     assert 110 <= len(shots) <= 160, "a detector that knows film finds 133"
     assert shots[0][0] == 0
     assert shots[-1][1] == len(change) == 14315
@@ -204,6 +214,34 @@ def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path):
         first = int(video.path.name[:6])
         expected = reader.get_batch(range(first, first + 16)).asnumpy()[::order].astype(int)
         assert np.abs(read_frames(video.path) - expected).mean() < 6
+
+
+def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots):
+    spec = FilmSpec(label="speed", test=2, most_clips=40)
+    folder = render_film(tmp_path / "speed", FILM, spec, workers=1)
+    videos = load_set(folder)
+    assert videos.classes == ("normal", "double")
+    reader = open_video(FILM)
+    starts = []
+    for split in ("train", "test"):
+        labels = [v.label for v in videos.split(split)]
+        assert abs(labels.count(0) - labels.count(1)) <= 1, "balanced in each split"
+        for video in videos.split(split):
+            start = int(video.path.name[:6])
+            starts.append(start)
+            numbers = start + (2 * np.arange(16) if video.label else 8 + np.arange(16))
+            off = np.abs(
+                read_frames(video.path).astype(int) - reader.get_batch(numbers).asnumpy()
+            ).mean((1, 2, 3))
+            assert off.max() < 6
+    assert np.diff(sorted(starts)).min() >= 32, "no stretch serves both classes"
+    shots, _ = film_shots
+    inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
+    assert inside == [1] * 40, "a stretch crosses no cut"
+    with pytest.raises(FileExistsError, match="label 'speed' there, None asked"):
+        render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
+    with pytest.raises(ValueError, match="label is 'colour'; there are arrow, speed"):
+        FilmSpec(label="colour")
 
 
 # ---- reading -------------------------------------------------------------------------------------
@@ -370,6 +408,93 @@ def test_store_and_files_give_the_same_clips(tmp_path, motion_mini):
         assert torch.equal(a.labels, b.labels)
 
 
+def mixed_videos(folder: Path) -> list[Video]:
+    """Videos of different lengths, and wide, tall and square ones."""
+    rng = np.random.default_rng(0)
+    videos = []
+    for i, (length, height, width) in enumerate(
+        [(9, 64, 64), (14, 64, 96), (8, 128, 64), (30, 80, 70)]
+    ):
+        path = folder / f"{i}.mp4"
+        write_video(path, rng.integers(0, 256, (length, height, width, 3), dtype=np.uint8))
+        videos.append(Video(path, i))
+    return videos
+
+
+@pytest.mark.parametrize("scheme", ["dense", "tsn"])
+def test_a_store_on_the_device_gives_the_clips_of_the_one_on_disk(tmp_path, scheme):
+    videos = mixed_videos(tmp_path)
+    config = DataConfig(stores=str(tmp_path / "stores"), workers=1, sampling=scheme, max_bad=0.5)
+    with pytest.warns(UserWarning, match="1 of 4 videos"):  # too short, so that there is a Subset
+        disk, device = (
+            open_source(config.replace(on_device=on), videos, 16, 9, torch.device("cpu"))
+            for on in (False, True)
+        )
+    assert isinstance(device.source, DeviceStore)
+    assert not isinstance(disk.source, DeviceStore)
+    for chosen in ([0, 1, 2], [2, 0]):
+        keys = StepBatches(len(chosen), 4, 25, seed=3)
+        loaders = (
+            train_loader(
+                ClipDataset(Subset(s, chosen), Sampling.of(config, 9), 3), keys, 0, pin=False
+            )
+            for s in (disk, device)
+        )
+        for a, b in zip(*loaders, strict=True):
+            assert torch.equal(a.clips, b.clips)
+            assert torch.equal(a.labels, b.labels)
+            assert a.clips.shape == (4, 3, 9, 16, 16)
+    tested = [
+        torch.cat([b.clips for b in ordered_batches(s, Sampling(9), 2)]) for s in (disk, device)
+    ]
+    assert torch.equal(*tested)
+
+
+def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
+    tmp_path, motion_mini, monkeypatch
+):
+    videos = load_set(motion_mini).train
+    config = DataConfig(stores=str(tmp_path), workers=1, on_device=True)
+    needed = len(videos) * SIZES["mini"].frames * 16 * 16 * 3
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("vmae.data.device_store.free_memory", lambda _: 2 * needed - 1)
+    with pytest.warns(UserWarning, match=f"need {needed:,} bytes, {2 * needed - 1:,} are free"):
+        source = open_source(config, videos, 16, 8, cpu)
+    assert isinstance(source, FrameStore)
+    monkeypatch.setattr("vmae.data.device_store.free_memory", lambda _: 2 * needed)
+    assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
+    assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
+    with pytest.raises(ConfigError, match="on_device .* needs store true"):
+        config.replace(store=False)
+
+
+def test_each_bad_video_is_counted_and_told_once():
+    failures = Failures(total=10, max_bad=0.2)
+    with pytest.warns(UserWarning, match=r"1 of 10 videos cannot be read:\n  a is bad\n") as told:
+        failures.add([("a", "a is bad"), ("a", "a is bad")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        failures.add([("a", "a is bad")])  # in the next epoch
+        failures.add([])
+    with pytest.warns(UserWarning, match=r"2 of 10 videos cannot be read:\n  b is bad\n") as told:
+        failures.add([("a", "a is bad"), ("b", "b is bad")])
+    assert len(told) == 1
+    with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_bad = 20%.*vmae scan"):
+        failures.add([("c", "c is bad")])
+
+
+def test_the_share_of_bad_videos_that_is_asked_for_holds_in_testing_too(
+    tiny, motion_mini, bad_files
+):
+    videos = [*load_set(motion_mini).test[:9], Video(bad_files["text"], 0)]
+    model = VisionTransformer(tiny, 8)
+    files, sampling = VideoFiles(videos, tiny.size), Sampling(tiny.frames)
+    with pytest.raises(SetError, match="1 of 10 .*"):
+        evaluate(model, files, sampling)
+    with pytest.warns(UserWarning, match="1 of 10 videos cannot be read"):
+        assert len(evaluate(model, files, sampling, max_bad=0.1).labels) == 9
+
+
 # ---- batches -------------------------------------------------------------------------------------
 
 
@@ -449,6 +574,19 @@ def test_a_folder_per_class(tmp_path, layout):
     videos = load_set(tmp_path)
     assert videos.classes == ("jump", "run")
     assert (len(videos.train), len(videos.test)) == ((10, 10) if layout == "split" else (8, 2))
+
+
+def test_bd_sports_as_it_is_packed(tmp_path):
+    """Its class folders lie in Dataset/, beside Annotation/; there are no lists of splits."""
+    for name in ("Kho_Kho", "Hari_Vanga"):
+        folder = tmp_path / "BD_Sports_10" / "Dataset" / name
+        folder.mkdir(parents=True)
+        for i in range(1, 11):
+            (folder / f"{name}_{i:03d}.mp4").touch()
+    (tmp_path / "BD_Sports_10" / "Annotation").mkdir()
+    videos = load_set(tmp_path / "BD_Sports_10")
+    assert videos.classes == ("Hari_Vanga", "Kho_Kho")
+    assert (len(videos.train), len(videos.test)) == (16, 4)
 
 
 @pytest.mark.parametrize("case", ["nothing there", "empty folder", "one class"])

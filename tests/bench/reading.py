@@ -3,6 +3,8 @@
 - decord (open, seek, 8 of the frames) against PyAV decoding the same file from its start
 - the store against decoding from files, in clips a second through the same loader
 - two worker processes against one
+- the share of a training step's time that is spent waiting for its batch: the `cpu` recipe's model
+  on the store
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from vmae.config import Recipe
 from vmae.data.annotations import Video, load_set
 from vmae.data.clips import read_frames
 from vmae.data.loader import ClipDataset, Source, StepBatches, VideoFiles, train_loader
 from vmae.data.motion import SIZES, render_set, with_sizes
 from vmae.data.sampling import Sampling
 from vmae.data.store import build_store
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import make_mask
+from vmae.train.schedule import adamw
 
 ROUNDS = 5
 SAMPLING = Sampling(8)
@@ -56,6 +64,36 @@ def clips_a_second(source: Source, steps: int, batch: int, workers: int) -> floa
     return steps * batch / spent
 
 
+class Training:
+    """Steps of the `cpu` recipe's pre-training: waiting for the batch timed apart from the rest."""
+
+    def __init__(self, source: Source, steps: int) -> None:
+        self.config = Recipe.load("cpu").pretrain
+        torch.manual_seed(0)
+        self.model = MaskedAutoencoder(self.config.model)
+        self.optimizer = adamw(self.model, self.config.optim)
+        keys = StepBatches(len(source.videos), self.config.optim.batch_size, steps, seed=0)
+        self.batches = iter(train_loader(ClipDataset(source, SAMPLING, seed=0), keys, workers=0))
+        self.share_waited(2)  # the first steps start threads and allocate
+
+    def share_waited(self, steps: int) -> float:
+        """Of the time that so many steps take."""
+        waited = worked = 0.0
+        for _ in range(steps):
+            start = time.perf_counter()
+            clips = next(self.batches).clips
+            got = time.perf_counter()
+            mask = make_mask(self.config.mask, self.model.grid, len(clips))
+            loss = F.mse_loss(self.model(clips, mask), self.model.targets(clips, mask))
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            waited += got - start
+            worked += time.perf_counter() - got
+        return waited / (waited + worked)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if len(sys.argv) > 1:
@@ -69,15 +107,18 @@ def main() -> None:
         store = build_store(Path(folder) / "stores", videos, 16)
         times: dict[str, list[float]] = {"pyav": [], "decord": []}
         rates: dict[str, list[float]] = {"files, 1 worker": [], "files, 2 workers": [], "store": []}
+        training = Training(store, steps=2 + 40 * ROUNDS)
+        waited = []
         for _ in range(ROUNDS):  # interleaved, so that a busy moment falls on all alike
             times["pyav"].append(seconds(lambda: with_pyav(videos)))
             times["decord"].append(seconds(lambda: with_decord(videos)))
             rates["files, 1 worker"].append(clips_a_second(files, 12, 64, workers=1))
             rates["files, 2 workers"].append(clips_a_second(files, 12, 64, workers=2))
             rates["store"].append(clips_a_second(store, 60, 64, workers=0))
+            waited.append(training.share_waited(40))
         time_of = {name: statistics.median(values) for name, values in times.items()}
         rate = {name: statistics.median(values) for name, values in rates.items()}
-        frames = int(np.sum([store.length(i) for i in range(len(store))]))
+        frames = int(np.sum([store.shape(i)[0] for i in range(len(store))]))
         print(
             json.dumps(
                 {
@@ -93,6 +134,9 @@ def main() -> None:
                     ),
                     "2 workers over 1": round(
                         rate["files, 2 workers"] / rate["files, 1 worker"], 2
+                    ),
+                    "share of a training step spent waiting, store": round(
+                        statistics.median(waited), 4
                     ),
                     "clips a second": {name: round(value) for name, value in rate.items()},
                 },

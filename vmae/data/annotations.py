@@ -259,7 +259,8 @@ def _from_split(folder: Path) -> VideoSet:
 
 
 def _from_classes(folder: Path) -> VideoSet:
-    by_class = _class_folders(folder)
+    inner = folder / "Dataset"  # BD Sports-10: the class folders in Dataset/, beside Annotation/
+    by_class = _class_folders(inner if inner.is_dir() else folder)
     classes = tuple(by_class)
     _require_classes(folder, classes)
     train: list[Video] = []

@@ -1,16 +1,30 @@
-"""What every set that the course makes shares: claimed, made in parallel, resumable, marked complete."""
+"""What every set that the course makes shares: claimed, made in parallel, resumable, marked complete.
+
+A worker process that dies is an error that says so; a folder has one writer at a time.
+"""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from torch.utils.data import DataLoader, Dataset
 
 from vmae.data.annotations import write_list
-from vmae.data.encode import write_text
+from vmae.data.encode import disk_errors, write_text
+
+
+class WorkerError(RuntimeError):
+    """A worker process died; the message says why that may be, and the way out."""
+
+
+class BusyError(RuntimeError):
+    """Another process writes the same folder; the message names it."""
 
 
 def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
@@ -21,8 +35,8 @@ def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
             if found != json.loads(json.dumps(spec)):
                 differs = ", ".join(
                     f"{k} {found.get(k)!r} there, {spec.get(k)!r} asked"
-                    for k in spec
-                    if found.get(k) != spec[k]
+                    for k in found | spec
+                    if found.get(k) != spec.get(k)
                 )
                 raise FileExistsError(
                     f"{folder} holds another set ({differs}): give another folder, or delete this one"
@@ -54,11 +68,104 @@ def run_parallel(
 ) -> Iterator[Any]:
     """Results of `work` on each job, in order; in this process where there is little to do.
 
-    Workers are spawned, not forked: a fork of a process that runs OpenMP threads can hang.
+    PyTorch's loader runs the workers: it notices one that dies, they end with their parent, and
+    they are only a few chunks ahead, so results never pile up. They are spawned, not forked: a
+    fork of a process that runs OpenMP threads can hang.
     """
     if workers < 2 or len(jobs) < 4 * chunk:
         yield from map(work, jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(work, jobs, chunksize=chunk)
+    loader = DataLoader(
+        _Jobs(work, jobs),
+        batch_size=chunk,
+        num_workers=workers,
+        collate_fn=_as_is,
+        multiprocessing_context="spawn",
+    )
+    with named_worker_deaths():
+        for results in loader:
+            for result in results:
+                if isinstance(result, _Raised):
+                    raise result.error
+                yield result
+
+
+@dataclass
+class _Raised:
+    """An error of a job, on its way from the worker."""
+
+    error: Exception
+
+
+class _Jobs(Dataset[Any]):
+    """Jobs as a data set whose items are their results."""
+
+    def __init__(self, work: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
+        self.work, self.jobs = work, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, place: int) -> Any:
+        try:
+            return self.work(self.jobs[place])
+        except Exception as error:  # raised again by `run_parallel`, in its own words
+            return _Raised(error)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+@contextmanager
+def named_worker_deaths() -> Iterator[None]:
+    """Around code, or above a function, that uses worker processes: their death is a WorkerError.
+
+    A loader's worker may die at any time between two batches, so this goes around the whole loop.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+        raise WorkerError(
+            f"a worker process died ({str(error).strip()}): most likely the memory ran out and the "
+            "system killed it. Use fewer workers (--workers, data.workers; 0 reads in the main "
+            "process), smaller frames or a smaller batch. What is complete is kept: the same command "
+            "goes on from it (pre-training: with --resume)"
+        ) from error
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process to write in; raise BusyError where another one holds it.
+
+    The system frees it when the process ends, however that happens. What a killed process left
+    half-written is removed.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a")  # noqa: SIM115 (closed below)
+    with file:
+        try:
+            _lock(file)
+        except OSError:
+            raise BusyError(
+                f"{folder} is being written by another process: wait until it is done, then run the "
+                "same command again"
+            ) from None
+        for left in folder.rglob(".*.part"):
+            left.unlink(missing_ok=True)
+        yield
+
+
+def _lock(file: IO[str]) -> None:
+    """Take an exclusive lock that goes with the file's handle; OSError where another has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

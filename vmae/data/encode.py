@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
@@ -18,17 +18,10 @@ class DiskError(OSError):
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it if the block succeeds, removed if it fails.
-
-    Raises DiskError where the disk is full or the folder is read-only.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+def disk_errors(path: Path) -> Iterator[None]:
+    """Around code that writes `path`: a full disk, or a place that cannot be written, is a DiskError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        yield
     except Exception as error:
         number = getattr(error, "errno", None)
         # Libraries wrap a full disk in errors of their own; the half-written file still fills it here.
@@ -37,14 +30,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 f"no space left on the disk while writing {path}: free some, or choose a folder on "
                 "another disk; what is already complete is kept, so the same command goes on from it"
             ) from error
-        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise DiskError(f"cannot write {path} ({error}): choose another folder") from error
         raise
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to it if the block succeeds, removed if it fails.
+
+    Raises DiskError where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):
+                temporary.unlink(missing_ok=True)
 
 
 def _free(path: Path) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,46 +14,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vmae import at_root
 from vmae.config import DataConfig
 from vmae.data.annotations import SetError, Video, VideoSet, load_set
-from vmae.data.clips import Choose, VideoError, read_frames, resize_frames
-from vmae.data.sampling import Sampling, crop_square
+from vmae.data.build import named_worker_deaths
+from vmae.data.clips import Choose, VideoError
+from vmae.data.device_store import DeviceStore, Place, to_device
+from vmae.data.sampling import Sampling, crop_square, place_square
+from vmae.data.sources import Source, Subset, VideoFiles, origin
 from vmae.data.store import build_store
 
 #: Other videos tried in place of one that cannot be read, before the run stops.
 TRIES = 3
 
-
-class Source(Protocol):
-    """Where clips come from: files, or a store."""
-
-    @property
-    def videos(self) -> Sequence[Video]: ...
-
-    def read(self, index: int, choose: Choose) -> np.ndarray:
-        """The chosen frames of a video, (T, H, W, 3) uint8."""
-        ...
-
-
-@dataclass
-class VideoFiles:
-    """Clips decoded from the files each time, the short side resized to `size`."""
-
-    videos: Sequence[Video]
-    size: int
-
-    def read(self, index: int, choose: Choose) -> np.ndarray:
-        return resize_frames(read_frames(self.videos[index], choose), self.size)
-
-
-class Subset:
-    """Some videos of a source, by their numbers there."""
-
-    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
-        self.source, self.chosen = source, chosen
-        self.videos = [source.videos[i] for i in chosen]
-
-    def read(self, index: int, choose: Choose) -> np.ndarray:
-        """The chosen frames of a video, (T, H, W, 3) uint8."""
-        return self.source.read(self.chosen[index], choose)
+T = TypeVar("T")
 
 
 @dataclass
@@ -74,6 +45,8 @@ class ClipDataset(Dataset[Batch]):
 
     def __init__(self, source: Source, sampling: Sampling, seed: int) -> None:
         self.source, self.sampling, self.seed = source, sampling, seed
+        kept, self._numbers = origin(source)
+        self._on_device = kept if isinstance(kept, DeviceStore) else None
 
     def __len__(self) -> int:
         return len(self.source.videos)
@@ -83,6 +56,15 @@ class ClipDataset(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, draw, index))
         frames = self._frames(index, lambda n: self.sampling.train(n, rng))
         return crop_square(frames, rng)
+
+    def place(self, draw: int, index: int) -> Place:
+        """Where the clip that `read` gives lies in a store in the device's memory."""
+        assert self._on_device is not None
+        rng = np.random.default_rng((self.seed, draw, index))
+        number = int(self._numbers[index])
+        length, height, width = self._on_device.shape(number)
+        frames = self.sampling.train(length, rng)
+        return Place(number, frames, *place_square(height, width, rng))
 
     def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
         """Clips over the video, and squares along its long side: (clips·crops, T, S, S, 3)."""
@@ -98,14 +80,29 @@ class ClipDataset(Dataset[Batch]):
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        clips, labels, failed = [], [], []
+        failed: list[tuple[str, str]] = []
+        if self._on_device is not None:
+            places, labels = self._each(self.place, keys, failed)
+            return Batch(self._on_device.gather(places), torch.tensor(labels), failed)
+        clips, labels = self._each(self.read, keys, failed)
+        return Batch(_stack(clips), torch.tensor(labels), failed)
+
+    def _each(
+        self,
+        get: Callable[[int, int], T],
+        keys: Sequence[tuple[int, int]],
+        failed: list[tuple[str, str]],
+    ) -> tuple[list[T], list[int]]:
+        """What `get` gives for each key, or for another video in place of a bad one; and labels."""
+        got: list[T] = []
+        labels = []
         for draw, index in keys:
             for attempt in range(TRIES + 1):
                 chosen = (
                     index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
                 )
                 try:
-                    clips.append(self.read(draw, chosen))
+                    got.append(get(draw, chosen))
                     labels.append(self.source.videos[chosen].label)
                     break
                 except VideoError as error:
@@ -114,7 +111,7 @@ class ClipDataset(Dataset[Batch]):
                 raise SetError(
                     f"{TRIES + 1} videos in a row cannot be read; the last: {failed[-1][1]}"
                 )
-        return Batch(_stack(clips), torch.tensor(labels), failed)
+        return got, labels
 
 
 def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
@@ -168,9 +165,17 @@ def open_set(config: DataConfig) -> VideoSet:
 
 
 def open_source(
-    config: DataConfig, videos: Sequence[Video], size: int, frames: int, **progress: Any
+    config: DataConfig,
+    videos: Sequence[Video],
+    size: int,
+    frames: int,
+    device: torch.device | None = None,
+    **progress: Any,
 ) -> Source:
     """The videos as a store (made now, if need be) or as files, for clips of `frames` frames.
+
+    device   where batches of training clips are wanted: with `config.on_device` the frames are kept
+             there, if they fit
 
     Raises SetError where more than `config.max_bad` of the videos cannot be read or are shorter
     than a clip; fewer are listed in a warning, and the run goes on without them. Videos that are
@@ -180,44 +185,67 @@ def open_source(
         return VideoFiles(videos, size)
     store = build_store(at_root(config.stores), videos, size, config.workers, **progress)
     sampling = Sampling.of(config, frames)
+    failures = Failures(len(videos), config.max_bad)
     failed, long_enough = list(store.failed), []
     for i, video in enumerate(store.videos):
         try:
-            sampling.check(store.length(i))
+            sampling.check(store.shape(i)[0])
             long_enough.append(i)
         except VideoError as error:
             failed.append((str(video.path), f"{video.path}: {error}"))
-    report_failed(failed, len(videos), config.max_bad)
-    return store if len(long_enough) == len(store) else Subset(store, long_enough)
+    failures.add(failed)
+    kept = store if device is None or not config.on_device else to_device(store, device)
+    return kept if len(long_enough) == len(store) else Subset(kept, long_enough)
 
 
-def report_failed(failed: Sequence[tuple[str, str]], total: int, max_bad: float) -> None:
-    """Warn of unreadable videos, or raise SetError where they are more than the share `max_bad`."""
-    if not failed:
-        return
-    reasons = dict(failed)  # a video may have failed more than once
-    shown = "\n  ".join(list(reasons.values())[:20]) + ("\n  ..." if len(reasons) > 20 else "")
-    text = f"{len(reasons)} of {total} videos cannot be read:\n  {shown}"
-    if len(reasons) > max_bad * total:
-        raise SetError(
-            f"{text}\nThat is more than max_bad = {max_bad:.0%}: mend or remove them, or raise max_bad"
-        )
-    warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)
+@dataclass
+class Failures:
+    """The videos of a run that cannot be read, each counted and reported once.
+
+    total    videos of the split       max_bad   share of them at which the run stops
+    reasons  of each path that failed
+    """
+
+    total: int
+    max_bad: float
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, failed: Sequence[tuple[str, str]]) -> None:
+        """Count [(path, reason)], and warn of the new ones; SetError where they are too many."""
+        new = {path: reason for path, reason in failed if path not in self.reasons}
+        if not new:
+            return
+        self.reasons |= new
+        count, shown = len(self.reasons), list(new.values())
+        text = "\n  ".join([f"{count} of {self.total} videos cannot be read:", *shown[:20]])
+        text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
+        if count > self.max_bad * self.total:
+            raise SetError(
+                f"{text}\nThat is more than max_bad = {self.max_bad:.0%}: mend or remove them, or "
+                "raise max_bad; `vmae scan` lists them all"
+            )
+        warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)
 
 
 def train_loader(
     dataset: ClipDataset, batches: StepBatches, workers: int, pin: bool = False
-) -> DataLoader[Batch]:
-    """Batches for training. A store needs no worker processes; files do."""
-    files = reads_files(dataset.source)
-    return DataLoader(
+) -> Iterator[Batch]:
+    """Batches for training. A store needs no worker processes; files do.
+
+    Raises WorkerError where such a process dies while a batch is waited for.
+    """
+    kept, _ = origin(dataset.source)
+    files = isinstance(kept, VideoFiles)  # decoded each time, so that worker processes pay
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=_as_is,
         num_workers=workers if files else 0,
         multiprocessing_context="spawn" if files and workers else None,
-        pin_memory=pin,
+        pin_memory=pin and not isinstance(kept, DeviceStore),
     )
+    with named_worker_deaths():
+        yield from loader
 
 
 def ordered_batches(
@@ -246,19 +274,12 @@ def ordered_batches(
                 failed.append((str(source.videos[i].path), str(error)))
         if views:
             yield Batch(_stack(list(np.concatenate(views))), torch.tensor(labels), [])
-    report_failed(failed, len(dataset), max_bad)
+    Failures(len(dataset), max_bad).add(failed)
 
 
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:
     """Clips (T, H, W, C) as one batch (B, C, T, H, W)."""
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-
-
-def reads_files(source: Source) -> bool:
-    """Whether clips are decoded each time, so that worker processes pay."""
-    return (
-        reads_files(source.source) if isinstance(source, Subset) else isinstance(source, VideoFiles)
-    )
 
 
 def _as_is(batch: Any) -> Any:

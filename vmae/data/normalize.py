@@ -15,11 +15,11 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from vmae.data.annotations import SetError, Video, load_set
-from vmae.data.build import begin_set, finish_set, run_parallel
+from vmae.data.annotations import SetError, Video, VideoSet, load_set
+from vmae.data.build import begin_set, finish_set, only_writer, run_parallel
 from vmae.data.clips import VideoError
 from vmae.data.encode import atomic_path, write_text
-from vmae.data.scan import pictures
+from vmae.data.scan import pictures, video_stream
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def normalize_set(
     left_out.txt; so are folders of images, which decord does not read.
 
     Raises ValueError on a bad `short_side`, SetError where nothing could be read, FileExistsError
-    where `out` holds something else or lies inside `source`, DiskError where it does not fit.
+    where `out` holds something else or lies inside `source`, DiskError where it does not fit,
+    BusyError where another process writes it.
     """
     source, out = Path(source), Path(out)
     if short_side < 16 or short_side % 2:
@@ -57,6 +58,19 @@ def normalize_set(
         raise FileExistsError(f"{out} is {source} or lies inside it: give a folder outside the set")
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is gone through again: originals may have been mended
+    with only_writer(out):
+        return _write_set(source, out, spec, videos, short_side, workers, progress)
+
+
+def _write_set(
+    source: Path,
+    out: Path,
+    spec: dict[str, Any],
+    videos: VideoSet,
+    short_side: int,
+    workers: int,
+    progress: Callable[..., Any],
+) -> Normalized:
     names = _names(source, [*videos.train, *videos.test])
     jobs = [(path, out / name) for path, name in names.items()]
     done = run_parallel(partial(_normalize, short_side), jobs, workers, chunk=1)
@@ -118,9 +132,7 @@ def _rate(path: Path) -> Fraction:
     """Frames a second, on average."""
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: there is no video stream in it")
-            stream = container.streams.video[0]
+            stream = video_stream(container, path)
             rate = stream.average_rate or stream.guessed_rate or 25
             return Fraction(rate).limit_denominator(1001)  # keeps 30000/1001
     except (av.error.FFmpegError, OSError, ValueError) as error:

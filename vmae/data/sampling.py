@@ -118,20 +118,31 @@ def _starts(room: int, clips: int) -> np.ndarray:
     return (np.arange(clips) * (max(room, 0) / (clips - 1))).astype(np.int64)
 
 
+def place_square(
+    height: int,
+    width: int,
+    rng: np.random.Generator | None = None,
+    crop: int = 0,
+    crops: int = 1,
+) -> tuple[int, int, int]:
+    """Row and column of the corner, and the side, of a square of the short side of a frame.
+
+    With `rng` at a random place along the long side; else place `crop` of `crops`, from one end to
+    the other (a single one in the centre), as published for testing.
+    """
+    side = min(height, width)
+    room = height - side + width - side
+    start = int(_starts(room, crops)[crop]) if rng is None else int(rng.integers(room + 1))
+    return (start, 0, side) if height > width else (0, start, side)
+
+
 def crop_square(
     frames: np.ndarray,
     rng: np.random.Generator | None = None,
     crop: int = 0,
     crops: int = 1,
 ) -> np.ndarray:
-    """A square of the short side of frames (T, H, W, 3).
-
-    With `rng` at a random place along the long side; else place `crop` of `crops`, from one end to
-    the other (a single one in the centre), as published for testing.
-    """
+    """A square of the short side of frames (T, H, W, 3); its place as `place_square` has it."""
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    room = height - side + width - side
-    start = int(_starts(room, crops)[crop]) if rng is None else int(rng.integers(room + 1))
-    row, column = (start, 0) if height > width else (0, start)
+    row, column, side = place_square(height, width, rng, crop, crops)
     return frames[:, row : row + side, column : column + side]

@@ -67,14 +67,25 @@ def pictures(path: str | Path) -> Iterator[np.ndarray]:
     """
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: there is no video stream in it")
-            for frame in container.decode(video=0):
+            for frame in container.decode(video_stream(container, path)):
                 if frame.is_corrupt:
                     raise VideoError(f"{path}: a frame is damaged")
                 yield upright(frame.to_ndarray(format="rgb24"), _matrix(frame))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: cannot be decoded ({error})") from None
+
+
+def video_stream(container: Any, path: str | Path) -> Any:
+    """The first video stream of a container that PyAV opened.
+
+    Raises VideoError where there is none, or none that PyAV can decode.
+    """
+    if not container.streams.video:
+        raise VideoError(f"{path}: there is no video stream in it")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: its codec is unknown")
+    return stream
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
@@ -168,10 +179,8 @@ def _choose(path: Path, report: Report) -> set[int]:
     """Which frames to compare, known before any is decoded; fills in what the container tells."""
     try:
         with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: there is no video stream in it")
-            stream = container.streams.video[0]
-            report.codec = stream.codec_context.name
+            stream = video_stream(container, path)
+            report.codec = stream.codec_context.codec.canonical_name
             report.rate = float(stream.average_rate) if stream.average_rate else None
             report.seconds = container.duration / av.time_base if container.duration else None
             size = max(stream.codec_context.width * stream.codec_context.height * 3, 1)

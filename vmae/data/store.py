@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae.data.annotations import Video
-from vmae.data.build import run_parallel
+from vmae.data.build import only_writer, run_parallel
 from vmae.data.clips import Choose, VideoError, read_frames, resize_frames
 from vmae.data.encode import atomic_path, require_space, write_text
 
@@ -78,11 +78,16 @@ class FrameStore:
             else None
             for i in range(len(index["shards"]))
         ]
-        if sum(f.nbytes for f in self._frames if f is not None) <= VERIFIED:
+        if self.nbytes <= VERIFIED:
             self.verify()
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames."""
+        return sum(shard.nbytes for shard in self.shards())
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"{number:05d}.bin"
@@ -98,9 +103,13 @@ class FrameStore:
                     f"{checksum:08x}. Delete {self.folder} and run again to decode anew"
                 )
 
-    def length(self, index: int) -> int:
-        """Frames of a video."""
-        return self._places[index][2][0]
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Frames, height and width of a video."""
+        return self._places[index][2]
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """The bytes of each shard, in order: frames of one video after the other."""
+        yield from (frames for frames in self._frames if frames is not None)
 
     def read(self, index: int, choose: Choose) -> np.ndarray:
         """The chosen frames (T, H, W, 3) of a video."""
@@ -122,7 +131,8 @@ def build_store(
 
     The store's name holds a digest of the list and of `size`. Where it exists it is opened, unless
     a file has changed since (in size or time): then it is made anew, with a warning. Bad videos are
-    skipped and listed. Raises DiskError where it does not fit, StoreError where it is damaged.
+    skipped and listed. Raises DiskError where it does not fit, StoreError where it is damaged,
+    BusyError where another process is making it.
     """
     listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
     target = Path(folder) / f"{size}px-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
@@ -140,18 +150,20 @@ def build_store(
         del store
         shutil.rmtree(target)
     unfinished = target.with_name(target.name + ".partial")
-    unfinished.mkdir(parents=True, exist_ok=True)
-    shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
-    todo = [i for i, shard in enumerate(shards) if not _is_done(unfinished, i, shard, states)]
-    jobs = [video for i in todo for video in shards[i]]
-    decoded = run_parallel(partial(_decode, size), jobs, workers)
-    results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
-    for i in todo:
-        _write_shard(unfinished, i, shards[i], islice(results, len(shards[i])), states, len(jobs))
-    for _ in results:  # lets the progress bar see its end
-        pass
-    rows = [json.loads((unfinished / f"{i:05d}.json").read_text()) for i in range(len(shards))]
-    write_text(unfinished / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
+    with only_writer(unfinished):
+        shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
+        todo = [i for i, shard in enumerate(shards) if not _is_done(unfinished, i, shard, states)]
+        jobs = [video for i in todo for video in shards[i]]
+        decoded = run_parallel(partial(_decode, size), jobs, workers)
+        results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
+        for i in todo:
+            _write_shard(
+                unfinished, i, shards[i], islice(results, len(shards[i])), states, len(jobs)
+            )
+        for _ in results:  # lets the progress bar see its end
+            pass
+        rows = [json.loads((unfinished / f"{i:05d}.json").read_text()) for i in range(len(shards))]
+        write_text(unfinished / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
     os.replace(unfinished, target)
     return FrameStore(target)
 
