@@ -29,20 +29,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _render(arguments: argparse.Namespace) -> None:
     if arguments.what == "motion":
-        from vmae.data.motion import SIZES, render_set, with_sizes
+        from vmae.data.motion import SIZES, render_set, set_name, with_sizes
 
         spec = with_sizes(
-            SIZES[arguments.size], train=arguments.train, test=arguments.test, frames=arguments.frames,
-            size=arguments.pixels, seed=arguments.seed,
+            SIZES[arguments.size], level=arguments.level, train=arguments.train,
+            test=arguments.test, frames=arguments.frames, size=arguments.pixels,
+            seed=arguments.seed,
         )  # fmt: skip
-        out = arguments.out or ROOT / "data" / f"motion-{arguments.size}"
+        out = arguments.out or ROOT / "data" / set_name(arguments.level, arguments.size)
         print(render_set(out, spec, arguments.workers))
     else:
         from vmae.data.film import FILM, FilmSpec, render_film
 
-        spec_film = FilmSpec() if arguments.frames is None else FilmSpec(frames=arguments.frames)
+        frames = FilmSpec.frames if arguments.frames is None else arguments.frames
+        spec_film = FilmSpec(frames=frames, label=arguments.label)
+        name = "film" if arguments.label == "arrow" else f"film-{arguments.label}"
         print(
-            render_film(arguments.out or ROOT / "data" / "film", FILM, spec_film, arguments.workers)
+            render_film(arguments.out or ROOT / "data" / name, FILM, spec_film, arguments.workers)
         )
 
 
@@ -95,15 +98,21 @@ def _recipe(arguments: argparse.Namespace):
     return Recipe.load(arguments.config).changed(**{arguments.command: changes})
 
 
-def _pretrain(arguments: argparse.Namespace) -> None:
-    from vmae.train.pretrain import pretrain
+def _pretrain(arguments: argparse.Namespace) -> int:
+    from accelerate import PartialState
 
-    result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
-    print(
-        json.dumps(
-            {"loss": result.records[-1].loss if result.records else None, **result.cost}, indent=1
-        )
-    )
+    from vmae.train.pretrain import pretrain
+    from vmae.train.trouble import STOPPED_STATUS, Stopped
+
+    try:
+        result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
+    except Stopped as stopped:
+        print(f"vmae: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        return STOPPED_STATUS
+    if PartialState().is_main_process:
+        loss = result.records[-1].loss if result.records else None
+        print(json.dumps({"loss": loss, **result.cost}, indent=1))
+    return 0
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
@@ -141,6 +150,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         Sampling.of(config.data, model.config.frames),
         clips=arguments.clips,
         crops=arguments.crops,
+        max_bad=config.data.max_bad,
     )
     print(
         json.dumps(
@@ -173,9 +183,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("what", choices=("motion", "film"))
     render.add_argument(
+        "--level", choices=("digits", "textures", "scenes"), default="digits", help="of motion"
+    )
+    render.add_argument(
         "--size", choices=("mini", "small", "full"), default="small", help="of motion"
     )
-    render.add_argument("--out", type=Path, help="folder (default: data/motion-SIZE, data/film)")
+    render.add_argument(
+        "--label",
+        choices=("arrow", "speed"),
+        default="arrow",
+        help="of the film: arrow of time, speed",
+    )
+    render.add_argument(
+        "--out",
+        type=Path,
+        help="folder (default: data/motion-SIZE, data/motion-LEVEL-SIZE, data/film, data/film-speed)",
+    )
     render.add_argument("--train", type=int, help="videos to train on")
     render.add_argument("--test", type=int, help="videos to test on")
     render.add_argument("--frames", type=int, help="frames of a video")
@@ -220,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "pretrain":
             command.add_argument(
-                "--resume", action="store_true", help="go on with the run in --out"
+                "--resume", action="store_true", help="go on with the run in --out; start it if new"
             )
         else:
             command.add_argument(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
 
 from vmae.config import Config, FinetuneConfig
 from vmae.data.encode import atomic_path, write_text
@@ -27,11 +31,25 @@ def save_weights(
     model: nn.Module, path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write a model's parameters as one safetensors file."""
-    state = {
-        name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()
-    }
+    _write_weights(full_state(model), path, metadata)
+
+
+def _write_weights(
+    state: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None
+) -> None:
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
+        save_file(tensors, temporary, metadata)
+
+
+def full_state(stateful: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
+    """A state dict whose tensors are whole, also where processes hold shards of them (FSDP2).
+
+    All processes must ask together.
+    """
+    return tree_map(
+        lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, stateful.state_dict()
+    )
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -63,41 +81,118 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(state)
 
 
+@dataclass
+class Checkpoint:
+    """Where a run stands after `step` steps, beside the weights.
+
+    losses   those since the last record of the log
+    loss     the last logged mean; by it the best checkpoint is chosen
+    """
+
+    step: int = 0
+    optimizer: dict[str, Any] | None = None
+    losses: list[float] = field(default_factory=list)
+    loss: float = math.inf
+
+
 def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, keep: int
+    folder: Path, state: Checkpoint, weights: dict[str, torch.Tensor], keep: int
 ) -> None:
-    """Write step-NNNNNN below `folder` whole, then remove all but the newest `keep`."""
-    target = folder / f"step-{step:08d}"
-    shutil.rmtree(target, ignore_errors=True)  # one that was damaged
+    """Write step-NNNNNNNN below `folder` whole; then remove all but the newest `keep` and the best.
+
+    `best.json` beside `folder` names the best: the one with the lowest logged mean loss.
+    """
+    target = folder / f"step-{state.step:08d}"
+    _remove(target)  # one that was damaged
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        save_weights(model, temporary / "model.safetensors")
-        torch.save({"optimizer": optimizer.state_dict()}, temporary / "state.pt")
-        (temporary / "step.json").write_text(json.dumps({"step": step}))
+        _write_weights(weights, temporary / "model.safetensors")
+        torch.save({"optimizer": state.optimizer}, temporary / "state.pt")
+        facts = {"step": state.step, "loss": state.loss, "losses": state.losses}
+        (temporary / "step.json").write_text(json.dumps(facts))
+    losses = {path: _loss(path) for path in _steps(folder)}
+    best = min(losses, key=lambda path: (losses[path], -int(path.name[5:])))
+    named = {"checkpoint": f"{folder.name}/{best.name}", "loss": losses[best]}
+    write_text(folder.parent / "best.json", json.dumps(named, indent=1) + "\n")
     for old in _steps(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != best:
+            _remove(old)
 
 
-def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore the newest checkpoint that is whole; returns its step, 0 where there is none.
+def load_state(folder: Path, model: nn.Module) -> Checkpoint:
+    """Restore the weights of the newest checkpoint that is whole; returns the rest of it.
 
     A damaged one is passed over with a warning. Raises CheckpointError for another model's.
     """
     for path in reversed(_steps(folder)):
         try:
-            step = int(json.loads((path / "step.json").read_text())["step"])
+            facts = json.loads((path / "step.json").read_text())
             state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+            with safe_open(path / "model.safetensors", "pt"):
+                pass  # its header says whether the file is whole
+            found = Checkpoint(
+                int(facts["step"]), state["optimizer"], facts.get("losses", []), _loss(path)
+            )
         except Exception as error:  # whatever a damaged file makes the readers raise
             warnings.warn(f"{path} is damaged ({error}); trying the one before it", stacklevel=2)
             continue
         load_weights(model, path / "model.safetensors")
-        optimizer.load_state_dict(state["optimizer"])
-        return step
-    return 0
+        return found
+    return Checkpoint()
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> None:
+    """Load a whole state into an optimizer whose parameters may be sharded by now."""
+    if state is None:
+        return
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in state["state"].items():
+        owner = parameters[number]
+        if isinstance(owner, DTensor):
+            mesh, placed = owner.device_mesh, owner.placements
+            for name, value in values.items():
+                if value.shape == owner.shape:  # moments; the step is a scalar
+                    value = value.to(owner.device)  # every process has read the same file
+                    values[name] = distribute_tensor(value, mesh, placed, src_data_rank=None)
+    optimizer.load_state_dict(state)
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    steps = _steps(folder)
+    return int(steps[-1].name[5:]) if steps else 0
 
 
 def _steps(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def _loss(path: Path) -> float:
+    """The logged mean loss at a checkpoint; infinite where it is not known."""
+    try:
+        loss = float(json.loads((path / "step.json").read_text()).get("loss", math.inf))
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if math.isnan(loss) else loss
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint so that it is never seen half there, even if this is interrupted."""
+    if path.exists():
+        gone = path.with_name(f".{path.name}.part")
+        shutil.rmtree(gone, ignore_errors=True)
+        path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a run's folder."""
+    for place in (folder, folder / "checkpoints"):
+        for part in place.glob(".*.part"):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -> list[str]:

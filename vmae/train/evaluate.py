@@ -53,8 +53,11 @@ def evaluate(
     crops: int = 1,
     view: str = "video",
     device: torch.device | str = "cpu",
+    max_bad: float = 0.05,
 ) -> Evaluation:
     """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
+
+    Raises SetError where more than the share `max_bad` of the videos cannot be read.
 
     With several clips and crops a video, its logits are the logarithm of the mean of the views'
     softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
@@ -62,7 +65,7 @@ def evaluate(
     model = model.to(device).eval()
     logits, labels = [], []
     videos = max(1, batch // (clips * crops))
-    for step, item in enumerate(ordered_batches(source, sampling, videos, clips, crops)):
+    for step, item in enumerate(ordered_batches(source, sampling, videos, clips, crops, max_bad)):
         generator = seeded(0, step, torch.device(device))
         seen = view_of(item.clips.to(device), view, generator)
         views = model(seen).float().unflatten(0, (-1, clips * crops))
@@ -83,11 +86,12 @@ def pooled_features(
     sampling: Sampling,
     batch: int = 256,
     device: torch.device | str = "cpu",
+    max_bad: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One feature vector (D,) a video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, sampling, batch):
+    for item in ordered_batches(source, sampling, batch, max_bad=max_bad):
         features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()

@@ -2,37 +2,92 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from tqdm import tqdm
 
+from vmae.config import ConfigError
+from vmae.data.encode import DiskError, write_text
 from vmae.train.schedule import set_rate
 
+#: A process that hears nothing from the others for so long gives up. Decoding a set counts too.
+PEER_TIMEOUT = timedelta(hours=1)
 
-def accelerator_for(precision: str) -> Accelerator:
+
+def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -> Accelerator:
     """Accelerate's view of the device and the processes, at a precision.
 
-    "auto" is bf16 on a GPU that has it and fp32 elsewhere: models of the size that a CPU trains
-    are slower in bf16.
+    Precision "auto" is bf16 on a GPU that has it and fp32 elsewhere: the tiny model, which is what a
+    CPU trains, is slower in bf16. A ViT-S may gain from "bf16" on a CPU too. Raises ConfigError
+    where a GPU is asked for and there is none.
     """
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise ConfigError(
+            f'device is "cuda", and PyTorch {torch.__version__} finds no GPU here: run on a machine '
+            'with one, install the PyTorch build for its driver, set device to "cpu", or take the '
+            "recipe `cpu`, which is made for two CPU cores"
+        )
     if precision == "auto":
-        gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16" if gpu else "fp32"
+        bf16 = device != "cpu" and gpu and torch.cuda.is_bf16_supported()
+        precision = "bf16" if bf16 else "fp32"
     wanted = "no" if precision == "fp32" else precision
-    # Accelerate keeps one state a process; a notebook may run two precisions in turn.
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != wanted:
-        AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=wanted)
+    # Processes without an accelerator talk over gloo, which Accelerate does for the CPU only.
+    cpu = device == "cpu" or ("LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+    # Accelerate keeps one state a process; a notebook may run two settings in turn.
+    if AcceleratorState._shared_state:
+        state = AcceleratorState()
+        moved = cpu != (state.device.type == "cpu") and torch.accelerator.is_available()
+        if moved and state.num_processes == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)
+        elif state.mixed_precision != wanted:
+            AcceleratorState._reset_state()
+    sharding = _sharding() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
+    accelerator = Accelerator(
+        mixed_precision=wanted,
+        cpu=cpu,
+        gradient_accumulation_steps=accumulate,
+        fsdp_plugin=sharding,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PEER_TIMEOUT)],
+    )
+    if sharding and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # CPU processes can shard too: Accelerate knows how, but only tells accelerators to.
+        if wanted != "no":
+            sharding.set_mixed_precision(wanted)
+        accelerator.state.fsdp_plugin = sharding
+        accelerator.state.distributed_type = DistributedType.FSDP
+        PartialState().distributed_type = DistributedType.FSDP  # each new state copies this one
+    return accelerator
+
+
+def _sharding() -> FullyShardedDataParallelPlugin:
+    """FSDP2, one shard a block, whatever else `accelerate launch --use_fsdp` was told."""
+    # Nothing here changes what the model returns in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=True,
+        auto_wrap_policy="TRANSFORMER_BASED_WRAP",
+        transformer_cls_names_to_wrap=["Block"],
+        # Each process reads the checkpoint; Accelerate's way cannot take parameters of the root.
+        cpu_ram_efficient_loading=False,
+    )
 
 
 def device_name(device: torch.device) -> str:
@@ -45,13 +100,19 @@ def device_name(device: torch.device) -> str:
 
 @dataclass
 class Record:
-    """The state of a run at a step: what is logged, shown and kept."""
+    """The state of a run at a step: what is logged, shown and kept.
+
+    memory_gb     the most memory that the process has held so far; on a GPU, of the GPU
+    utilisation   achieved FLOP/s over the measured matmul rate of the device, where that is known
+    """
 
     step: int
     loss: float
     lr: float
     clips_per_second: float
     seconds: float
+    memory_gb: float = 0.0
+    utilisation: float | None = None
 
 
 class Progress(Protocol):
@@ -75,8 +136,10 @@ class Bar:
     def update(self, step: int, record: Record | None) -> None:
         self._bar.update(step - self._bar.n)
         if record:
-            rate = f"{record.clips_per_second:.0f}"
-            self._bar.set_postfix({"loss": f"{record.loss:.4f}", "clips/s": rate}, refresh=False)
+            shown = {"loss": f"{record.loss:.4f}", "clips/s": f"{record.clips_per_second:.0f}"}
+            if record.utilisation is not None:
+                shown["of peak"] = f"{record.utilisation:.0%}"
+            self._bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:
         self._bar.close()
@@ -94,16 +157,26 @@ class Silent:
 
 @dataclass
 class Log:
-    """Records of a run, kept in memory and, with a `path`, as JSON lines."""
+    """Records of a run, kept in memory and, with a `path`, as JSON lines.
+
+    device       whose memory is logged; None: not at all
+    flops_share  what share of the device's rate one clip a second takes; None: not logged
+    mean         the mean of a tensor over all processes
+    skips        whether steps whose loss is no number are left out of the mean
+    """
 
     every: int
     batch: int
     steps: int
     path: Path | None = None
+    device: torch.device | None = None
+    flops_share: float | None = None
+    mean: Callable[[torch.Tensor], torch.Tensor] = lambda losses: losses
+    skips: bool = False
     records: list[Record] = field(default_factory=list)
 
-    def resume(self, step: int) -> None:
-        """Keep what was logged up to `step`; start the clock from there."""
+    def resume(self, step: int, pending: list[float] | None = None) -> None:
+        """Keep what was logged up to `step`, and losses since then; start the clock from there."""
         if self.path and self.path.exists():
             rows = (
                 json.loads(line)
@@ -111,46 +184,84 @@ class Log:
                 if line.endswith("}")
             )
             self.records = [Record(**row) for row in rows if row["step"] <= step]
-            self.path.write_text("".join(json.dumps(asdict(r)) + "\n" for r in self.records))
+            text = "".join(json.dumps(asdict(r)) + "\n" for r in self.records)
+            write_text(self.path, text)
         self._before = self.records[-1].seconds if self.records else 0.0
         self._start = self._last = time.perf_counter()
-        self._losses: list[torch.Tensor] = []
+        self._step, self._timed = step, step
+        self._known = list(pending or ())
+        self._waiting: list[torch.Tensor] = []
+
+    def pending(self) -> dict[int, float]:
+        """Losses by step since the last record, over all processes. Waits for the device.
+
+        All processes must ask at the same step.
+        """
+        if self._waiting:
+            self._known += self.mean(torch.stack(self._waiting)).tolist()
+            self._waiting = []
+        first = self._step - len(self._known) + 1
+        return dict(enumerate(self._known, first))
+
+    def due(self, step: int) -> bool:
+        """Whether a record is made at `step`."""
+        return step % self.every == 0 or step == self.steps
 
     def add(self, step: int, loss: torch.Tensor, lr: float) -> Record | None:
         """Count a step; every `every` steps (and at the end) return a record of them.
 
         Losses stay on the device until then: reading one would make the device wait.
         """
-        self._losses.append(loss)
-        if step % self.every and step != self.steps:
+        self._step = step
+        self._waiting.append(loss)
+        if not self.due(step):
             return None
-        mean = torch.stack(self._losses).mean().item()
+        # On the host and in float32, so that a checkpoint between two records changes no bit.
+        losses = torch.tensor(list(self.pending().values()), dtype=torch.float32)
+        self._known = []
+        if self.skips and losses.isfinite().any():
+            losses = losses[losses.isfinite()]
         now = time.perf_counter()
-        rate = len(self._losses) * self.batch / (now - self._last)
-        record = Record(step, mean, lr, rate, self._before + now - self._start)
-        self._losses, self._last = [], now
+        rate = (step - self._timed) * self.batch / (now - self._last)
+        record = Record(
+            step, losses.mean().item(), lr, rate, self._before + now - self._start,
+            peak_memory(self.device) / 1e9 if self.device else 0.0,
+            self.flops_share and rate * self.flops_share,
+        )  # fmt: skip
+        self._last, self._timed = now, step
         self.records.append(record)
         if self.path:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
+            self._append(json.dumps(asdict(record)) + "\n")
         return record
+
+    def _append(self, line: str) -> None:
+        assert self.path is not None
+        try:
+            with open(self.path, "a") as file:
+                file.write(line)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise DiskError(
+                f"cannot write {self.path} ({'the disk is full' if full else error}): free some space "
+                "or mend its rights, then go on with resume; the last checkpoint is kept"
+            ) from error
 
 
 def cost(records: list[Record], device: torch.device) -> dict[str, Any]:
     """Device, minutes, clips a second (median), peak memory in GB (on a CPU, of the process)."""
     rates = sorted(record.clips_per_second for record in records)
-    gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) if gpu else _peak_memory()
     return {
         "device": device_name(device),
         "minutes": records[-1].seconds / 60 if records else 0.0,
         "clips_per_second": rates[len(rates) // 2] if rates else 0.0,
-        "peak_memory_gb": peak / 1e9,
+        "peak_memory_gb": peak_memory(device) / 1e9,
     }
 
 
-def _peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
+def peak_memory(device: torch.device) -> int:
+    """The most memory that PyTorch has held on a GPU, or else this process, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     import resource  # not on Windows
@@ -168,23 +279,30 @@ def take_step(
     clip_grad: float | None,
 ) -> None:
     """One step of the optimizer down the gradient of `loss`, at a learning rate."""
-    set_rate(optimizer, rate)
     optimizer.zero_grad()
     accelerator.backward(loss)
     if clip_grad is not None:
         accelerator.clip_grad_norm_(model.parameters(), clip_grad)
+    set_rate(optimizer, rate)
     optimizer.step()
 
 
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:
     """The generator of one step: what it draws depends on nothing that came before."""
-    return torch.Generator(device=device).manual_seed((seed << 32) + step)
+    # A CPU generator reads the lower 32 bits only, so both numbers must show there.
+    low = (step + seed * 0x9E3779B1) % (1 << 32)
+    return torch.Generator(device=device).manual_seed((seed << 32) + low)
 
 
 def check_finite(record: Record | None) -> None:
     """Raise FloatingPointError where the loss is no number any more."""
     if record and not torch.isfinite(torch.tensor(record.loss)):
-        raise FloatingPointError(
-            f"the loss is {record.loss} at step {record.step}: lower the learning rate (now "
-            f"{record.lr:.2g}), lengthen the warm-up, or set clip_grad; the last checkpoint is kept"
-        )
+        raise nonfinite_error(record.loss, record.step, record.lr)
+
+
+def nonfinite_error(loss: float, step: int, rate: float, more: str = "") -> FloatingPointError:
+    """What to say of a loss that is no number; `more` names what is to blame."""
+    return FloatingPointError(
+        f"the loss is {loss} at step {step}: lower the learning rate (now {rate:.2g}), lengthen the "
+        f"warm-up, or set clip_grad; the last checkpoint is kept{more}"
+    )

@@ -1,0 +1,118 @@
+"""Starts `vmae` commands as processes that are cheap to kill: PyTorch is imported once, then forked.
+
+Run as a program; `Nursery` is its other end, for tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+class Nursery:
+    """The parent of all processes of a test. It never trains itself, so its children can."""
+
+    def __enter__(self) -> Nursery:
+        self._parent = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._parent.stdin and self._parent.stdout
+        self._parent.stdin.close()
+        self._parent.wait(30)
+        self._parent.stdout.close()
+
+    def start(self, log: Path, *arguments: str, env: dict[str, str] | None = None) -> int:
+        """Start `vmae ARGUMENTS`, its output in `log`; returns its process id."""
+        return self._ask({"start": arguments, "log": str(log), "env": env or {}})
+
+    def start_group(self, log: Path, world: int, *arguments: str, **env: str) -> list[int]:
+        """Start so many processes of one run, as a launcher would."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+                  "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"} | env  # fmt: skip
+        return [
+            self.start(
+                log.with_suffix(f".{rank}"),
+                *arguments,
+                env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(world)
+        ]
+
+    def wait(self, process: int, seconds: float = 60) -> int:
+        """The exit status of a process, negative for a signal. Raises TimeoutError."""
+        status = self._ask({"wait": process, "seconds": seconds})
+        if status is None:
+            raise TimeoutError(f"process {process} still runs after {seconds} s")
+        return status
+
+    def _ask(self, question: dict) -> int:
+        assert self._parent.stdin and self._parent.stdout
+        self._parent.stdin.write(json.dumps(question) + "\n")
+        self._parent.stdin.flush()
+        return json.loads(self._parent.stdout.readline())
+
+
+def _serve() -> None:
+    import torch
+    import torch._dynamo  # which the first optimizer would import
+
+    import vmae.train.pretrain  # noqa: F401 - the imports are what is shared
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "wait" in question:
+            answer = _wait(question["wait"], question["seconds"])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(question)
+        print(json.dumps(answer), flush=True)
+
+
+def _wait(process: int, seconds: float) -> int | None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return None
+
+
+def _become(question: dict) -> None:
+    """In the child: run the command, and leave without going back to the parent's work."""
+    status = 70
+    try:
+        os.environ.update(question["env"])
+        file = os.open(question["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        for number in (1, 2):
+            os.dup2(file, number)
+        os.close(0)
+        from vmae.cli import main
+
+        status = main(question["start"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,66 @@
+"""The expected memory of a training step, held against what PyTorch keeps for the way back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import random_clips
+
+from vmae.config import MaskConfig, ModelConfig, PretrainConfig
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import make_mask
+from vmae.memory import clip_activations, training_memory
+from vmae.train.speed import checkpointed
+
+S = ModelConfig.videomae("S", frames=8, size=96)
+V1, V2 = MaskConfig(), MaskConfig("tube", 0.75, None, "running-cell", 0.5)
+
+
+def kept(config: PretrainConfig, clips: int, bf16: bool) -> int:
+    """Bytes of all that autograd saves in a forward pass, each storage once, parameters left out."""
+    model = MaskedAutoencoder(config.model)
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    batch = random_clips(config.model, clips)
+    mask = make_mask(config.mask, config.model.grid, clips)
+    seen: dict[int, torch.UntypedStorage] = {}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage
+        return tensor
+
+    with (
+        checkpointed(model, config.checkpointing),
+        torch.autograd.graph.saved_tensors_hooks(save, lambda x: x),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
+    ):
+        F.mse_loss(model(batch, mask).float(), model.targets(batch, mask))
+    return sum(storage.nbytes() for storage in seen.values())
+
+
+@pytest.mark.parametrize("model", [ModelConfig.videomae("tiny"), S], ids=["tiny", "S"])
+@pytest.mark.parametrize("mask", [V1, V2], ids=["V1", "V2"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_activations_are_those_that_autograd_keeps(model, mask, bf16):
+    config = PretrainConfig(model, mask.replace(ratio=0.75))
+    found = kept(config, 3, bf16) - kept(config, 1, bf16)  # without what all clips share
+    assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
+
+
+def test_checkpointing_and_bf16_take_less_as_expected():
+    plain = PretrainConfig(S, V2)
+    assert clip_activations(plain, True) < 0.65 * clip_activations(plain, False)
+    less = plain.replace(checkpointing=True)
+    assert clip_activations(less, False) < 0.4 * clip_activations(plain, False)
+    assert kept(less, 2, False) < 0.3 * kept(plain, 2, False), "inputs of blocks only"
+
+
+def test_weights_gradients_and_moments_are_shared_under_fsdp():
+    config = PretrainConfig(ModelConfig.videomae("B"), V1.replace(ratio=0.9))
+    count = sum(p.numel() for p in MaskedAutoencoder(config.model).parameters())
+    one, eight = training_memory(config, 8), training_memory(config, 8, sharded=8)
+    assert one.weights == one.gradients == one.optimizer // 2 == 4 * count
+    assert one.weights // eight.weights == 8
+    assert one.activations == eight.activations

@@ -1,0 +1,60 @@
+"""The same numbers with less memory, or sooner: activation checkpointing, compilation."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from vmae.layers import Block
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask
+
+
+@contextmanager
+def checkpointed(model: torch.nn.Module, wanted: bool = True) -> Iterator[None]:
+    """Inside, blocks keep their input only, and compute the rest again in the backward pass.
+
+    The same numbers; parameter names and the model's code stay as they are.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, Block)] if wanted else []
+    compiled = [block._compiled_call_impl for block in blocks]
+    for block, call in zip(blocks, compiled, strict=True):
+        again = partial(checkpoint, call or block.forward, use_reentrant=False)
+        setattr(block, "_compiled_call_impl" if call else "forward", again)
+    try:
+        yield
+    finally:
+        for block, call in zip(blocks, compiled, strict=True):
+            if call:
+                block._compiled_call_impl = call
+            else:
+                del block.forward
+
+
+def compile_blocks(model: MaskedAutoencoder, clips: torch.Tensor, mask: Mask) -> None:
+    """Compile every block in place and try it on a batch; where that fails, warn and do without.
+
+    Parameter names do not change. Blocks of one part share their compiled code.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.compile()
+    try:
+        model(clips, mask).float().sum().backward()
+    except Exception as error:  # a compiler fails in many ways
+        torch._dynamo.reset()
+        for block in blocks:
+            block._compiled_call_impl = None
+        reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__
+        warnings.warn(
+            f"torch.compile fails here ({reason}): the run goes on without it. It needs a C++ "
+            "compiler, and on a GPU Triton",
+            stacklevel=2,
+        )
+    finally:
+        model.zero_grad()

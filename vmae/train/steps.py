@@ -1,0 +1,87 @@
+"""What step k of pre-training trains on: a function of the seed and k, whoever computes it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from vmae.config import ConfigError, PretrainConfig
+from vmae.data.augment import draw_crops, take_crops
+from vmae.data.loader import Batch, ClipDataset, Source, StepBatches, train_loader
+from vmae.data.sampling import Sampling
+from vmae.masking import Mask, make_mask
+from vmae.train.runtime import seeded
+
+
+class Steps:
+    """Batches of a run, cropped and masked, for process `rank` of `world`.
+
+    Raises ConfigError where the batch does not divide into processes and parts; warns where it is
+    larger than the set.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, source: Source, device: torch.device, rank: int, world: int
+    ) -> None:
+        self.config, self.device, self.rank, self.world = config, device, rank, world
+        self.optim = config.optim.resolved(len(source.videos))
+        batch, parts, videos = self.optim.batch_size, world * config.accumulate, len(source.videos)
+        if batch % parts:
+            raise ConfigError(
+                f"optim.batch_size {batch} does not divide into {world} processes times accumulate "
+                f"{config.accumulate}: use a multiple of {parts}, such as "
+                f"{max(parts, batch // parts * parts)}"
+            )
+        if batch > videos and rank == 0:
+            warnings.warn(
+                f"optim.batch_size {batch} is larger than the set of {videos} videos: a batch then "
+                f"holds several clips of one video. Use {videos} or fewer, or a larger set",
+                stacklevel=5,
+            )
+        sampling = Sampling.of(config.data, config.model.frames)
+        self.dataset = ClipDataset(source, sampling, config.seed)
+
+    def loader(self, start: int) -> Iterator[Batch]:
+        """The batches of the steps after `start`."""
+        keys = self._keys(start, self.optim.steps)
+        pin = self.device.type == "cuda"
+        return train_loader(self.dataset, keys, self.config.data.workers, pin)
+
+    def _keys(self, start: int, end: int) -> StepBatches:
+        batch, seed = self.optim.batch_size, self.config.seed
+        return StepBatches(len(self.dataset), batch, end, seed, start, self.rank, self.world)
+
+    def parts(self, step: int, clips: torch.Tensor) -> list[tuple[torch.Tensor, Mask]]:
+        """The clips of a step on this process, cropped, with their masks, in `accumulate` parts.
+
+        Every process draws the crops and masks of the whole batch and takes its own, so they depend
+        on the clip's place in the batch alone.
+        """
+        config = self.config
+        clips = clips.to(self.device, non_blocking=True)
+        if config.repeat > 1:
+            clips = clips.repeat_interleave(config.repeat, dim=0)
+        count, generator = len(clips), seeded(config.seed, step, self.device)
+        total, own = self.world * count, slice(self.rank * count, (self.rank + 1) * count)
+        if config.crop:
+            sides, centres = draw_crops(total, generator, self.device)
+            clips = take_crops(clips, (sides[own], centres[own]))
+        whole = make_mask(config.mask, config.model.grid, total, generator, self.device)
+        each = count // config.accumulate
+        indices = (whole.visible, whole.queries, whole.targets)
+        masks = (Mask(*part) for part in zip(*(x[own].split(each) for x in indices), strict=True))
+        return list(zip(clips.split(each), masks, strict=True))
+
+    def again(self, step: int) -> tuple[list[str], list[tuple[torch.Tensor, Mask]]]:
+        """The paths of the videos of a step on this process, and its parts, read once more."""
+        keys = next(iter(self._keys(step - 1, step)))
+        videos = [str(self.dataset.source.videos[index].path) for _, index in keys]
+        return videos, self.parts(step, self.dataset.__getitems__(keys).clips)
+
+    def example(self) -> tuple[torch.Tensor, Mask]:
+        """A part of the shape of all parts, black."""
+        model = self.config.model
+        shape = (self.optim.batch_size // self.world, model.channels, *model.grid.clip)
+        return self.parts(1, torch.zeros(shape, dtype=torch.uint8))[0]

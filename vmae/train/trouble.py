@@ -1,0 +1,137 @@
+"""What may end a run early: a signal, a lost process, too little memory, a loss that is no number."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from vmae.config import PretrainConfig
+from vmae.data.encode import atomic_path
+from vmae.masking import Mask
+from vmae.memory import training_memory
+from vmae.train.checkpoint import newest_step
+
+#: Exit status of a run that a signal stopped after it saved: "try again" (EX_TEMPFAIL).
+STOPPED_STATUS = 75
+
+
+class Stopped(RuntimeError):
+    """A run that was asked to stop, and saved a checkpoint first."""
+
+
+class LostPeer(RuntimeError):
+    """Another process of the run is gone."""
+
+
+class OutOfMemory(RuntimeError):
+    """A step that does not fit; the message names the fields that make it smaller."""
+
+
+class StopRequest:
+    """Turns SIGTERM, and the first Ctrl-C, into a stop between two steps. A second Ctrl-C is one.
+
+    With many processes each may hear the signal at another step, so they agree on one: `agreed` is
+    for moments at which they wait for each other anyway.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator, self.received = accelerator, 0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Listen inside the block; signals can be heard in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        wanted = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._hear) for number in wanted]
+        try:
+            yield
+        finally:
+            for number, handler in zip(wanted, before, strict=True):
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def agreed(self) -> int:
+        """The signal that any process has received, or 0; the same answer on all of them."""
+        if self.accelerator.num_processes > 1:
+            heard = torch.tensor([self.received], device=self.accelerator.device)
+            self.received = int(self.accelerator.gather(heard).max())
+        return self.received
+
+
+@contextmanager
+def explained(config: PretrainConfig, world: int, folder: Path | None) -> Iterator[None]:
+    """Say what a lost process, or too little memory, means for the run in `folder`.
+
+    The precision of `config` is the one that is used, not "auto".
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        memory = "allocate memory" in text or isinstance(error, MemoryError)
+        if isinstance(error, torch.OutOfMemoryError) or memory:
+            share = config.optim.batch_size // world
+            raise OutOfMemory(_smaller(config, share, text)) from error
+        named = ("gloo", "NCCL", "Connection", "Broken pipe", "recvBytes", "Socket")
+        distributed = isinstance(error, torch.distributed.DistError)
+        if world > 1 and (distributed or any(name in text for name in named)):
+            kept = (
+                f"the checkpoint of step {newest_step(folder / 'checkpoints')}"
+                if folder
+                else "none"
+            )
+            raise LostPeer(
+                f"another of the {world} processes is gone ({text.splitlines()[0]}): its own message "
+                f"says why. Kept: {kept}. Go on with resume, on any number of processes"
+            ) from error
+        raise
+
+
+def _smaller(config: PretrainConfig, batch: int, reason: str) -> str:
+    """What to change after an error of memory, and by how much."""
+    views = batch * config.repeat // config.accumulate
+    now = training_memory(config, views)
+    lines = [f"out of memory ({reason.splitlines()[0]})"]
+    lines.append(f"A step of {views} clips is expected to take {_gb(now.total)}. Less take:")
+    half = config.replace(accumulate=2 * config.accumulate)
+    if batch % half.accumulate == 0:
+        needs = _gb(training_memory(half, views // 2).total)
+        lines.append(f"  accumulate: {half.accumulate}  {needs}, the same numbers")
+    if not config.checkpointing:
+        needs = _gb(training_memory(config.replace(checkpointing=True), views).total)
+        lines.append(f"  checkpointing: true  {needs}, the same numbers, a third more work")
+    if config.precision == "fp32":
+        needs = _gb(training_memory(config.replace(precision="bf16"), views).total)
+        lines.append(f"  precision: bf16  {needs}, in a new folder")
+    smaller = config.optim.batch_size // 2
+    needs = _gb(training_memory(config, max(1, views // 2)).total)
+    lines.append(f"  optim.batch_size: {smaller}  {needs}, in a new folder; scale optim.lr with it")
+    return "\n".join(lines)
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def save_batch(path: Path, clips: torch.Tensor, mask: Mask, videos: Sequence[str]) -> None:
+    """Keep a batch for a look: clips, mask, and the paths of its videos, as safetensors."""
+    tensors = {
+        "clips": clips, "visible": mask.visible, "queries": mask.queries, "targets": mask.targets,
+    }  # fmt: skip
+    with atomic_path(path) as temporary:
+        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        save_file(whole, temporary, {"videos": "\n".join(videos)})
