@@ -14,6 +14,7 @@ from PIL import Image
 
 from vmae.data.augment import mix, multi_scale_crop, random_erase, random_flip, random_resized_crop
 from vmae.data.clips import read_frames, resize_frames
+from vmae.data.motion import MotionSpec, render
 from vmae.data.randaugment import rand_augment
 from vmae.data.sampling import crop_square
 from vmae.viz import INK, style, to_frames
@@ -109,8 +110,35 @@ def augmentations() -> Figure:
     )
 
 
+def levels() -> Figure:
+    """One class of each pair of the level "scenes", below one of each level before it."""
+
+    def row(level: str, index: int, remark: str) -> tuple[str, str, torch.Tensor]:
+        spec = MotionSpec(level=level, size=SIZE)
+        frames, label = render(spec, "train", index)
+        name = f"{level}, {spec.classes[label]}"
+        return name, remark, torch.from_numpy(frames[::2]).permute(3, 0, 1, 2)
+
+    return strips(
+        [
+            row("digits", 1, "the tile drifts"),
+            row("textures", 8, "a photo drifts"),
+            row("scenes", 18 * 3 + 1, "everything moves"),
+            row("scenes", 18 * 5 + 3, "everything moves"),
+            row("scenes", 18 * 1 + 5, "everything turns"),
+            row("scenes", 18 * 1 + 7, "the object moves"),
+            row("scenes", 18 * 1 + 9, "the ground moves, against it"),
+            row("scenes", 10, "the object turns"),
+            row("scenes", 12, "it goes round"),
+            row("scenes", 18 * 2 + 15, "a row moves"),
+            row("scenes", 18 * 3 + 16, "from rest to full pace"),
+            row("scenes", 18 * 4 + 17, "from full pace to rest"),
+        ]
+    )
+
+
 def main() -> None:
-    for picture in (augmentations,):
+    for picture in (levels, augmentations):
         save(picture(), picture.__name__)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -70,6 +71,15 @@ def test_the_code_is_formatted_and_clean():
 
 def test_committed_media_have_a_licence():
     text = (ROOT / "data" / "LICENCES.md").read_text()
-    for path in (ROOT / "data").iterdir():
+    media = [*(ROOT / "data").iterdir(), *(ROOT / "data" / "photos").iterdir()]
+    for path in media:
         if path.is_file() and path.suffix not in (".md", ".json"):
-            assert f"`{path.name}`" in text, f"{path.name} is not in data/LICENCES.md"
+            name = path.relative_to(ROOT / "data").as_posix()
+            assert f"`{name}`" in text, f"{name} is not in data/LICENCES.md"
+
+
+def test_the_table_of_levels_is_what_was_measured():
+    bench = runpy.run_path(str(ROOT / "tests" / "bench" / "levels.py"))
+    text = (ROOT / "data" / "README.md").read_text()
+    table = text.split("<!-- levels -->")[1].split("<!-- /levels -->")[0]
+    assert table.strip() == bench["table"]().strip(), "paste `python tests/bench/levels.py --table`"

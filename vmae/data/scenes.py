@@ -57,7 +57,7 @@ def scene(rng: np.random.Generator, split: str, label: int, frames: int, size: i
     name = SCENES[label]
     motion = _motion(rng, name, frames)
     place = rng.uniform(-1, 1, 2)
-    radius = rng.uniform(0.4, 0.55)
+    radius = rng.uniform(0.5, 0.65)
     if name.startswith("roll"):  # it turns with the scene and stays in the frame
         turn = rng.uniform(0, 2 * np.pi)
         place = rng.uniform(0.3, 0.6) * np.array([np.cos(turn), np.sin(turn)])
@@ -94,7 +94,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
     still, straight = np.zeros(frames), np.zeros((frames, 2))
     across = np.stack([time * rng.uniform(0.12, 0.24), still], axis=1)
     up_down = across[:, ::-1]
-    turning = time * rng.uniform(0.2, 0.4)  # in radians
+    turning = time * rng.uniform(0.3, 0.5)  # in radians
     kind = name.rsplit("-", 1)[0]
     motion = _Motion(straight, straight, still, still)
     if kind == "pan":
@@ -110,7 +110,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
     elif kind == "spin":
         motion.spin = turning
     elif kind == "orbit":
-        angle = rng.uniform(0, 2 * np.pi) + turning * 1.3
+        angle = rng.uniform(0, 2 * np.pi) + turning * 1.5
         motion.passing = rng.uniform(0.35, 0.55) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     elif kind == "conveyor":
         motion.passing = up_down * 0.8
@@ -174,9 +174,9 @@ def _cut_out(rng: np.random.Generator, split: str, size: int) -> torch.Tensor:
     """A crop cut along a random smooth outline and tinted, with its opacity: (4, S, S)."""
     x, y = _grid(size).unbind(-1)
     angle = torch.atan2(y, x)
-    outline = torch.full_like(angle, 0.7)
+    outline = torch.full_like(angle, 0.6)
     for wave in (1, 2, 3):
-        outline += rng.uniform(0.05, 0.15) * torch.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+        outline += rng.uniform(0.08, 0.18) * torch.cos(wave * angle + rng.uniform(0, 2 * np.pi))
     opacity = ((outline - torch.hypot(x, y)) * size / 4).clamp(0, 1)
     tint = rng.uniform(0, 255, 3)
     tint[rng.integers(3)] = 255 * rng.integers(2)
