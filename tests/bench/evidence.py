@@ -24,7 +24,7 @@ from vmae.weights import load_encoder
 
 LABELS: tuple[int | None, ...] = (10, 40, None)
 #: Steps and clips a step with all labels; with few, those of the recipe.
-ALL_STEPS, ALL_BATCH = 2000, 64
+ALL_STEPS, ALL_BATCH = 1000, 64
 
 
 def tuning(recipe: Recipe, labels: int | None, seed: int) -> FinetuneConfig:

@@ -34,9 +34,9 @@ TEST = 9_000
 DRAWS = (0, 1, 2)
 #: The side of a frame; steps on all labels, of 64 clips each; steps of the two baselines.
 SETTINGS: dict[str, tuple[int, int, int]] = {
-    "digits": (16, 2000, 2000),
-    "textures": (16, 2000, 2000),
-    "scenes": (32, 8000, 3000),
+    "digits": (16, 2000, 1000),
+    "textures": (16, 2000, 1000),
+    "scenes": (32, 8000, 2000),
 }
 
 
