@@ -160,6 +160,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
 
 
+def _progress(_: argparse.Namespace) -> None:
+    from vmae.checks import exercises, notebooks, solved
+
+    done = solved()
+    for notebook in notebooks():
+        names = list(exercises(notebook))
+        print(f"{notebook}: {len(done & set(names))} of {len(names)}")
+        for name in names:
+            print(f"  {'[x]' if name in done else '[ ]'} {name}")
+
+
 def _convert(arguments: argparse.Namespace) -> None:
     from vmae.weights import convert
 
@@ -206,6 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--seed", type=int)
     render.add_argument("--workers", type=int, default=2)
     render.set_defaults(run=_render)
+
+    progress = commands.add_parser("progress", help="which exercises are solved, by notebook")
+    progress.set_defaults(run=_progress)
 
     store = commands.add_parser("store", help="decode a set once into memory-mapped frames")
     store.add_argument("set", type=Path)

@@ -31,8 +31,8 @@ from vmae.data.scenes import SCENES, scene, texture
 CLASSES = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
 #: The classes of every level.
 LEVELS = {"digits": CLASSES, "textures": CLASSES, "scenes": SCENES}
-#: What one rendered video takes on disk, in bytes a frame of 64x64, measured; used for a check only.
-BYTES_PER_FRAME = 500
+#: What a frame of 64x64 takes on disk, in bytes, at the worst of the sizes; for a check only.
+BYTES_PER_FRAME = {"digits": 500, "textures": 500, "scenes": 2500}
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ def render_set(
         return folder
     jobs = [(s, i) for s, n in (("train", spec.train), ("test", spec.test)) for i in range(n)]
     todo = [job for job in jobs if not (folder / _name(*job)).exists()]
-    require_space(folder, int(len(todo) * spec.frames * BYTES_PER_FRAME * (spec.size / 64) ** 2))
+    frame_bytes = BYTES_PER_FRAME[spec.level] * (spec.size / 64) ** 2
+    require_space(folder, int(len(todo) * spec.frames * frame_bytes))
     work = partial(_render_file, folder, spec)
     with only_writer(folder):
         done = run_parallel(work, todo, workers)
