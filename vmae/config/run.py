@@ -52,9 +52,14 @@ class DataConfig(Config):
 
 @dataclass(frozen=True)
 class OptimConfig(Config):
-    """AdamW with warm-up and cosine decay. `lr` is absolute, for the batch size given here.
+    """AdamW with warm-up and cosine decay.
 
     A run lasts `epochs` passes over its videos where that is given, else `steps` batches.
+
+    batch_size  videos a step, of all processes together; `repeat` makes several clips of each
+    lr_batch    the batch that `lr` and `min_lr` are stated for, 256 as published: they are then
+                multiplied by batch_size / lr_batch. None: they hold as they are
+    warmup      share of the steps in which the rate rises
     """
 
     steps: int = 1000
@@ -62,6 +67,7 @@ class OptimConfig(Config):
     batch_size: int = 256
     lr: float = 2e-3
     min_lr: float = 0.0
+    lr_batch: int | None = None
     warmup: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.05
@@ -69,20 +75,24 @@ class OptimConfig(Config):
     layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("steps", "batch_size", "lr_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be 1 or more")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs is {self.epochs}; it must be above 0, or None to use steps")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"warmup is {self.warmup}; it is a share of the steps, in [0, 1]")
 
     def resolved(self, videos: int) -> OptimConfig:
-        """The same with `epochs` turned into steps over so many videos."""
-        if self.epochs is None:
-            return self
+        """The same in absolute numbers: steps over so many videos, rates for this batch."""
+        steps, scale = self.steps, 1.0
+        if self.epochs is not None:
+            steps = max(1, round(self.epochs * videos / self.batch_size))
+        if self.lr_batch is not None:
+            scale = self.batch_size / self.lr_batch
         return self.replace(
-            steps=max(1, round(self.epochs * videos / self.batch_size)), epochs=None
+            steps=steps, epochs=None, lr=scale * self.lr, min_lr=scale * self.min_lr, lr_batch=None
         )
 
 

@@ -95,8 +95,8 @@ def load_set(
         return _from_pretraining_list(folder, root)
     if not folder.is_dir():
         raise SetError(
-            f"{folder}: there is no such folder; `vmae render motion` makes one, or give the folder "
-            "of your own videos"
+            f"{folder}: there is no such folder or list: `vmae render` makes the sets motion and "
+            "film; data/README.md says how sets of other videos are laid out"
         )
     if (folder / "set.partial.json").exists():
         raise SetError(

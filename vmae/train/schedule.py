@@ -12,7 +12,11 @@ from vmae.config import OptimConfig
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
-    """The rate of `step` (from 0): linear warm-up from 0, then a cosine down to `min_lr`."""
+    """The rate of `step` (from 0): linear warm-up from 0, then a cosine down to `min_lr`.
+
+    `config` is a resolved one. The official warm-up has rate 0 at step 0, which then changes no
+    weight, and reaches `lr` at the same step as this one.
+    """
     warmup = round(config.warmup * config.steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup

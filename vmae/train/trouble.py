@@ -119,7 +119,8 @@ def _smaller(config: PretrainConfig, batch: int, reason: str) -> str:
         lines.append(f"  precision: bf16  {needs}, in a new folder")
     smaller = config.optim.batch_size // 2
     needs = _gb(training_memory(config, max(1, views // 2)).total)
-    lines.append(f"  optim.batch_size: {smaller}  {needs}, in a new folder; scale optim.lr with it")
+    rate = "" if config.optim.lr_batch else "; scale optim.lr with it"
+    lines.append(f"  optim.batch_size: {smaller}  {needs}, in a new folder{rate}")
     return "\n".join(lines)
 
 

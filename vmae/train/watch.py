@@ -83,7 +83,7 @@ class Watched:
             warnings.warn(
                 f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: targets are "
                 "standardised, so 1.0 is what a model reaches that predicts every patch's mean. Raise "
-                f"optim.lr (now {self.config.optim.lr:g}), warm up longer, train longer, or look "
+                f"optim.lr (now {self.config.optim.resolved(1).lr:g}), warm up longer, train longer, or look "
                 "whether the clips hold anything but noise",
                 stacklevel=3,
             )
