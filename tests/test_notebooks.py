@@ -73,6 +73,7 @@ def run_nbval(notebook: nbformat.NotebookNode, copy: Path) -> subprocess.Complet
         [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q",
          "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent), str(copy)],
         cwd=ROOT / "notebooks", capture_output=True, text=True, check=False,
+        env=os.environ | {"VMAE_STRICT": "1"},
     )  # fmt: skip
 
 

@@ -58,9 +58,14 @@ def scene(rng: np.random.Generator, split: str, label: int, frames: int, size: i
     motion = _motion(rng, name, frames)
     place = rng.uniform(-1, 1, 2)
     radius = rng.uniform(0.5, 0.65)
-    if name.startswith("roll"):  # it turns with the scene and stays in the frame
+    if name.startswith(("roll", "spin", "orbit")):  # all that turns does so about the centre
         turn = rng.uniform(0, 2 * np.pi)
-        place = rng.uniform(0.3, 0.6) * np.array([np.cos(turn), np.sin(turn)])
+        reach = (
+            rng.uniform(0.0, 0.1) if name.startswith(("spin", "orbit")) else rng.uniform(0.3, 0.6)
+        )
+        place = reach * np.array([np.cos(turn), np.sin(turn)])
+    if name.startswith("spin"):
+        radius = rng.uniform(0.75, 0.95)
     video = _ground(
         _picture(random_crop(rng, split, size)),
         rng.uniform(-2, 2, 2) - motion.camera,
@@ -94,7 +99,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
     still, straight = np.zeros(frames), np.zeros((frames, 2))
     across = np.stack([time * rng.uniform(0.12, 0.24), still], axis=1)
     up_down = across[:, ::-1]
-    turning = time * rng.uniform(0.3, 0.5)  # in radians
+    turning = time * rng.uniform(0.15, 0.3)  # in radians
     kind = name.rsplit("-", 1)[0]
     motion = _Motion(straight, straight, still, still)
     if kind == "pan":
@@ -111,7 +116,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
         motion.spin = turning
     elif kind == "orbit":
         angle = rng.uniform(0, 2 * np.pi) + turning * 1.5
-        motion.passing = rng.uniform(0.35, 0.55) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        motion.passing = rng.uniform(0.45, 0.6) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     elif kind == "conveyor":
         motion.passing = up_down * 0.8
     else:  # speed-up and slow-down: from rest to full pace, or the other way round
