@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 
+import torch
+
 from vmae.cli import main
+from vmae.config import DataConfig, FinetuneConfig, ModelConfig
+from vmae.data.annotations import load_set
+from vmae.data.motion import CLASSES
+from vmae.train.checkpoint import save_classifier
+from vmae.train.evaluate import Evaluation
+from vmae.vit import VisionTransformer
 
 
 def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
@@ -31,6 +39,30 @@ def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["videos"] == 24
     assert 0 <= result["top1"] <= result["top5"] <= 100
+
+
+def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeypatch, capsys):
+    """On its own split and root, with its own view: another would be another task."""
+    asked: dict = {}
+    model = ModelConfig.videomae("tiny", depth=1)
+    data = DataConfig(path=str(motion_mini), split=2, root=str(tmp_path), store=False, max_bad=0.5)
+    config = FinetuneConfig(model=model, data=data, view="shuffled")
+    save_classifier(VisionTransformer(model, 8), CLASSES, config, tmp_path / "classifier")
+
+    def load_other_split(config):
+        asked["data"] = config
+        return load_set(config.path)
+
+    def remember(*_, **options):
+        asked.update(options)
+        return Evaluation(torch.eye(8), torch.arange(8))
+
+    monkeypatch.setattr("vmae.data.loader.open_set", load_other_split)
+    monkeypatch.setattr("vmae.train.evaluate.evaluate", remember)
+    assert main(["evaluate", str(tmp_path / "classifier")]) == 0
+    assert (asked["data"].split, asked["data"].root) == (2, str(tmp_path))
+    assert (asked["view"], asked["max_bad"]) == ("shuffled", 0.5)
+    assert json.loads(capsys.readouterr().out)["top1"] == 100
 
 
 def test_errors_are_one_message(tmp_path, capsys):

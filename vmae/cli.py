@@ -133,13 +133,16 @@ def _finetune(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.annotations import load_set, require_labels
-    from vmae.data.loader import open_source
+    from vmae.data.loader import open_set, open_source
     from vmae.data.sampling import Sampling
     from vmae.train.checkpoint import load_classifier
     from vmae.train.evaluate import evaluate
+    from vmae.train.runtime import accelerator_for
 
     model, classes, config = load_classifier(arguments.model)
-    videos = require_labels(load_set(at_root(arguments.data or config.data.path)))
+    # The test of its own set is that of the split it was trained on, with the view it was trained with.
+    chosen = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    videos = require_labels(chosen)
     if videos.classes != classes:
         raise ValueError(
             f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
@@ -150,6 +153,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         Sampling.of(config.data, model.config.frames),
         clips=arguments.clips,
         crops=arguments.crops,
+        view=config.view,
+        device=accelerator_for(config.precision).device,
         max_bad=config.data.max_bad,
     )
     print(
