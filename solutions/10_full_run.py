@@ -401,7 +401,7 @@ viz.table(
 # %% [markdown]
 # ## More seeds, more labels
 #
-# One pre-training may be lucky. `python tests/bench/evidence.py cpu` pre-trains with three seeds, and fine-tunes
+# One pre-training may be lucky. `python tests/bench/evidence.py cpu` pre-trains with other seeds too, and fine-tunes
 # with 10, 40 and all labels a class. That takes longer than this notebook, so its results are kept
 # in `data/evidence/` and drawn here, with the commit that they were made from.
 

@@ -166,7 +166,7 @@ def problems_of(notebook: NotebookNode, name: str, executed: bool) -> list[str]:
         problems.append(f"{name}: {size:,} bytes; at most {LARGEST:,}")
     if executed and "vmae" not in notebook.metadata:
         problems.append(
-            f"{name}: not executed since its code changed; run build.py --execute {name[:2]}"
+            f"{name}: not executed since its code changed; run build.py --execute {Path(name).stem[:2]}"
         )
     for number, cell in enumerate(code, 1):
         if MACHINE_PATH.search(str(cell.outputs) + cell.source):
