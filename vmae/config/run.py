@@ -212,7 +212,7 @@ class FinetuneConfig(Config):
         if self.crop_area is not None:
             if not self.crop:
                 raise ConfigError("crop_area is set, but crop is false: set crop to true")
-            if len(self.crop_area) != 2 or not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
                 raise ConfigError(
                     f"crop_area is {self.crop_area}; give the least and the largest share of the "
                     "frame, above 0 and up to 1, such as [0.08, 1.0]"
