@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lab notebooks bench clean
+.PHONY: help run test test-browser lab notebooks bench clean
 help:
 	@echo "make run        the last notebook, end to end; PARAMS='-p recipe gpu' changes its parameters"
 	@echo "make test       all tests"
+	@echo "make test-browser  the notebooks in JupyterLab, driven in Chromium; screenshots in runs/browser"
 	@echo "make lab        JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
 	@echo "make bench      how fast clips are read and augmented, as ratios"
@@ -31,6 +32,10 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	VMAE_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
 lab: $(READY)
 	$(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks

@@ -47,7 +47,7 @@ from torch import nn
 import vmae
 from vmae import viz
 from vmae.checks import check
-from vmae.checks.notebook_01 import cat, pictures, tiles
+from vmae.checks.notebook_01 import cat
 
 os.chdir(vmae.ROOT)
 torch.set_num_threads(1)
@@ -83,8 +83,10 @@ print(
 )
 photo = cat(224, 224)  # (3, 224, 224)
 shown = {str(label): images[labels == label][0, 0] for label in range(10)}
-pictures(shown, "One 8x8 image of each digit, 0 to 9.", height=0.9, cmap="gray")
-pictures({"the cat, 224x224": photo.permute(1, 2, 0)}, "A photo of a cat, squeezed into a square.")
+viz.pictures(shown, "One 8x8 image of each digit, 0 to 9.", height=0.9, cmap="gray")
+viz.pictures(
+    {"the cat, 224x224": photo}, "A photo of a cat, squeezed into a square."
+)
 
 # %% [markdown]
 # ## 1. Patches
@@ -153,10 +155,10 @@ assert torch.equal(cat_patches, grid.patchify(photo[None, :, None], one_frame))
 # That 16·16·3 = 768 is also the width of ViT-B is a coincidence: the projection could go to any width.
 
 # %%
-pictures(
+viz.pictures(
     {
-        "14x14 patches": tiles(cat_patches[0], columns=14, channels=3),
-        "4x4 patches": tiles(digit_patches[0], columns=4, channels=1),
+        "14x14 patches": viz.tiles(cat_patches[0], columns=14, channels=3),
+        "4x4 patches": viz.tiles(digit_patches[0], columns=4, channels=1),
     },
     "A cat cut into 14 by 14 square patches with gaps between, and a digit cut into 4 by 4.",
     height=2.4,
@@ -493,7 +495,7 @@ print("the same logits for shuffled patches:", same)
 pairs = {}
 for i in range(3):
     pairs |= {f"digit {i}": test_x[i, 0], f"shuffled {i}": shuffled[i, 0]}
-pictures(
+viz.pictures(
     pairs,
     "Three digits, each beside itself with its patches shuffled beyond recognition.",
     height=1.1,
@@ -555,7 +557,7 @@ from vmae import positions
 table = sincos_1d(196, 768)
 assert torch.allclose(table, positions.sincos_1d(196, 768), atol=1e-5)
 likeness = F.normalize(table, dim=1) @ F.normalize(table, dim=1).T  # (196, 196), cosines
-pictures(
+viz.pictures(
     {
         "all 196 by all 196": likeness,
         "position 100, on a 14x14 grid": likeness[100].view(14, 14),
@@ -729,8 +731,10 @@ with torch.no_grad():
 looks = weights.mean(1)[:, 0, 1:].view(5, 4, 4)  # (5, 16) -> (5, 4, 4): the class token's row
 digit_row = {f"a {label}": digit[0] for label, digit in zip(which, some, strict=True)}
 look_row = {f"look at {label}": look for label, look in zip(which, looks, strict=True)}
-pictures(digit_row, "Five test digits: 0, 2, 4, 7, 8.", height=1.1, cmap="gray")
-pictures(look_row, "For each of these digits a 4x4 map of the class token's attention.", height=1.1)
+viz.pictures(digit_row, "Five test digits: 0, 2, 4, 7, 8.", height=1.1, cmap="gray")
+viz.pictures(
+    look_row, "For each of these digits a 4x4 map of the class token's attention.", height=1.1
+)
 
 # %% [markdown]
 # ## 10. The classic ViT beside VideoMAE's
@@ -861,7 +865,7 @@ assert sees["MAE, VideoMAE"][:, mask.visible[0]].all() and sees["MAE, VideoMAE"]
 colours = {name: matrix.float() for name, matrix in sees.items()}
 colours["Transformer, 2017"][6:] *= 0.6  # the decoder's rows
 colours["MAE, VideoMAE"][4:] *= 0.6
-pictures(
+viz.pictures(
     colours,
     "Three matrices, a row for each output and a column for each input, coloured where the output "
     "sees the input. Transformer: the encoder's rows see the encoder's columns; the decoder's rows "

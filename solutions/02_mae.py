@@ -36,7 +36,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from einops import rearrange
-from IPython.display import display
 from PIL import Image
 
 import vmae
@@ -47,21 +46,6 @@ from vmae.mae import MaskedAutoencoder
 from vmae.masking import all_hidden, make_mask
 
 os.chdir(vmae.ROOT)
-
-
-def show_pictures(pictures: dict[str, torch.Tensor], alt: str, columns: int = 4) -> None:
-    """Show pictures (3, H, W) with values in [0, 1], each under its name."""
-    rows = -(-len(pictures) // columns)
-    with viz.style():
-        figure, axes = plt.subplots(rows, columns, figsize=(2.2 * columns, 2.4 * rows))
-        for axis in axes.flat:
-            axis.set_axis_off()
-        for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
-            axis.imshow(picture.clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
-            axis.set_title(name, fontsize=9)
-        figure.subplots_adjust(wspace=0.06, hspace=0.15)
-    viz.show(figure, alt)
-
 
 # %% [markdown]
 # ## The cat
@@ -116,11 +100,12 @@ for name, x in {"patches": patches, "visible": latents, "all again": guess}.item
 seen = torch.full_like(patches, 0.5)
 seen[visible] = patches[visible]
 seen = rearrange(seen, "(h w) (p q c) -> c (h p) (w q)", h=14, p=16, q=16)  # (3, 224, 224)
-show_pictures(
+viz.pictures(
     {"the cat": cat[0], "49 of 196 patches": seen, "the dummy's answer": picture},
     "A tabby cat; the same with three quarters of its patches grey; the same with these patches "
     "filled by one brownish mean patch.",
     columns=3,
+    height=2,
 )
 
 # %% [markdown]
@@ -324,35 +309,34 @@ def masked_and_copied(scheme: str, ratio: float, seed: int) -> tuple[torch.Tenso
 # The next cell has sliders. They need a running kernel: run the cell. A still picture of the same follows.
 
 # %%
-from ipywidgets import Dropdown, FloatSlider, HBox, IntSlider, VBox, interactive_output
+from ipywidgets import Dropdown, FloatSlider, IntSlider
 
 
 def explore(ratio: float, scheme: str, seed: int) -> None:
     masked, copied, error = masked_and_copied(scheme, ratio, seed)
-    show_pictures(
+    viz.pictures(
         {f"{scheme}, {ratio:.0%}": masked, f"nearest copied: {error:.4f}": copied},
         f"The cat under a {scheme} mask of {ratio:.0%}, and with its holes filled by copies.",
         columns=2,
+        height=2,
     )
 
 
-controls = {
-    "ratio": FloatSlider(ratio, min=0.1, max=0.95, step=0.05, description="ratio"),
-    "scheme": Dropdown(options=["random", "grid", "block"], description="scheme"),
-    "seed": IntSlider(seed, min=0, max=20, description="seed"),
-}
-explorer = VBox([HBox(list(controls.values())), interactive_output(explore, controls)])
-view = {"version_major": 2, "version_minor": 0, "model_id": explorer.model_id}
-text = "Sliders for ratio, scheme and seed appear here when the cell is run."
-display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
+viz.explorer(
+    explore,
+    ratio=FloatSlider(ratio, min=0.1, max=0.95, step=0.05),
+    scheme=Dropdown(options=["random", "grid", "block"]),
+    seed=IntSlider(seed, min=0, max=20),
+)
 
 # %%
 schemes, ratios = ("random", "grid", "block"), (0.5, 0.75, 0.9)
-show_pictures(
+viz.pictures(
     {f"{s}, {r:.0%}": masked_and_copied(s, r, seed)[0] for s in schemes for r in ratios},
     "The cat under three kinds of mask, one a row: random patches, a regular grid, one block. "
     "From left to right 50, 75 and 90 percent are hidden.",
     columns=3,
+    height=2,
 )
 
 # %%
@@ -578,7 +562,7 @@ def to_picture(x: torch.Tensor) -> torch.Tensor:
 
 
 means = torch.ones_like(normal) * normal.mean(-1, keepdim=True)
-show_pictures(
+viz.pictures(
     {
         "pixels": cat[0],
         "what is taken out: means": to_picture(means),
@@ -587,6 +571,7 @@ show_pictures(
     "The cat; a mosaic of the mean brightness of its patches; and the normalised target, in which "
     "each patch has the same mean and contrast, so that flat fur and eyes are equally strong.",
     columns=3,
+    height=2,
 )
 
 # %% [markdown]
@@ -754,11 +739,13 @@ for name, image in (("cat", cat), ("coffee", coffee)):
     }
     with torch.no_grad():
         after[name] = learner.loss(clip, fresh).item()
-show_pictures(
+viz.pictures(
     rows,
     "Two rows of four pictures: original, masked, holes filled with the mean brightness of each patch, "
     "and filled by the small model. It paints the cat that it was trained on; the cup of coffee, "
     "which it never saw, it does not.",
+    columns=4,
+    height=2,
 )
 print("  ".join(f"loss on the {name}: {value:.2f}" for name, value in after.items()))
 

@@ -47,7 +47,6 @@ from torch import nn
 import vmae
 from vmae import viz
 from vmae.checks import check
-from vmae.checks.notebook_04 import timeline
 from vmae.data.annotations import Video, VideoSet
 from vmae.data.clips import read_frames, resize_frames
 from vmae.data.encode import write_video
@@ -318,7 +317,7 @@ def tsn(length: int) -> np.ndarray:
 
 rules = {"first 16": first_frames(length), "dense": dense(length)}
 rules |= {"kinetics": kinetics, "TSN": tsn(length)}
-timeline(
+viz.timeline(
     {f"{name}: {np.ptp(index) + 1} frames": index for name, index in rules.items()},
     length,
     alt="Marks on four lines of time. The first 16 frames lie together at the start; "
@@ -356,7 +355,7 @@ print(fifteen.shape, "(views, T, H, W, 3)")
 assert fifteen.shape == (15, 16, 224, 224, 3)
 
 # %%
-timeline(
+viz.timeline(
     {f"clip {k + 1}": row for k, row in enumerate(views)},
     length,
     alt="Five lines of time. The five test clips start at even distances and overlap; "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
@@ -47,3 +49,12 @@ def tiny() -> ModelConfig:
 def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered set in its smallest size."""
     return render_set(tmp_path_factory.mktemp("sets") / "motion", SIZES["mini"], workers=1)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The alt texts of the figures that were shown, in place of the figures."""
+    texts: list[str] = []
+    monkeypatch.setattr("vmae.viz.core.display", lambda data, **_: texts.append(data["text/plain"]))
+    yield texts
+    plt.close("all")

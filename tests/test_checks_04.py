@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vmae import viz
 from vmae.checks import notebook_04 as right
 from vmae.checks.core import exercises, verdict
 from vmae.config import ModelConfig
@@ -20,39 +18,11 @@ from vmae.vit import PatchEmbed
 ALL = exercises("04")
 
 
-@pytest.fixture(autouse=True)
-def drawn(monkeypatch) -> list[str]:
-    """The alt texts of the figures that were drawn."""
-    texts: list[str] = []
-    monkeypatch.setattr(viz, "show", lambda figure, alt: texts.append(alt))
-    yield texts
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def said_of(name: str, function) -> str | None:
     return verdict(ALL[f"04.{name}"], function)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_reference_passes_and_is_drawn(name, drawn):
-    assert verdict(ALL[name], ALL[name].reference) is None
-    assert len(drawn) == 1 and len(drawn[0]) > 20
-    assert len(ALL[name].mistakes) >= 3
-
-
-@pytest.mark.parametrize(("name", "said"), [(n, m) for n in ALL for m in ALL[n].mistakes])
-def test_each_mistake_is_told_by_its_own_name_and_drawn(name, said, drawn):
-    assert verdict(ALL[name], ALL[name].mistakes[said]) == said
-    assert len(drawn) == 1 or "Conv3d has it second" in said, "only that one fits no Conv3d"
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_an_exercise_left_out_is_not_judged(name):
-    def unsolved(*_):
-        raise NotImplementedError
-
-    with pytest.raises(NotImplementedError):
-        verdict(ALL[name], unsolved)
 
 
 # ---- right answers in other styles -----------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_textures_drift_the_way_of_their_class():
 
 
 def test_test_scenes_show_nothing_that_training_scenes_show():
-    train, test = pictures("train"), pictures("test")
+    train, test = ([*photos, *film] for photos, film in (pictures("train"), pictures("test")))
     assert len(train) > 200 and len(test) > 50 and len(TEST_PHOTOS) == 3
     seen = {picture.tobytes() for picture in train}
     assert not any(picture.tobytes() in seen for picture in test)

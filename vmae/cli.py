@@ -165,6 +165,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
 
 
+def _check_env(_: argparse.Namespace) -> int:
+    from vmae.check_env import check_env, report
+
+    rows = check_env()
+    print(report(rows))
+    return int(any(row.status == "FAIL" for row in rows))
+
+
 def _progress(_: argparse.Namespace) -> None:
     from vmae.checks import exercises, notebooks, solved
 
@@ -222,6 +230,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--seed", type=int)
     render.add_argument("--workers", type=int, default=2)
     render.set_defaults(run=_render)
+
+    environment = commands.add_parser(
+        "check-env", help="is this computer ready for the course? each problem with its fix"
+    )
+    environment.set_defaults(run=_check_env)
 
     progress = commands.add_parser("progress", help="which exercises are solved, by notebook")
     progress.set_defaults(run=_progress)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,43 +16,6 @@ from vmae.checks.core import Exercise
 from vmae.positions import sincos_1d
 
 Branch = Callable[[torch.Tensor], torch.Tensor]
-
-
-def pictures(
-    items: Mapping[str, torch.Tensor],
-    alt: str,
-    height: float = 1.6,
-    cmap: str = "viridis",
-    limits: tuple[float | None, float | None] = (None, None),
-) -> None:
-    """Show matrices (rows, columns) or images (rows, columns, 3) side by side, names above.
-
-    `limits`: the values of the first and last colour; None: the least and the largest of each.
-    """
-    shapes = [picture.shape for picture in items.values()]
-    widths = [min(4.0, max(0.4, shape[1] / shape[0])) for shape in shapes]
-    size = (height * sum(widths) + 0.15 * len(items), height)
-    options: Any = {"cmap": cmap, "aspect": "auto", "interpolation": "nearest"}
-    options |= {"vmin": limits[0], "vmax": limits[1]}
-    with viz.style():
-        figure, axes = plt.subplots(1, len(items), figsize=size, width_ratios=widths, squeeze=False)
-        try:
-            for axis, (name, picture) in zip(axes[0], items.items(), strict=True):
-                axis.imshow(picture.detach().numpy(), **options)
-                axis.set_title(name, fontsize=9)
-                axis.axis("off")
-            viz.show(figure, alt)
-        finally:  # what cannot be drawn must not appear later, half done and without alt text
-            plt.close(figure)
-
-
-def tiles(patches: torch.Tensor, columns: int, channels: int) -> torch.Tensor:
-    """Patches (N, p·p·C) on a grid of so many columns, a white gap between: (rows, columns, 3)."""
-    side = round((patches.shape[1] / channels) ** 0.5)
-    images = rearrange(patches, "n (p q c) -> n p q c", p=side, c=channels)
-    gap = max(1, side // 6)
-    spaced = F.pad(images.expand(-1, -1, -1, 3), (0, 0, 0, gap, 0, gap), value=1.0)
-    return rearrange(spaced, "(h w) p q c -> (h p) (w q) c", w=columns)[:-gap, :-gap].clamp(0, 1)
 
 
 # ---- patches ---------------------------------------------------------------------------------------
@@ -81,10 +43,10 @@ def _image_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 def _draw_patches(result: torch.Tensor, images: torch.Tensor, side: int) -> None:
     channels, _, width = images.shape[1:]
-    pictures(
+    viz.pictures(
         {
-            "the image": images[0].permute(1, 2, 0),
-            "your patches": tiles(result[0], width // side, channels),
+            "the image": images[0],
+            "your patches": viz.tiles(result[0], width // side, channels),
         },
         alt="A photo of a cat, and beside it the patches that the learner's function cut from it, "
         "laid out row by row.",
@@ -139,7 +101,7 @@ def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 def _draw_attention(result: Any, *_: torch.Tensor) -> None:
     weights = result[1][0]
-    pictures(
+    viz.pictures(
         {f"head {i}": head for i, head in enumerate(weights)},
         alt="The learner's attention weights of three heads, a row for each query.",
     )
@@ -229,7 +191,7 @@ def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _draw_heads(result: torch.Tensor, qkv: torch.Tensor, heads: int) -> None:
-    pictures(
+    viz.pictures(
         {"queries, keys, values": qkv[0], f"your output, {heads} heads": result[0]},
         alt="Two matrices with a row for each token: the queries, keys and values that were given, "
         "and the learner's output.",
@@ -309,7 +271,7 @@ def _block_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _draw_block(result: torch.Tensor, x: torch.Tensor, *_: Branch) -> None:
-    pictures(
+    viz.pictures(
         {"x": x[0], "your block(x)": result[0], "what it added": result[0] - x[0]},
         alt="Three matrices with a row for each token: the input, the learner's output, and the "
         "difference of the two.",
@@ -400,7 +362,7 @@ def _rate_of_column(n: int, width: int) -> torch.Tensor:
 
 
 def _draw_positions(result: torch.Tensor, *_: int) -> None:
-    pictures(
+    viz.pictures(
         {"your table": result, "its corner": result[:16, :16]},
         alt="The learner's position table, a row for each position, and its upper left corner.",
         cmap="RdBu",

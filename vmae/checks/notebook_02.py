@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -144,38 +144,26 @@ def _error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 # ---- pictures ----------------------------------------------------------------------------------
 
 
-def _panels(pictures: Mapping[str, np.ndarray], alt: str, cmap: str = "cividis") -> None:
-    with viz.style():
-        figure, axes = plt.subplots(
-            1, len(pictures), figsize=(1.7 * len(pictures), 1.9), squeeze=False
-        )
-        for axis, (name, picture) in zip(axes[0], pictures.items(), strict=True):
-            axis.imshow(picture, cmap=cmap, interpolation="nearest")
-            axis.set_title(name, fontsize=8)
-            axis.set_axis_off()
-    viz.show(figure, alt)
-
-
 def _draw_image(result: torch.Tensor, *case: Any) -> None:
     both = {"yours": result, "expected": unpatchify(*case)}
-    _panels(
-        {name: x[0].permute(1, 2, 0).clamp(0, 1).numpy() for name, x in both.items()},
+    viz.pictures(
+        {name: x[0] for name, x in both.items()},
         "The patches as your function puts them together, beside the photo of the cat.",
     )
 
 
 def _draw_masks(result: Masking, noise: torch.Tensor, ratio: float) -> None:
     side = int(noise.shape[1] ** 0.5)
-    _panels(
-        {f"image {i + 1}": row.view(side, side).numpy() for i, row in enumerate(result[2])},
+    viz.pictures(
+        {f"image {i + 1}": row.view(side, side) for i, row in enumerate(result[2])},
         "Your masks, one square an image and one cell a token; what is hidden is light.",
     )
 
 
 def _draw_tokens(result: torch.Tensor, *case: torch.Tensor) -> None:
     both = {"yours": result, "expected": unshuffle(*case)}
-    _panels(
-        {name: x[0].detach().numpy() for name, x in both.items()},
+    viz.pictures(
+        {name: x[0] for name, x in both.items()},
         "The tokens of the first image, one row a token, as your function orders them and as "
         "expected. Mask tokens are rows of one colour pattern.",
     )

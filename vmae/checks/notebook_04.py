@@ -26,21 +26,6 @@ Sampler = Callable[..., np.ndarray]
 DRAWS = 600
 
 
-def timeline(rows: Mapping[str, np.ndarray], length: int, alt: str) -> None:
-    """Mark the frames that each row takes of a video of `length` frames, on a line of time."""
-    with viz.style():
-        figure, axis = plt.subplots(figsize=(8, 0.55 + 0.3 * len(rows)))
-        for row, indices in enumerate(rows.values()):
-            axis.plot([0, length - 1], [row, row], color=viz.INK, lw=0.6, alpha=0.5)
-            axis.plot(indices, np.full(len(indices), row), "|", ms=11, mew=1.8)
-        axis.set_yticks(range(len(rows)), list(rows))
-        axis.invert_yaxis()
-        axis.margins(y=0.15 if len(rows) > 1 else 1)
-        axis.set_xlabel("frame of the video")
-        axis.grid(axis="y", visible=False)
-        viz.show(figure, alt)
-
-
 # ---- random frames ---------------------------------------------------------------------------------
 
 
@@ -86,7 +71,7 @@ def _judge(
     """Compare all the clips that a sampler can draw with those that it should."""
     draws = {f"draw {i + 1}": sampler(*shown, np.random.default_rng(i)) for i in range(5)}
     with suppress(Exception):  # a wrong result may be impossible to draw
-        timeline(
+        viz.timeline(
             draws,
             shown[0],
             alt=f"The frames that the learner's function takes of a video of {shown[0]} frames, "
@@ -324,19 +309,15 @@ def _draw_weight(result: torch.Tensor, weight: torch.Tensor, sides: Sides) -> No
     clips = torch.rand(1, 3, 4, 8, 16, generator=torch.Generator().manual_seed(1))
     linear = tubelets(clips, sides) @ weight.T
     conv = F.conv3d(clips, result, stride=sides).flatten(2).transpose(1, 2)
-    with viz.style():
-        figure, axes = plt.subplots(1, 3, figsize=(7.5, 1.5))
-        shown = {"linear layer": linear, "your Conv3d": conv, "difference": conv - linear}
-        limit = linear.abs().max().item()
-        for axis, (name, values) in zip(axes, shown.items(), strict=True):
-            axis.imshow(values[0].T.numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
-            axis.set_title(name, fontsize=9)
-            axis.axis("off")
-        viz.show(
-            figure,
-            alt="The outputs of the linear layer, of a Conv3d with the learner's weights, and their "
-            "difference, one column a token. The difference is blank where the weights are right.",
-        )
+    shown = {"linear layer": linear, "your Conv3d": conv, "difference": conv - linear}
+    limit = linear.abs().max().item()
+    viz.pictures(
+        {name: values[0].T for name, values in shown.items()},
+        alt="The outputs of the linear layer, of a Conv3d with the learner's weights, and their "
+        "difference, one column a token. The difference is blank where the weights are right.",
+        cmap="RdBu",
+        limits=(-limit, limit),
+    )
 
 
 CONV3D = Exercise(

@@ -24,8 +24,8 @@ _CONTRAST, _DRAWS = 30, 8
 
 
 @lru_cache(maxsize=2)
-def pictures(split: str) -> tuple[np.ndarray, ...]:
-    """Pictures (H, W, 3) uint8 of "train" or "test": photos first, then frames of the film.
+def pictures(split: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Photos, each (H, W, 3) uint8, and frames of the film, (N, H, W, 3) uint8, of "train" or "test".
 
     The film's shots are divided as in the film set, so neither set shows the other's test shots.
     Takes about four seconds the first time: the whole film is read to find its cuts.
@@ -39,7 +39,7 @@ def pictures(split: str) -> tuple[np.ndarray, ...]:
         if (number % FilmSpec.test == FilmSpec.test - 1) == test
         for place in _PLACES
     ]
-    return (*photos, *open_video(FILM).get_batch(frames).asnumpy())
+    return photos, open_video(FILM).get_batch(frames).asnumpy()
 
 
 @lru_cache(maxsize=1)
@@ -55,11 +55,9 @@ def random_crop(rng: np.random.Generator, split: str, size: int) -> np.ndarray:
     Half of the crops come from photos, half from the film. A crop takes 0.4 to 1 of the picture's
     short side. One that shows next to nothing, a piece of plain sky, is drawn again.
     """
-    all_pictures = pictures(split)
-    photos = sum(len(p) > 200 for p in all_pictures)  # the film is 108 pixels high
-    low, high = (0, photos) if rng.random() < 0.5 else (photos, len(all_pictures))
+    pool = pictures(split)[0 if rng.random() < 0.5 else 1]
     for _ in range(_DRAWS):
-        picture = Image.fromarray(all_pictures[rng.integers(low, high)])
+        picture = Image.fromarray(pool[rng.integers(len(pool))])
         side = int(rng.uniform(0.4, 1.0) * min(picture.size))
         left, top = (int(rng.integers(length - side + 1)) for length in picture.size)
         crop = picture.crop((left, top, left + side, top + side))

@@ -1,0 +1,105 @@
+"""The learner's notebooks in JupyterLab, in a real browser. `make test-browser` runs this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lab import SHOTS, Lab, Notebook
+from papermill.iorw import load_notebook_node
+
+from vmae import ROOT
+from vmae.checks.core import PROGRESS
+
+NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+EXPLORERS = ("02_mae",)
+#: Exercises that are solved, wrongly first: what is changed in the solution, and what the check says of it.
+TRIED = (
+    ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel runs slowest"),
+    ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
+    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p the row"),
+    ("02_mae", "02.random_masking", ">= keep", "< keep", "what the encoder does not see"),
+)
+
+
+def in_theme(notebook: Notebook, name: str) -> None:
+    """A screenshot of what is in view, in both themes."""
+    for theme in ("Light", "Dark"):
+        notebook.theme(theme)
+        notebook.page.screenshot(path=SHOTS / f"{name}-{theme.lower()}.png")
+
+
+def picture(cell: Any) -> str | None:
+    """The first picture that a cell shows."""
+    image = cell.locator("img").first
+    image.wait_for()
+    return image.get_attribute("src")
+
+
+@pytest.fixture
+def progress_kept() -> Iterator[None]:
+    """Exercises that are solved here are not noted as the learner's."""
+    before = PROGRESS.read_bytes() if PROGRESS.exists() else None
+    yield
+    PROGRESS.unlink(missing_ok=True)
+    if before is not None:
+        PROGRESS.write_bytes(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_learner_runs_all_cells_and_sees_no_error(lab: Lab, name: str):
+    notebook = lab.open(name)
+    notebook.run_all()
+    code = [cell for cell in notebook.cells() if cell["cell_type"] == "code" and cell["source"]]
+    assert all(cell["execution_count"] for cell in code)
+    assert notebook.errors() == []
+    notebook.close()
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_sliders_move_the_picture_by_keyboard(lab: Lab, name: str):
+    notebook = lab.open(name)
+    cell = notebook.run_to(notebook.index("viz.explorer("))
+    before = picture(cell)
+    cell.locator("[role=slider]").first.focus()
+    notebook.page.keyboard.press("ArrowRight")
+    for _ in range(60):  # a new picture takes the old one's place
+        if picture(cell) != before:
+            break
+        notebook.page.wait_for_timeout(250)
+    assert picture(cell) != before
+    in_theme(notebook, f"{name}-explorer")
+    notebook.close()
+
+
+@pytest.mark.usefixtures("progress_kept")
+@pytest.mark.parametrize(("name", "exercise", "right", "wrong", "said"), TRIED)
+def test_an_exercise_is_solved_wrongly_and_then_rightly(
+    lab: Lab, name: str, exercise: str, right: str, wrong: str, said: str
+):
+    notebook = lab.open(name)
+    place = notebook.index(f'check("{exercise}"')
+    solved = load_notebook_node(str(ROOT / "solutions" / f"{name}.ipynb"))
+    source = next(c.source for c in solved.cells if f'check("{exercise}"' in c.source)
+    assert source.count(right) == 1
+    cell = notebook.run_to(place)
+    assert "not attempted yet" in notebook.text(place)
+    notebook.write(place, source.replace(right, wrong))
+    notebook.run(place)
+    assert "not right yet" in notebook.text(place) and said in notebook.text(place)
+    assert picture(cell), "the learner's own result is drawn"
+    in_theme(notebook, exercise)
+    notebook.write(place, source)
+    notebook.run(place)
+    assert f"✓ {exercise}: passed" in notebook.text(place)
+    notebook.close()
+
+
+def test_a_clip_plays(lab: Lab):
+    notebook = lab.open("10_full_run")
+    cell = notebook.run_to(notebook.index("viz.player("))
+    video = cell.locator("video").first.element_handle()
+    notebook.page.wait_for_function("video => video.currentTime > 0.3", arg=video)
+    in_theme(notebook, "10-player")
+    notebook.close()

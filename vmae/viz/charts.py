@@ -1,0 +1,130 @@
+"""Numbers: curves, bars, a confusion matrix, a line of time, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from vmae.train.runtime import Record
+from vmae.viz.core import INK, PALETTE, show, style
+
+
+def curves(records: Mapping[str, Sequence[Record]], alt: str, ylabel: str = "loss") -> None:
+    """Loss over steps, one line a run."""
+    show(curve_figure(records, ylabel), alt)
+
+
+def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure:
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 2.6))
+        for name, run in records.items():
+            mark = "o" if len(run) < 3 else None  # a line of one point would not be seen
+            axis.plot([r.step for r in run], [r.loss for r in run], label=name, lw=1.5, marker=mark)
+        axis.set_xlabel("step")
+        axis.set_ylabel(ylabel)
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.3g"))
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        if len(records) > 1:
+            axis.legend()
+    return figure
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
+    """A confusion matrix (true by row, predicted by column), in percent of the row."""
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = 1.2 + 0.48 * len(classes)
+    with style():
+        figure, axis = plt.subplots(figsize=(side + 1, side))
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), value in np.ndenumerate(share):
+            if value >= 0.5:
+                ink = "white" if value > 55 else "#333333"
+                axis.text(
+                    column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink
+                )
+        axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axis.set_yticks(range(len(classes)), classes)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        axis.grid(False)
+    show(figure, alt)
+
+
+def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None = None) -> None:
+    """Accuracy of each row in percent: the mean as a bar, every run as a dot; chance as a line."""
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 0.7 + 0.42 * len(values)))
+        for row, runs in enumerate(values.values()):
+            axis.barh(row, np.mean(runs), color=PALETTE[0], alpha=0.75, height=0.62)
+            axis.plot(runs, [row] * len(runs), "o", color=PALETTE[1], ms=4, mec=INK, mew=0.5)
+            axis.text(
+                float(np.max(runs)) + 1.5,
+                row,
+                f"{np.mean(runs):.1f}",
+                va="center",
+                fontsize=9,
+            )
+        if chance is not None:
+            axis.axvline(chance, color=INK, ls="--", lw=1)
+            axis.text(chance, -0.6, "chance", fontsize=8, ha="center", va="bottom")
+        axis.set_yticks(range(len(values)), list(values))
+        axis.invert_yaxis()
+        axis.set_xlim(0, 112)
+        axis.set_xticks(range(0, 101, 20))
+        axis.set_xlabel("test accuracy, %")
+        axis.grid(axis="y", visible=False)
+    show(figure, alt)
+
+
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
+    """Show rows of one shape as a table; also as text, for readers without HTML."""
+    heads = list(rows[0])
+    cells = [[_cell(row[head]) for head in heads] for row in rows]
+    widths = [max(len(head), *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
+    lines = [[head.ljust(w) for head, w in zip(heads, widths, strict=True)]]
+    lines += [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in cells]
+    text = "\n".join("  ".join(line).rstrip() for line in lines)
+    html = "".join(f'<th scope="col" style="text-align:left">{escape(head)}</th>' for head in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row)
+        + "</tr>"
+        for row in cells
+    )
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    display(
+        {
+            "text/html": f"<table>{title}<thead><tr>{html}</tr></thead><tbody>{body}</tbody></table>",
+            "text/plain": text,
+        },
+        raw=True,
+    )
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def timeline(rows: Mapping[str, np.ndarray], length: int, alt: str) -> None:
+    """Mark the frames that each row takes of a video of `length` frames, on a line of time."""
+    with style():
+        figure, axis = plt.subplots(figsize=(8, 0.55 + 0.3 * len(rows)))
+        for row, indices in enumerate(rows.values()):
+            axis.plot([0, length - 1], [row, row], color=INK, lw=0.6, alpha=0.5)
+            axis.plot(indices, np.full(len(indices), row), "|", ms=11, mew=1.8)
+        axis.set_yticks(range(len(rows)), list(rows))
+        axis.invert_yaxis()
+        axis.margins(y=0.15 if len(rows) > 1 else 1)
+        axis.set_xlabel("frame of the video")
+        axis.grid(axis="y", visible=False)
+        show(figure, alt)

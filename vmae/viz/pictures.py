@@ -1,0 +1,165 @@
+"""Pictures, clips and masks: side by side, as strips of frames, as a player."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from IPython.display import HTML, display
+
+from vmae.data.encode import write_video
+from vmae.viz.core import INK, show, style
+
+
+def to_frames(clip: torch.Tensor | np.ndarray) -> np.ndarray:
+    """A clip (C, T, H, W), uint8 or float in [0, 1], as frames (T, H, W, 3) uint8."""
+    clip = torch.as_tensor(clip)
+    if clip.dtype != torch.uint8:
+        clip = (clip.clamp(0, 1) * 255).round().to(torch.uint8)
+    frames = rearrange(clip, "c t h w -> t h w c")
+    return frames.expand(*frames.shape[:3], 3).cpu().numpy()
+
+
+def film_strips(
+    clips: Mapping[str, torch.Tensor] | Sequence[tuple[str, torch.Tensor]],
+    alt: str,
+    frames: int = 8,
+    grid: int | None = None,
+) -> None:
+    """Show clips (C, T, H, W) as rows of frames, one labelled row a clip.
+
+    At most `frames` frames, evenly spaced; `grid` draws patch borders every so many pixels.
+    """
+    items = list(clips.items() if isinstance(clips, Mapping) else clips)
+    pictures = [to_frames(clip) for _, clip in items]
+    steps = np.unique(
+        np.linspace(0, len(pictures[0]) - 1, min(frames, len(pictures[0]))).round().astype(int)
+    )
+    size = min(1.15, 9.5 / len(steps))
+    with style():
+        figure, axes = plt.subplots(
+            len(items),
+            len(steps),
+            figsize=(size * len(steps), size * 1.04 * len(items)),
+            squeeze=False,
+        )
+        for row, (name, _) in enumerate(items):
+            for column, step in enumerate(steps):
+                axis = axes[row, column]
+                axis.imshow(pictures[row][step], interpolation="nearest")
+                axis.set_xticks([])
+                axis.set_yticks([])
+                axis.grid(False)
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+                if grid:
+                    height, width = pictures[row].shape[1:3]
+                    for place in range(grid, max(height, width), grid):
+                        axis.axhline(place - 0.5, color=INK, lw=0.4, alpha=0.6)
+                        axis.axvline(place - 0.5, color=INK, lw=0.4, alpha=0.6)
+                if row == 0:
+                    axis.set_title(f"t={step}", fontsize=8)
+            axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        figure.subplots_adjust(wspace=0.06, hspace=0.06)
+    show(figure, alt)
+
+
+def player(clips: Mapping[str, torch.Tensor], alt: str, fps: int = 8, height: int = 160) -> None:
+    """Play clips (C, T, H, W) side by side, in step, in a loop, with controls.
+
+    The video is H.264 inside the notebook, so it needs no file and no network.
+    """
+    gap = 4
+    rows = []
+    for clip in clips.values():
+        frames = to_frames(clip)
+        factor = max(1, round(height / frames.shape[1]))
+        rows.append(frames.repeat(factor, axis=1).repeat(factor, axis=2))
+    tall = max(frames.shape[1] for frames in rows)
+    padded = [
+        np.pad(frames, ((0, 0), (0, tall - frames.shape[1]), (0, gap), (0, 0)), constant_values=128)
+        for frames in rows
+    ]
+    picture = np.concatenate(padded, axis=2)[:, :, :-gap]
+    picture = np.pad(
+        picture, ((0, 0), (0, tall % 2), (0, picture.shape[2] % 2), (0, 0)), mode="edge"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "player.mp4"
+        write_video(path, np.concatenate([picture] * max(1, 16 // len(picture))), fps=fps)
+        data = base64.b64encode(path.read_bytes()).decode()
+    names = "".join(
+        f'<span style="flex:{frames.shape[2]};text-align:center">{escape(name)}</span>'
+        for name, frames in zip(clips, rows, strict=True)
+    )
+    display(
+        HTML(
+            f'<div style="width:{picture.shape[2]}px;max-width:100%">'
+            f'<div style="display:flex;font-size:90%">{names}</div>'
+            f'<video controls autoplay loop muted playsinline width="100%" aria-label="{escape(alt)}" '
+            f'title="{escape(alt)}" src="data:video/mp4;base64,{data}"></video></div>'
+        )
+    )
+
+
+def pictures(
+    items: Mapping[str, torch.Tensor | np.ndarray],
+    alt: str,
+    height: float = 1.6,
+    columns: int | None = None,
+    cmap: str = "viridis",
+    limits: tuple[float | None, float | None] = (None, None),
+) -> None:
+    """Show images and matrices side by side, names above.
+
+    items     images (3, H, W) or (H, W, 3), uint8 or float in [0, 1]; matrices (H, W)
+    height    of one picture, in inches
+    columns   start a new row after so many; None: all in one row
+    limits    of matrices: the values of the first and last colour; None: the least and largest of each
+    """
+    values = [_for_matplotlib(item) for item in items.values()]
+    across = columns or len(items)
+    rows = -(-len(items) // across)
+    widths = [min(4.0, max(0.4, x.shape[1] / x.shape[0])) for x in values[:across]]
+    size = (height * sum(widths) + 0.15 * across, (height + 0.25) * rows)
+    options: Any = {"cmap": cmap, "aspect": "auto", "interpolation": "nearest"}
+    options |= {"vmin": limits[0], "vmax": limits[1]}
+    with style():
+        figure, axes = plt.subplots(rows, across, figsize=size, width_ratios=widths, squeeze=False)
+        try:
+            for axis in axes.flat:
+                axis.axis("off")
+            for axis, name, x in zip(axes.flat, items, values, strict=False):
+                axis.imshow(x, **options)
+                axis.set_title(name, fontsize=9)
+            figure.subplots_adjust(wspace=0.08, hspace=0.18)
+            show(figure, alt)
+        finally:  # what cannot be drawn must not appear later, half done and without alt text
+            plt.close(figure)
+
+
+def _for_matplotlib(item: torch.Tensor | np.ndarray) -> np.ndarray:
+    """A matrix as it is; an image with channels last and values in range."""
+    x = torch.as_tensor(item).detach().cpu()
+    if x.ndim == 3:
+        x = x.permute(1, 2, 0) if len(x) == 3 and x.shape[2] != 3 else x
+        x = x.clamp(0, 1) if x.is_floating_point() else x
+    return x.numpy()
+
+
+def tiles(patches: torch.Tensor, columns: int, channels: int = 3) -> torch.Tensor:
+    """Patches (N, p·p·C) on a grid of so many columns, a white gap between: (H, W, 3)."""
+    side = round((patches.shape[1] / channels) ** 0.5)
+    images = rearrange(patches, "n (p q c) -> n p q c", p=side, c=channels)
+    gap = max(1, side // 6)
+    spaced = F.pad(images.expand(-1, -1, -1, 3), (0, 0, 0, gap, 0, gap), value=1.0)
+    return rearrange(spaced, "(h w) p q c -> (h p) (w q) c", w=columns)[:-gap, :-gap].clamp(0, 1)

@@ -1,0 +1,81 @@
+"""Work under way in a notebook: a progress bar, a live loss curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import Any
+
+from IPython.display import HTML, display
+
+from vmae.train.runtime import Record
+from vmae.viz.charts import curve_figure
+from vmae.viz.core import bundle
+
+
+def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
+    """Iterate with a progress bar in a notebook; called as tqdm is."""
+
+    def text(done: int) -> HTML:
+        left = f", {(time.monotonic() - start) / done * (total - done):.0f} s to go" if done else ""
+        end = f", {time.monotonic() - start:.0f} s" if done == total else left
+        return HTML(
+            f'<progress value="{done}" max="{total}" style="width:16em" aria-label="{escape(desc)}">'
+            f"</progress> {escape(desc)}: {done:,} of {total:,}{end}"
+        )
+
+    start = shown = time.monotonic()
+    bar = display(text(0), display_id=True)
+    for done, item in enumerate(iterable, 1):
+        yield item
+        if time.monotonic() - shown > 0.5 or done == total:
+            shown = time.monotonic()
+            bar.update(text(done))
+
+
+class LiveCurve:
+    """A run's progress in a notebook: a bar with the time left, and the loss curve as it grows."""
+
+    def __init__(self, alt: str = "Training loss over steps.", ylabel: str = "loss") -> None:
+        self.alt, self.ylabel = alt, ylabel
+
+    def start(self, title: str, step: int, steps: int) -> None:
+        """Put up an empty bar and curve."""
+        self._title, self._steps, self._first = title, steps, step
+        self._records: list[Record] = []
+        self._bar = display(HTML(self._text(step, None)), display_id=True)
+        self._figure: Any = None
+        self._shown = 0.0
+
+    def _text(self, step: int, record: Record | None) -> str:
+        text = f"{self._title}: step {step} of {self._steps}"
+        if record:
+            done = max(1, step - self._first)
+            left = record.seconds / max(step, done) * (self._steps - step)
+            text += (
+                f" · loss {record.loss:.4f} · {record.clips_per_second:,.0f} clips/s · "
+                f"{record.seconds:.0f} s gone, {left:.0f} s to go"
+            )
+        return (
+            f'<progress value="{step}" max="{self._steps}" style="width:16em" '
+            f'aria-label="{escape(self._title)}"></progress> {escape(text)}'
+        )
+
+    def update(self, step: int, record: Record | None) -> None:
+        """Move the bar at every record; redraw the curve every five seconds and at the end."""
+        if record is None:
+            return
+        self._records.append(record)
+        self._bar.update(HTML(self._text(step, record)))
+        if record.seconds - self._shown < 5 and step != self._steps:
+            return
+        self._shown = record.seconds
+        data, metadata = bundle(curve_figure({self._title: self._records}, self.ylabel), self.alt)
+        if self._figure is None:
+            self._figure = display(data, metadata=metadata, raw=True, display_id=True)
+        else:
+            self._figure.update(data, metadata=metadata, raw=True)
+
+    def close(self) -> None:
+        """Leave the last state as it is."""
