@@ -491,7 +491,7 @@ display(Markdown("\n".join(lines)))
 # | Bernoulli draw | 伯努利 | a coin for each place |
 # | causal mask | 因果遮罩 | no look at what comes later |
 # | checkpoint | 檢查點 | the weights of a model on disk |
-# | class token | 分類詞元 / 類別標記 | an extra token that collects the answer; it stands for no patch |
+# | class token | 分類詞元 | an extra token that collects the answer; it stands for no patch |
 # | clip | 影片片段 | the frames that go into the model together, (C, T, H, W) |
 # | copying baseline | 複製基準 | fills holes without having learned anything |
 # | correlation | 相關係數 | 1: one tells the other; 0: it tells nothing |
@@ -509,7 +509,7 @@ display(Markdown("\n".join(lines)))
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
 # | linear probe | 線性探測 | one linear layer on frozen features |
 # | mask ratio | 遮罩率 | share of the tokens that is hidden |
-# | mask token | 遮罩詞元 / 遮罩標記 | one learned vector in every hidden place |
+# | mask token | 遮罩詞元 | one learned vector in every hidden place |
 # | mask | 遮罩 | which patches are hidden |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
 # | mean squared error | 均方誤差 | the loss |
@@ -539,14 +539,14 @@ display(Markdown("\n".join(lines)))
 # | token | 詞元 | one vector of the sequence |
 # | TSN sampling | 分段取樣 | one frame of each of T segments |
 # | tube length | 管道長度 | the notes' parameter; published: the whole clip |
-# | tube masking | 管道式遮罩 / 管道遮罩 | the same places hidden in all frames |
+# | tube masking | 管道式遮罩 | the same places hidden in all frames |
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values |
 # | tubelet | 時空立方體 | a block of p_t frames of p_h x p_w pixels; one token |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | bring tokens back to their places |
 # | value | 值 | what attention averages |
 # | visible | 可見 | what the encoder sees |
-# | vision transformer | 視覺變換器 / 視覺轉換器 | a transformer whose tokens are patches |
+# | vision transformer | 視覺轉換器 | a transformer whose tokens are patches |
 # | white noise | 白雜訊 | every pixel drawn for itself |
 
 # %%

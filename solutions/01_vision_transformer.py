@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 01 · The vision transformer
 #
-# A *vision transformer* (ViT, 視覺變換器) cuts an image into patches, and lets each look at all the others.
+# A *vision transformer* (ViT, 視覺轉換器) cuts an image into patches, and lets each look at all the others.
 # Here you build one, part by part, train it on handwritten digits, and find that it is the encoder of MAE and VideoMAE.
 # The last part sets it beside the classic encoder-decoder Transformer of 2017.
 #
@@ -94,7 +94,9 @@ viz.pictures(
 # A small example first: a picture of 4x4 pixels, numbered 0 to 15, and patches of 2x2.
 # The first patch must hold 0, 1, 4, 5: two neighbours of the first row, and the two below them.
 #
-# ### Exercise 1 · `patchify` · difficulty ●●○○○ · 10 minutes
+# ### Exercise 1 · cut images into patches
+#
+# **Difficulty** ●●○ · **about 10 minutes**
 #
 # Cut images into squares. The patches run row by row, and so do the pixels inside a patch.
 # The channel is the last thing to run, so that the three colours of a pixel stay together.
@@ -265,7 +267,9 @@ for d in (4, 64, 768):
 # The spread is about √d. Without the scale, one weight takes nearly everything, and the softmax passes hardly any gradient.
 # Divided by √d, the weights hardly depend on d (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1).
 #
-# ### Exercise 2 · `attention` · difficulty ●●○○○ · 10 minutes
+# ### Exercise 2 · attention
+#
+# **Difficulty** ●●○ · **about 10 minutes**
 #
 # $$\mathrm{attention}(q, k, v) = \mathrm{softmax}(q\,k^\top / \sqrt{d})\; v$$
 #
@@ -318,7 +322,9 @@ attention = check("01.attention", attention)
 # each part does attention alone, and the results lie side by side again.
 # One linear layer makes queries, keys and values together: (B, N, D) -> (B, N, 3D).
 #
-# ### Exercise 3 · `multi_head` · difficulty ●●●○○ · 15 minutes
+# ### Exercise 3 · several heads
+#
+# **Difficulty** ●●● · **about 15 minutes**
 #
 # The columns of `qkv` are: D of queries, then D of keys, then D of values. Inside each D: head 0's d columns, then head 1's, and so on.
 # Split, call `attention`, and put the heads back in the same order.
@@ -412,7 +418,9 @@ for name, columns in (("keys", slice(width, 2 * width)), ("queries", slice(0, wi
 #
 # These are equations 2 and 3 of the ViT paper. Between input and output there is a path that nothing touches but additions.
 #
-# ### Exercise 4 · `pre_norm` · difficulty ●○○○○ · 5 minutes
+# ### Exercise 4 · the block
+#
+# **Difficulty** ●○○ · **about 5 minutes**
 
 # %%
 from collections.abc import Callable
@@ -510,7 +518,9 @@ viz.pictures(
 #
 # Here n counts the positions, and k = 0 … D/2 − 1 counts pairs of columns (Vaswani et al., section 3.5).
 #
-# ### Exercise 5 · `sincos_1d` · difficulty ●●○○○ · 10 minutes
+# ### Exercise 5 · sine-cosine positions
+#
+# **Difficulty** ●●○ · **about 10 minutes**
 
 
 # %%

@@ -129,9 +129,11 @@ print(tokens[0])
 # The first row starts with 0, 100, 200: all channels of the first pixel.
 # Its next pixel is 1, then the second row of the patch begins with 4.
 #
-# ### Exercise 1: `unpatchify`
+# ### Exercise 1 · put patches together
 #
-# Difficulty ●●○ · about 10 minutes. Put patches together as pictures.
+# **Difficulty** ●●○ · **about 10 minutes**
+#
+# Put patches together as pictures.
 
 
 # %%
@@ -196,9 +198,11 @@ print("kept   ", ids_shuffle[0, :2].tolist())
 # `ids_restore` says the same from the token's side: token 5 went to place 0, token 2 to place 1.
 # The argsort of a permutation is its inverse. We need it to put everything back.
 #
-# ### Exercise 2: `random_masking`
+# ### Exercise 2 · a mask for each image
 #
-# Difficulty ●●○ · about 10 minutes. The same for a batch. Each image has its own mask.
+# **Difficulty** ●●○ · **about 10 minutes**
+#
+# The same for a batch. Each image has its own mask.
 
 
 # %%
@@ -381,7 +385,7 @@ for name in ("B", "L"):
 # The paper reports 3.3 times for ViT-L (table 1c), and worse features. It counts a little differently, and the size is the same.
 #
 # Now the published ViT-B, with random weights. We take it apart and use its pieces.
-# A *class token* (類別標記) goes first, as in the official model. So 49 patches make 50 tokens.
+# A *class token* (分類詞元) goes first, as in the official model. So 49 patches make 50 tokens.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -415,7 +419,7 @@ print("latents", tuple(latents.shape))
 # %% [markdown]
 # ## The mask token and the way back
 #
-# The decoder needs a token for every patch. For hidden ones it gets the *mask token* (遮罩標記): one learned vector, the same everywhere.
+# The decoder needs a token for every patch. For hidden ones it gets the *mask token* (遮罩詞元): one learned vector, the same everywhere.
 # Then all 196 return to their places. We *unshuffle* (還原順序), with `ids_restore`.
 # A tiny example: four tokens, of which 2 and 0 are visible, in this order.
 
@@ -426,9 +430,11 @@ for token, place in enumerate([1, 2, 0, 3]):  # ids_restore
     print(f"token {token} comes from place {place}: {shuffled[place]}")
 
 # %% [markdown]
-# ### Exercise 3: `unshuffle`
+# ### Exercise 3 · restore the order
 #
-# Difficulty ●●○ · about 10 minutes. Append mask tokens, then restore the order.
+# **Difficulty** ●●○ · **about 10 minutes**
+#
+# Append mask tokens, then restore the order.
 
 
 # %%
@@ -512,9 +518,11 @@ print("MaskedAutoencoder", tuple(package.shape), "and our assembly agree")
 # MAE gets better features from *normalised pixels* (像素正規化): each patch with its own mean and deviation taken out (section 3; table 1d).
 # Then brightness and contrast of a patch are given away for nothing.
 #
-# ### Exercise 4: `standardize`
+# ### Exercise 4 · normalised targets
 #
-# Difficulty ●○○ · about 8 minutes. MAE takes all 768 values of a patch together, with the *unbiased* variance (不偏變異數),
+# **Difficulty** ●○○ · **about 8 minutes**
+#
+# MAE takes all 768 values of a patch together, with the *unbiased* variance (不偏變異數),
 # and adds 10⁻⁶ to the variance. VideoMAE will do this for each channel.
 
 
@@ -583,9 +591,9 @@ viz.pictures(
 #
 # The loss is the mean squared error (均方誤差), over hidden patches only.
 #
-# ### Exercise 5: `masked_loss`
+# ### Exercise 5 · the loss
 #
-# Difficulty ●○○ · about 8 minutes.
+# **Difficulty** ●○○ · **about 8 minutes**
 
 
 # %%
@@ -790,8 +798,8 @@ print("  ".join(f"loss on the {name}: {value:.2f}" for name, value in after.item
 # | patch | 圖塊 | a square of pixels that becomes one token |
 # | mask | 遮罩 | which patches are hidden |
 # | encoder, decoder | 編碼器、解碼器 | reads the visible part; paints the hidden part |
-# | class token | 類別標記 | an extra token that stands for no patch |
-# | mask token | 遮罩標記 | one learned vector at every hidden place |
+# | class token | 分類詞元 | an extra token that stands for no patch |
+# | mask token | 遮罩詞元 | one learned vector at every hidden place |
 # | unshuffle | 還原順序 | bring tokens back to their places |
 # | positions | 位置編碼 | vectors that tell tokens where they are |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |

@@ -146,7 +146,7 @@ viz.player(shown, alt=f"The same videos playing: {', '.join(shown)}.")
 # %% [markdown]
 # ## Masks
 #
-# VideoMAE hides whole *tubes* (管道遮罩): the same positions in every frame of the clip.
+# VideoMAE hides whole *tubes* (管道式遮罩): the same positions in every frame of the clip.
 # V2 adds a second mask, for the decoder. Together they are *dual masking* (雙重遮罩):
 #
 # - the **encoder** sees the visible tokens only: 160 of 1568 at the published 90 %;
