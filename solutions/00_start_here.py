@@ -483,7 +483,7 @@ display(Markdown("\n".join(lines)))
 #
 # ## Glossary
 #
-# English terms are used throughout. Each lesson gives the Chinese name at first use; here are all. A stroke parts two names that are both in use.
+# English terms are used throughout. Each lesson gives the Chinese name at first use; here are all.
 #
 # | term | 中文 | meaning |
 # |---|---|---|

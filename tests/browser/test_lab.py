@@ -13,7 +13,7 @@ from vmae import ROOT
 from vmae.checks.core import PROGRESS
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-EXPLORERS = ("02_mae",)
+EXPLORERS = ("02_mae", "05_masking_video")
 #: Exercises that are solved, wrongly first: what is changed in the solution, and what the check says of it.
 TRIED = (
     ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel runs slowest"),

@@ -141,7 +141,7 @@ def pictures(
             for axis, name, x in zip(axes.flat, items, values, strict=False):
                 axis.imshow(x, **options)
                 axis.set_title(name, fontsize=9)
-            figure.subplots_adjust(wspace=0.08, hspace=0.18)
+            figure.subplots_adjust(wspace=0.08, hspace=0.36 / height)  # room for names
             show(figure, alt)
         finally:  # what cannot be drawn must not appear later, half done and without alt text
             plt.close(figure)
