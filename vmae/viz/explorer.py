@@ -46,7 +46,8 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
         control.description = control.description or name
         control.observe(redraw, "value")
     redraw()
-    return VBox([HBox(list(controls.values())), shown])
+    row = HBox(list(controls.values()), layout={"flex_flow": "row wrap"})  # or sliders shrink to dots
+    return VBox([row, shown])
 
 
 def _html(output: RichOutput) -> str:
