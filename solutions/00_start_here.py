@@ -499,11 +499,13 @@ display(Markdown("\n".join(lines)))
 # | data | 資料 | the videos, and where there are any, the labels |
 # | decoder | 解碼器 | what writes: it paints the hidden part |
 # | dense sampling | 密集取樣 | equal steps from a random start |
+# | divided attention | 分離式時空注意力 | over time, then over space |
 # | dual masking | 雙重遮罩 | one mask for the encoder, another for the decoder |
 # | encoder | 編碼器 | what reads: it gets the visible part |
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
 # | frame masking | 整幀遮罩 | whole steps in time are hidden |
 # | head | 多頭 | one of several attentions side by side |
+# | joint attention | 聯合時空注意力 | every token looks at every other |
 # | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
 # | key | 鍵 | what a token offers to be found by |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
@@ -535,6 +537,7 @@ display(Markdown("\n".join(lines)))
 # | separable | 時空可分離 | made of a part for time and a part for space |
 # | store | 解碼後的影格庫 | decoded frames on disk, read without decoding |
 # | stride | 取樣間隔 | frames from one chosen frame to the next |
+# | symmetric | 對稱 | encoder and decoder of the same size, both on all tokens |
 # | targets | 目標 | queries whose answer counts in the loss |
 # | token | 詞元 | one vector of the sequence |
 # | TSN sampling | 分段取樣 | one frame of each of T segments |

@@ -84,9 +84,7 @@ print(
 photo = cat(224, 224)  # (3, 224, 224)
 shown = {str(label): images[labels == label][0, 0] for label in range(10)}
 viz.pictures(shown, "One 8x8 image of each digit, 0 to 9.", height=0.9, cmap="gray")
-viz.pictures(
-    {"the cat, 224x224": photo}, "A photo of a cat, squeezed into a square."
-)
+viz.pictures({"the cat, 224x224": photo}, "A photo of a cat, squeezed into a square.")
 
 # %% [markdown]
 # ## 1. Patches

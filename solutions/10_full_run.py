@@ -417,7 +417,7 @@ if rows:
     commits = {str(row["made"]["commit"])[:7] for row in evidence.values()}
     print(f"{kept.as_posix()}, from commit {', '.join(sorted(commits))}")
     for labels in (f"{start} a class" for start in order):
-        pairs = zip(rows[f"{labels}, pre-trained"], rows[f"{labels}, scratch"], strict=True)
+        pairs = zip(rows[f"{labels}, pre-trained"], rows[f"{labels}, scratch"], strict=False)
         ahead = [f"{with_it - without:+.1f}" for with_it, without in pairs]
         print(f"{labels}: pre-trained ahead by {', '.join(ahead)} points, a seed each")
     viz.bars(

@@ -68,6 +68,7 @@ def _serve() -> None:
     import torch
     import torch._dynamo  # which the first optimizer would import
 
+    import vmae.train.finetune
     import vmae.train.pretrain  # noqa: F401 - the imports are what is shared
 
     torch.set_num_threads(1)

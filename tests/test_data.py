@@ -14,7 +14,7 @@ import torch
 from vmae import ROOT
 from vmae.config import ConfigError, DataConfig
 from vmae.data import encode
-from vmae.data.annotations import SetError, Video, load_set
+from vmae.data.annotations import SetError, Video, load_set, require_labels
 from vmae.data.augment import multi_scale_crop, view_of
 from vmae.data.clips import VideoError, open_video, read_frames, resize_frames
 from vmae.data.device_store import DeviceStore
@@ -589,18 +589,18 @@ def test_bd_sports_as_it_is_packed(tmp_path):
     assert (len(videos.train), len(videos.test)) == (16, 4)
 
 
-@pytest.mark.parametrize("case", ["nothing there", "empty folder", "one class"])
+@pytest.mark.parametrize("case", ["nothing there", "empty folder", "one class", "no test"])
 def test_what_is_no_set_says_what_one_is(tmp_path, case):
     folder = tmp_path / "set"
     if case != "nothing there":
         folder.mkdir()
-    if case == "one class":
-        (folder / "run").mkdir()
-        (folder / "run" / "a.mp4").touch()
-    with pytest.raises(
-        SetError, match="no such folder" if case == "nothing there" else "one sub-folder a class"
-    ):
-        load_set(folder)
+    for name in {"one class": ("run",), "no test": ("run", "jump")}.get(case, ()):
+        (folder / name).mkdir()
+        (folder / name / "a.mp4").touch()
+        assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
+    words = {"nothing there": "no such folder", "no test": "none is left for testing"}
+    with pytest.raises(SetError, match=words.get(case, "one sub-folder a class")):
+        require_labels(load_set(folder))
 
 
 # ---- augmentation --------------------------------------------------------------------------------

@@ -15,7 +15,14 @@ import torch
 from nursery import Nursery
 from safetensors.torch import load_file
 
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+from vmae.config import (
+    DataConfig,
+    FinetuneConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    PretrainConfig,
+)
 from vmae.data.loader import open_set, open_source
 from vmae.train.trouble import STOPPED_STATUS
 
@@ -157,6 +164,45 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(nursery, c
     assert [nursery.wait(process) for process in processes] == [STOPPED_STATUS] * 2
     (saved,) = (run / "checkpoints").iterdir()
     assert int(saved.name[5:]) % 3 == 0, "they agree where they wait for each other anyway"
+
+
+def report(log: Path) -> dict:
+    """What a process printed as JSON; its log may hold warnings and a progress bar too."""
+    text = log.read_text()
+    return json.loads(text[text.index("\n{") :]) if "\n{" in text else json.loads(text)
+
+
+@pytest.mark.parametrize("kind", [DDP, FSDP], ids=["DDP", "FSDP2"])
+def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind):
+    optim = config.optim.replace(lr=3e-3)
+    data = config.data.replace(stores=str(tmp_path / "stores"))  # which one of them makes
+    tuning = FinetuneConfig(config.model, data, optim, accumulate=2, log_every=4, test_clips=25)
+    # With 25 clips a video the test is of three batches: two for one process, a shorter one left.
+    tuning.to_yaml(tmp_path / "config.yaml")
+    command = ("finetune", str(tmp_path / "config.yaml"), "--out")
+    two, one, log = tmp_path / "two", tmp_path / "one", tmp_path / "log"
+    for process in nursery.start_group(log, 2, *command, str(two), **kind):
+        assert nursery.wait(process) == 0, log.with_suffix(".0").read_text()
+    assert nursery.wait(nursery.start(log, *command, str(one))) == 0, log.read_text()
+    close(two, one)
+    assert len(losses(two)) == 3, "one process writes"
+    assert report(log.with_suffix(".0"))["accuracy"] == report(log)["accuracy"]
+    assert '"accuracy"' not in log.with_suffix(".1").read_text(), "one process prints"
+
+    test, again = tmp_path / "test", tmp_path / "test.json"
+    for process in nursery.start_group(test, 2, "evaluate", str(one)):
+        assert nursery.wait(process) == 0, test.with_suffix(".0").read_text()
+    assert nursery.wait(nursery.start(test, "evaluate", str(one), "--json", str(again))) == 0
+    alone = json.loads(again.read_text())
+    assert sum(map(sum, alone.pop("confusion"))) == alone["videos"] == 24, "each video once"
+    assert report(test.with_suffix(".0")) == alone
+
+    odd = tuning.replace(optim=optim.replace(batch_size=9), accumulate=1)
+    odd.to_yaml(tmp_path / "config.yaml")
+    bad = tmp_path / "bad"
+    for process in nursery.start_group(bad, 2, *command, str(tmp_path / "odd"), **kind):
+        assert nursery.wait(process) == 1
+    assert "batch_size 9 does not divide into 2 processes" in bad.with_suffix(".0").read_text()
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

@@ -29,6 +29,7 @@ from vmae.config import (
 from vmae.data.encode import DiskError
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
+from vmae.memory import training_memory
 from vmae.train import checkpoint, run_folder, trouble, watch
 from vmae.train.checkpoint import CheckpointError
 from vmae.train.pretrain import pretrain
@@ -325,6 +326,33 @@ def test_a_step_without_a_number_can_be_skipped(config, tmp_path, poisoned):
     state = tmp_path / "run/checkpoints/step-00000006/state.pt"
     moments = torch.load(state, weights_only=True)["optimizer"]["state"][0]
     assert int(moments["step"]) == 5
+
+
+# ---- the table of memory -------------------------------------------------------------------------
+
+
+def test_the_memory_in_the_readme_is_what_is_computed():
+    """Every figure of the table, to the digits that it states."""
+    text = (Path(checkpoint.__file__).parent / "README.md").read_text()
+    rows = [
+        [c.strip() for c in x.strip("|").split("|")] for x in text.splitlines() if x[:2] == "| "
+    ]
+    assert [row[0] for row in rows] == ["model", "S", "B", "L", "H", "g"]
+    for size, *stated in rows[1:]:
+        model = ModelConfig.videomae(size, 2 if size == "g" else 1)
+        dual = ("running-cell", 0.5) if size == "g" else ("all", 0.0)
+        config = PretrainConfig(model, MaskConfig("tube", 0.9, None, *dual), precision="bf16")
+        whole, shared = training_memory(config, 0), training_memory(config, 0, 8)
+        clips = [
+            training_memory(c, 1).activations - training_memory(c, 0).activations
+            for c in (config, config.replace(checkpointing=True))
+        ]
+        states = [m.weights + m.gradients + m.optimizer for m in (whole, shared)]
+        computed = [whole.weights / 4e6, *(x / 1e9 for x in (*states, *clips))]
+        for cell, right in zip(stated, computed, strict=True):
+            number = cell.split()[0].replace(",", "")
+            digits = len(number.partition(".")[2])
+            assert f"{right:.{digits}f}" == number, (size, cell, right)
 
 
 # ---- bad input -----------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_a_class_to_test_only_is_an_error_and_a_leak_a_warning(tmp_path):
         load_set(folder)
     write(tmp_path, classes_txt="a", train_csv="1.mp4 0", test_csv="2.mp4 0")
     with pytest.raises(SetError, match="has 1 classes"):
-        load_set(folder)
+        require_labels(load_set(folder))
     write(tmp_path, train_csv="\n")
     with pytest.raises(SetError, match="train.csv: the list is empty"):
         load_set(folder)

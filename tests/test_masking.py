@@ -71,6 +71,16 @@ def test_without_a_decoder_mask_queries_are_the_complement(case, generator):
     assert (both == torch.arange(grid.tokens)).all()
 
 
+def test_a_loss_on_every_token_asks_for_all_and_leaves_the_visible_ones_as_they_were(generator):
+    hidden_only, every = (
+        make_mask(MaskConfig("tube", 0.9, None, decoder), B16, 3, generator.manual_seed(1))
+        for decoder in ("all", "every")
+    )
+    assert torch.equal(every.visible, hidden_only.visible)
+    assert torch.equal(every.queries, torch.arange(1568).expand(3, -1))
+    assert torch.equal(every.target_tokens, every.queries)
+
+
 @pytest.mark.parametrize("length,steps", [(None, 8), (4, 2), (8, 4), (2, 1)])
 def test_tubes_are_constant_over_their_length_and_change_after(length, steps, generator):
     hidden = make_mask(MaskConfig("tube", 0.9, length), B16, 8, generator).hidden(1568)

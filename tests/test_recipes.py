@@ -57,6 +57,7 @@ class Fine(NamedTuple):
     weight_decay: float = 0.05
     clip_grad: float | None = None
     stride: int = 4
+    test: tuple[int, int] = (5, 3)
 
 
 UCF, HMDB, SSV2, K400, K710, HYBRID = (
@@ -73,19 +74,19 @@ TABLE: dict[str, tuple[Pre, Fine]] = {
     ),
     "v1-hmdb51-b": (
         Pre("B", 4, HMDB, 3e-4, 8, 24, 2.25e-4, 4800, 40, 0.75, 2),
-        Fine(HMDB, KIN, 1e-3, 8, 16, 2, 50, 5e-4, 5, 1e-5, 0.7, 0.2, 0.5, stride=2),
+        Fine(HMDB, KIN, 1e-3, 8, 16, 2, 50, 5e-4, 5, 1e-5, 0.7, 0.2, 0.5, stride=2, test=(10, 3)),
     ),
     "v1-ssv2-s": (
         Pre("S", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 2400, 40, 0.9, 2),
-        Fine(SSV2, TSN, 1e-3, 32, 12, 2, 40, 1.5e-3, layer_decay=0.7),
+        Fine(SSV2, TSN, 1e-3, 32, 12, 2, 40, 1.5e-3, layer_decay=0.7, test=(2, 3)),
     ),
     "v1-ssv2-b": (
         Pre("B", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 800, 40, 0.9, 2),
-        Fine(SSV2, TSN, 5e-4, 64, 8, 1, 50, 1e-3),
+        Fine(SSV2, TSN, 5e-4, 64, 8, 1, 50, 1e-3, test=(2, 3)),
     ),
     "v1-ssv2-b-2400": (
         Pre("B", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 2400, 40, 0.9, 2),
-        Fine(SSV2, TSN, 5e-4, 64, 6, 2, 30, 7.5e-4),
+        Fine(SSV2, TSN, 5e-4, 64, 6, 2, 30, 7.5e-4, test=(2, 3)),
     ),
     "v1-k400-s": (
         Pre("S", 4, K400, 1.5e-4, 32, 32, 6e-4, 1600, 40, 0.9, 4),
@@ -110,7 +111,7 @@ TABLE: dict[str, tuple[Pre, Fine]] = {
     "v2-hybrid-b": (HYBRID_B, Fine(K400, KIN, 7e-4, 32, 16, 2, 90, 1.4e-3)),
     "v2-hybrid-b-ssv2": (
         HYBRID_B,
-        Fine(SSV2, TSN, 2e-3, 32, 16, 2, 25, 4e-3, layer_decay=0.65),
+        Fine(SSV2, TSN, 2e-3, 32, 16, 2, 25, 4e-3, layer_decay=0.65, test=(2, 3)),
     ),
     "v2-hybrid-l": (
         Pre("L", 4, HYBRID, 1e-3, 48, 32, 6e-3, 300, 30, 0.9, 4, 4),
@@ -130,7 +131,7 @@ TABLE: dict[str, tuple[Pre, Fine]] = {
     ),
     "v2-hybrid-g-ssv2": (
         HYBRID_G,
-        Fine(SSV2, TSN, 3e-4, 32, 3, 2, 20, 1.125e-4, layer_decay=0.9, drop_path=0.25),
+        Fine(SSV2, TSN, 3e-4, 32, 3, 2, 20, 1.125e-4, layer_decay=0.9, drop_path=0.25, test=(2, 3)),
     ),
     "v2-hybrid-g-ucf101": (
         HYBRID_G,
@@ -209,6 +210,7 @@ def test_finetuning_is_as_published(name):
     assert (config.rand_ops, config.rand_magnitude, config.erase) == (4, 7, 0.25)
     assert (config.mixup, config.cutmix, config.label_smoothing) == (0.8, 1.0, 0.1)
     assert (config.labels_per_class, config.view, config.mix_each) == (None, "video", False)
+    assert (config.test_clips, config.test_crops) == row.test
     assert config.device == "cuda"
     schedule(optim, row, row.min_lr)
 
@@ -220,6 +222,23 @@ def test_masks_fit_the_grid(name):
     found = tuple(index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
     giant = (208, 1024, 920)  # of 2048 tokens
     assert found == (giant if config.model.width == 1408 else COUNTS[name[:2], config.mask.ratio])
+
+
+def test_the_table_of_the_readme_is_that_of_the_recipes():
+    rows: dict[str, list[str]] = {}
+    for line in (RECIPES / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            rows[cells[0].strip("`")] = cells[1:]
+    assert list(rows) == list(TABLE)
+    above = ""
+    for name, (_, before, _, after) in rows.items():
+        above = above if before == "as above" else before
+        recipe = Recipe.load(name)
+        for text, optim in ((above, recipe.pretrain.optim), (after, recipe.finetune.optim)):
+            rate = optim.resolved(VIDEOS).lr
+            stated = [float(number) for number in text.split(",")]
+            assert stated == pytest.approx([optim.batch_size, optim.epochs, rate], rel=1e-9), name
 
 
 @PUBLISHED

@@ -15,12 +15,19 @@ import torch
 from nursery import Nursery
 from safetensors.torch import load_file
 
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
+from vmae.config import (
+    DataConfig,
+    FinetuneConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    PretrainConfig,
+)
 from vmae.data.loader import open_set, open_source
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
 
-KILLS = 20
+KILLS = {"pretrain": 20, "finetune": 6}
 
 
 @pytest.fixture(scope="module")
@@ -73,31 +80,52 @@ def moment(chance: random.Random, checkpoints: Path) -> None:
     time.sleep(chance.uniform(0, 0.05))
 
 
-def test_twenty_kills_at_random_moments_change_no_bit(config, tmp_path):
+@pytest.fixture(scope="module")
+def tuning(config) -> FinetuneConfig:
+    """With everything on that draws: layers, augmentation, mixing."""
+    open_source(config.data, open_set(config.data).test, config.model.size, config.model.frames)
+    optim = OptimConfig(steps=120, batch_size=4, lr=1e-3, betas=(0.9, 0.999))
+    return FinetuneConfig(
+        config.model, config.data, optim, drop_path=0.3, head_drop=0.3, repeat=2, crop=True,
+        erase=0.25, mixup=0.8, cutmix=1.0, view="shuffled", save_every=3, log_every=10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", KILLS)
+def test_kills_at_random_moments_change_no_bit(config, tuning, tmp_path, command):
     chance = random.Random(int(os.environ.get("VMAE_KILL_SEED", "0")))
-    config.to_yaml(tmp_path / "config.yaml")
-    command = ("pretrain", str(tmp_path / "config.yaml"), "--resume", "--out")
+    {"pretrain": config, "finetune": tuning}[command].to_yaml(tmp_path / "config.yaml")
+    again = (command, str(tmp_path / "config.yaml"), "--resume", "--out")
     log, cut = tmp_path / "log", tmp_path / "cut"
     with Nursery() as nursery:
-        whole = nursery.start(log, *command, str(tmp_path / "whole"))
-        for _ in range(KILLS):
-            process = nursery.start(log, *command, str(cut))
+        whole = nursery.start(log, *again, str(tmp_path / "whole"))
+        for _ in range(KILLS[command]):
+            process = nursery.start(log, *again, str(cut))
             moment(chance, cut / "checkpoints")
             os.kill(process, signal.SIGKILL)
             assert nursery.wait(process) == -signal.SIGKILL, log.read_text()
-        last = nursery.start(log, *command, str(cut))
+        last = nursery.start(log, *again, str(cut))
         assert nursery.wait(last) == nursery.wait(whole) == 0, log.read_text()
     same_end(tmp_path / "whole", cut)
     assert not list(cut.rglob("*.part")), "nothing half-written is left"
     starts = json.loads((cut / "environment.json").read_text())
-    assert len({start["step"] for start in starts}) >= 5, "kills fell on different steps"
+    wanted = 5 if command == "pretrain" else 3
+    assert len({start["step"] for start in starts}) >= wanted, "kills fell on different steps"
 
 
-@pytest.mark.parametrize("number,status", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_status_says_so(config, tmp_path, number, status):
-    config.replace(save_every=10**6).to_yaml(tmp_path / "config.yaml")
+@pytest.mark.parametrize(
+    "kind,number,status",
+    [
+        ("pretrain", signal.SIGTERM, 75),
+        ("pretrain", signal.SIGINT, 130),
+        ("finetune", signal.SIGTERM, 75),
+    ],
+)
+def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, number, status):
+    run = {"pretrain": config, "finetune": tuning}[kind].replace(save_every=10**6)
+    run.to_yaml(tmp_path / "config.yaml")
     command = (
-        "pretrain",
+        kind,
         str(tmp_path / "config.yaml"),
         "--resume",
         "--out",
@@ -112,7 +140,7 @@ def test_a_signal_saves_and_the_status_says_so(config, tmp_path, number, status)
         assert nursery.wait(process) == status
         assert "with --resume goes on" in (tmp_path / "log").read_text()
         (saved,) = (tmp_path / "run/checkpoints").iterdir()
-        assert int(saved.name[5:]) < config.optim.steps
+        assert int(saved.name[5:]) < run.optim.steps
         assert not (tmp_path / "run/lock.json").exists()
         again = nursery.start(tmp_path / "log", *command)
         whole = nursery.start(tmp_path / "log", *command[:-1], str(tmp_path / "whole"))

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vmae import ROOT, __version__, at_root
 
@@ -98,25 +99,30 @@ def _recipe(arguments: argparse.Namespace):
     return Recipe.load(arguments.config).changed(**{arguments.command: changes})
 
 
-def _pretrain(arguments: argparse.Namespace) -> int:
+def _training(arguments: argparse.Namespace) -> int:
+    """Pre-train or fine-tune; the status says where a signal stopped the run."""
     from accelerate import PartialState
 
-    from vmae.train.pretrain import pretrain
     from vmae.train.trouble import STOPPED_STATUS, Stopped
 
     try:
-        result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
+        report = arguments.train(arguments)
     except Stopped as stopped:
         print(f"vmae: {stopped}; the same command with --resume goes on", file=sys.stderr)
         return STOPPED_STATUS
     if PartialState().is_main_process:
-        loss = result.records[-1].loss if result.records else None
-        print(json.dumps({"loss": loss, **result.cost}, indent=1))
+        print(json.dumps(report, indent=1))
     return 0
 
 
-def _finetune(arguments: argparse.Namespace) -> None:
-    from vmae.train.checkpoint import save_classifier
+def _pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
+    from vmae.train.pretrain import pretrain
+
+    result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
+    return {"loss": result.records[-1].loss if result.records else None, **result.cost}
+
+
+def _finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.train.finetune import finetune, open_sources
     from vmae.train.runtime import Bar
     from vmae.weights import load_encoder
@@ -126,17 +132,17 @@ def _finetune(arguments: argparse.Namespace) -> None:
     if arguments.encoder:
         encoder = load_encoder(arguments.encoder, frames=model.frames, size=model.size)
     sources = open_sources(config)
-    result = finetune(config, sources, encoder, Bar())
-    save_classifier(result.model, sources.classes, config, arguments.out)
-    print(json.dumps({"accuracy": result.test.accuracy, **result.cost}, indent=1))
+    result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
+    return {"accuracy": result.test.accuracy, **result.cost}
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.annotations import load_set, require_labels
+    from vmae.data.encode import write_text
     from vmae.data.loader import open_set, open_source
     from vmae.data.sampling import Sampling
     from vmae.train.checkpoint import load_classifier
-    from vmae.train.evaluate import evaluate
+    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
     from vmae.train.runtime import accelerator_for
 
     model, classes, config = load_classifier(arguments.model)
@@ -147,22 +153,43 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
         )
+    accelerator = accelerator_for(config.precision)
+    data, size, frames = config.data, model.config.size, model.config.frames
+    with accelerator.main_process_first():  # one process decodes, the others find the store
+        test = open_source(data, videos.test, size, frames)
+    sampling, device = Sampling.of(data, frames), accelerator.device
     result = evaluate(
         model,
-        open_source(config.data, videos.test, model.config.size, model.config.frames),
-        Sampling.of(config.data, model.config.frames),
-        clips=arguments.clips,
-        crops=arguments.crops,
+        test,
+        sampling,
+        clips=config.test_clips if arguments.clips is None else arguments.clips,
+        crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,
-        device=accelerator_for(config.precision).device,
-        max_bad=config.data.max_bad,
+        device=device,
+        max_bad=data.max_bad,
+        accelerator=accelerator,
     )
-    print(
-        json.dumps(
-            {"videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)},
-            indent=1,
+    if not accelerator.is_main_process:
+        return
+    report: dict[str, Any] = {
+        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+    }  # fmt: skip
+    if arguments.probe or arguments.knn:
+        sources = (open_source(data, videos.train, size, frames), test)
+        known, asked = (
+            pooled_features(model, source, sampling, device=device, max_bad=data.max_bad)
+            for source in sources
         )
-    )
+        if arguments.probe:
+            report["probe"] = linear_probe(known, asked)
+        if arguments.knn:
+            report["knn"] = knn_probe(known, asked)
+    shares = [None if share != share else share for share in result.per_class().tolist()]
+    report["per_class"] = dict(zip(classes, shares, strict=True))
+    print(json.dumps(report, indent=1))
+    if arguments.json:
+        report["confusion"] = result.confusion().tolist()
+        write_text(arguments.json, json.dumps(report) + "\n")
 
 
 def _check_env(_: argparse.Namespace) -> int:
@@ -262,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     normalize.add_argument("--workers", type=int, default=2)
     normalize.set_defaults(run=_normalize)
 
-    for name, run, text in (
+    for name, train, text in (
         ("pretrain", _pretrain, "pre-train a masked autoencoder"),
         ("finetune", _finetune, "train and test a classifier"),
     ):
@@ -272,12 +299,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--set", action="append", default=[], metavar="NAME=VALUE", help="change a field"
         )
-        command.set_defaults(run=run)
-        if name == "pretrain":
-            command.add_argument(
-                "--resume", action="store_true", help="go on with the run in --out; start it if new"
-            )
-        else:
+        command.add_argument(
+            "--resume", action="store_true", help="go on with the run in --out; start it if new"
+        )
+        command.set_defaults(run=_training, train=train)
+        if name == "finetune":
             command.add_argument(
                 "--encoder",
                 type=Path,
@@ -287,8 +313,11 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")
     test.add_argument("model", type=Path, help="folder given to finetune as --out")
     test.add_argument("--data", type=Path, help="another set with the same classes")
-    test.add_argument("--clips", type=int, default=1, help="clips over a video (published: 5, 2)")
-    test.add_argument("--crops", type=int, default=1, help="squares along the long side (3)")
+    test.add_argument("--clips", type=int, help="clips over a video (default: its test_clips)")
+    test.add_argument("--crops", type=int, help="squares along the long side (its test_crops)")
+    test.add_argument("--probe", action="store_true", help="a linear probe of its features too")
+    test.add_argument("--knn", action="store_true", help="their 20 nearest neighbours too")
+    test.add_argument("--json", type=Path, metavar="FILE", help="write all of it, and confusions")
     test.set_defaults(run=_evaluate)
 
     convert = commands.add_parser(

@@ -59,6 +59,8 @@ def make_mask(
         visible = tube_visible(grid, config.ratio, config.tube_length, batch, generator, device)
     else:
         visible = draw[config.encoder](grid, config.ratio, batch, generator, device)
+    if config.decoder == "every":
+        return every_token(visible, grid)
     if config.decoder == "all" or config.decoder_ratio == 0:
         return all_hidden(visible, grid)
     if config.decoder == "drop-visible":
@@ -146,6 +148,12 @@ def all_hidden(visible: torch.Tensor, grid: TokenGrid) -> Mask:
     queries = _complement(visible, grid.tokens)
     targets = torch.arange(queries.shape[1], device=visible.device).expand_as(queries)
     return Mask(visible, queries, targets)
+
+
+def every_token(visible: torch.Tensor, grid: TokenGrid) -> Mask:
+    """MAE's ablation (section 4.1): ask for all tokens, and count the loss on all of them."""
+    tokens = torch.arange(grid.tokens, device=visible.device).expand(visible.shape[0], -1)
+    return Mask(visible, tokens, tokens)
 
 
 def dual(

@@ -43,18 +43,22 @@ DRAWS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Setting:
-    """The side of a frame; steps, of 64 clips each: pre-training, all labels, the two baselines."""
+    """The side of a frame; steps, of 64 clips each: pre-training, all labels, the two baselines.
+
+    crop   multi-scale crops in training: the level has few photos, and clips of them are learned by heart
+    """
 
     size: int
     pretraining: int
     steps: int
     baseline: int
+    crop: bool = False
 
 
 SETTINGS = {
     "digits": Setting(16, 0, 2000, 1000),
     "textures": Setting(16, 0, 2000, 1000),
-    "scenes": Setting(32, 8000, 7000, 2000),
+    "scenes": Setting(32, 8000, 12000, 2000, crop=True),
 }
 
 
@@ -78,6 +82,7 @@ def recipe_of(level: str, folder: Path, view: str = "video") -> Recipe:
             "optim.steps": setting.steps if view == "video" else setting.baseline,
             "optim.batch_size": 64,
             "view": view,
+            "crop": setting.crop,
         },
     )
     return replace(recipe, finetune=recipe.finetune.replace(labels_per_class=None))
@@ -123,10 +128,8 @@ def measure_few(
 ) -> dict[str, Any]:
     """10 labels a class, as the cpu recipe fine-tunes: accuracy of each draw."""
     few = Recipe.load("cpu").finetune.optim
-    runs = [
-        finetune(config.replace(labels_per_class=10, seed=seed, optim=few), sources, encoder)
-        for seed in DRAWS
-    ]
+    config = config.replace(labels_per_class=10, optim=few, crop=False)
+    runs = [finetune(config.replace(seed=seed), sources, encoder) for seed in DRAWS]
     return {"accuracies": [round(run.test.accuracy, 2) for run in runs]}
 
 

@@ -25,7 +25,9 @@ from vmae import ROOT
 #: Where the screenshots go that people look at.
 SHOTS = ROOT / "runs" / "browser"
 TOKEN = "browser-test"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 class Notebook:

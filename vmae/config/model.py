@@ -114,7 +114,8 @@ class MaskConfig(Config):
     ratio          share of the tokens hidden from the encoder
     tube_length    frames that a tube covers; None: the whole clip, as published
     decoder        "all" (MAE, V1), "running-cell" (V2), "random", "frame" (V2's ablations),
-                   "drop-visible" (the popular account of dual masking)
+                   "drop-visible" (the popular account of dual masking), "every" (MAE's ablation:
+                   a loss on all tokens, also on those that the encoder sees)
     decoder_ratio  share of the positions that the decoder is not asked for; for "drop-visible"
                    the share of visible tokens dropped
     """
@@ -127,7 +128,7 @@ class MaskConfig(Config):
 
     def __post_init__(self) -> None:
         encoders = ("random", "tube", "frame")
-        decoders = ("all", "running-cell", "random", "frame", "drop-visible")
+        decoders = ("all", "running-cell", "random", "frame", "drop-visible", "every")
         if self.encoder not in encoders:
             raise ConfigError(f"mask encoder is {self.encoder!r}; there are {', '.join(encoders)}")
         if self.decoder not in decoders:

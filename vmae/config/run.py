@@ -135,11 +135,6 @@ class PretrainConfig(Config):
 
     def __post_init__(self) -> None:
         _check_run(self)
-        for name in ("accumulate", "save_every", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if self.on_nonfinite not in ("stop", "skip"):
-            raise ConfigError(f'on_nonfinite is {self.on_nonfinite!r}; use "stop" or "skip"')
         tubes = self.mask.encoder == "tube" and self.mask.tube_length is None
         if self.model.attention == "divided" and not tubes:
             raise ConfigError(
@@ -169,8 +164,11 @@ class FinetuneConfig(Config):
     erase              probability that a clip loses a rectangle to noise (0.25 as published)
     mixup, cutmix      alpha of the mixing of clips and labels (0.8 and 1.0 as published); 0: none
     mix_each           draw what is mixed for each clip; else, as published, once for a batch
+    test_clips         clips over a video in the test, their probabilities averaged; and squares
+    test_crops         along the long side (5 and 3 as published on Kinetics)
 
-    The augmentations are off by default; rand_ops and erase need RGB clips.
+    The augmentations are off by default; rand_ops and erase need RGB clips. Fields that are not
+    named here mean what they mean in PretrainConfig.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -195,13 +193,24 @@ class FinetuneConfig(Config):
     mixup: float = 0.0
     cutmix: float = 0.0
     mix_each: bool = False
-    device: str = "auto"  # as in PretrainConfig
+    test_clips: int = 1
+    test_crops: int = 1
+    device: str = "auto"
     precision: str = "auto"
+    accumulate: int = 1
+    checkpointing: bool = False
+    on_nonfinite: str = "stop"
     seed: int = 0
+    save_every: int = 500
     log_every: int = 20
+    keep: int = 2
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         _check_run(self)
+        for name in ("test_clips", "test_crops"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if self.view not in VIEWS:
             raise ConfigError(f"view is {self.view!r}; there are {', '.join(VIEWS)}")
         if self.labels_per_class is not None and self.labels_per_class < 1:
@@ -234,8 +243,11 @@ class FinetuneConfig(Config):
 
 
 def _check_run(config: PretrainConfig | FinetuneConfig) -> None:
-    if config.repeat < 1:
-        raise ConfigError(f"repeat is {config.repeat}; it must be 1 or more")
+    for name in ("repeat", "accumulate", "save_every", "log_every", "keep"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}; it must be 1 or more")
+    if config.on_nonfinite not in ("stop", "skip"):
+        raise ConfigError(f'on_nonfinite is {config.on_nonfinite!r}; use "stop" or "skip"')
     if config.precision not in ("auto", "fp32", "bf16"):
         raise ConfigError(f'precision is {config.precision!r}; use "auto", "fp32" or "bf16"')
     if config.device not in ("auto", "cpu", "cuda"):

@@ -118,27 +118,34 @@ def load_set(
 
 
 def require_labels(videos: VideoSet) -> VideoSet:
-    """The set itself, where it can be trained on and tested with labels; else raises SetError."""
+    """The set itself, where it can be trained on and tested with labels; else raises SetError.
+
+    It takes two classes and videos to test on: pre-training is content without.
+    """
     missing = sum(video.label < 0 for video in videos.train + videos.test)
-    if missing or not videos.classes or not videos.test:
+    if missing or not videos.classes:
         raise SetError(
             f"{videos.folder}: {missing} videos have no label (-1), {len(videos.test)} are for "
             "testing: a pre-training list serves pre-training only; to fine-tune give a folder with "
             "train.csv, test.csv and classes.txt, or with one sub-folder a class"
+        )
+    if len(videos.classes) < 2:
+        raise SetError(
+            f"{videos.folder}: the set has {len(videos.classes)} classes ({few(videos.classes)}); "
+            "a classifier needs 2 or more: one sub-folder a class, or train.csv, test.csv and "
+            "classes.txt"
+        )
+    if not videos.test:
+        raise SetError(
+            f"{videos.folder}: no class has 5 videos, so none is left for testing: add videos"
         )
     return videos
 
 
 def _check(videos: VideoSet) -> None:
     """What no layout may have: a class of testing only (an error), a leak (a warning)."""
-    if len(videos.classes) < 2:
-        raise SetError(
-            f"{videos.folder}: the set has {len(videos.classes)} classes ({few(videos.classes)}); "
-            "a classifier needs 2 or more"
-        )
-    for name in ("train", "test"):
-        if not videos.split(name):
-            raise SetError(f"{videos.folder}: no video is for {name}ing")
+    if not videos.train:
+        raise SetError(f"{videos.folder}: no video is for training")
     unseen = sorted({v.label for v in videos.test} - {v.label for v in videos.train})
     if unseen:
         raise SetError(
@@ -268,8 +275,6 @@ def _from_classes(folder: Path) -> VideoSet:
     for label, paths in enumerate(by_class.values()):
         for i, path in enumerate(paths):
             (test if i % 5 == 4 else train).append(Video(path, label))
-    if not test:
-        raise SetError(f"{folder}: no class has 5 videos, so none is left for testing: add videos")
     return VideoSet(folder, classes, tuple(train), tuple(test))
 
 
@@ -291,8 +296,8 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 
 
 def _require_classes(folder: Path, classes: Sequence[str]) -> None:
-    if len(classes) < 2:
+    if not classes:
         raise SetError(
-            f"{folder}: found {len(classes)} class folders with videos ({', '.join(VIDEO_SUFFIXES)}); "
-            "a set needs 2 or more: one sub-folder a class, or train.csv, test.csv and classes.txt"
+            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): a set has "
+            "one sub-folder a class, or train.csv, test.csv and classes.txt"
         )

@@ -29,11 +29,15 @@ T = TypeVar("T")
 
 @dataclass
 class Batch:
-    """clips (B, C, T, H, W) uint8 · labels (B,) · failed: [(path, reason)] met on the way."""
+    """clips (B, C, T, H, W) uint8 · labels (B,) · failed: [(path, reason)] met on the way.
+
+    number   of a test: which batch this is, from 0
+    """
 
     clips: torch.Tensor
     labels: torch.Tensor
     failed: list[tuple[str, str]]
+    number: int = 0
 
     def pin_memory(self) -> Batch:
         """Called by the loader, so that the copy to a GPU runs beside other work."""
@@ -255,8 +259,14 @@ def ordered_batches(
     clips: int = 1,
     crops: int = 1,
     max_bad: float = 0.05,
+    rank: int = 0,
+    world: int = 1,
+    gather: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] = list,
 ) -> Iterator[Batch]:
     """Every video once, in order, for testing: `batch` videos at a time, each in clips·crops views.
+
+    rank, world   of several processes each reads every `world`-th batch
+    gather        joins their lists of unreadable videos
 
     The views of a video follow one another; with one clip and one crop it is the centre. A video
     that cannot be read is left out, and nothing stands in for it; all such are reported at the end.
@@ -264,7 +274,9 @@ def ordered_batches(
     """
     dataset = ClipDataset(source, sampling, seed=0)
     failed: list[tuple[str, str]] = []
-    for first in range(0, len(dataset), batch):
+    firsts = range(0, len(dataset), batch)
+    for number in range(rank, len(firsts), world):
+        first = firsts[number]
         views, labels = [], []
         for i in range(first, min(first + batch, len(dataset))):
             try:
@@ -273,8 +285,9 @@ def ordered_batches(
             except VideoError as error:
                 failed.append((str(source.videos[i].path), str(error)))
         if views:
-            yield Batch(_stack(list(np.concatenate(views))), torch.tensor(labels), [])
-    Failures(len(dataset), max_bad).add(failed)
+            clip_views = _stack(list(np.concatenate(views)))
+            yield Batch(clip_views, torch.tensor(labels), [], number)
+    Failures(len(dataset), max_bad).add(gather(failed))
 
 
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:

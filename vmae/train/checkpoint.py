@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
-from vmae.config import Config, FinetuneConfig
+from vmae.config import Config, ConfigError, FinetuneConfig
 from vmae.data.encode import atomic_path, write_text
 from vmae.vit import VisionTransformer
 
@@ -214,28 +214,44 @@ def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...])
     a run and `resume` is off, or a run of another configuration (with the differences).
     """
     saved = folder / "config.yaml"
-    if saved.exists():
-        if not resume:
-            raise CheckpointError(
-                f"{folder} holds a run already: set resume to go on with it, or give another folder"
-            )
-        found = type(config).from_yaml(saved).to_dict()
-        lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
-        if lines:
-            listed = "\n  ".join(lines)
-            raise CheckpointError(
-                f"{folder} holds a run of another configuration:\n  {listed}\nGive another folder, or "
-                "the old values"
-            )
+    if saved.exists() and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already: set resume to go on with it, or give another folder"
+        )
+    refuse_other(folder, config, free)
     with atomic_path(saved) as temporary:
         config.to_yaml(temporary)
+
+
+def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
+    """Raise CheckpointError where `folder` holds a run of another configuration or kind."""
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        return
+    try:
+        found = type(config).from_yaml(saved).to_dict()
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder} holds a run that is no {type(config).__name__}: {error}\nGive another folder"
+        ) from None
+    lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
+    if lines:
+        listed = "\n  ".join(lines)
+        raise CheckpointError(
+            f"{folder} holds a run of another configuration:\n  {listed}\nGive another folder, or "
+            "the old values"
+        )
 
 
 def save_classifier(
     model: VisionTransformer, classes: Sequence[str], config: FinetuneConfig, folder: str | Path
 ) -> None:
-    """Write a classifier's folder: model.safetensors, classes.txt, config.yaml."""
+    """Write a classifier's folder: model.safetensors, classes.txt, config.yaml.
+
+    Raises CheckpointError where the folder holds a run of another configuration.
+    """
     folder = Path(folder)
+    refuse_other(folder, config)
     save_weights(model, folder / "model.safetensors")
     write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     with atomic_path(folder / "config.yaml") as temporary:

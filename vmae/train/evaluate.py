@@ -1,4 +1,4 @@
-"""Testing: logits for a whole split, accuracy, confusion, linear probe."""
+"""Testing: logits for a whole split, accuracy, confusion, linear probe, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -42,6 +45,12 @@ class Evaluation:
         flat = self.labels * classes + self.logits.argmax(1)
         return torch.bincount(flat, minlength=classes**2).view(classes, classes).numpy()
 
+    def per_class(self) -> np.ndarray:
+        """(classes,): share of each class's videos that are found, in percent; nan without any."""
+        counts = self.confusion()
+        total = counts.sum(1)
+        return np.where(total > 0, 100 * counts.diagonal() / np.maximum(total, 1), np.nan)
+
 
 @torch.inference_mode()
 def evaluate(
@@ -54,8 +63,11 @@ def evaluate(
     view: str = "video",
     device: torch.device | str = "cpu",
     max_bad: float = 0.05,
+    accelerator: Accelerator | None = None,
 ) -> Evaluation:
     """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
+
+    accelerator   where there are several processes: each tests some batches, all get the whole
 
     Raises SetError where more than the share `max_bad` of the videos cannot be read.
 
@@ -63,15 +75,20 @@ def evaluate(
     softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
     """
     model = model.to(device).eval()
-    logits, labels = [], []
+    rank = accelerator.process_index if accelerator else 0
+    world = accelerator.num_processes if accelerator else 1
+    gather = gather_object if world > 1 else list
+    tested = []
     videos = max(1, batch // (clips * crops))
-    for step, item in enumerate(ordered_batches(source, sampling, videos, clips, crops, max_bad)):
-        generator = seeded(0, step, torch.device(device))
+    batches = ordered_batches(source, sampling, videos, clips, crops, max_bad, rank, world, gather)
+    for item in batches:
+        generator = seeded(0, item.number, torch.device(device))
         seen = view_of(item.clips.to(device), view, generator)
         views = model(seen).float().unflatten(0, (-1, clips * crops))
-        logits.append((views[:, 0] if clips * crops == 1 else mean_of_views(views)).cpu())
-        labels.append(item.labels)
-    return Evaluation(torch.cat(logits), torch.cat(labels))
+        logits = views[:, 0] if clips * crops == 1 else mean_of_views(views)
+        tested.append((item.number, logits.cpu(), item.labels))
+    whole = sorted(gather(tested), key=lambda part: part[0])
+    return Evaluation(torch.cat([x for _, x, _ in whole]), torch.cat([y for *_, y in whole]))
 
 
 def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
@@ -106,4 +123,23 @@ def linear_probe(
     inverse of the L2 penalty.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
+    return 100 * float(probe.fit(*train).score(*test))
+
+
+def knn_probe(
+    train: Sequence[np.ndarray],
+    test: Sequence[np.ndarray],
+    neighbours: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """Test accuracy, in percent, of a vote of the nearest training features.
+
+    train, test: as in `linear_probe`. A neighbour at cosine distance d has exp((1 - d) /
+    temperature) votes. Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+    """
+    probe = KNeighborsClassifier(
+        min(neighbours, len(train[0])),
+        metric="cosine",
+        weights=lambda distance: np.exp((1 - distance) / temperature),
+    )
     return 100 * float(probe.fit(*train).score(*test))

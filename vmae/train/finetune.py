@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 
 from vmae.config import FinetuneConfig
-from vmae.data.annotations import VideoSet, require_labels
+from vmae.data.annotations import require_labels
 from vmae.data.augment import (
     mix,
     multi_scale_crop,
@@ -18,33 +20,14 @@ from vmae.data.augment import (
     random_resized_crop,
     view_of,
 )
-from vmae.data.build import named_worker_deaths
-from vmae.data.loader import (
-    ClipDataset,
-    Failures,
-    Source,
-    StepBatches,
-    Subset,
-    few_labels,
-    open_set,
-    open_source,
-    train_loader,
-)
+from vmae.data.loader import Batch, Source, Subset, few_labels, open_set, open_source
 from vmae.data.randaugment import rand_augment
 from vmae.data.sampling import Sampling
+from vmae.train.checkpoint import save_classifier
 from vmae.train.evaluate import Evaluation, evaluate
-from vmae.train.runtime import (
-    Log,
-    Progress,
-    Record,
-    Silent,
-    accelerator_for,
-    check_finite,
-    cost,
-    seeded,
-    take_step,
-)
-from vmae.train.schedule import adamw, learning_rate
+from vmae.train.loop import Loop, opened
+from vmae.train.runtime import Progress, Record, Silent, accelerator_for, seeded, step_seed
+from vmae.train.steps import Batches
 from vmae.vit import VisionTransformer
 
 
@@ -59,21 +42,24 @@ class Sources:
 
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once where the configuration says so."""
-    videos: VideoSet = require_labels(open_set(config.data))
-    model, device = config.model, accelerator_for(config.precision, config.device).device
-    train = open_source(config.data, videos.train, model.size, model.frames, device, **progress)
-    test = open_source(config.data, videos.test, model.size, model.frames, **progress)
+    accelerator = accelerator_for(config.precision, config.device)
+    data, size, frames = config.data, config.model.size, config.model.frames
+    with accelerator.main_process_first():  # one process decodes, the others find the store
+        videos = require_labels(open_set(data))
+        train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
+        test = open_source(data, videos.test, size, frames, **progress)
     return Sources(videos.classes, train, test)
 
 
 @dataclass
 class FinetuneResult:
-    """The classifier, on the CPU; its test; its log; what it cost."""
+    """The classifier, on the CPU; its test; its log; what it cost; the run's folder."""
 
     model: VisionTransformer
     test: Evaluation
     records: list[Record]
     cost: dict[str, Any]
+    folder: Path | None
 
 
 def augment(
@@ -98,70 +84,115 @@ def augment(
     return clips
 
 
-@named_worker_deaths()
 def finetune(
     config: FinetuneConfig,
     sources: Sources,
     encoder: VisionTransformer | None = None,
     progress: Progress | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
 ) -> FinetuneResult:
     """Train a classifier on (a few labels of) `sources.train`, test it on `sources.test`.
 
     encoder   pre-trained encoder to start from; None: from scratch
+    folder    where config.yaml, environment.json, metrics.jsonl, checkpoints and the classifier
+              (as save_classifier writes it) go; None: nowhere. All processes must see it
+    resume    go on with the run in `folder`, from its newest checkpoint; start it if there is none
+
+    A resumed run gives the numbers of one that was never interrupted. Many processes share every
+    batch and the test; what augmentation, mixing and dropped layers draw depends on the process
+    too. Signals and errors are those of `pretrain`.
     """
-    accelerator = accelerator_for(config.precision, config.device)
-    device = accelerator.device
-    rank, world = accelerator.process_index, accelerator.num_processes
-    train = sources.train
-    if config.labels_per_class is not None:
-        train = Subset(
-            train, few_labels(train.videos, config.labels_per_class, sources.classes, config.seed)
+    run = Path(folder) if folder is not None else None
+    with opened(config, run) as accelerator:
+        tuning = _Finetuning(
+            config, sources, encoder, run, resume, progress or Silent(), accelerator
         )
-    optim = config.optim.resolved(len(train.videos))
+        tuning.train()
+        return tuning.result()
 
-    torch.manual_seed(config.seed)
-    classifier = VisionTransformer(
-        config.model, len(sources.classes), config.drop_path, config.head_drop
-    )
-    classifier.class_names = tuple(sources.classes)
-    if encoder is not None:
-        classifier.load_encoder(encoder)
-    optimizer: torch.optim.Optimizer = adamw(classifier, optim, config.model.depth)
-    model: torch.nn.Module
-    model, optimizer = accelerator.prepare(classifier, optimizer)
 
-    sampling = Sampling.of(config.data, config.model.frames)
-    dataset = ClipDataset(train, sampling, config.seed)
-    keys = StepBatches(len(dataset), optim.batch_size, optim.steps, config.seed, 0, rank, world)
-    loader = train_loader(dataset, keys, config.data.workers, pin=device.type == "cuda")
-    log = Log(config.log_every, optim.batch_size, optim.steps)
-    log.resume(0)
-    shown: Progress = progress if progress and accelerator.is_main_process else Silent()
-    shown.start("fine-tune", 0, optim.steps)
-    model.train()
-    failures = Failures(len(dataset), config.data.max_bad)
-    for step, batch in enumerate(loader, 1):
-        failures.add(batch.failed)
-        clips, labels = (x.to(device, non_blocking=True) for x in (batch.clips, batch.labels))
-        generator = seeded(config.seed, step * world + rank, device)
+class _Finetuning(Loop[FinetuneConfig, tuple[torch.Tensor, torch.Tensor]]):
+    """Clips (B, C, T, H, W) and labels, (B,) or mixed (B, classes); the cross-entropy."""
+
+    title = "fine-tune"
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        sources: Sources,
+        encoder: VisionTransformer | None,
+        folder: Path | None,
+        resume: bool,
+        progress: Progress,
+        accelerator: Accelerator,
+    ) -> None:
+        self.sources, self.encoder = sources, encoder
+        train, per_class = sources.train, config.labels_per_class
+        if per_class is not None:
+            chosen = few_labels(train.videos, per_class, sources.classes, config.seed)
+            train = Subset(train, chosen)
+        rank, world = accelerator.process_index, accelerator.num_processes
+        steps = Batches(config, train, accelerator.device, rank, world)
+        depth = config.model.depth
+        super().__init__(config, steps, folder, resume, progress, accelerator, depth)
+
+    def build(self) -> VisionTransformer:
+        model = self.plain()
+        if self.encoder is not None:
+            model.load_encoder(self.encoder)
+        return model
+
+    def plain(self) -> VisionTransformer:
+        """A new classifier for the set."""
+        config, classes = self.config, self.sources.classes
+        model = VisionTransformer(config.model, len(classes), config.drop_path, config.head_drop)
+        model.class_names = tuple(classes)
+        return model
+
+    def parts(self, step: int, batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        config, number = self.config, step * self.world + self.rank
+        # Layers draw from the global generator. Negative: not what the augmentation draws.
+        torch.manual_seed(step_seed(config.seed, -number))
+        generator = seeded(config.seed, number, self.device)
+        clips, labels = (x.to(self.device, non_blocking=True) for x in (batch.clips, batch.labels))
         if config.repeat > 1:
             clips, labels = (x.repeat_interleave(config.repeat, dim=0) for x in (clips, labels))
         clips = view_of(augment(clips, config, generator), config.view, generator)
         if config.mixup or config.cutmix:
-            soft = F.one_hot(labels, len(sources.classes)).float()
+            soft = F.one_hot(labels, len(self.sources.classes)).float()
             clips, labels = mix(
                 clips, soft, config.mixup, config.cutmix, generator, config.mix_each
             )
-        rate = learning_rate(step - 1, optim)
-        loss = F.cross_entropy(model(clips), labels, label_smoothing=config.label_smoothing)
-        take_step(accelerator, model, optimizer, loss, rate, optim.clip_grad)
-        record = log.add(step, loss.detach(), rate)
-        check_finite(record)
-        shown.update(step, record)
-    shown.close()
-    paid = cost(log.records, device) | {"unreadable_videos": len(failures.reasons)}
-    tested = evaluate(
-        classifier, sources.test, sampling, view=config.view, device=device,
-        max_bad=config.data.max_bad,
-    )  # fmt: skip
-    return FinetuneResult(classifier.cpu(), tested, log.records, paid)
+        each = len(clips) // config.accumulate
+        return list(zip(clips.split(each), labels.split(each), strict=True))
+
+    def loss(self, part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        clips, labels = part
+        smoothing = self.config.label_smoothing
+        return F.cross_entropy(self.predict(clips), labels, label_smoothing=smoothing)
+
+    def clip_losses(self, part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return F.cross_entropy(self.predict(part[0]), part[1], reduction="none")
+
+    def tensors(self, part: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"clips": part[0], "labels": part[1]}
+
+    def result(self) -> FinetuneResult:
+        """The classifier as a plain one, tested, and saved where the run has a folder."""
+        config, model = self.config, self.plain()
+        paid = self.trained(model)
+        if self.folder and self.main:
+            save_classifier(model, self.sources.classes, config, self.folder)
+        tested = evaluate(
+            model,
+            self.sources.test,
+            Sampling.of(config.data, config.model.frames),
+            clips=config.test_clips,
+            crops=config.test_crops,
+            view=config.view,
+            device=self.device,
+            max_bad=config.data.max_bad,
+            accelerator=self.accelerator,
+        )
+        return FinetuneResult(model.cpu(), tested, self.log.records, paid, self.folder)

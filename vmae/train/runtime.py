@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from vmae.config import ConfigError
 from vmae.data.encode import DiskError, write_text
-from vmae.train.schedule import set_rate
 
 #: A process that hears nothing from the others for so long gives up. Decoding a set counts too.
 PEER_TIMEOUT = timedelta(hours=1)
@@ -270,39 +269,26 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def take_step(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: torch.Tensor,
-    rate: float,
-    clip_grad: float | None,
-) -> None:
-    """One step of the optimizer down the gradient of `loss`, at a learning rate."""
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    if clip_grad is not None:
-        accelerator.clip_grad_norm_(model.parameters(), clip_grad)
-    set_rate(optimizer, rate)
-    optimizer.step()
-
-
 def seeded(seed: int, step: int, device: torch.device) -> torch.Generator:
     """The generator of one step: what it draws depends on nothing that came before."""
+    return torch.Generator(device=device).manual_seed(step_seed(seed, step))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for one step, of 64 bits."""
     # A CPU generator reads the lower 32 bits only, so both numbers must show there.
-    low = (step + seed * 0x9E3779B1) % (1 << 32)
-    return torch.Generator(device=device).manual_seed((seed << 32) + low)
+    return (seed << 32) + (step + seed * 0x9E3779B1) % (1 << 32)
 
 
-def check_finite(record: Record | None) -> None:
-    """Raise FloatingPointError where the loss is no number any more."""
-    if record and not torch.isfinite(torch.tensor(record.loss)):
-        raise nonfinite_error(record.loss, record.step, record.lr)
+def nonfinite_error(
+    loss: float, step: int, rate: float, more: str = "", kept: int = 0
+) -> FloatingPointError:
+    """What to say of a loss that is no number.
 
-
-def nonfinite_error(loss: float, step: int, rate: float, more: str = "") -> FloatingPointError:
-    """What to say of a loss that is no number; `more` names what is to blame."""
+    more   what is to blame        kept   the step of the newest checkpoint, 0 where there is none
+    """
+    checkpoint = f"; the checkpoint of step {kept} is kept" if kept else ""
     return FloatingPointError(
         f"the loss is {loss} at step {step}: lower the learning rate (now {rate:.2g}), lengthen the "
-        f"warm-up, or set clip_grad; the last checkpoint is kept{more}"
+        f"warm-up, or set clip_grad{checkpoint}{more}"
     )

@@ -1,4 +1,4 @@
-"""What step k of pre-training trains on: a function of the seed and k, whoever computes it."""
+"""What step k of a run trains on: a function of the seed and k, whoever computes it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vmae.config import ConfigError, PretrainConfig
+from vmae.config import ConfigError, FinetuneConfig, PretrainConfig
 from vmae.data.augment import draw_crops, take_crops
 from vmae.data.loader import Batch, ClipDataset, Source, StepBatches, train_loader
 from vmae.data.sampling import Sampling
@@ -15,17 +15,23 @@ from vmae.masking import Mask, make_mask
 from vmae.train.runtime import seeded
 
 
-class Steps:
-    """Batches of a run, cropped and masked, for process `rank` of `world`.
+class Batches:
+    """Batches of clips of a run, for process `rank` of `world`.
 
     Raises ConfigError where the batch does not divide into processes and parts; warns where it is
     larger than the set.
     """
 
     def __init__(
-        self, config: PretrainConfig, source: Source, device: torch.device, rank: int, world: int
+        self,
+        config: PretrainConfig | FinetuneConfig,
+        source: Source,
+        device: torch.device,
+        rank: int,
+        world: int,
     ) -> None:
-        self.config, self.device, self.rank, self.world = config, device, rank, world
+        self.data, self.seed = config.data, config.seed
+        self.device, self.rank, self.world = device, rank, world
         self.optim = config.optim.resolved(len(source.videos))
         batch, parts, videos = self.optim.batch_size, world * config.accumulate, len(source.videos)
         if batch % parts:
@@ -47,11 +53,27 @@ class Steps:
         """The batches of the steps after `start`."""
         keys = self._keys(start, self.optim.steps)
         pin = self.device.type == "cuda"
-        return train_loader(self.dataset, keys, self.config.data.workers, pin)
+        return train_loader(self.dataset, keys, self.data.workers, pin)
 
     def _keys(self, start: int, end: int) -> StepBatches:
-        batch, seed = self.optim.batch_size, self.config.seed
-        return StepBatches(len(self.dataset), batch, end, seed, start, self.rank, self.world)
+        batch, total = self.optim.batch_size, len(self.dataset)
+        return StepBatches(total, batch, end, self.seed, start, self.rank, self.world)
+
+    def again(self, step: int) -> tuple[list[str], Batch]:
+        """The paths of the videos of a step on this process, and its batch, read once more."""
+        keys = next(iter(self._keys(step - 1, step)))
+        videos = [str(self.dataset.source.videos[index].path) for _, index in keys]
+        return videos, self.dataset.__getitems__(keys)
+
+
+class Steps(Batches):
+    """Batches of pre-training, cropped and masked."""
+
+    def __init__(
+        self, config: PretrainConfig, source: Source, device: torch.device, rank: int, world: int
+    ) -> None:
+        super().__init__(config, source, device, rank, world)
+        self.config = config
 
     def parts(self, step: int, clips: torch.Tensor) -> list[tuple[torch.Tensor, Mask]]:
         """The clips of a step on this process, cropped, with their masks, in `accumulate` parts.
@@ -73,12 +95,6 @@ class Steps:
         indices = (whole.visible, whole.queries, whole.targets)
         masks = (Mask(*part) for part in zip(*(x[own].split(each) for x in indices), strict=True))
         return list(zip(clips.split(each), masks, strict=True))
-
-    def again(self, step: int) -> tuple[list[str], list[tuple[torch.Tensor, Mask]]]:
-        """The paths of the videos of a step on this process, and its parts, read once more."""
-        keys = next(iter(self._keys(step - 1, step)))
-        videos = [str(self.dataset.source.videos[index].path) for _, index in keys]
-        return videos, self.parts(step, self.dataset.__getitems__(keys).clips)
 
     def example(self) -> tuple[torch.Tensor, Mask]:
         """A part of the shape of all parts, black."""

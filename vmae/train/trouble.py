@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,9 +13,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from vmae.config import PretrainConfig
+from vmae.config import FinetuneConfig, PretrainConfig
 from vmae.data.encode import atomic_path
-from vmae.masking import Mask
 from vmae.memory import training_memory
 from vmae.train.checkpoint import newest_step
 
@@ -73,7 +72,9 @@ class StopRequest:
 
 
 @contextmanager
-def explained(config: PretrainConfig, world: int, folder: Path | None) -> Iterator[None]:
+def explained(
+    config: PretrainConfig | FinetuneConfig, world: int, folder: Path | None
+) -> Iterator[None]:
     """Say what a lost process, or too little memory, means for the run in `folder`.
 
     The precision of `config` is the one that is used, not "auto".
@@ -101,38 +102,38 @@ def explained(config: PretrainConfig, world: int, folder: Path | None) -> Iterat
         raise
 
 
-def _smaller(config: PretrainConfig, batch: int, reason: str) -> str:
+def _smaller(config: PretrainConfig | FinetuneConfig, batch: int, reason: str) -> str:
     """What to change after an error of memory, and by how much."""
     views = batch * config.repeat // config.accumulate
-    now = training_memory(config, views)
+
+    def needs(changed: PretrainConfig | FinetuneConfig, clips: int, otherwise: str) -> str:
+        if isinstance(changed, PretrainConfig):
+            return f"{training_memory(changed, clips).total / 1e9:.1f} GB"
+        return otherwise  # how much a classifier needs is not computed
+
+    half, now = "half of the activations", needs(config, views, "")
+    takes = f"is expected to take {now}" if now else "does not fit"
     lines = [f"out of memory ({reason.splitlines()[0]})"]
-    lines.append(f"A step of {views} clips is expected to take {_gb(now.total)}. Less take:")
-    half = config.replace(accumulate=2 * config.accumulate)
-    if batch % half.accumulate == 0:
-        needs = _gb(training_memory(half, views // 2).total)
-        lines.append(f"  accumulate: {half.accumulate}  {needs}, the same numbers")
+    lines.append(f"A step of {views} clips {takes}. Less take:")
+    parts = config.replace(accumulate=2 * config.accumulate)
+    if batch % parts.accumulate == 0:
+        less = needs(parts, views // 2, half)
+        lines.append(f"  accumulate: {parts.accumulate}  {less}, the same numbers")
     if not config.checkpointing:
-        needs = _gb(training_memory(config.replace(checkpointing=True), views).total)
-        lines.append(f"  checkpointing: true  {needs}, the same numbers, a third more work")
+        less = needs(config.replace(checkpointing=True), views, "the input of each block only")
+        lines.append(f"  checkpointing: true  {less}, the same numbers, a third more work")
     if config.precision == "fp32":
-        needs = _gb(training_memory(config.replace(precision="bf16"), views).total)
-        lines.append(f"  precision: bf16  {needs}, in a new folder")
+        less = needs(config.replace(precision="bf16"), views, half)
+        lines.append(f"  precision: bf16  {less}, in a new folder")
     smaller = config.optim.batch_size // 2
-    needs = _gb(training_memory(config, max(1, views // 2)).total)
     rate = "" if config.optim.lr_batch else "; scale optim.lr with it"
-    lines.append(f"  optim.batch_size: {smaller}  {needs}, in a new folder{rate}")
+    less = needs(config, max(1, views // 2), half)
+    lines.append(f"  optim.batch_size: {smaller}  {less}, in a new folder{rate}")
     return "\n".join(lines)
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def save_batch(path: Path, clips: torch.Tensor, mask: Mask, videos: Sequence[str]) -> None:
-    """Keep a batch for a look: clips, mask, and the paths of its videos, as safetensors."""
-    tensors = {
-        "clips": clips, "visible": mask.visible, "queries": mask.queries, "targets": mask.targets,
-    }  # fmt: skip
+def save_batch(path: Path, tensors: Mapping[str, torch.Tensor], videos: Sequence[str]) -> None:
+    """Keep a batch for a look: its tensors, and the paths of its videos, as safetensors."""
     with atomic_path(path) as temporary:
         whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_file(whole, temporary, {"videos": "\n".join(videos)})

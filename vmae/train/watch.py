@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vmae.config import PretrainConfig
+from vmae.config import FinetuneConfig, PretrainConfig
 from vmae.flops import pretraining_multiply_adds
 from vmae.train.runtime import Progress, Record
 
@@ -53,7 +53,9 @@ def flops_share(config: PretrainConfig, device: torch.device, precision: str, wo
 class Watched:
     """A progress display with a TensorBoard log and a teacher's remarks beside it."""
 
-    def __init__(self, shown: Progress, config: PretrainConfig, folder: Path | None) -> None:
+    def __init__(
+        self, shown: Progress, config: PretrainConfig | FinetuneConfig, folder: Path | None
+    ) -> None:
         self.shown, self.config = shown, config
         self.folder = folder if config.tensorboard else None
         self.advised = False
@@ -76,6 +78,8 @@ class Watched:
 
     def _advise(self, record: Record) -> None:
         """Say once that a loss of 1.0 on standardised targets is the loss of predicting nothing."""
+        if not isinstance(self.config, PretrainConfig):
+            return
         late = record.step > LATE * self.steps
         stuck = NEAR_ONE < record.loss < 2 - NEAR_ONE
         if self.config.model.normalize_targets and late and stuck and not self.advised:

@@ -46,7 +46,9 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
         control.description = control.description or name
         control.observe(redraw, "value")
     redraw()
-    row = HBox(list(controls.values()), layout={"flex_flow": "row wrap"})  # or sliders shrink to dots
+    row = HBox(
+        list(controls.values()), layout={"flex_flow": "row wrap"}
+    )  # or sliders shrink to dots
     return VBox([row, shown])
 
 

@@ -1,0 +1,152 @@
+"""The papers' claims, in trend, at a size that two CPU cores train.
+
+python tests/bench/claims.py [CLAIM ...] [--seeds 0 1 2] [--threads N]   measure what is missing
+python tests/bench/claims.py --table                                     what was found, as text
+
+Each claim is a row of pre-trainings that differ in one thing. The data is the motion set's level
+"textures"; the model, the rates and the batch are those of the recipe cpu, with VideoMAE V1's masks.
+After each pre-training: a linear probe on all labels, and fine-tuning on 10 labels a class. Results
+go to data/claims/results.json, one entry a pre-training and seed; entries that are there are not made
+again, and a pre-training that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from vmae import ROOT
+from vmae.config import Recipe
+from vmae.data.encode import write_text
+from vmae.data.loader import Subset
+from vmae.data.motion import SIZES, render_set, set_name, with_sizes
+from vmae.data.sampling import Sampling
+from vmae.train.evaluate import linear_probe, pooled_features
+from vmae.train.finetune import Sources, finetune, open_sources
+from vmae.train.pretrain import pretrain
+from vmae.train.run_folder import environment
+
+PATH = ROOT / "data" / "claims" / "results.json"
+STEPS = 3000
+
+#: What differs from the base: fields of the pre-training, or the number of videos.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "random": {"mask.encoder": "random"},
+    "frame": {"mask.encoder": "frame"},
+    "ratio 0.5": {"mask.ratio": 0.5},
+    "ratio 0.9": {"mask.ratio": 0.9},
+    "ratio 0.95": {"mask.ratio": 0.95},
+    "depth 1": {"model.decoder_depth": 1},
+    "depth 4": {"model.decoder_depth": 4},
+    "normalised": {"model.normalize_targets": True},
+    "every token": {"mask.decoder": "every"},
+    "running cell": {"mask.decoder": "running-cell", "mask.decoder_ratio": 0.5},
+    "decoder random": {"mask.decoder": "random", "mask.decoder_ratio": 0.5},
+    "decoder frame": {"mask.decoder": "frame", "mask.decoder_ratio": 0.5},
+    "1,000 videos": {"videos": 1000},
+    "4,000 videos": {"videos": 4000},
+}
+
+#: By claim: what is compared, as {name in a figure: variant}. The base hides 75 % in tubes, asks for
+#: what is hidden, has two decoder blocks, plain pixels as targets, and 16,000 videos.
+CLAIMS: dict[str, dict[str, str]] = {
+    "masking": {"tube": "base", "random": "random", "frame": "frame"},
+    "ratio": {"50 %": "ratio 0.5", "75 %": "base", "90 %": "ratio 0.9", "95 %": "ratio 0.95"},
+    "decoder depth": {"1": "depth 1", "2": "base", "4": "depth 4"},
+    "targets": {"pixels": "base", "normalised": "normalised"},
+    "loss": {"hidden tokens": "base", "all tokens": "every token"},
+    "decoder mask": {
+        "none": "base",
+        "running cell": "running cell",
+        "random": "decoder random",
+        "frame": "decoder frame",
+    },
+    "data": {"1,000": "1,000 videos", "4,000": "4,000 videos", "16,000": "base"},
+}
+
+
+def recipe_of(variant: str, folder: Path, steps: int) -> Recipe:
+    """The recipe cpu with V1's masks, and what the variant changes."""
+    changes = {k: v for k, v in VARIANTS[variant].items() if k != "videos"}
+    model = {k: v for k, v in changes.items() if k.startswith("model.")}
+    rest = {k: v for k, v in changes.items() if not k.startswith("model.")}
+    masks = {"mask.decoder": "all", "mask.decoder_ratio": 0.0, "optim.steps": steps}
+    return Recipe.load("cpu").changed(
+        both={"data.path": str(folder), **model}, pretrain={**masks, **rest}
+    )
+
+
+def measure(variant: str, seed: int, folder: Path, steps: int, runs: Path) -> dict[str, Any]:
+    """Pre-train, probe, fine-tune: accuracies in percent, the last loss, the minutes."""
+    recipe = recipe_of(variant, folder, steps)
+    sources: Sources = open_sources(recipe.finetune)
+    videos = VARIANTS[variant].get("videos")
+    pool = Subset(sources.train, list(range(videos))) if videos else sources.train
+    name = f"claim-{variant.replace(' ', '-').replace(',', '')}-seed{seed}"
+    done = pretrain(recipe.pretrain.replace(seed=seed), runs / name, resume=True, source=pool)
+    encoder = done.model.encoder
+    sampling = Sampling.of(recipe.finetune.data, recipe.finetune.model.frames)
+    features = [pooled_features(encoder, s, sampling) for s in (sources.train, sources.test)]
+    tuned = finetune(recipe.finetune.replace(seed=seed), sources, encoder)
+    return {
+        "probe": round(linear_probe(*features), 2),
+        "10 labels": round(tuned.test.accuracy, 2),
+        "loss": done.records[-1].loss,
+        "minutes": round(done.cost["minutes"], 1),
+        "steps": steps,
+        "made": environment(torch.device("cpu")),
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """Mean and every seed's accuracy, a line a setting."""
+    lines = []
+    for claim, settings in CLAIMS.items():
+        lines.append(claim)
+        for name, variant in settings.items():
+            rows = [row for key, row in found.items() if key.rsplit(", seed ", 1)[0] == variant]
+            for test in ("probe", "10 labels") if rows else ():
+                values = [row[test] for row in rows]
+                listed = ", ".join(f"{x:.1f}" for x in values)
+                lines.append(f"  {name:14} {test:10} {mean(values):5.1f} ({listed})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table(_found()))
+        return
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    spec = with_sizes(SIZES["small"], level="textures")
+    folder = render_set(ROOT / "data" / set_name("textures", "small"), spec)
+    for seed in arguments.seeds:
+        for claim in arguments.claims or CLAIMS:
+            for variant in CLAIMS[claim].values():
+                key = f"{variant}, seed {seed}"
+                if key not in _found():
+                    row = measure(variant, seed, folder, STEPS, ROOT / "runs")
+                    write_text(PATH, json.dumps(_found() | {key: row}, indent=1) + "\n")
+                    print(key, {k: v for k, v in row.items() if k != "made"}, flush=True)
+
+
+def _found() -> dict[str, Any]:
+    return json.loads(PATH.read_text()) if PATH.exists() else {}
+
+
+if __name__ == "__main__":
+    main()
