@@ -495,6 +495,7 @@ display(Markdown("\n".join(lines)))
 # | clip | 影片片段 | the frames that go into the model together, (C, T, H, W) |
 # | copying baseline | 複製基準 | fills holes without having learned anything |
 # | correlation | 相關係數 | 1: one tells the other; 0: it tells nothing |
+# | cosine decay | 餘弦衰減 | the rate falls along half a cosine |
 # | cross-attention | 交叉注意力 | queries from one sequence, keys and values from another |
 # | data | 資料 | the videos, and where there are any, the labels |
 # | decoder | 解碼器 | what writes: it paints the hidden part |
@@ -506,13 +507,14 @@ display(Markdown("\n".join(lines)))
 # | frame masking | 整幀遮罩 | whole steps in time are hidden |
 # | head | 多頭 | one of several attentions side by side |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
-# | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
 # | key | 鍵 | what a token offers to be found by |
+# | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
+# | leak | 資料洩漏 | the test tells something to the training |
 # | linear probe | 線性探測 | one linear layer on frozen features |
+# | mask | 遮罩 | which patches are hidden |
 # | mask ratio | 遮罩率 | share of the tokens that is hidden |
 # | mask token | 遮罩詞元 | one learned vector in every hidden place |
-# | mask | 遮罩 | which patches are hidden |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
 # | mean squared error | 均方誤差 | the loss |
 # | memorise | 記憶 | learn the training picture, and nothing about others |
@@ -543,13 +545,15 @@ display(Markdown("\n".join(lines)))
 # | TSN sampling | 分段取樣 | one frame of each of T segments |
 # | tube length | 管道長度 | the notes' parameter; published: the whole clip |
 # | tube masking | 管道式遮罩 | the same places hidden in all frames |
-# | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values |
 # | tubelet | 時空立方體 | a block of p_t frames of p_h x p_w pixels; one token |
+# | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | bring tokens back to their places |
 # | value | 值 | what attention averages |
 # | visible | 可見 | what the encoder sees |
 # | vision transformer | 視覺轉換器 | a transformer whose tokens are patches |
+# | warm-up | 預熱 | the steps in which the rate rises |
+# | weight decay | 權重衰減 | weights are pulled towards 0 |
 # | white noise | 白雜訊 | every pixel drawn for itself |
 
 # %%

@@ -701,9 +701,8 @@ viz.show(
     "starts below 1 and reaches it.",
 )
 
+
 # %%
-
-
 def read_off(share: list[float], left: torch.Tensor, ratio: float) -> str:
     """The curve's mean over clips at the measured ratio that lies nearest."""
     nearest = min(range(len(share)), key=lambda k: abs(share[k] - ratio))

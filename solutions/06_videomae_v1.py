@@ -548,7 +548,7 @@ viz.table(rows, caption="Two blocks of width 96, forward and backward, on this c
 #
 # ## Film never seen
 #
-# The film that ships is divided by shots: the rendered textures and the film set are made without its test shots. We cut clips from these. A tiny trained model ships too: a *checkpoint* (檢查點) is loaded with one call.
+# The film that ships is divided by shots: the rendered textures and the film set are made without its test shots. We cut clips from the test shots. A tiny trained model ships too: a *checkpoint* (檢查點) is loaded with one call.
 # Its clips have few pixels; the film is shrunk to them.
 
 
