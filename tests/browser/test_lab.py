@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lab import SHOTS, Lab, Notebook
+from lab import CHROMIUM, SHOTS, Lab, Notebook, served
 from papermill.iorw import load_notebook_node
 
 from vmae import ROOT
@@ -16,11 +17,54 @@ NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 EXPLORERS = ("02_mae", "05_masking_video")
 #: Exercises that are solved, wrongly first: what is changed in the solution, and what the check says of it.
 TRIED = (
+    ("00_start_here", "00.token_count", "(frames // p_t)", "frames", "time is cut too"),
+    ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "grey is 0.5"),
     ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel runs slowest"),
     ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
     ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p the row"),
     ("02_mae", "02.random_masking", ">= keep", "< keep", "what the encoder does not see"),
+    ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
+    (
+        "03_mae_trained",
+        "03.decayed",
+        " and not n.endswith(tokens)",
+        "",
+        "mask token or class token",
+    ),
+    (
+        "04_video_in",
+        "04.dense_indices",
+        "(room + 1)",
+        "(max(room, 1))",
+        "last start is never drawn",
+    ),
+    ("04_video_in", "04.tubelets", "(p_t p_h p_w c)", "(c p_t p_h p_w)", "channel slowest"),
+    (
+        "05_masking_video",
+        "05.tube_mask",
+        "noise[:, 0]",
+        "noise[:1, 0].expand(len(noise), -1)",
+        "has the same mask",
+    ),
+    ("05_masking_video", "05.short_tubes", "rank >= n", "rank < n", "it is inverted"),
 )
+
+
+pytestmark = [
+    pytest.mark.skipif(
+        not os.environ.get("VMAE_BROWSER"), reason="`make test-browser` runs the tests in a browser"
+    ),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium on the path; the system's package manager has one"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab and one browser for all tests."""
+    with served(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
 
 
 def in_theme(notebook: Notebook, name: str) -> None:
@@ -79,9 +123,10 @@ def test_an_exercise_is_solved_wrongly_and_then_rightly(
     lab: Lab, name: str, exercise: str, right: str, wrong: str, said: str
 ):
     notebook = lab.open(name)
-    place = notebook.index(f'check("{exercise}"')
+    checked = '{0} = check("{1}", {0})'.format(exercise.split(".")[1], exercise)
+    place = notebook.index(checked)
     solved = load_notebook_node(str(ROOT / "solutions" / f"{name}.ipynb"))
-    source = next(c.source for c in solved.cells if f'check("{exercise}"' in c.source)
+    source = next(c.source for c in solved.cells if checked in c.source)
     assert source.count(right) == 1
     cell = notebook.run_to(place)
     assert "not attempted yet" in notebook.text(place)
