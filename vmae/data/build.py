@@ -6,10 +6,12 @@ A worker process that dies is an error that says so; a folder has one writer at 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,6 +83,7 @@ def run_parallel(
         num_workers=workers,
         collate_fn=_as_is,
         multiprocessing_context="spawn",
+        worker_init_fn=partial(end_with_parent, os.getpid()),
     )
     with named_worker_deaths():
         for results in loader:
@@ -88,6 +91,15 @@ def run_parallel(
                 if isinstance(result, _Raised):
                     raise result.error
                 yield result
+
+
+def end_with_parent(parent: int, _: int) -> None:
+    """At the start of a worker: end where the parent was killed meanwhile.
+
+    PyTorch's workers watch for another parent than the one they find when they begin their work.
+    """
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 @dataclass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vmae import at_root
 from vmae.config import DataConfig
 from vmae.data.annotations import SetError, Video, VideoSet, load_set
-from vmae.data.build import named_worker_deaths
+from vmae.data.build import end_with_parent, named_worker_deaths
 from vmae.data.clips import Choose, VideoError
 from vmae.data.device_store import DeviceStore, Place, to_device
 from vmae.data.sampling import Sampling, crop_square, place_square
@@ -246,6 +248,7 @@ def train_loader(
         collate_fn=_as_is,
         num_workers=workers if files else 0,
         multiprocessing_context="spawn" if files and workers else None,
+        worker_init_fn=partial(end_with_parent, os.getpid()),
         pin_memory=pin and not isinstance(kept, DeviceStore),
     )
     with named_worker_deaths():
