@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import runpy
 import subprocess
 import sys
@@ -83,3 +85,13 @@ def test_the_table_of_levels_is_what_was_measured():
     text = (ROOT / "data" / "README.md").read_text()
     table = text.split("<!-- levels -->")[1].split("<!-- /levels -->")[0]
     assert table.strip() == bench["table"]().strip(), "paste `python tests/bench/levels.py --table`"
+
+
+def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
+    rows = re.findall(
+        r"\]\((solutions/0\S+\.ipynb)\).*\| ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(rows) == len(list((ROOT / "solutions").glob("0*.ipynb")))
+    for path, minutes in rows:
+        stamp = json.loads((ROOT / path).read_text(encoding="utf-8"))["metadata"]["vmae"]
+        assert float(minutes) == stamp["minutes"], path
