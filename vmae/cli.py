@@ -223,6 +223,26 @@ def _convert(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def _claims(arguments: argparse.Namespace) -> None:
+    from statistics import mean
+
+    from vmae import claims
+
+    wrong = set(arguments.claims) - set(claims.CLAIMS)
+    if wrong:
+        raise ValueError(f"no claim {', '.join(map(repr, wrong))}; there are {list(claims.CLAIMS)}")
+    names = arguments.claims or list(claims.CLAIMS)
+    if arguments.seeds:
+        claims.measure(names, arguments.seeds)
+    for name in names:
+        for test in ("probe", "10 labels"):
+            print(f"{name}, {test}")
+            for setting, found in claims.values(name, test).items():
+                listed = ", ".join(f"{value:.1f}" for value in found)
+                line = f"{mean(found):5.1f} ({listed})" if found else "not measured yet"
+                print(f"  {setting:14} {line}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
@@ -319,6 +339,14 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--knn", action="store_true", help="their 20 nearest neighbours too")
     test.add_argument("--json", type=Path, metavar="FILE", help="write all of it, and confusions")
     test.set_defaults(run=_evaluate)
+
+    claims = commands.add_parser(
+        "claims",
+        help="what the papers claim, measured small; with --seeds, measure what is missing",
+    )
+    claims.add_argument("claims", nargs="*", metavar="CLAIM", help="such as 'decoder mask'; all")
+    claims.add_argument("--seeds", type=int, nargs="+", default=[], help="4 minutes a run and seed")
+    claims.set_defaults(run=_claims)
 
     convert = commands.add_parser(
         "convert", help="weights from and to official, Hugging Face and our own layouts"

@@ -1,6 +1,6 @@
 """Figures and players for notebooks: readable on light and dark pages, each with alt text."""
 
-from vmae.viz.charts import bars, confusion, curves, table, timeline
+from vmae.viz.charts import bars, confusion, curves, seeds, table, timeline
 from vmae.viz.core import INK, PALETTE, show, style
 from vmae.viz.explorer import explorer
 from vmae.viz.pictures import film_strips, pictures, player, tiles, to_frames
@@ -17,6 +17,7 @@ __all__ = [
     "film_strips",
     "pictures",
     "player",
+    "seeds",
     "show",
     "style",
     "table",

@@ -86,6 +86,35 @@ def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None =
     show(figure, alt)
 
 
+def seeds(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    alt: str,
+    ylabel: str = "test accuracy, %",
+) -> None:
+    """Settings beside each other, a panel a question: every run as a dot, the mean as a line.
+
+    All panels share one axis, so that differences can be compared. A setting without runs is empty.
+    """
+    with style():
+        widths = [len(panel) for panel in panels.values()]
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(1.2 + 0.85 * sum(widths), 2.6), sharey=True,
+            squeeze=False, width_ratios=widths, layout="constrained",
+        )  # fmt: skip
+        for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
+            for column, runs in enumerate(panel.values()):
+                axis.plot([column] * len(runs), runs, "o", color=PALETTE[1], ms=5, mec=INK, mew=0.5)
+                if runs:
+                    mean = np.mean(runs)
+                    axis.plot([column - 0.3, column + 0.3], [mean, mean], color=PALETTE[0], lw=2.5)
+            axis.set_xticks(range(len(panel)), [name.replace(" ", "\n") for name in panel])
+            axis.set_xlim(-0.6, len(panel) - 0.4)
+            axis.grid(axis="x", visible=False)
+            axis.set_title(title, fontsize=10)
+        axes[0, 0].set_ylabel(ylabel)
+    show(figure, alt)
+
+
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     """Show rows of one shape as a table; also as text, for readers without HTML."""
     heads = list(rows[0])

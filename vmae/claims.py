@@ -1,7 +1,4 @@
-"""The papers' claims, in trend, at a size that two CPU cores train.
-
-python tests/bench/claims.py [CLAIM ...] [--seeds 0 1 2] [--threads N]   measure what is missing
-python tests/bench/claims.py --table                                     what was found, as text
+"""The papers' claims, in trend, at a size that two CPU cores train: `vmae claims`.
 
 Each claim is a row of pre-trainings that differ in one thing. The data is the motion set's level
 "textures"; the model, the rates and the batch are those of the recipe cpu, with VideoMAE V1's masks.
@@ -12,26 +9,18 @@ again, and a pre-training that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from vmae import ROOT
 from vmae.config import Recipe
-from vmae.data.encode import write_text
-from vmae.data.loader import Subset
-from vmae.data.motion import SIZES, render_set, set_name, with_sizes
-from vmae.data.sampling import Sampling
-from vmae.train.evaluate import linear_probe, pooled_features
-from vmae.train.finetune import Sources, finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import environment
 
-PATH = ROOT / "data" / "claims" / "results.json"
+RESULTS = ROOT / "data" / "claims" / "results.json"
+#: Of each pre-training; the recipe cpu has 8,000. Enough to tell settings apart, 4 minutes each.
 STEPS = 3000
 
 #: What differs from the base: fields of the pre-training, or the number of videos.
@@ -71,6 +60,31 @@ CLAIMS: dict[str, dict[str, str]] = {
 }
 
 
+def values(claim: str, test: Literal["10 labels", "probe"]) -> dict[str, list[float]]:
+    """Accuracies in percent, one a seed, by the names of the claim's settings; empty if not measured."""
+    found = _found()
+    return {
+        name: [row[test] for key, row in sorted(found.items()) if _variant(key) == variant]
+        for name, variant in CLAIMS[claim].items()
+    }
+
+
+def measure(claims: Sequence[str], seeds: Sequence[int], steps: int = STEPS) -> None:
+    """Measure what the results lack for these claims and seeds; each result is written as it comes."""
+    from vmae.data.encode import write_text
+    from vmae.data.motion import SIZES, render_set, set_name, with_sizes
+
+    spec = with_sizes(SIZES["small"], level="textures")
+    folder = render_set(ROOT / "data" / set_name("textures", "small"), spec)
+    for seed in seeds:
+        for variant in dict.fromkeys(v for claim in claims for v in CLAIMS[claim].values()):
+            key = f"{variant}, seed {seed}"
+            if key not in _found():
+                row = _measured(variant, seed, folder, steps)
+                write_text(RESULTS, json.dumps(_found() | {key: row}, indent=1) + "\n")
+                print(key, {k: v for k, v in row.items() if k != "made"}, flush=True)
+
+
 def recipe_of(variant: str, folder: Path, steps: int) -> Recipe:
     """The recipe cpu with V1's masks, and what the variant changes."""
     changes = {k: v for k, v in VARIANTS[variant].items() if k != "videos"}
@@ -82,20 +96,26 @@ def recipe_of(variant: str, folder: Path, steps: int) -> Recipe:
     )
 
 
-def measure(variant: str, seed: int, folder: Path, steps: int, runs: Path) -> dict[str, Any]:
-    """Pre-train, probe, fine-tune: accuracies in percent, the last loss, the minutes."""
+def _measured(variant: str, seed: int, folder: Path, steps: int) -> dict[str, Any]:
+    from vmae.data.loader import Subset
+    from vmae.data.sampling import Sampling
+    from vmae.train.evaluate import linear_probe, pooled_features
+    from vmae.train.finetune import finetune, open_sources
+    from vmae.train.pretrain import pretrain
+    from vmae.train.run_folder import environment
+
     recipe = recipe_of(variant, folder, steps)
-    sources: Sources = open_sources(recipe.finetune)
+    sources = open_sources(recipe.finetune)
     videos = VARIANTS[variant].get("videos")
     pool = Subset(sources.train, list(range(videos))) if videos else sources.train
-    name = f"claim-{variant.replace(' ', '-').replace(',', '')}-seed{seed}"
-    done = pretrain(recipe.pretrain.replace(seed=seed), runs / name, resume=True, source=pool)
+    out = ROOT / "runs" / f"claim-{variant.replace(' ', '-').replace(',', '')}-seed{seed}"
+    done = pretrain(recipe.pretrain.replace(seed=seed), out, resume=True, source=pool)
     encoder = done.model.encoder
     sampling = Sampling.of(recipe.finetune.data, recipe.finetune.model.frames)
-    features = [pooled_features(encoder, s, sampling) for s in (sources.train, sources.test)]
+    known, asked = (pooled_features(encoder, s, sampling) for s in (sources.train, sources.test))
     tuned = finetune(recipe.finetune.replace(seed=seed), sources, encoder)
     return {
-        "probe": round(linear_probe(*features), 2),
+        "probe": round(linear_probe(known, asked), 2),
         "10 labels": round(tuned.test.accuracy, 2),
         "loss": done.records[-1].loss,
         "minutes": round(done.cost["minutes"], 1),
@@ -104,49 +124,9 @@ def measure(variant: str, seed: int, folder: Path, steps: int, runs: Path) -> di
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    """Mean and every seed's accuracy, a line a setting."""
-    lines = []
-    for claim, settings in CLAIMS.items():
-        lines.append(claim)
-        for name, variant in settings.items():
-            rows = [row for key, row in found.items() if key.rsplit(", seed ", 1)[0] == variant]
-            for test in ("probe", "10 labels") if rows else ():
-                values = [row[test] for row in rows]
-                listed = ", ".join(f"{x:.1f}" for x in values)
-                lines.append(f"  {name:14} {test:10} {mean(values):5.1f} ({listed})")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--table", action="store_true")
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(table(_found()))
-        return
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    spec = with_sizes(SIZES["small"], level="textures")
-    folder = render_set(ROOT / "data" / set_name("textures", "small"), spec)
-    for seed in arguments.seeds:
-        for claim in arguments.claims or CLAIMS:
-            for variant in CLAIMS[claim].values():
-                key = f"{variant}, seed {seed}"
-                if key not in _found():
-                    row = measure(variant, seed, folder, STEPS, ROOT / "runs")
-                    write_text(PATH, json.dumps(_found() | {key: row}, indent=1) + "\n")
-                    print(key, {k: v for k, v in row.items() if k != "made"}, flush=True)
-
-
 def _found() -> dict[str, Any]:
-    return json.loads(PATH.read_text()) if PATH.exists() else {}
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-if __name__ == "__main__":
-    main()
+def _variant(key: str) -> str:
+    return key.rsplit(", seed ", 1)[0]
