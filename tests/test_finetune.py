@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from vmae.config import ConfigError, DataConfig, FinetuneConfig, ModelConfig, Op
 from vmae.data.annotations import SetError, Video, VideoSet, require_labels
 from vmae.data.encode import DiskError
 from vmae.data.sampling import Sampling
-from vmae.train import checkpoint, trouble
+from vmae.train import checkpoint, trouble, watch
 from vmae.train.checkpoint import CheckpointError, load_classifier, save_classifier
 from vmae.train.evaluate import Evaluation, evaluate, knn_probe
 from vmae.train.finetune import Sources, finetune, open_sources
@@ -198,9 +199,43 @@ def test_too_little_memory_names_the_fields_that_help(config, sources, monkeypat
     monkeypatch.setattr(VisionTransformer, "forward", fails)
     with pytest.raises(trouble.OutOfMemory) as found:
         finetune(config.replace(precision="fp32", repeat=2), sources)
-    for words in ("A step of 16 clips does not fit", "accumulate: 2  half", "checkpointing: true",
+    for words in ("A step of 16 clips is expected to take", "accumulate: 2", "checkpointing: true",
                   "precision: bf16", "optim.batch_size: 4"):  # fmt: skip
         assert words in str(found.value)
+    need = [float(x) for x in re.findall(r"([\d.e-]+) GB", str(found.value))]
+    assert len(need) == 5 and max(need[1:]) < need[0], "each way out takes less, and says how much"
+
+
+def test_utilisation_is_flops_over_the_rate_of_the_device(config, sources, monkeypatch):
+    monkeypatch.setattr(watch, "matmul_rate", lambda device, dtype: 1e9)
+    result = finetune(config.replace(utilisation=True, repeat=2), sources)
+    multiply_adds = watch.classifier_multiply_adds(config.model)
+    for record in result.records:
+        achieved = record.clips_per_second * 2 * 6 * multiply_adds
+        assert record.utilisation == pytest.approx(achieved / 1e9)
+
+
+def test_compiling_gives_the_same_curve_or_says_why_not(config, sources, monkeypatch):
+    plain, names = finetune(config, sources), []
+    compile_ = torch.compile
+    for backend in ("aot_eager", broken):
+
+        def chosen(*arguments, backend=backend, **options):
+            names.append(backend)
+            return compile_(*arguments, **(options | {"backend": backend}))
+
+        monkeypatch.setattr(torch, "compile", chosen)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            result = finetune(config.replace(compile=True), sources)
+        assert curve(result) == pytest.approx(curve(plain), rel=1e-5)
+        told = any("torch.compile fails here (backend" in str(w.message) for w in said)
+        assert told is (backend is broken)
+    assert names.count("aot_eager") == names.count(broken) == config.model.depth
+
+
+def broken(*_):
+    raise RuntimeError("no compiler")
 
 
 def test_a_batch_larger_than_the_labels_is_told(config, sources):

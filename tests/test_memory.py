@@ -7,22 +7,23 @@ import torch
 import torch.nn.functional as F
 from conftest import random_clips
 
-from vmae.config import MaskConfig, ModelConfig, PretrainConfig
+from vmae.config import FinetuneConfig, MaskConfig, ModelConfig, PretrainConfig
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.memory import clip_activations, training_memory
 from vmae.train.speed import checkpointed
+from vmae.vit import VisionTransformer
 
 S = ModelConfig.videomae("S", frames=8, size=96)
 V1, V2 = MaskConfig(), MaskConfig("tube", 0.75, None, "running-cell", 0.5)
 
 
-def kept(config: PretrainConfig, clips: int, bf16: bool) -> int:
+def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int:
     """Bytes of all that autograd saves in a forward pass, each storage once, parameters left out."""
-    model = MaskedAutoencoder(config.model)
+    pre = isinstance(config, PretrainConfig)
+    model = MaskedAutoencoder(config.model) if pre else VisionTransformer(config.model, 8)
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     batch = random_clips(config.model, clips)
-    mask = make_mask(config.mask, config.model.grid, clips)
     seen: dict[int, torch.UntypedStorage] = {}
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
@@ -36,7 +37,11 @@ def kept(config: PretrainConfig, clips: int, bf16: bool) -> int:
         torch.autograd.graph.saved_tensors_hooks(save, lambda x: x),
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
-        F.mse_loss(model(batch, mask).float(), model.targets(batch, mask))
+        if isinstance(config, PretrainConfig):
+            mask = make_mask(config.mask, config.model.grid, clips)
+            F.mse_loss(model(batch, mask).float(), model.targets(batch, mask))
+        else:
+            F.cross_entropy(model(batch).float(), torch.zeros(clips, dtype=torch.int64))
     return sum(storage.nbytes() for storage in seen.values())
 
 
@@ -47,6 +52,28 @@ def test_activations_are_those_that_autograd_keeps(model, mask, bf16):
     config = PretrainConfig(model, mask.replace(ratio=0.75))
     found = kept(config, 3, bf16) - kept(config, 1, bf16)  # without what all clips share
     assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "model", [ModelConfig.videomae("tiny"), S, ModelConfig.mae("S", size=96)],
+    ids=["tiny", "S", "image"],
+)  # fmt: skip
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_activations_of_a_classifier_are_those_that_autograd_keeps(model, bf16):
+    config = FinetuneConfig(model)
+    found = kept(config, 3, bf16) - kept(config, 1, bf16)
+    assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
+
+
+def test_a_classifier_needs_weights_four_times_and_float_clips_where_they_are_changed():
+    config = FinetuneConfig(S)
+    count = sum(p.numel() for p in VisionTransformer(S, 400).parameters())
+    needed = training_memory(config, 0)
+    assert needed.total == pytest.approx(16 * count, rel=0.01), "but for the last layer"
+    more = clip_activations(config.replace(mixup=0.8), False) - clip_activations(config, False)
+    assert more == 3 * random_clips(S, 1).numel()
+    less = clip_activations(config.replace(checkpointing=True), False)
+    assert less < 0.3 * clip_activations(config, False)
 
 
 def test_checkpointing_and_bf16_take_less_as_expected():

@@ -1,4 +1,4 @@
-"""Memory that pre-training needs: weights, gradients, moments, and activations kept for the way back.
+"""Memory that training needs: weights, gradients, moments, and activations kept for the way back.
 
 Computed from the configuration, for one process. `tests/test_memory.py` holds it against what
 PyTorch keeps.
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from vmae.config import ModelConfig, PretrainConfig
+from vmae.config import FinetuneConfig, ModelConfig, PretrainConfig
 from vmae.flops import parameters
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
+from vmae.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -37,46 +38,66 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def training_memory(config: PretrainConfig, clips: int, sharded: int = 1) -> Memory:
+def training_memory(
+    config: PretrainConfig | FinetuneConfig, clips: int, sharded: int = 1
+) -> Memory:
     """Expected memory of a step of `clips` clips on one process.
 
     `sharded`: processes that share weights, gradients and moments (FSDP2); DDP keeps all on each.
+    A classifier's last layer, whose classes the configuration does not tell, is left out.
     """
     with torch.device("meta"):
-        count = parameters(MaskedAutoencoder(config.model))
+        pre = isinstance(config, PretrainConfig)
+        model = MaskedAutoencoder(config.model) if pre else VisionTransformer(config.model)
+        count = parameters(model)
     share = 4 * count // sharded
     bf16 = config.precision == "bf16"
     activations = clips * clip_activations(config, bf16) + (2 * count if bf16 else 0)
     return Memory(share, share, 2 * share, activations)
 
 
-def clip_activations(config: PretrainConfig, bf16: bool) -> int:
+def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int:
     """Bytes that one clip keeps for the backward pass.
 
     With checkpointing a block keeps its input only; the largest block is there once in full, while
     its gradient is computed.
     """
     model, low = config.model, 2 if bf16 else 4  # bytes of what matrix products read
-    mask = make_mask(config.mask, model.grid, 1)
-    visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
-    seen = visible + (model.family == "mae")  # the class token
-    parts = (
-        (model.depth, seen, model.width, model.heads),
-        (model.decoder_depth, seen + queries, model.decoder_width, model.decoder_heads),
-    )
-    kept = 0
-    full = [_block(tokens, width, heads, model, low) for _, tokens, width, heads in parts]
-    for (depth, tokens, width, _), block in zip(parts, full, strict=True):
-        kept += depth * (4 * tokens * width if config.checkpointing else block)
+    class_token = model.family == "mae"
+    clip = model.channels * model.frames * model.size**2
+    pixels, width = model.grid.pixels, model.width
+    if isinstance(config, PretrainConfig):
+        mask = make_mask(config.mask, model.grid, 1)
+        visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
+        seen, narrow = visible + class_token, model.decoder_width
+        parts = [
+            (model.depth, seen, width, model.heads),
+            (model.decoder_depth, seen + queries, narrow, model.decoder_heads),
+        ]
+        kept = seen * _norm_and_layer(width, low)  # to the decoder
+        kept += targets * _norm_and_layer(narrow, low)  # to pixels
+        kept += targets * 4 * 2 * pixels  # predictions and targets, in the loss
+        kept += 8 * (visible + queries + targets)  # the mask's indices
+    else:
+        visible = model.grid.tokens
+        seen = visible + class_token
+        parts = [(model.depth, seen, width, model.heads)]
+        # The norm is that of every token where the class token is read, else that of their mean.
+        kept = seen * (4 * width + 8) if class_token else 4 * width + 8
+        kept += low * width  # to the classes
+        mixed = config.mixup or config.cutmix or config.rand_ops or config.erase or config.crop_area
+        clip *= 4 if mixed else 1  # changed clips are float32
+    full = [_block(tokens, wide, heads, model, low) for _, tokens, wide, heads in parts]
+    for (depth, tokens, wide, _), block in zip(parts, full, strict=True):
+        kept += depth * (4 * tokens * wide if config.checkpointing else block)
     if config.checkpointing:
         kept += max(full)
-    pixels = model.grid.pixels
-    kept += low * visible * pixels  # the patches that are embedded
-    kept += seen * (4 * model.width + 8 + low * model.width)  # the encoder's norm, then its output
-    kept += targets * (4 * model.decoder_width + 8 + low * model.decoder_width)  # the decoder's
-    kept += targets * 4 * 2 * pixels  # predictions and targets, in the loss
-    kept += 8 * (visible + queries + targets)  # the mask's indices
-    return kept + model.channels * model.frames * model.size**2  # the clip itself, uint8
+    return kept + low * visible * pixels + clip  # the patches that are embedded, and the clip
+
+
+def _norm_and_layer(width: int, low: int) -> int:
+    """Bytes kept of a token by a norm, and by the linear layer after it."""
+    return 4 * width + 8 + low * width
 
 
 def _block(tokens: int, width: int, heads: int, model: ModelConfig, low: int) -> int:

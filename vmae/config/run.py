@@ -199,12 +199,14 @@ class FinetuneConfig(Config):
     precision: str = "auto"
     accumulate: int = 1
     checkpointing: bool = False
+    compile: bool = False
     on_nonfinite: str = "stop"
     seed: int = 0
     save_every: int = 500
     log_every: int = 20
     keep: int = 2
     tensorboard: bool = False
+    utilisation: bool | None = None
 
     def __post_init__(self) -> None:
         _check_run(self)

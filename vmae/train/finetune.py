@@ -167,13 +167,15 @@ class _Finetuning(Loop[FinetuneConfig, tuple[torch.Tensor, torch.Tensor]]):
         each = len(clips) // config.accumulate
         return list(zip(clips.split(each), labels.split(each), strict=True))
 
+    def inputs(self, part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
+        return (part[0],)
+
     def loss(self, part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        clips, labels = part
         smoothing = self.config.label_smoothing
-        return F.cross_entropy(self.predict(clips), labels, label_smoothing=smoothing)
+        return F.cross_entropy(self.predict(part), part[1], label_smoothing=smoothing)
 
     def clip_losses(self, part: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        return F.cross_entropy(self.predict(part[0]), part[1], reduction="none")
+        return F.cross_entropy(self.predict(part), part[1], reduction="none")
 
     def tensors(self, part: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"clips": part[0], "labels": part[1]}

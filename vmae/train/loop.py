@@ -32,10 +32,10 @@ from vmae.train.checkpoint import (
 from vmae.train.run_folder import lock, write_environment
 from vmae.train.runtime import Log, Progress, Silent, accelerator_for, cost, nonfinite_error
 from vmae.train.schedule import adamw, learning_rate, set_rate
-from vmae.train.speed import checkpointed
+from vmae.train.speed import checkpointed, compile_blocks
 from vmae.train.steps import Batches
 from vmae.train.trouble import Stopped, StopRequest, explained, save_batch
-from vmae.train.watch import Watched
+from vmae.train.watch import Watched, flops_share
 
 #: Fields of a run's configuration that may differ when it is resumed.
 FREE_FIELDS = (
@@ -140,6 +140,10 @@ class Loop(ABC, Generic[C, P]):
         """What this process computes a step from, in `accumulate` parts of one size."""
 
     @abstractmethod
+    def inputs(self, part: P) -> tuple[Any, ...]:
+        """What the model takes of a part."""
+
+    @abstractmethod
     def loss(self, part: P) -> torch.Tensor:
         """The mean loss of a part, with gradients."""
 
@@ -153,12 +157,22 @@ class Loop(ABC, Generic[C, P]):
 
     def flops_share(self) -> float | None:
         """The share of the device's rate that one clip a second takes, where it is logged."""
-        return None
+        wanted = self.config.utilisation
+        if wanted is None:
+            wanted = self.device.type == "cuda"
+        precision = self.accelerator.mixed_precision
+        return flops_share(self.config, self.device, precision, self.world) if wanted else None
 
-    def predict(self, *inputs: Any) -> torch.Tensor:
+    def predict(self, part: P) -> torch.Tensor:
         """What the model gives, float32."""
         with self.accelerator.autocast():  # which Accelerate leaves to us under FSDP2
-            return self.model(*inputs).float()
+            return self.model(*self.inputs(part)).float()
+
+    def compile(self) -> None:
+        """Compile the blocks, and try them on black clips of the shape of every step."""
+        black = self.parts(1, self.steps.black())[0]
+        with self.accelerator.autocast():
+            compile_blocks(self.core, *self.inputs(black))
 
     def step(self, step: int, batch: Batch) -> tuple[torch.Tensor, float]:
         """Train on a batch; returns the loss on this process, still on the device, and the rate."""
@@ -186,6 +200,8 @@ class Loop(ABC, Generic[C, P]):
         step = done = self.start
         self.shown.start(self.title, self.start, self.optim.steps)
         self.model.train()
+        if self.config.compile:
+            self.compile()
         try:
             with (
                 stop.watched(),

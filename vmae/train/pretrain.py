@@ -18,9 +18,7 @@ from vmae.train.checkpoint import save_weights
 from vmae.train.loop import FREE_FIELDS as FREE_FIELDS
 from vmae.train.loop import Loop, opened
 from vmae.train.runtime import Bar, Progress, Record
-from vmae.train.speed import compile_blocks
 from vmae.train.steps import Steps
-from vmae.train.watch import flops_share
 
 
 @dataclass
@@ -56,8 +54,6 @@ def pretrain(
     run = Path(folder) if folder is not None else None
     with opened(config, run) as accelerator:
         training = _Pretraining(config, run, resume, progress or Bar(), source, accelerator)
-        if config.compile:
-            compile_blocks(training.core, *training.steps.example())
         training.train()
         return training.result()
 
@@ -94,21 +90,17 @@ class _Pretraining(Loop[PretrainConfig, tuple[torch.Tensor, Mask]]):
     def build(self) -> MaskedAutoencoder:
         return MaskedAutoencoder(self.config.model)
 
-    def flops_share(self) -> float | None:
-        wanted = self.config.utilisation
-        if wanted is None:
-            wanted = self.device.type == "cuda"
-        precision = self.accelerator.mixed_precision
-        return flops_share(self.config, self.device, precision, self.world) if wanted else None
-
     def parts(self, step: int, batch: Batch) -> list[tuple[torch.Tensor, Mask]]:
         return self.steps.parts(step, batch.clips)
 
+    def inputs(self, part: tuple[torch.Tensor, Mask]) -> tuple[torch.Tensor, Mask]:
+        return part
+
     def loss(self, part: tuple[torch.Tensor, Mask]) -> torch.Tensor:
-        return F.mse_loss(self.predict(*part), self.core.targets(*part))
+        return F.mse_loss(self.predict(part), self.core.targets(*part))
 
     def clip_losses(self, part: tuple[torch.Tensor, Mask]) -> torch.Tensor:
-        errors = (self.predict(*part) - self.core.targets(*part)).square()
+        errors = (self.predict(part) - self.core.targets(*part)).square()
         return errors.flatten(1).mean(1)
 
     def tensors(self, part: tuple[torch.Tensor, Mask]) -> dict[str, torch.Tensor]:

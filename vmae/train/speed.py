@@ -6,13 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from vmae.layers import Block
-from vmae.mae import MaskedAutoencoder
-from vmae.masking import Mask
 
 
 @contextmanager
@@ -36,16 +35,17 @@ def checkpointed(model: torch.nn.Module, wanted: bool = True) -> Iterator[None]:
                 del block.forward
 
 
-def compile_blocks(model: MaskedAutoencoder, clips: torch.Tensor, mask: Mask) -> None:
+def compile_blocks(model: torch.nn.Module, *inputs: Any) -> None:
     """Compile every block in place and try it on a batch; where that fails, warn and do without.
 
-    Parameter names do not change. Blocks of one part share their compiled code.
+    Parameter names do not change. Blocks of one part share their compiled code. What blocks drop is
+    drawn otherwise than without compiling.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     for block in blocks:
         block.compile()
     try:
-        model(clips, mask).float().sum().backward()
+        model(*inputs).float().sum().backward()
     except Exception as error:  # a compiler fails in many ways
         torch._dynamo.reset()
         for block in blocks:

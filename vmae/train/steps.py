@@ -32,6 +32,7 @@ class Batches:
     ) -> None:
         self.data, self.seed = config.data, config.seed
         self.device, self.rank, self.world = device, rank, world
+        self.clip = (config.model.channels, *config.model.grid.clip)
         self.optim = config.optim.resolved(len(source.videos))
         batch, parts, videos = self.optim.batch_size, world * config.accumulate, len(source.videos)
         if batch % parts:
@@ -65,6 +66,12 @@ class Batches:
         videos = [str(self.dataset.source.videos[index].path) for _, index in keys]
         return videos, self.dataset.__getitems__(keys)
 
+    def black(self) -> Batch:
+        """A batch of this process of black clips: for its shape."""
+        size = self.optim.batch_size // self.world
+        clips = torch.zeros((size, *self.clip), dtype=torch.uint8)
+        return Batch(clips, torch.zeros(size, dtype=torch.int64), [])
+
 
 class Steps(Batches):
     """Batches of pre-training, cropped and masked."""
@@ -95,9 +102,3 @@ class Steps(Batches):
         indices = (whole.visible, whole.queries, whole.targets)
         masks = (Mask(*part) for part in zip(*(x[own].split(each) for x in indices), strict=True))
         return list(zip(clips.split(each), masks, strict=True))
-
-    def example(self) -> tuple[torch.Tensor, Mask]:
-        """A part of the shape of all parts, black."""
-        model = self.config.model
-        shape = (self.optim.batch_size // self.world, model.channels, *model.grid.clip)
-        return self.parts(1, torch.zeros(shape, dtype=torch.uint8))[0]

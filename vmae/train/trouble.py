@@ -106,28 +106,24 @@ def _smaller(config: PretrainConfig | FinetuneConfig, batch: int, reason: str) -
     """What to change after an error of memory, and by how much."""
     views = batch * config.repeat // config.accumulate
 
-    def needs(changed: PretrainConfig | FinetuneConfig, clips: int, otherwise: str) -> str:
-        if isinstance(changed, PretrainConfig):
-            return f"{training_memory(changed, clips).total / 1e9:.1f} GB"
-        return otherwise  # how much a classifier needs is not computed
+    def needs(changed: PretrainConfig | FinetuneConfig, clips: int) -> str:
+        return f"{training_memory(changed, clips).total / 1e9:.2g} GB"
 
-    half, now = "half of the activations", needs(config, views, "")
-    takes = f"is expected to take {now}" if now else "does not fit"
     lines = [f"out of memory ({reason.splitlines()[0]})"]
-    lines.append(f"A step of {views} clips {takes}. Less take:")
+    lines.append(f"A step of {views} clips is expected to take {needs(config, views)}. Less take:")
     parts = config.replace(accumulate=2 * config.accumulate)
     if batch % parts.accumulate == 0:
-        less = needs(parts, views // 2, half)
+        less = needs(parts, views // 2)
         lines.append(f"  accumulate: {parts.accumulate}  {less}, the same numbers")
     if not config.checkpointing:
-        less = needs(config.replace(checkpointing=True), views, "the input of each block only")
+        less = needs(config.replace(checkpointing=True), views)
         lines.append(f"  checkpointing: true  {less}, the same numbers, a third more work")
     if config.precision == "fp32":
-        less = needs(config.replace(precision="bf16"), views, half)
+        less = needs(config.replace(precision="bf16"), views)
         lines.append(f"  precision: bf16  {less}, in a new folder")
     smaller = config.optim.batch_size // 2
     rate = "" if config.optim.lr_batch else "; scale optim.lr with it"
-    less = needs(config, max(1, views // 2), half)
+    less = needs(config, max(1, views // 2))
     lines.append(f"  optim.batch_size: {smaller}  {less}, in a new folder{rate}")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from vmae.config import FinetuneConfig, PretrainConfig
-from vmae.flops import pretraining_multiply_adds
+from vmae.flops import classifier_multiply_adds, pretraining_multiply_adds
 from vmae.train.runtime import Progress, Record
 
 #: Share of the steps after which a loss of 1.0 is worth a word, and how near to 1 it must be.
@@ -40,13 +40,19 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best if best < float("inf") else 2 * side**3 / (now - start)
 
 
-def flops_share(config: PretrainConfig, device: torch.device, precision: str, world: int) -> float:
+def flops_share(
+    config: PretrainConfig | FinetuneConfig, device: torch.device, precision: str, world: int
+) -> float:
     """The share of all devices' matmul rate that one clip a second takes, forward and backward.
 
     The backward pass costs twice the forward one; activations computed again are not counted.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    multiply_adds = pretraining_multiply_adds(config.model, config.mask)["total"]
+    if isinstance(config, PretrainConfig):
+        # A clip is counted once, however many views of it there are.
+        multiply_adds = pretraining_multiply_adds(config.model, config.mask)["total"]
+    else:
+        multiply_adds = classifier_multiply_adds(config.model)
     return 3 * 2 * multiply_adds * config.repeat / (world * matmul_rate(device, dtype))
 
 
