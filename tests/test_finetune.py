@@ -206,6 +206,20 @@ def test_too_little_memory_names_the_fields_that_help(config, sources, monkeypat
     assert len(need) == 5 and max(need[1:]) < need[0], "each way out takes less, and says how much"
 
 
+def test_a_run_goes_on_from_the_encoder_it_began_with(config, sources, tmp_path):
+    encoder, other = (VisionTransformer(config.model) for _ in range(2))
+    for name, start in (("scratch", None), ("tuned", encoder)):
+        finetune(config, sources, start, folder=tmp_path / name)
+        finetune(config, sources, start, folder=tmp_path / name, resume=True)
+    for name, start, words in (
+        ("tuned", other, "began from an encoder with sha256 .*, not from an encoder"),
+        ("tuned", None, "not from scratch: give the encoder that it began with, or another folder"),
+        ("scratch", encoder, "began from scratch, not from an encoder"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            finetune(config, sources, start, folder=tmp_path / name, resume=True)
+
+
 def test_utilisation_is_flops_over_the_rate_of_the_device(config, sources, monkeypatch):
     monkeypatch.setattr(watch, "matmul_rate", lambda device, dtype: 1e9)
     result = finetune(config.replace(utilisation=True, repeat=2), sources)

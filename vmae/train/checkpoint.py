@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,28 @@ def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> No
             f"{folder} holds a run of another configuration:\n  {listed}\nGive another folder, or "
             "the old values"
         )
+
+
+def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
+    """Note what a fine-tuning in `folder` begins from: a hash of `weights`; None: from scratch.
+
+    Raises CheckpointError where the run began from something else.
+    """
+    start = "scratch"
+    if weights is not None:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(weights.items()):
+            values = tensor.detach().cpu().flatten().view(torch.uint8)  # of any type
+            digest.update(name.encode() + values.numpy().tobytes())
+        start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
+    noted = folder / "start.txt"
+    before = noted.read_text().strip() if noted.exists() else start
+    if before != start:
+        raise CheckpointError(
+            f"{folder} holds a run that began from {before}, not from {start}: give the encoder that "
+            "it began with, or another folder"
+        )
+    write_text(noted, start + "\n")
 
 
 def save_classifier(

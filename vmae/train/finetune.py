@@ -23,7 +23,7 @@ from vmae.data.augment import (
 from vmae.data.loader import Batch, Source, Subset, few_labels, open_set, open_source
 from vmae.data.randaugment import rand_augment
 from vmae.data.sampling import Sampling
-from vmae.train.checkpoint import save_classifier
+from vmae.train.checkpoint import claim_start, save_classifier
 from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.loop import Loop, opened
 from vmae.train.runtime import Progress, Record, Silent, accelerator_for, seeded, step_seed
@@ -136,6 +136,8 @@ class _Finetuning(Loop[FinetuneConfig, tuple[torch.Tensor, torch.Tensor]]):
         steps = Batches(config, train, accelerator.device, rank, world)
         depth = config.model.depth
         super().__init__(config, steps, folder, resume, progress, accelerator, depth)
+        if folder and self.main:
+            claim_start(folder, encoder.state_dict() if encoder is not None else None)
 
     def build(self) -> VisionTransformer:
         model = self.plain()
