@@ -1,0 +1,75 @@
+"""Imports inside the package go one way: each module reads only those above it in ORDER."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from vmae import ROOT
+
+#: From the ground up. A folder is one place; inside it imports go one way too, without a loop.
+ORDER = (
+    "vmae", "grid", "config", "positions", "layers", "masking", "vit", "mae", "flops", "memory",
+    "data", "train", "weight_names", "weight_files", "weight_config", "weights", "predict",
+    "claims", "viz", "checks", "check_env", "cli", "__main__",
+)  # fmt: skip
+
+PACKAGE = ROOT / "vmae"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported(path: Path) -> set[str]:
+    """The package's modules that a file reads when it is imported: not those inside functions."""
+    found: set[str] = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        types_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if types_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path}: relative import"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & MODULES.keys() or {node.module}
+        todo.extend(ast.iter_child_nodes(node))
+    return found & MODULES.keys()
+
+
+def place(module: str) -> int:
+    return ORDER.index(module.split(".")[1] if "." in module else module)
+
+
+def test_every_module_has_its_place():
+    assert {
+        name.split(".")[-1] if name.count(".") < 2 else name.split(".")[1] for name in MODULES
+    } == set(ORDER)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_is_above_it(module):
+    below = {m for m in imported(MODULES[module]) if place(m) > place(module)}
+    assert not below, f"{module} imports {sorted(below)}: they come after it"
+
+
+def test_there_is_no_circle():
+    graph = {module: imported(path) - {module} for module, path in MODULES.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+
+def test_the_contributors_read_the_same_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("Imports go one way: ")[1].split("\n(")[0]
+    told = [name.strip(" .\n").rstrip("/") for name in text.replace("·", ",").split(",")]
+    assert told == [name for name in ORDER if not name.startswith(("vmae", "__"))]
