@@ -1,8 +1,9 @@
-"""The pictures of data/README.md, one function each: python data/figures.py"""
+"""The pictures of data/README.md, and the moving one of README.md: python data/figures.py"""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+import vmae
+from vmae.config import MaskConfig
 from vmae.data.augment import mix, multi_scale_crop, random_erase, random_flip, random_resized_crop
 from vmae.data.clips import read_frames, resize_frames
-from vmae.data.motion import MotionSpec, render
+from vmae.data.motion import MotionSpec, render, spec_named
 from vmae.data.randaugment import rand_augment
 from vmae.data.sampling import crop_square
+from vmae.masking import make_mask
 from vmae.viz import INK, style, to_frames
 
 FOLDER = Path(__file__).parent
@@ -137,9 +141,55 @@ def levels() -> Figure:
     )
 
 
+def reconstructions(columns: int = 6, tile: int = 112) -> list[Image.Image]:
+    """Test clips that the shipped model never saw, a frame a picture: original, masked, painted.
+
+    The first clips of the test set, one of each class, as they come.
+    """
+    model = vmae.load(FOLDER / "tiny")
+    size = model.config
+    stamp = json.loads((FOLDER / "tiny" / "stamp.json").read_text())
+    spec = spec_named(Path(stamp["data"]).name)
+    videos = [render(spec, "test", index) for index in range(64)]
+    chosen = [next(x for x, label in videos if label == number) for number in range(columns)]
+    small = np.stack([crop_square(resize_frames(x, size.size))[: size.frames] for x in chosen])
+    clips = torch.from_numpy(small).permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
+    generator = torch.Generator().manual_seed(0)
+    mask = make_mask(MaskConfig("tube", 0.75), size.grid, len(clips), generator)
+    with torch.inference_mode():
+        done = model.reconstruct(clips, mask)
+    rows = {"video": clips, "seen": done.masked, "painted": done.pasted}
+    names = [Image.new("RGBA", (90, tile)) for _ in rows]
+    font = ImageFont.load_default(17)
+    for name, picture in zip(rows, names, strict=True):
+        ink = (*bytes.fromhex(INK[1:]), 255)
+        ImageDraw.Draw(picture).text((80, tile // 2), name, ink, font, anchor="rm")
+    pictures = []
+    for t in range(size.frames):
+        page = Image.new("RGBA", (90 + columns * (tile + 6), len(rows) * (tile + 6)))
+        for row, (batch, name) in enumerate(zip(rows.values(), names, strict=True)):
+            page.paste(name, (0, row * (tile + 6)))
+            for column in range(columns):
+                frame = Image.fromarray(to_frames(batch[column])[t]).resize((tile, tile), 0)
+                page.paste(frame, (90 + column * (tile + 6), row * (tile + 6)))
+        pictures.append(page)
+    return pictures
+
+
+def save_moving(pictures: list[Image.Image], name: str) -> None:
+    """Write pictures/NAME.png that plays: for ever, with a rest on the last frame."""
+    path = FOLDER / "pictures" / f"{name}.png"
+    times = [180] * (len(pictures) - 1) + [900]
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True
+    )
+    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
 def main() -> None:
     for picture in (levels, augmentations):
         save(picture(), picture.__name__)
+    save_moving(reconstructions(), "reconstructions")
 
 
 if __name__ == "__main__":
