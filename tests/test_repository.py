@@ -71,6 +71,26 @@ def test_the_code_is_formatted_and_clean():
         assert done.returncode == 0, done.stdout
 
 
+def test_the_types_are_right():
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_spelling_is_right():
+    read = [*ROOT.glob("*.md"), *ROOT.glob("solutions/*.py"), *ROOT.glob("data/*.md")]
+    folders = [ROOT / name for name in ("vmae", "tests", ".github")]
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", *map(str, read + folders)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_committed_media_have_a_licence():
     text = (ROOT / "data" / "LICENCES.md").read_text()
     media = [*(ROOT / "data").iterdir(), *(ROOT / "data" / "photos").iterdir()]

@@ -67,6 +67,9 @@ def patchify(clips: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Cut clips (B, C, T, H, W) into tokens (B, N, P).
 
     Raises ValueError where the clips are not of the grid's shape.
+
+    >>> patchify(torch.zeros(1, 3, 16, 224, 224), TokenGrid((16, 224, 224), (2, 16, 16))).shape
+    torch.Size([1, 1568, 1536])
     """
     expected = (grid.channels, *grid.clip)
     if clips.ndim != 5 or tuple(clips.shape[1:]) != expected:
@@ -105,6 +108,10 @@ def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 
 
 def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...), no copy of the index."""
+    """Rows `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...), no copy of the index.
+
+    >>> gather_tokens(torch.tensor([[10, 11, 12]]), torch.tensor([[2, 0]]))
+    tensor([[12, 10]])
+    """
     rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
     return tokens[rows, index]

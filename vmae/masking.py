@@ -53,6 +53,11 @@ def make_mask(
 
     Raises MaskError where the ratio leaves nothing visible or nothing to predict, or where the
     decoder's scheme does not fit the grid.
+
+    >>> grid = TokenGrid((16, 224, 224), (2, 16, 16))
+    >>> mask = make_mask(MaskConfig("tube", 0.9, decoder="running-cell", decoder_ratio=0.5), grid, 1)
+    >>> mask.visible.shape[1], mask.queries.shape[1], mask.targets.shape[1]
+    (160, 784, 704)
     """
     draw = {"random": random_visible, "frame": frame_visible}
     if config.encoder == "tube":

@@ -111,5 +111,6 @@ def unlabelled_row(line: str) -> Row:
 
 
 def few(names: Sequence[str], most: int = 6) -> str:
+    """Names for a message: the first ones, and how many there are in all."""
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more

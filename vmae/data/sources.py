@@ -16,7 +16,9 @@ class Source(Protocol):
     """Where clips come from: files, a store, or a store in the device's memory."""
 
     @property
-    def videos(self) -> Sequence[Video]: ...
+    def videos(self) -> Sequence[Video]:
+        """What it holds, in the order of its numbers."""
+        ...
 
     def read(self, index: int, choose: Choose) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
@@ -31,6 +33,7 @@ class VideoFiles:
     size: int
 
     def read(self, index: int, choose: Choose) -> np.ndarray:
+        """The chosen frames of a video, (T, H, W, 3) uint8."""
         return resize_frames(read_frames(self.videos[index], choose), self.size)
 
 

@@ -117,16 +117,20 @@ class Record:
 class Progress(Protocol):
     """Something that shows a run: a bar on a terminal, a live curve in a notebook."""
 
-    def start(self, title: str, step: int, steps: int) -> None: ...
+    def start(self, title: str, step: int, steps: int) -> None:
+        """Before the first step after `step`, of `steps` in all."""
+        ...
 
     def update(self, step: int, record: Record | None) -> None:
         """After every step; `record` every `log_every` steps."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """At the end, also after an error."""
+        ...
 
 
-class Bar:
+class Bar(Progress):
     """A progress bar on the terminal."""
 
     def start(self, title: str, step: int, steps: int) -> None:
@@ -144,7 +148,7 @@ class Bar:
         self._bar.close()
 
 
-class Silent:
+class Silent(Progress):
     """Shows nothing: for tests, and for all processes but the first."""
 
     def start(self, title: str, step: int, steps: int) -> None: ...

@@ -16,6 +16,10 @@ def learning_rate(step: int, config: OptimConfig) -> float:
 
     `config` is a resolved one. The official warm-up has rate 0 at step 0, which then changes no
     weight, and reaches `lr` at the same step as this one.
+
+    >>> config = OptimConfig(steps=100, lr=1.0, warmup=0.1)
+    >>> [round(learning_rate(step, config), 2) for step in (0, 9, 55, 99)]
+    [0.1, 1.0, 0.5, 0.0]
     """
     warmup = round(config.warmup * config.steps)
     if step < warmup:
@@ -28,6 +32,9 @@ def layer_of(name: str, depth: int) -> int:
     """The layer that a parameter of a VisionTransformer counts as for layer decay.
 
     0 the patch embedding and tokens, i + 1 block i, depth + 1 the final norm and the head.
+
+    >>> [layer_of(name, 12) for name in ("patch_embed.proj.weight", "blocks.3.norm1.bias", "head.bias")]
+    [0, 4, 13]
     """
     if name.startswith(("patch_embed", "cls_token", "mask_token")):
         return 0

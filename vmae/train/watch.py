@@ -49,14 +49,13 @@ def flops_share(
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if isinstance(config, PretrainConfig):
-        # A clip is counted once, however many views of it there are.
         multiply_adds = pretraining_multiply_adds(config.model, config.mask)["total"]
     else:
         multiply_adds = classifier_multiply_adds(config.model)
     return 3 * 2 * multiply_adds * config.repeat / (world * matmul_rate(device, dtype))
 
 
-class Watched:
+class Watched(Progress):
     """A progress display with a TensorBoard log and a teacher's remarks beside it."""
 
     def __init__(

@@ -22,6 +22,7 @@ def curves(records: Mapping[str, Sequence[Record]], alt: str, ylabel: str = "los
 
 
 def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure:
+    """Loss over steps on a logarithmic axis, one line a run; not shown yet."""
     with style():
         figure, axis = plt.subplots(figsize=(7, 2.6))
         for name, run in records.items():
