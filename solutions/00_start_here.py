@@ -34,14 +34,6 @@ seed = 0
 # Each notebook begins so. It works from any folder of the checkout, and as often as you like.
 
 # %%
-try:
-    import vmae
-except ModuleNotFoundError:
-    raise SystemExit(
-        "vmae is not installed for this kernel. In the folder of the checkout:\n"
-        "  python -m pip install -r requirements.txt -e .\nThen restart the kernel."
-    ) from None
-
 import json
 import os
 import time
@@ -52,6 +44,7 @@ import numpy as np
 import torch
 from IPython.display import Markdown, display
 
+import vmae
 from vmae import viz
 from vmae.checks import check
 from vmae.config import MaskConfig, ModelConfig

@@ -8,7 +8,8 @@ The learner's notebook has no outputs, and `raise NotImplementedError` in place 
 `### BEGIN SOLUTION` to `### END SOLUTION`. The solution's notebook has the code whole and the
 outputs of its last execution. The figure of a cell tagged `picture-NAME` is also written to
 solutions/pictures/NAME.png, for the README. The stamp of a solution holds a hash of the code cells and the parameters: changed
-code, or a run with other parameters, makes `--check` fail; changed prose does not.
+code, or a run with other parameters, makes `--check` fail; changed prose does not. Every notebook
+gets the same first code cell, which says how `vmae` is installed where it is not.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ REGION = re.compile(
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])(/root|/home|/tmp|/work|/Users|/mnt|[A-Z]:\\+Users)[/\\]")
 LARGEST = 1_500_000  # bytes of a built notebook
+GUARD = """\
+try:
+    import vmae
+except ModuleNotFoundError:
+    raise SystemExit(
+        "This kernel has no vmae. In a terminal, in the folder of the checkout:\\n"
+        "    python -m pip install -r requirements.txt -e .\\n"
+        "On Colab and Kaggle, in a cell: !git clone ADDRESS course && pip install -e course\\n"
+        "Then restart the kernel."
+    ) from None"""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -50,6 +61,7 @@ def read_source(path: Path) -> NotebookNode:
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(GUARD))
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         kind = f"{path.stem} {cell.cell_type} {cell.source}"
@@ -58,6 +70,7 @@ def read_source(path: Path) -> NotebookNode:
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k == "tags"})
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    notebook.cells[1].metadata["jupyter"] = {"source_hidden": True}
     return notebook
 
 
@@ -69,9 +82,15 @@ def learner(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
+def lesson_code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells of a lesson itself: without the guard."""
+    code = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return [cell for cell in code if cell.source != GUARD]
+
+
 def code_hash(notebook: NotebookNode) -> str:
     """Of everything that an execution depends on in the notebook: its code cells, in order."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    code = [cell.source for cell in lesson_code(notebook)]
     return hashlib.sha256("\n# %%\n".join(code).encode()).hexdigest()[:16]
 
 
@@ -84,9 +103,7 @@ def solution(notebook: NotebookNode, built: Path) -> NotebookNode:
     if stamp is None or stamp["code"] != code_hash(notebook):
         return notebook
     notebook.metadata["vmae"] = stamp
-    executed = (cell for cell in before.cells if cell.cell_type == "code")
-    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        old = next(executed)
+    for cell, old in zip(lesson_code(notebook), lesson_code(before), strict=True):
         cell.outputs, cell.execution_count = old.outputs, old.execution_count
     return notebook
 

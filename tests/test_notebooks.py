@@ -92,7 +92,7 @@ def test_nbval_would_find_another_output(lesson, tmp_path):
     build.execute(lesson)
     notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
     assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
-    notebook.cells[3].outputs[0].text = "n is 4\n"
+    notebook.cells[4].outputs[0].text = "n is 4\n"
     done = run_nbval(notebook, tmp_path / "copy.ipynb")
     assert done.returncode == 1
     assert "n is 4" in done.stdout
@@ -150,10 +150,24 @@ def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
     assert build.check() == []
     learner = nbformat.read(build.NOTEBOOKS / "42_lesson.ipynb", as_version=4)
     solved = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
-    assert "def double(x):\n    raise NotImplementedError" in learner.cells[2].source
-    assert "return 2 * x" in solved.cells[2].source
+    assert "def double(x):\n    raise NotImplementedError" in learner.cells[3].source
+    assert "return 2 * x" in solved.cells[3].source
     assert all(cell.get("outputs", []) == [] for cell in learner.cells)
-    assert solved.cells[3].outputs[0].text == "n is 3\n"
+    assert solved.cells[4].outputs[0].text == "n is 3\n"
+
+
+def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(tmp_path):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code").source
+    for hidden in (False, True):
+        before = "import sys; sys.modules['vmae'] = None\n" if hidden else ""
+        done = subprocess.run(
+            [sys.executable, "-c", before + first], capture_output=True, text=True, check=False,
+            cwd=tmp_path,
+        )  # fmt: skip
+        assert bool(done.returncode) is hidden
+        assert ("python -m pip install -r requirements.txt -e ." in done.stderr) is hidden
+        assert "Traceback" not in done.stderr
 
 
 def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
@@ -162,7 +176,7 @@ def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
     assert any("differs from 42_lesson.py" in text for text in build.check())
     rebuild(lesson)
     assert build.check() == []
-    assert nbformat.read(lesson.with_suffix(".ipynb"), as_version=4).cells[3].outputs
+    assert nbformat.read(lesson.with_suffix(".ipynb"), as_version=4).cells[4].outputs
     lesson.write_text(LESSON.replace("n = 3", "n = 4"))
     rebuild(lesson)
     assert any("not executed since its code changed" in text for text in build.check())
