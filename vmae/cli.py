@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume = " with --resume" if hasattr(arguments, "resume") else ""
         print(f"\nvmae: stopped; the same command{resume} goes on", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `vmae progress | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if arguments.debug:
             raise
@@ -200,15 +204,17 @@ def _check_env(_: argparse.Namespace) -> int:
     return int(any(row.status == "FAIL" for row in rows))
 
 
-def _progress(_: argparse.Namespace) -> None:
+def _progress(arguments: argparse.Namespace) -> None:
     from vmae.checks import exercises, notebooks, solved
 
     done = solved()
     for notebook in notebooks():
-        names = list(exercises(notebook))
-        print(f"{notebook}: {len(done & set(names))} of {len(names)}")
-        for name in names:
+        known = exercises(notebook)
+        print(f"{notebook}: {len(done & set(known))} of {len(known)}")
+        for name, exercise in known.items():
             print(f"  {'[x]' if name in done else '[ ]'} {name}")
+            for mistake in exercise.mistakes if arguments.mistakes else ():
+                print(f"        {mistake}")
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -284,6 +290,9 @@ def _parser() -> argparse.ArgumentParser:
     environment.set_defaults(run=_check_env)
 
     progress = commands.add_parser("progress", help="which exercises are solved, by notebook")
+    progress.add_argument(
+        "--mistakes", action="store_true", help="and which mistakes each check knows, in its words"
+    )
     progress.set_defaults(run=_progress)
 
     store = commands.add_parser("store", help="decode a set once into memory-mapped frames")
