@@ -14,7 +14,7 @@ from vmae import ROOT
 ORDER = (
     "vmae", "grid", "config", "positions", "layers", "masking", "vit", "mae", "flops", "memory",
     "data", "train", "weight_names", "weight_files", "weight_config", "weights", "predict",
-    "claims", "viz", "checks", "check_env", "cli", "__main__",
+    "claims", "viz", "checks", "check_env", "commands", "cli", "__main__",
 )  # fmt: skip
 
 PACKAGE = ROOT / "vmae"
