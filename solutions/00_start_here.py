@@ -481,10 +481,12 @@ display(Markdown("\n".join(lines)))
 # | term | 中文 | meaning |
 # |---|---|---|
 # | asymmetric | 非對稱 | a large encoder, a small decoder |
+# | attention map | 注意力圖 | how much a token takes from each other |
 # | Bernoulli draw | 伯努利 | a coin for each place |
 # | causal mask | 因果遮罩 | no look at what comes later |
 # | checkpoint | 檢查點 | the weights of a model on disk |
 # | class token | 分類詞元 | an extra token that collects the answer; it stands for no patch |
+# | classifier | 分類器 | the encoder with a head that names the class |
 # | clip | 影片片段 | the frames that go into the model together, (C, T, H, W) |
 # | copying baseline | 複製基準 | fills holes without having learned anything |
 # | correlation | 相關係數 | 1: one tells the other; 0: it tells nothing |
@@ -494,14 +496,20 @@ display(Markdown("\n".join(lines)))
 # | decoder | 解碼器 | what writes: it paints the hidden part |
 # | dense sampling | 密集取樣 | equal steps from a random start |
 # | divided attention | 分離式時空注意力 | over time, then over space |
+# | drop path | 隨機深度 | leaves out a block's branch for some clips in training |
 # | dual masking | 雙重遮罩 | one mask for the encoder, another for the decoder |
 # | encoder | 編碼器 | what reads: it gets the visible part |
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
 # | frame masking | 整幀遮罩 | whole steps in time are hidden |
+# | from scratch | 從頭訓練 | training from random weights |
+# | fused kernel | 融合核心 | one program for several operations, which keeps nothing between them |
 # | head | 多頭 | one of several attentions side by side |
+# | interpolation | 內插 | values between known ones |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
 # | key | 鍵 | what a token offers to be found by |
 # | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
+# | label smoothing | 標籤平滑 | the right class gives a little to all |
+# | layer decay | 逐層學習率衰減 | early layers learn more slowly |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
 # | leak | 資料洩漏 | the test tells something to the training |
 # | linear probe | 線性探測 | one linear layer on frozen features |
@@ -509,8 +517,10 @@ display(Markdown("\n".join(lines)))
 # | mask ratio | 遮罩率 | share of the tokens that is hidden |
 # | mask token | 遮罩詞元 | one learned vector in every hidden place |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
+# | mean pooling | 平均池化 | the mean of all tokens stands for the clip |
 # | mean squared error | 均方誤差 | the loss |
 # | memorise | 記憶 | learn the training picture, and nothing about others |
+# | mixup | 混合增強 | clips and targets are blended with a partner's |
 # | MLP | 多層感知器 | two linear layers with a bend between |
 # | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
 # | multiply-add | 乘加運算 | one multiplication and one addition; the papers' FLOP |
@@ -518,8 +528,10 @@ display(Markdown("\n".join(lines)))
 # | patch | 圖塊 | a square of pixels that becomes one token |
 # | position embedding | 位置編碼 | a vector that says where a token lies |
 # | positions | 位置編碼 | vectors that tell tokens where they are |
+# | post-pre-training | 後預訓練 | V2's stage with many labels, between pre-training and the target |
 # | pre-norm | 前置正規化 | normalise before the branch |
 # | pre-training | 預訓練 | training without labels, before the task |
+# | progressive training | 漸進式訓練 | V2: without labels, then with many, then on the target |
 # | projection | 線性投影 | from P pixel values to width D |
 # | queries | 查詢位置 | places that the decoder is asked for |
 # | query | 查詢 | what a token asks for |
