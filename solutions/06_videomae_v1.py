@@ -877,41 +877,15 @@ viz.pictures(
 # The cell compares the setting that the paper prefers with the best of the others. A difference *holds* only if it is larger than the spread, the largest range of one setting's seeds; else it *cannot be told*.
 
 # %%
-PREFERRED = {
-    "masking": "tube",
-    "ratio": "90 %",
-    "decoder depth": "4",
-    "targets": "normalised",
-    "loss": "hidden tokens",
-    "data": "16,000",
-}
-
-
-def verdict(found: dict[str, list[float]], best: str) -> str:
-    """Does `best` lead all others by more than the seeds spread?"""
-    runs = {name: x for name, x in found.items() if x}
-    if best not in runs or len(runs) < 2:
-        return "not measured yet"
-    rivals = {name: np.mean(x) for name, x in runs.items() if name != best}
-    rival = max(rivals, key=rivals.get)
-    lead, spread = np.mean(runs[best]) - rivals[rival], max(np.ptp(x) for x in runs.values())
-    seeds = min(len(x) for x in runs.values())
-    told = seeds > 1 and abs(lead) > spread
-    said = ("holds" if lead > 0 else "does not hold") if told else "cannot be told"
-    missing = ", ".join(name for name in found if name not in runs)
-    note = f"; not yet: {missing}" if missing else ""
-    return f"{said}: {lead:+.1f} to {rival}, spread {spread:.1f}, seeds {seeds}{note}"
-
-
 measured = {
-    test: {claim: claims.values(claim, test) for claim in PREFERRED}
+    test: {claim: claims.values(claim, test) for claim in claims.PREFERRED}
     for test in ("10 labels", "probe")
 }
 viz.table(
     [
         {"claim": c, "the papers prefer": best}
-        | {test: verdict(found[c], best) for test, found in measured.items()}
-        for c, best in PREFERRED.items()
+        | {test: claims.verdict(found[c], best) for test, found in measured.items()}
+        for c, best in claims.PREFERRED.items()
     ],
     caption="Points of test accuracy of the preferred setting over the best other one.",
 )
@@ -923,7 +897,7 @@ for row in (("masking", "ratio"), ("decoder depth", "targets", "loss", "data")):
     if panels:
         viz.seeds(
             panels,
-            f"Test accuracy with 10 labels a class, by {', '.join(panels)}: a dot a seed, a line at the mean.",
+            f"Test accuracy by {', '.join(panels)}: a dot a seed, a line at the mean.",
             ylabel="10 labels, %",
         )
 print(sum(any(x.values()) for x in found.values()), "of", len(found), "claims have results")

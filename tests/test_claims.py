@@ -43,6 +43,17 @@ def test_values_are_read_by_claim_and_empty_where_nothing_is_measured(results, c
     assert "1.5 (1.0, 2.0)" in printed and "not measured yet" in printed
 
 
+def test_a_claim_holds_where_the_lead_is_larger_than_the_spread():
+    assert set(claims.PREFERRED.items()) <= {(c, s) for c, x in claims.CLAIMS.items() for s in x}
+    found = {"tube": [80.0, 82.0], "random": [70.0, 71.0]}
+    assert claims.verdict(found, "tube").startswith("holds: +10.5 to random, spread 2.0")
+    assert claims.verdict(found, "random").startswith("does not hold: -10.5 to tube")
+    close = {"tube": [80.0, 82.0], "random": [80.0, 81.0]}
+    assert claims.verdict(close, "tube").startswith("cannot be told: +0.5")
+    assert claims.verdict({"tube": [80.0], "random": [70.0]}, "tube").startswith("cannot be told")
+    assert claims.verdict({"tube": [], "random": [70.0]}, "tube") == "not measured yet"
+
+
 def test_an_unknown_claim_is_named_beside_those_that_exist(results, capsys):
     assert main(["claims", "targets", "colour"]) == 1
     message = capsys.readouterr().err

@@ -10,8 +10,9 @@ again, and a pre-training that was stopped goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -58,6 +59,39 @@ CLAIMS: dict[str, dict[str, str]] = {
     },
     "data": {"1,000": "1,000 videos", "4,000": "4,000 videos", "16,000": "base"},
 }
+
+#: The setting that VideoMAE's and MAE's papers prefer, of the claims that are about V1.
+PREFERRED = {
+    "masking": "tube",
+    "ratio": "90 %",
+    "decoder depth": "4",
+    "targets": "normalised",
+    "loss": "hidden tokens",
+    "data": "16,000",
+}
+
+
+def verdict(found: Mapping[str, Sequence[float]], best: str) -> str:
+    """Whether setting `best` leads all others by more than the seeds of one setting spread.
+
+    found   accuracies by setting, as `values` gives them
+
+    >>> verdict({"tube": [80, 82], "random": [70, 71], "frame": []}, "tube")
+    'holds: +10.5 to random, spread 2.0, seeds 2; not yet: frame'
+    """
+    runs = {name: accuracies for name, accuracies in found.items() if accuracies}
+    if best not in runs or len(runs) < 2:
+        return "not measured yet"
+    rivals = {name: mean(accuracies) for name, accuracies in runs.items() if name != best}
+    rival = max(rivals, key=lambda name: rivals[name])
+    lead = mean(runs[best]) - rivals[rival]
+    spread = max(max(accuracies) - min(accuracies) for accuracies in runs.values())
+    seeds = min(map(len, runs.values()))
+    told = seeds > 1 and abs(lead) > spread
+    said = ("holds" if lead > 0 else "does not hold") if told else "cannot be told"
+    missing = ", ".join(name for name in found if name not in runs)
+    note = f"; not yet: {missing}" if missing else ""
+    return f"{said}: {lead:+.1f} to {rival}, spread {spread:.1f}, seeds {seeds}{note}"
 
 
 def values(claim: str, test: Literal["10 labels", "probe"]) -> dict[str, list[float]]:
