@@ -480,9 +480,13 @@ display(Markdown("\n".join(lines)))
 #
 # | term | 中文 | meaning |
 # |---|---|---|
+# | activation checkpointing | 啟動值重算 | a block keeps its input, and computes the rest again |
+# | arithmetic intensity | 運算強度 | FLOPs for each byte moved |
 # | asymmetric | 非對稱 | a large encoder, a small decoder |
 # | attention map | 注意力圖 | how much a token takes from each other |
+# | autocast | 自動混合精度 | matrix products in bf16, the rest in fp32 |
 # | Bernoulli draw | 伯努利 | a coin for each place |
+# | bf16 | 腦浮點數 | 16 bits: range of fp32, 7 bits of mantissa |
 # | causal mask | 因果遮罩 | no look at what comes later |
 # | checkpoint | 檢查點 | the weights of a model on disk |
 # | class token | 分類詞元 | an extra token that collects the answer; it stands for no patch |
@@ -493,16 +497,20 @@ display(Markdown("\n".join(lines)))
 # | cosine decay | 餘弦衰減 | the rate falls along half a cosine |
 # | cross-attention | 交叉注意力 | queries from one sequence, keys and values from another |
 # | data | 資料 | the videos, and where there are any, the labels |
+# | data parallel | 資料平行 | each process has the model and a share of the batch |
 # | decoder | 解碼器 | what writes: it paints the hidden part |
 # | dense sampling | 密集取樣 | equal steps from a random start |
 # | divided attention | 分離式時空注意力 | over time, then over space |
 # | drop path | 隨機深度 | leaves out a block's branch for some clips in training |
 # | dual masking | 雙重遮罩 | one mask for the encoder, another for the decoder |
 # | encoder | 編碼器 | what reads: it gets the visible part |
+# | exponent | 指數 | the bits that give a number its range |
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
 # | frame masking | 整幀遮罩 | whole steps in time are hidden |
 # | from scratch | 從頭訓練 | training from random weights |
+# | FSDP | 全分片資料平行 | weights, gradients and moments shared out among processes |
 # | fused kernel | 融合核心 | one program for several operations, which keeps nothing between them |
+# | gradient accumulation | 梯度累積 | a batch in parts, gradients added up |
 # | head | 多頭 | one of several attentions side by side |
 # | interpolation | 內插 | values between known ones |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
@@ -512,14 +520,18 @@ display(Markdown("\n".join(lines)))
 # | layer decay | 逐層學習率衰減 | early layers learn more slowly |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
 # | leak | 資料洩漏 | the test tells something to the training |
+# | learning rate | 學習率 | how far a step goes |
 # | linear probe | 線性探測 | one linear layer on frozen features |
+# | mantissa | 尾數 | the bits that give a number its digits |
 # | mask | 遮罩 | which patches are hidden |
 # | mask ratio | 遮罩率 | share of the tokens that is hidden |
 # | mask token | 遮罩詞元 | one learned vector in every hidden place |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
 # | mean pooling | 平均池化 | the mean of all tokens stands for the clip |
 # | mean squared error | 均方誤差 | the loss |
+# | median | 中位數 | half of the values lie below it |
 # | memorise | 記憶 | learn the training picture, and nothing about others |
+# | memory bandwidth | 記憶體頻寬 | bytes a second to and from memory |
 # | mixup | 混合增強 | clips and targets are blended with a partner's |
 # | MLP | 多層感知器 | two linear layers with a bend between |
 # | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
@@ -538,6 +550,7 @@ display(Markdown("\n".join(lines)))
 # | random masking | 隨機遮罩 | every token is drawn for itself |
 # | redundancy | 時序冗餘 | neighbouring frames say nearly the same |
 # | residual connection | 殘差連接 | a branch is added to its input |
+# | roofline | 屋頂線 | the speed that bandwidth and arithmetic allow |
 # | running cell | 滾動單元遮罩 | V2's mask of the decoder: half of the places, moving on over time |
 # | self-attention | 自注意力 | queries, keys and values from the same tokens |
 # | self-supervised | 自監督 | the data itself is the answer |
@@ -554,6 +567,7 @@ display(Markdown("\n".join(lines)))
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | bring tokens back to their places |
+# | utilisation | 利用率 | achieved FLOP/s over the measured rate |
 # | value | 值 | what attention averages |
 # | visible | 可見 | what the encoder sees |
 # | vision transformer | 視覺轉換器 | a transformer whose tokens are patches |
