@@ -17,8 +17,7 @@
 # All parts are there: tubelets, tubes, blocks, the loss. This lesson puts them together, follows a clip through the published model
 # number by number, counts what its shape saves, trains a small one on video files, and breaks it on purpose.
 #
-# Measured: the solution run takes less than three minutes of one CPU core, and 1.1 GB; half of it is the pre-training.
-# The clock at the end shows more here: the cores were busy with other work.
+# Measured: the solution run takes two minutes of one CPU core, and 1.1 GB; half of it is the pre-training.
 # There are four exercises, about half an hour in all.
 
 # %% tags=["parameters"]

@@ -17,7 +17,7 @@
 # V2 (arXiv 2303.16727) has V1's model, and one new idea in it: the decoder is masked too. That pays for a giant of a billion parameters, which is then trained in three stages.
 # You write the new mask and its loss, count the giant, and compare what was published with what is told.
 #
-# Measured: the solution run takes three minutes of one CPU core, and 1.1 GB. The run that is shown had to share the cores, and took 13 minutes.
+# Measured: the solution run takes three to four minutes of one CPU core that has other work beside it, and 1.1 GB.
 # There are four exercises, about half an hour in all.
 
 # %% tags=["parameters"]

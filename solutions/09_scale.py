@@ -200,7 +200,7 @@ stacked(
 #
 # ## Decode once
 #
-# A *store* (影格庫) decodes every video once into one file of raw frames, and maps that file into memory. Reading is then a copy.
+# A *store* (解碼後的影格庫) decodes every video once into one file of raw frames, and maps that file into memory. Reading is then a copy.
 
 # %%
 scratch = tempfile.TemporaryDirectory()
@@ -1019,7 +1019,7 @@ viz.explorer(
 # | median | 中位數 | half of the values lie below it |
 # | memory bandwidth | 記憶體頻寬 | bytes a second to and from memory |
 # | roofline | 屋頂線 | the speed that bandwidth and arithmetic allow |
-# | store | 影格庫 | decoded frames on disk, read without decoding |
+# | store | 解碼後的影格庫 | decoded frames on disk, read without decoding |
 # | utilisation | 利用率 | achieved FLOP/s over the measured rate |
 
 # %%
