@@ -17,7 +17,7 @@
 # Pre-training has given an encoder that can paint. This lesson makes a classifier of it: what is kept and what is dropped, how it is trained
 # gently, and how it is tested. At its end you load, test and export weights in the official layout.
 #
-# Measured: the solution run takes two to three minutes and 0.7 GB, with one thread on two CPU cores that other work kept busy.
+# Measured: the solution run takes half a minute and 0.7 GB, with one thread of two CPU cores; rendering its videos, once, comes on top.
 # There are four exercises, about half an hour in all.
 
 # %% tags=["parameters"]

@@ -115,3 +115,28 @@ def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
     for path, minutes in rows:
         stamp = json.loads((ROOT / path).read_text(encoding="utf-8"))["metadata"]["vmae"]
         assert float(minutes) == stamp["minutes"], path
+
+
+def times() -> str:
+    """The table of TEACHING.md: exercises and minutes by lesson, from cards and stamps."""
+    lines = ["| lesson | exercises | their minutes | runs, minutes |", "|---|---|---|---|"]
+    total, minutes = 0, 0
+    for path in sorted((ROOT / "solutions").glob("*.py")):
+        if not path.stem[:2].isdigit():
+            continue
+        text = path.read_text(encoding="utf-8")
+        cards = [
+            int(n) for n in re.findall(r"^# \*\*Difficulty\*\* .*about (\d+) minutes", text, re.M)
+        ]
+        title = re.search(r"^# # (.+)$", text, re.M)[1]
+        stamp = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))["metadata"][
+            "vmae"
+        ]
+        lines.append(f"| {title} | {len(cards)} | {sum(cards)} | {stamp['minutes']} |")
+        total, minutes = total + len(cards), minutes + sum(cards)
+    return "\n".join([*lines, f"| all | {total} | {minutes} | |"])
+
+
+def test_the_times_for_teachers_are_those_of_cards_and_stamps():
+    text = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    assert text.split("<!-- times -->")[1].split("<!-- /times -->")[0].strip() == times()
