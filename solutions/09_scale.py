@@ -17,7 +17,7 @@
 # The model is right; now it has to be fast, and to fit. This lesson takes a training step apart, makes its parts cheaper one by one, and measures each change here.
 # Then it finds what limits the rest, starts two processes, and counts what a machine with eight GPUs needs.
 #
-# Measured: the solution run takes less than a minute on two quiet CPU cores, and 2.2 GB.
+# Measured: the solution run takes about a minute on two quiet CPU cores, and 2.2 GB.
 # There are five exercises, about 40 minutes in all.
 
 # %% tags=["parameters"]

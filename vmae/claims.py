@@ -21,7 +21,7 @@ from vmae import ROOT
 from vmae.config import Recipe
 
 RESULTS = ROOT / "data" / "claims" / "results.json"
-#: Of each pre-training; the recipe cpu has 8,000. Enough to tell settings apart, 4 minutes each.
+#: Of each pre-training; the recipe cpu has 8,000.
 STEPS = 3000
 
 #: What differs from the base: fields of the pre-training, or the number of videos.
