@@ -26,7 +26,8 @@ $(READY): requirements.txt pyproject.toml
 run: $(READY)
 	@mkdir -p runs
 	$(BIN)/python -m papermill solutions/10_full_run.ipynb runs/10_full_run.ipynb --cwd notebooks $(PARAMS)
-	$(BIN)/python -m jupyter nbconvert --to html --log-level WARN runs/10_full_run.ipynb
+	@# the classic template: the default one leaves alt text out
+	$(BIN)/python -m jupyter nbconvert --to html --template classic --log-level WARN runs/10_full_run.ipynb
 	@$(BIN)/python -m jupyter trust runs/10_full_run.ipynb >/dev/null  # or JupyterLab hides its players
 	@echo "read it: runs/10_full_run.html, or runs/10_full_run.ipynb in JupyterLab (make lab)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_nbval_would_find_another_output(lesson, tmp_path):
     done = run_nbval(notebook, tmp_path / "copy.ipynb")
     assert done.returncode == 1
     assert "n is 4" in done.stdout
+
+
+def test_the_report_of_make_run_keeps_alt_text(tmp_path):
+    options = re.search(r"jupyter nbconvert (.+) runs/", (ROOT / "Makefile").read_text())[1].split()
+    subprocess.run(
+        [sys.executable, "-m", "jupyter", "nbconvert", *options, "--output-dir", str(tmp_path),
+         str(ROOT / "solutions" / "10_full_run.ipynb")],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    report = (tmp_path / "10_full_run.html").read_text(encoding="utf-8")
+    alts = re.findall(r'<img\b[^>]*?\balt="([^"]*)"', report)
+    assert len(alts) == len(re.findall(r"<img\b", report)) > 5
+    assert all(len(alt) > 20 and "No description" not in alt for alt in alts)
 
 
 # ---- the builder -----------------------------------------------------------------------------------
