@@ -135,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what the papers claim, measured small; with --seeds, measure what is missing",
     )
     claims.add_argument("claims", nargs="*", metavar="CLAIM", help="such as 'decoder mask'; all")
-    claims.add_argument("--seeds", type=int, nargs="+", default=[], help="measure what is missing for these")
+    claims.add_argument(
+        "--seeds", type=int, nargs="+", default=[], help="measure what is missing for these"
+    )
     claims.set_defaults(run=commands.claims)
 
     convert = subparsers.add_parser(
