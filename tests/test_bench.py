@@ -12,27 +12,32 @@ from conftest import randomize
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import models
+import results
 
 
-@pytest.mark.parametrize("task", ["pre-train", "pre-train V2", "fine-tune"])
+@pytest.mark.parametrize("task", ["pre-train", "fine-tune"])
 def test_contestants_agree_and_one_that_does_not_is_found(task):
     case = models.Case(task, "tiny", 2, torch.device("cpu"))
     randomize(case.model)
     running = {name: case.contestant(name) for name in case.contestants()}
-    assert len(running) == (1 if task == "pre-train V2" else 4)
+    assert len(running) == (4 if task == "fine-tune" else 5)
     models.compare(case, running)
-    if "HF eager" in running:
-        with torch.no_grad():
-            next(running["HF eager"][0].parameters()).mul_(1.1)
-        with pytest.raises(AssertionError, match="HF eager"):
-            models.compare(case, running)
+    with torch.no_grad():
+        next(running["HF eager"][0].parameters()).mul_(1.1)
+    with pytest.raises(AssertionError, match="HF eager"):
+        models.compare(case, running)
 
 
 def test_a_row_of_the_table_is_the_ratio_of_medians(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
     case = models.Case("pre-train", "tiny", 2, torch.device("cpu"))
-    rows = models.times(case, "fp32", 1)
-    assert set(rows) == set(case.contestants())
-    rows["ours"]["seconds"], rows["published"]["seconds"] = 2.0, 3.0
-    (tmp_path / "cpu.json").write_text(models.json.dumps({"pre-train, tiny, fp32": {"rows": rows}}))
-    assert "| pre-train, tiny | fp32 |" in models.table() and "| 1.50 |" in models.table()
+    rows = models.times(case, ["fp32", "bf16"], 1)
+    assert set(rows["fp32"]) == set(rows["bf16"]) == set(case.contestants())
+    rows["fp32"]["ours"]["seconds"], rows["fp32"]["published"]["seconds"] = 2.0, 3.0
+    rows["fp32"]["ours, V2"]["seconds"], rows["bf16"]["ours"]["seconds"] = 1.6, 1.5
+    results.keep("pre-train, tiny", {"rows": rows})
+    exact, low = models.table(results.device().type).splitlines()[2:]
+    assert exact.startswith("| pre-train, tiny | fp32 |")
+    assert exact.split(" | ")[4:6] == ["1.50", "1.50"]
+    assert exact.endswith("| 1.25 |")
+    assert low.split(" | ")[5] == "2.00"

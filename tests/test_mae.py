@@ -250,3 +250,18 @@ def test_attention_maps_are_the_softmax_that_the_block_uses(tiny):
     assert torch.equal(model.attention_maps(clips, layer=2), maps)
     with pytest.raises(IndexError):
         model.attention_maps(clips, layer=3)
+
+
+@pytest.mark.parametrize("family", ["videomae", "mae"])
+def test_targets_and_losses_leave_the_clips_as_they_are(family: str) -> None:
+    config = ModelConfig(frames=1 if family == "mae" else 8, size=32, width=32, depth=1, heads=2,
+                         decoder_width=32, decoder_depth=1, decoder_heads=2, family=family,
+                         tubelet=(1, 8, 8) if family == "mae" else (2, 8, 8))  # fmt: skip
+    model = MaskedAutoencoder(config)
+    mask = draw(MaskConfig("random", 0.75), config)
+    for clips in (random_clips(config, 3), torch.rand(3, 3, *config.grid.clip)):
+        before = clips.clone()
+        targets = model.targets(clips, mask)
+        model.loss(clips, mask).backward()
+        assert torch.equal(clips, before)
+        assert torch.equal(targets, model.targets(clips, mask))

@@ -29,6 +29,15 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
+def is_fused(device: str, dtype: torch.dtype) -> bool:
+    """Whether attention takes the fused kernel on this type of device.
+
+    In bf16 on a CPU it does not: plain products are sooner there (tests/bench/attention.py). They
+    keep the attention itself, (B, heads, N, N), for the backward pass.
+    """
+    return (device, dtype) != ("cpu", torch.bfloat16)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens: (B, N, D) -> (B, N, D).
 
@@ -45,13 +54,17 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.scaled_dot_product_attention(*self._project(x))
+        q, k, v = self._project(x)
+        if is_fused(q.device.type, q.dtype):
+            x = F.scaled_dot_product_attention(q, k, v)
+        else:
+            x = _weights(q, k) @ v
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
         """The attention itself, (B, heads, N, N), which the fused kernel never writes down."""
         q, k, _ = self._project(x)
-        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        return _weights(q, k)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values, (3, B, heads, N, D / heads)."""
@@ -60,6 +73,10 @@ class Attention(nn.Module):
             bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+
+
+def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    return (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)
 
 
 class MLP(nn.Module):

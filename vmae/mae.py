@@ -105,13 +105,15 @@ class MaskedAutoencoder(nn.Module):
         x = torch.cat((x + known, (self.mask_token + asked).to(x.dtype)), dim=1)
         return self.decoder(x, mask.queries.shape[1], mask.targets)
 
+    @torch.no_grad()
     def targets(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         """What the predictions should be, (B, M, P) float32; computed for target tokens only."""
         tokens = self._pixels(gather_tokens(patchify(clips, self.grid), mask.target_tokens))
         if not self.config.normalize_targets:
             return tokens
         mean, scale = self._statistics(tokens)
-        return ((self._by_group(tokens) - mean) / scale).flatten(-2)
+        # in place: `tokens` are a copy already, and new memory costs a CPU more than the arithmetic
+        return self._by_group(tokens).sub_(mean).div_(scale).flatten(-2)
 
     def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         """Mean squared error over the target tokens, a float32 scalar (VideoMAE, equation 1)."""

@@ -12,6 +12,7 @@ import torch
 
 from vmae.config import FinetuneConfig, ModelConfig, PretrainConfig
 from vmae.flops import parameters
+from vmae.layers import is_fused
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.vit import VisionTransformer
@@ -52,13 +53,18 @@ def training_memory(
         count = parameters(model)
     share = 4 * count // sharded
     bf16 = config.precision == "bf16"
-    activations = clips * clip_activations(config, bf16) + (2 * count if bf16 else 0)
+    device = "cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
+    activations = clips * clip_activations(config, bf16, fused) + (2 * count if bf16 else 0)
     return Memory(share, share, 2 * share, activations)
 
 
-def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int:
+def clip_activations(
+    config: PretrainConfig | FinetuneConfig, bf16: bool, fused: bool = True
+) -> int:
     """Bytes that one clip keeps for the backward pass.
 
+    `fused`: whether attention takes the fused kernel (`vmae.layers.is_fused`).
     With checkpointing a block keeps its input only; the largest block is there once in full, while
     its gradient is computed.
     """
@@ -87,7 +93,7 @@ def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int
         kept += low * width  # to the classes
         mixed = config.mixup or config.cutmix or config.rand_ops or config.erase or config.crop_area
         clip *= 4 if mixed else 1  # changed clips are float32
-    full = [_block(tokens, wide, heads, model, low) for _, tokens, wide, heads in parts]
+    full = [_block(tokens, wide, heads, model, low, fused) for _, tokens, wide, heads in parts]
     for (depth, tokens, wide, _), block in zip(parts, full, strict=True):
         kept += depth * (4 * tokens * wide if config.checkpointing else block)
     if config.checkpointing:
@@ -100,17 +106,25 @@ def _norm_and_layer(width: int, low: int) -> int:
     return 4 * width + 8 + low * width
 
 
-def _block(tokens: int, width: int, heads: int, model: ModelConfig, low: int) -> int:
+def _block(tokens: int, width: int, heads: int, model: ModelConfig, low: int, fused: bool) -> int:
     """Bytes kept by a block: what each layer needs of its input or output for its gradient.
 
     The residual stream is float32 and enters both norms; their statistics are two numbers a token;
     the four linear layers keep their input, GELU its input; attention keeps queries, keys, values
-    and a number a head and token. (Its output is the input of the projection.)
+    and a number a head and token, or a row of its matrix where no kernel is fused. (Its output is
+    the input of the projection.)
     """
+
+    def rows(asked: int) -> int:  # of attention between so many tokens
+        return heads * (4 if fused else low * asked)
+
     hidden = int(width * model.mlp_ratio)
     norms = 2 * (4 * width + 8)
     products = low * (width + 3 * width + width + width + 2 * hidden)
-    each = norms + products + 4 * heads
+    each = norms + products
     if model.attention == "divided":  # attention over time, with a norm and a layer of its own
-        each += 4 * width + 8 + low * 6 * width + 4 * heads
+        steps = model.grid.shape[0]
+        each += 4 * width + 8 + low * 6 * width + rows(steps) + rows(tokens // steps)
+    else:
+        each += rows(tokens)
     return tokens * each

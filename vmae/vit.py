@@ -191,7 +191,7 @@ class VisionTransformer(nn.Module):
 
 def to_unit(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 0..255 as float 0..1; floats are taken to be in [0, 1] already."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def _channels(values: tuple[float, ...], channels: int) -> torch.Tensor:

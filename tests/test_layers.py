@@ -1,0 +1,67 @@
+"""Attention on every path gives what the formula says."""
+
+import pytest
+import torch
+
+from vmae.layers import Attention
+
+
+def formula(layer: Attention, x: torch.Tensor) -> torch.Tensor:
+    """Attention head by head, as it is written in the paper."""
+    width, size = x.shape[-1], x.shape[-1] // layer.heads
+    rows = layer.qkv.weight.view(3, layer.heads, size, width)
+    values = layer.v_bias.view(layer.heads, size)
+    queries = layer.q_bias.view(layer.heads, size)
+    mixed = []
+    for head in range(layer.heads):
+        q = x @ rows[0, head].T + queries[head]
+        k, v = x @ rows[1, head].T, x @ rows[2, head].T + values[head]
+        mixed.append((q @ k.transpose(1, 2) / size**0.5).softmax(-1) @ v)
+    return torch.cat(mixed, -1) @ layer.proj.weight.T + layer.proj.bias
+
+
+@pytest.fixture
+def layer() -> Attention:
+    torch.manual_seed(0)
+    layer = Attention(64, 4)
+    for bias in (layer.q_bias, layer.v_bias):
+        torch.nn.init.normal_(bias)
+    torch.nn.init.normal_(layer.qkv.weight, std=0.1)
+    return layer
+
+
+def answers(layer: Attention, x: torch.Tensor) -> list[torch.Tensor]:
+    """Output, and gradients of the input and all parameters."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    gradients = torch.autograd.grad((y.float() ** 2).sum(), [x, *layer.parameters()])
+    return [y.float(), *gradients]
+
+
+def expected(layer: Attention, x: torch.Tensor) -> list[torch.Tensor]:
+    x = x.clone().requires_grad_()
+    y = formula(layer, x)
+    return [y, *torch.autograd.grad((y**2).sum(), [x, *layer.parameters()])]
+
+
+def test_attention_is_the_formula(layer: Attention) -> None:
+    x = torch.randn(2, 30, 64)
+    for got, want in zip(answers(layer, x), expected(layer, x), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-3)
+
+
+def test_bf16_attention_is_the_formula_within_its_rounding(layer: Attention) -> None:
+    x = torch.randn(2, 30, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = answers(layer, x)
+    for got, want in zip(low, expected(layer, x), strict=True):
+        assert (got - want).norm() < 0.01 * want.norm()  # bf16 keeps 8 bits: 0.004 a rounding
+
+
+def test_attention_maps_are_the_weights_that_mix_the_values(layer: Attention) -> None:
+    x = torch.randn(2, 30, 64)
+    weights = layer.weights(x)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 30))
+    _, _, v = layer._project(x)
+    mixed = (weights @ v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(layer.proj(mixed), layer(x), rtol=1e-4, atol=1e-4)
