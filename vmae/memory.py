@@ -53,18 +53,13 @@ def training_memory(
         count = parameters(model)
     share = 4 * count // sharded
     bf16 = config.precision == "bf16"
-    device = "cpu" if config.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
-    activations = clips * clip_activations(config, bf16, fused) + (2 * count if bf16 else 0)
+    activations = clips * clip_activations(config, bf16) + (2 * count if bf16 else 0)
     return Memory(share, share, 2 * share, activations)
 
 
-def clip_activations(
-    config: PretrainConfig | FinetuneConfig, bf16: bool, fused: bool = True
-) -> int:
+def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int:
     """Bytes that one clip keeps for the backward pass.
 
-    `fused`: whether attention takes the fused kernel (`vmae.layers.is_fused`).
     With checkpointing a block keeps its input only; the largest block is there once in full, while
     its gradient is computed.
     """
@@ -93,6 +88,10 @@ def clip_activations(
         kept += low * width  # to the classes
         mixed = config.mixup or config.cutmix or config.rand_ops or config.erase or config.crop_area
         clip *= 4 if mixed else 1  # changed clips are float32
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
     full = [_block(tokens, wide, heads, model, low, fused) for _, tokens, wide, heads in parts]
     for (depth, tokens, wide, _), block in zip(parts, full, strict=True):
         kept += depth * (4 * tokens * wide if config.checkpointing else block)
