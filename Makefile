@@ -11,7 +11,7 @@ help:
 	@echo "make test-browser  the notebooks in JupyterLab, driven in Chromium; screenshots in runs/browser"
 	@echo "make lab        JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
-	@echo "make bench      how fast clips are read and augmented, as ratios"
+	@echo "make bench      reading, augmentation, models against Hugging Face and the published algorithm: ratios; half an hour"
 	@echo "make clean      remove runs and what was rendered; .venv stays"
 
 $(READY): requirements.txt pyproject.toml
@@ -47,6 +47,10 @@ notebooks: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/bench/reading.py
 	$(BIN)/python tests/bench/augment.py
+	$(BIN)/python tests/bench/attention.py
+	$(BIN)/python tests/bench/scaling.py
+	$(BIN)/python tests/bench/models.py --memory
+	$(BIN)/python tests/bench/charts.py
 
 clean:
 	rm -rf runs data/motion-* data/film data/stores

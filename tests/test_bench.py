@@ -14,10 +14,14 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import models
 import results
 
+from vmae.config import ModelConfig
+
+TINY = ModelConfig.videomae("tiny")
+
 
 @pytest.mark.parametrize("task", ["pre-train", "fine-tune"])
 def test_contestants_agree_and_one_that_does_not_is_found(task):
-    case = models.Case(task, "tiny", 2, torch.device("cpu"))
+    case = models.Case(task, TINY, 2, torch.device("cpu"))
     randomize(case.model)
     running = {name: case.contestant(name) for name in case.contestants()}
     assert len(running) == (4 if task == "fine-tune" else 5)
@@ -30,7 +34,7 @@ def test_contestants_agree_and_one_that_does_not_is_found(task):
 
 def test_a_row_of_the_table_is_the_ratio_of_medians(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    case = models.Case("pre-train", "tiny", 2, torch.device("cpu"))
+    case = models.Case("pre-train", TINY, 2, torch.device("cpu"))
     rows = models.times(case, ["fp32", "bf16"], 1)
     assert set(rows["fp32"]) == set(rows["bf16"]) == set(case.contestants())
     rows["fp32"]["ours"]["seconds"], rows["fp32"]["published"]["seconds"] = 2.0, 3.0

@@ -46,10 +46,9 @@ Step = Callable[[], torch.Tensor]
 class Case:
     """One size on one device: clips, and a step of each contestant."""
 
-    def __init__(self, task: str, size: str, batch: int, device: torch.device) -> None:
+    def __init__(self, task: str, config: ModelConfig, batch: int, device: torch.device) -> None:
         """`task`: "pre-train" or "fine-tune"."""
-        self.task, self.config = task, ModelConfig.videomae(size)
-        self.batch, self.device = batch, device
+        self.task, self.config, self.batch, self.device = task, config, batch, device
         torch.manual_seed(0)
         grid = self.config.grid
         shape = (batch, 3, *grid.clip)
@@ -57,7 +56,6 @@ class Case:
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
         self.mask = make_mask(V1, grid, batch, device=device)
         self.hidden = self.mask.hidden(grid.tokens)
-        self.dual = make_mask(V2, grid, batch, device=device)
         build = MaskedAutoencoder if task != "fine-tune" else VisionTransformer
         classes = () if task != "fine-tune" else (CLASSES,)
         self.model: nn.Module = build(self.config, *classes).to(device)
@@ -86,7 +84,9 @@ class Case:
             if self.task == "fine-tune":
                 return model, lambda: self.entropy(published.logits(model, pixels))
             return model, lambda: published.pretraining_loss(model, pixels, self.hidden)
-        mask = self.dual if "V2" in name else self.mask
+        mask = self.mask
+        if "V2" in name:
+            mask = make_mask(V2, self.config.grid, self.batch, device=self.device)
         inputs = (self.clips,) if self.task == "fine-tune" else (self.clips, mask)
         if "compiled" in name:
             model = type(model)(self.config, *((CLASSES,) if self.task == "fine-tune" else ()))
@@ -185,27 +185,33 @@ def resident(name: str) -> float:
     return 1024.0 * next(int(x.split()[1]) for x in status.splitlines() if x.startswith(name))
 
 
+def start_of_peak(device: torch.device) -> float:
+    """Bytes that are there before a measurement, libraries included; from here the peak counts."""
+    case = Case("pre-train", ModelConfig.videomae("tiny"), 1, device)
+    train(*case.contestant("ours"), "fp32", device)  # libraries are loaded by now
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return float(torch.cuda.memory_allocated())
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def end_of_peak(device: torch.device, base: float) -> float:
+    """The most bytes since `start_of_peak`, without the `base` that it gave."""
+    cuda = device.type == "cuda"
+    return (torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")) - base
+
+
 def peak(task: str, size: str, batch: int, name: str, precision: str) -> float:
     """Peak memory of a step in bytes, model and gradients included; run in a process of its own."""
     device = results.device()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        case = Case(task, size, batch, device)
-        model, step = case.contestant(name)
-        case.model = model
-        for _ in range(2):
-            train(model, step, precision, device)
-        return float(torch.cuda.max_memory_allocated())
-    case = Case("pre-train", "tiny", 1, device)
-    train(*case.contestant("ours"), precision, device)  # libraries are loaded by now
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    base = resident("VmRSS")
-    case = Case(task, size, batch, device)
+    base = start_of_peak(device)
+    case = Case(task, ModelConfig.videomae(size), batch, device)
     model, step = case.contestant(name)
     case.model = model  # the one of ours is not needed any more
     for _ in range(2):
         train(model, step, precision, device)
-    return resident("VmHWM") - base
+    return end_of_peak(device, base)
 
 
 def construction(size: str, rounds: int = 5) -> float:
@@ -269,7 +275,7 @@ def main() -> None:
     for size in arguments.sizes:
         results.keep(f"construction, {size}", {"seconds": round(construction(size), 3)})
         for task in arguments.tasks:
-            case = Case(task, size, arguments.batch, device)
+            case = Case(task, ModelConfig.videomae(size), arguments.batch, device)
             rows = times(case, arguments.precisions, arguments.rounds)
             results.keep(f"{task}, {size}", {"batch": arguments.batch, "rows": rows})
         if arguments.memory:
