@@ -19,10 +19,11 @@ from vmae.data.augment import multi_scale_crop, view_of
 from vmae.data.clips import VideoError, open_video, read_frames, resize_frames
 from vmae.data.device_store import DeviceStore
 from vmae.data.encode import write_video
+from vmae.data.failures import Failures
 from vmae.data.film import FILM, FilmSpec, render_film, shot_bounds
+from vmae.data.formats import VIDEO_SUFFIXES
 from vmae.data.loader import (
     ClipDataset,
-    Failures,
     StepBatches,
     Subset,
     VideoFiles,
@@ -636,3 +637,19 @@ def test_no_warning_for_a_good_set(tmp_path, motion_mini):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_source(DataConfig(stores=str(tmp_path), workers=1), load_set(motion_mini).train, 16, 8)
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_every_kind_of_file_that_is_taken_is_read_exactly_in_any_order(suffix, tmp_path):
+    codec = {".avi": "mpeg4", ".webm": "vp9", ".flv": "flv1", ".wmv": "wmv2"}.get(suffix, "h264")
+    path = tmp_path / f"grey{suffix}"
+    with av.open(str(path), "w", format="mp4" if suffix == ".m4v" else None) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for i in range(40):  # frame i is grey of level 6 i
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 6 * i, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    order = np.array([30, 3, 17, 39, 0])
+    means = read_frames(path, lambda n: order[order < n]).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(means, 6 * order, atol=5.5)

@@ -13,7 +13,7 @@ from vmae import ROOT
 #: From the ground up. A folder is one place; inside it imports go one way too, without a loop.
 ORDER = (
     "vmae", "grid", "config", "positions", "layers", "masking", "vit", "mae", "flops", "memory",
-    "data", "train", "weight_names", "weight_files", "weight_config", "weights", "predict",
+    "data", "train", "weight_names", "weight_files", "weight_config", "weight_models", "weights", "predict",
     "claims", "viz", "checks", "check_env", "commands", "cli", "__main__",
 )  # fmt: skip
 
@@ -73,3 +73,14 @@ def test_the_contributors_read_the_same_order():
     text = (ROOT / "CONTRIBUTING.md").read_text().split("Imports go one way: ")[1].split("\n(")[0]
     told = [name.strip(" .\n").rstrip("/") for name in text.replace("·", ",").split(",")]
     assert told == [name for name in ORDER if not name.startswith(("vmae", "__"))]
+
+
+def test_modules_are_short():
+    """300 lines; a lesson's exercises stay together, however many they are."""
+    long = {
+        module: lines
+        for module, path in MODULES.items()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300
+        and not module.startswith("vmae.checks.notebook_")
+    }
+    assert not long, f"split what has more than one task, or say here why not: {long}"

@@ -13,15 +13,12 @@ precision become float32.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import yaml
 from safetensors.torch import save_file
-from torch import nn
 
 from vmae.config import ModelConfig
 from vmae.data.encode import atomic_path, write_text
@@ -29,10 +26,16 @@ from vmae.mae import MaskedAutoencoder
 from vmae.train.checkpoint import CheckpointError
 from vmae.vit import VisionTransformer
 from vmae.weight_config import config_of, hf_config, hf_processor
-from vmae.weight_files import FILES, WeightFile, open_weights, read_json, warn
-from vmae.weight_names import State, to_hf, to_official
-
-Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
+from vmae.weight_files import FILES, open_weights, read_json, warn
+from vmae.weight_models import (
+    check_pooling,
+    encoder_of,
+    fill,
+    leave_out,
+    named_parameters,
+    reduce_to_encoder,
+)
+from vmae.weight_names import to_hf, to_official
 
 LAYOUTS = ("vmae", "official", "hf")
 
@@ -81,11 +84,11 @@ def load(
             "classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
-        return _fill(MaskedAutoencoder(config), file)
+        return fill(MaskedAutoencoder(config), file)
     if head is None or (drop_head and classes is None):
-        _reduce_to_encoder(file)
-        return _encoder(file, config)
-    _check_pooling(file, config)
+        reduce_to_encoder(file)
+        return encoder_of(file, config)
+    check_pooling(file, config)
     if classes not in (None, len(head)) and not drop_head:
         raise CheckpointError(
             f"{file.path} has a head of {len(head)} classes, not of {classes}: drop_head=True "
@@ -93,10 +96,10 @@ def load(
         )
     if drop_head:
         model = VisionTransformer(config, classes)
-        _drop(file, ("head.",), f"the new head for {classes} classes is untrained")
+        leave_out(file, ("head.",), f"the new head for {classes} classes is untrained")
         file.state |= {f"head.{name}": p for name, p in model.head.state_dict().items()}
-        return _fill(model, file)
-    model = _fill(VisionTransformer(config, len(head)), file)
+        return fill(model, file)
+    model = fill(VisionTransformer(config, len(head)), file)
     names = class_names(path)
     if names is not None and len(names) != len(head):
         warn(f"{path} names {len(names)} classes and has a head of {len(head)}: names are left out")
@@ -120,8 +123,8 @@ def load_encoder(
     Keywords and errors are those of `load`; warns about what it leaves out.
     """
     file = open_weights(path)
-    _reduce_to_encoder(file)
-    return _encoder(file, config_of(file, frames=frames, size=size, heads=heads))
+    reduce_to_encoder(file)
+    return encoder_of(file, config_of(file, frames=frames, size=size, heads=heads))
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
@@ -147,89 +150,6 @@ def _resized(trained: ModelConfig, frames: int, size: int) -> ModelConfig:
     if before == (frames, size):
         return trained
     return trained.replace(frames=frames, size=size, positions_of=trained.positions_of or before)
-
-
-def _check_pooling(file: WeightFile, config: ModelConfig) -> None:
-    """Refuse classifiers that read their logits from elsewhere than ours."""
-    if config.family == "videomae" and "fc_norm.weight" not in file.state:
-        raise CheckpointError(
-            f"{file.path} classifies by its first token: it has a head and no fc_norm. transformers "
-            "builds such a model where use_mean_pooling is False, as it is in the pre-training files "
-            "on the hub; VideoMAE has no class token, so that token is one corner patch. The "
-            "classifier here averages all tokens. drop_head=True gives the encoder"
-        )
-    if config.family == "mae" and "fc_norm.weight" in file.state:
-        raise CheckpointError(
-            f"{file.path} is an MAE classifier that averages tokens (--global_pool); the one here "
-            "reads the class token. drop_head=True gives the encoder"
-        )
-
-
-def _drop(file: WeightFile, parts: tuple[str, ...], but: str) -> None:
-    """Leave out all of some parts, and say so."""
-    dropped = [name for name in file.state if name.startswith(parts)]
-    for name in dropped:
-        del file.state[name]
-    # Blocks by their part's name only: thirty numbered lines would hide the rest.
-    names = dict.fromkeys(re.sub(r"\.\d+\..*", ".*", file.names[name]) for name in dropped)
-    left = f"left out {', '.join(names)}" if names else ""
-    if left or but:
-        warn(f"{file.path}: " + "; ".join(text for text in (left, but) if text))
-
-
-def _has_norm(file: WeightFile) -> bool:
-    return any(name.startswith("encoder.norm.") for name in file.state)
-
-
-def _reduce_to_encoder(file: WeightFile) -> None:
-    but = "" if _has_norm(file) else "it has no final norm, so the encoder ends without one"
-    _drop(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), but)
-    file.tables.pop("decoder_pos_embed", None)
-
-
-def _encoder(file: WeightFile, config: ModelConfig) -> VisionTransformer:
-    model = VisionTransformer(config)
-    if not _has_norm(file):
-        model.add_module("norm", nn.Identity())
-    return _fill(model, file)
-
-
-def _fill(model: Model, file: WeightFile) -> Model:
-    """The model with the file's weights, in eval mode.
-
-    Raises CheckpointError with all names that are missing, extra or of another shape.
-    """
-    own, state = _named(model), file.state
-    problems = [f"missing: {name}" for name in own.keys() - state.keys()]
-    problems += [f"not in this model: {file.names[name]}" for name in state.keys() - own.keys()]
-    problems += [
-        f"{file.names[name]}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the "
-        "model"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if problems:
-        listed = "\n  ".join(sorted(problems))
-        hint = ""
-        if "encoder.norm.weight" not in state and isinstance(model, MaskedAutoencoder):
-            hint = (
-                "\nThe encoder has no final norm: transformers builds none where use_mean_pooling is "
-                "True, and VideoMAE is pre-trained with one. load_encoder takes the encoder as it is"
-            )
-        raise CheckpointError(f"{file.path} does not fit the model:\n  {listed}{hint}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(state[name])
-    return model.eval()
-
-
-def _named(model: nn.Module) -> State:
-    """A model's parameters under the names of `vmae.weight_names`; they share its memory."""
-    state = model.state_dict()
-    if not isinstance(model, VisionTransformer):
-        return state
-    top = ("fc_norm.", "head.")
-    return {n if n.startswith(top) else f"encoder.{n}": tensor for n, tensor in state.items()}
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -263,7 +183,7 @@ def save(
         head, classes = model.classes, classes or model.class_names
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(f"{len(classes)} class names are given for a model of {head or 0} classes")
-    state = {name: tensor.detach().cpu() for name, tensor in _named(model).items()}
+    state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
     config = model.config
     if to == "official":
         if path.suffix not in (".pth", ".pt"):

@@ -18,11 +18,10 @@ a class name. A video that is not there is no error here: whoever reads it names
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmae.data.encode import atomic_path
 from vmae.data.formats import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -240,12 +239,6 @@ def _read_rows(
     if not lines and not problems:
         problems.append(f"{path.name}: the list is empty")
     return videos
-
-
-def write_list(path: Path, rows: Iterable[tuple[str, int]]) -> None:
-    """Write `path label` lines."""
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{name} {label}\n" for name, label in rows), encoding="utf-8")
 
 
 def _from_split(folder: Path) -> VideoSet:

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from vmae.data.annotations import write_list
 from vmae.data.encode import disk_errors, write_text
 
 
@@ -60,7 +59,8 @@ def finish_set(
     """Write the class list, the annotation files and, last, set.json, which marks it complete."""
     write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     for split, rows in lists.items():
-        write_list(folder / f"{split}.csv", rows)
+        lines = "".join(f"{name} {label}\n" for name, label in rows)
+        write_text(folder / f"{split}.csv", lines)
     write_text(folder / "set.json", json.dumps(spec, indent=1))
     (folder / "set.partial.json").unlink(missing_ok=True)
 

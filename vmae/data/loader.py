@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from vmae.data.annotations import SetError, Video, VideoSet, load_set
 from vmae.data.build import end_with_parent, named_worker_deaths
 from vmae.data.clips import Choose, VideoError
 from vmae.data.device_store import DeviceStore, Place, to_device
+from vmae.data.failures import Failures
 from vmae.data.sampling import Sampling, crop_square, place_square
 from vmae.data.sources import Source, Subset, VideoFiles, origin
 from vmae.data.store import build_store
@@ -202,35 +202,6 @@ def open_source(
     failures.add(failed)
     kept = store if device is None or not config.on_device else to_device(store, device)
     return kept if len(long_enough) == len(store) else Subset(kept, long_enough)
-
-
-@dataclass
-class Failures:
-    """The videos of a run that cannot be read, each counted and reported once.
-
-    total    videos of the split       max_bad   share of them at which the run stops
-    reasons  of each path that failed
-    """
-
-    total: int
-    max_bad: float
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def add(self, failed: Sequence[tuple[str, str]]) -> None:
-        """Count [(path, reason)], and warn of the new ones; SetError where they are too many."""
-        new = {path: reason for path, reason in failed if path not in self.reasons}
-        if not new:
-            return
-        self.reasons |= new
-        count, shown = len(self.reasons), list(new.values())
-        text = "\n  ".join([f"{count} of {self.total} videos cannot be read:", *shown[:20]])
-        text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
-        if count > self.max_bad * self.total:
-            raise SetError(
-                f"{text}\nThat is more than max_bad = {self.max_bad:.0%}: mend or remove them, or "
-                "raise max_bad; `vmae scan` lists them all"
-            )
-        warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)
 
 
 def train_loader(

@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from vmae.config import FinetuneConfig, PretrainConfig
 from vmae.data.build import named_worker_deaths
-from vmae.data.loader import Batch, Failures
+from vmae.data.failures import Failures
+from vmae.data.loader import Batch
 from vmae.train.checkpoint import (
     Checkpoint,
     claim_run,

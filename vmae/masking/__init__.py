@@ -1,0 +1,80 @@
+"""What the encoder sees, what the decoder is asked for, what counts: `Mask` and the schemes.
+
+Every scheme draws whole batches on the device, with counts that are the same for every clip, so
+that the training step has static shapes and never waits for the device.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vmae.config import MaskConfig
+from vmae.grid import TokenGrid
+from vmae.masking.core import Mask, MaskError
+from vmae.masking.decoder import (
+    all_hidden,
+    drop_visible,
+    dual,
+    dual_random,
+    every_token,
+    frame_maps,
+    maps_on,
+    running_cell_maps,
+)
+from vmae.masking.encoder import frame_visible, random_visible, tube_visible
+
+__all__ = [
+    "Mask",
+    "MaskError",
+    "all_hidden",
+    "drop_visible",
+    "dual",
+    "dual_random",
+    "every_token",
+    "frame_maps",
+    "frame_visible",
+    "make_mask",
+    "random_visible",
+    "running_cell_maps",
+    "tube_visible",
+]
+
+
+def make_mask(
+    config: MaskConfig,
+    grid: TokenGrid,
+    batch: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Mask:
+    """Draw masks for a batch of clips.
+
+    Raises MaskError where the ratio leaves nothing visible or nothing to predict, or where the
+    decoder's scheme does not fit the grid.
+
+    >>> grid = TokenGrid((16, 224, 224), (2, 16, 16))
+    >>> mask = make_mask(MaskConfig("tube", 0.9, decoder="running-cell", decoder_ratio=0.5), grid, 1)
+    >>> mask.visible.shape[1], mask.queries.shape[1], mask.targets.shape[1]
+    (160, 784, 704)
+    """
+    draw = {"random": random_visible, "frame": frame_visible}
+    if config.encoder == "tube":
+        visible = tube_visible(grid, config.ratio, config.tube_length, batch, generator, device)
+    else:
+        visible = draw[config.encoder](grid, config.ratio, batch, generator, device)
+    if config.decoder == "every":
+        return every_token(visible, grid)
+    if config.decoder == "all" or config.decoder_ratio == 0:
+        return all_hidden(visible, grid)
+    if config.decoder == "drop-visible":
+        return drop_visible(visible, grid, config.decoder_ratio, generator)
+    if config.decoder == "random":
+        return dual_random(visible, grid, config.decoder_ratio, generator)
+    if config.encoder != "tube" or config.tube_length is not None:
+        raise MaskError(
+            f"decoder mask {config.decoder!r} hides the same number of visible tokens in every "
+            "clip only with tubes over the whole clip: use encoder 'tube' without tube_length, "
+            "or decoder 'all' or 'random'"
+        )
+    maps = maps_on(config.decoder, grid, config.decoder_ratio, visible.device)
+    return dual(visible, grid, maps, generator)
