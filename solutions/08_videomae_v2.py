@@ -623,8 +623,8 @@ viz.film_strips(
 # | decoder mask | loss on | top-1 |
 # |---|---|---|
 # | none (V1) | hidden | 70.28 |
-# | frame | hidden | 69.76 |
-# | random | hidden | 64.87 |
+# | frame | not noted | 69.76 |
+# | random | not noted | 64.87 |
 # | running cell | all queries | 66.74 |
 # | running cell | hidden queries | 70.15 |
 #

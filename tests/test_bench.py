@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import models
 import results
 
+from vmae import ROOT
 from vmae.config import ModelConfig
 
 TINY = ModelConfig.videomae("tiny")
@@ -45,3 +46,8 @@ def test_a_row_of_the_table_is_the_ratio_of_medians(monkeypatch, tmp_path):
     assert exact.split(" | ")[4:6] == ["1.50", "1.50"]
     assert exact.endswith("| 1.25 |")
     assert low.split(" | ")[5] == "2.00"
+
+
+def test_the_readme_shows_what_was_measured():
+    text = (ROOT / "README.md").read_text().split("<!-- bench -->")[1].split("<!-- /bench -->")[0]
+    assert text.strip() == models.table("cpu").strip(), "paste `tests/bench/models.py --table`"

@@ -246,6 +246,14 @@ def table(kind: str = "cpu") -> str:
             ratios.append(f"{ours['seconds'] / dual['seconds']:.2f}" if dual else "")
             speed = f"{ours['clips a second']:.2f} | {100 * ours['of the matmul rate']:.0f} %"
             lines.append(f"| {key} | {precision} | {speed} | {' | '.join(ratios)} |")
+    for key, entry in results.found(kind).items():
+        if "gigabytes" in entry:
+            peaks = ", ".join(f"{name} {size:.2f}" for name, size in entry["gigabytes"].items())
+            size = key.removeprefix("memory, ")
+            lines += [
+                "",
+                f"Peak memory of a pre-training step in fp32, ViT-{size}, in GB: {peaks}.",
+            ]
     return "\n".join(lines)
 
 
