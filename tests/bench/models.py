@@ -9,6 +9,7 @@ stamp; --table prints what the README shows.
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import subprocess
 import sys
@@ -154,18 +155,19 @@ def times(case: Case, precisions: Sequence[str], rounds: int) -> dict[str, dict[
     """By precision and contestant: seconds a step and clips a second, medians of interleaved rounds.
 
     A turn is three steps, of which the first is not counted: it finds the memory as another model
-    left it, and in training a step follows one of its own.
+    left it, and in training a step follows one of its own. Each round has another order.
     """
     running = {name: case.contestant(name) for name in case.contestants()}
     compare(case, running)
     seconds: dict[tuple[str, str], list[float]] = {(p, n): [] for p in precisions for n in running}
+    shuffled = random.Random(0)
     for _ in range(rounds):
-        for (precision, name), found in seconds.items():
+        for precision, name in shuffled.sample(list(seconds), len(seconds)):
             for number in range(3):
                 start = time.perf_counter()
                 train(*running[name], precision, case.device)
                 if number:
-                    found.append(time.perf_counter() - start)
+                    seconds[precision, name].append(time.perf_counter() - start)
     rows: dict[str, dict[str, Any]] = {precision: {} for precision in precisions}
     for precision in precisions:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
