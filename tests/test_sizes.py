@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vmae.config import MaskConfig, ModelConfig
+from vmae.config import MaskConfig, ModelConfig, PretrainConfig
 from vmae.flops import classifier_multiply_adds, parameters, pretraining_multiply_adds
 from vmae.mae import MaskedAutoencoder
+from vmae.memory import clip_activations
 from vmae.vit import VisionTransformer
 
 TUBE = MaskConfig("tube", 0.9)
@@ -106,3 +107,18 @@ def test_stages_are_those_of_a_count_by_hand():
     assert counts["encoder to decoder"] == 160 * 768 * 384
     assert counts["decoder"] == blocks(4, 1568, 384)
     assert counts["head"] == 1408 * 384 * 1536
+
+
+def test_counting_changes_no_draw_and_no_count():
+    small = ModelConfig.videomae("tiny")
+    counts = [pretraining_multiply_adds, lambda config, mask: {"all": classifier_multiply_adds(config)},
+              lambda config, mask: {"all": clip_activations(PretrainConfig(config, mask), False)}]  # fmt: skip
+    for count in counts:
+        torch.manual_seed(0)
+        found = count(small, MaskConfig("random", 0.75))
+        drawn = torch.rand(1)
+        torch.manual_seed(0)
+        assert torch.equal(drawn, torch.rand(1)), "the global generator is the caller's"
+        before = dict(found)
+        found.clear()  # what one caller does to its answer is no other's business
+        assert count(small, MaskConfig("random", 0.75)) == before

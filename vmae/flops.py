@@ -9,6 +9,8 @@ Papers call one multiply-add one FLOP. Norms, softmax and additions are not coun
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,6 +26,7 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+@lru_cache(maxsize=64)
 def classifier_multiply_adds(config: ModelConfig, classes: int = 400) -> int:
     """Of one clip through the classifier; papers print it as GFLOPs."""
     with torch.device("meta"):  # shapes only: no memory, no work
@@ -39,8 +42,13 @@ def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str
     then dropped, and pixels for queries without loss. "published" is the sum of both, the number in
     the papers.
     """
+    return dict(_pretraining_stages(config, mask))  # a copy: what is kept belongs to nobody
+
+
+@lru_cache(maxsize=64)
+def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
     grid = config.grid
-    drawn = make_mask(mask, grid, 1)
+    drawn = make_mask(mask, grid, 1, torch.Generator())  # the global draws stay as they are
     shapes = Mask(*(index.to("meta") for index in (drawn.visible, drawn.queries, drawn.targets)))
     with torch.device("meta"):
         model = MaskedAutoencoder(config)

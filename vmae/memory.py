@@ -68,7 +68,7 @@ def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int
     clip = model.channels * model.frames * model.size**2
     pixels, width = model.grid.pixels, model.width
     if isinstance(config, PretrainConfig):
-        mask = make_mask(config.mask, model.grid, 1)
+        mask = make_mask(config.mask, model.grid, 1, torch.Generator())
         visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
         seen, narrow = visible + class_token, model.decoder_width
         parts = [
