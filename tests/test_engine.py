@@ -341,7 +341,8 @@ def test_the_memory_in_the_readme_is_what_is_computed():
     for size, *stated in rows[1:]:
         model = ModelConfig.videomae(size, 2 if size == "g" else 1)
         dual = ("running-cell", 0.5) if size == "g" else ("all", 0.0)
-        config = PretrainConfig(model, MaskConfig("tube", 0.9, None, *dual), precision="bf16")
+        scheme = MaskConfig("tube", 0.9, None, *dual)
+        config = PretrainConfig(model, scheme, precision="bf16", device="cuda")
         whole, shared = training_memory(config, 0), training_memory(config, 0, 8)
         clips = [
             training_memory(c, 1).activations - training_memory(c, 0).activations

@@ -14,7 +14,9 @@ from vmae import ROOT
 from vmae.checks.core import PROGRESS
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-EXPLORERS = ("02_mae", "05_masking_video")
+EXPLORERS = (
+    "02_mae", "05_masking_video", "06_videomae_v1", "07_fine_tuning", "08_videomae_v2", "09_scale",
+)  # fmt: skip
 #: Exercises that are solved, wrongly first: what is changed in the solution, and what the check says of it.
 TRIED = (
     ("00_start_here", "00.token_count", "(frames // p_t)", "frames", "time is cut too"),
@@ -47,6 +49,28 @@ TRIED = (
         "has the same mask",
     ),
     ("05_masking_video", "05.short_tubes", "rank >= n", "rank < n", "it is inverted"),
+    (
+        "06_videomae_v1",
+        "06.decoder_input",
+        "torch.cat((known, asked), dim=1)",
+        "torch.cat((asked, known), dim=1)",
+        "the mask tokens come first",
+    ),
+    (
+        "07_fine_tuning",
+        "07.mean_over_views",
+        "shares[videos == v].mean(dim=0)",
+        "logits[videos == v].mean(dim=0).softmax(0)",
+        "the softmax comes after the mean",
+    ),
+    (
+        "08_videomae_v2",
+        "08.running_cell",
+        "-(start + 1 + step)",
+        "-(start + step)",
+        "it runs one step late",
+    ),
+    ("09_scale", "09.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
 )
 
 

@@ -108,7 +108,8 @@ def seeds(
                 if runs:
                     mean = np.mean(runs)
                     axis.plot([column - 0.3, column + 0.3], [mean, mean], color=PALETTE[0], lw=2.5)
-            axis.set_xticks(range(len(panel)), [name.replace(" ", "\n") for name in panel])
+            names = [name.replace(" ", "\n") if len(name) > 5 else name for name in panel]
+            axis.set_xticks(range(len(panel)), names)
             axis.set_xlim(-0.6, len(panel) - 0.4)
             axis.grid(axis="x", visible=False)
             axis.set_title(title, fontsize=10)
