@@ -70,7 +70,7 @@ def test_right_answers_in_any_style_pass_and_are_kept(capsys):
 )
 def test_wrong_answers_are_named_and_replaced(wrong, message, capsys):
     assert check("99.centre", wrong) is centre
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("✗ 99.centre: not right yet: ")
     assert "goes on with the package's `centre`" in said
     with pytest.raises(AssertionError, match=message):

@@ -400,6 +400,18 @@ def test_own_folders(tmp_path, tiny):
         assert load(tmp_path / "fine").class_names is None
 
 
+@pytest.mark.parametrize(
+    "build", [MaskedAutoencoder, VisionTransformer, lambda c: VisionTransformer(c, 3)]
+)
+def test_a_load_draws_no_numbers(tmp_path, tiny, build):
+    model = randomize(build(tiny))
+    save(model, tmp_path / "export")
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    same(load(tmp_path / "export").state_dict(), model.state_dict())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_other_clips_get_positions_anew_or_interpolated(tmp_path, tiny):
     """VideoMAE's and MAE's weights at twice the size: the same weights, another table."""
     from vmae.positions import resample, sincos_1d

@@ -43,9 +43,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.normalize(tokens)
-        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(
-            1
-        )  # pixels: frame, row, column, channel
+        # Pixels come by frame, row, column and channel.
+        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return nn.functional.linear(x, weight, self.proj.bias)
 
 

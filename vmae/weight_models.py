@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from vmae.config import ModelConfig
 from vmae.mae import MaskedAutoencoder
@@ -16,6 +18,31 @@ from vmae.weight_files import WeightFile, warn
 from vmae.weight_names import State
 
 Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
+
+
+#: With these, layers of PyTorch and models here draw their first weights.
+_DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
+
+
+class undrawn(TorchFunctionMode):
+    """Models that are built in its context begin with zeros: a file's weights take their place.
+
+    To draw them takes most of the time of a load otherwise. Zeros, since `trunc_normal_` draws
+    until all values are within its bounds.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function not in _DRAWS:
+            return function(*args, **kwargs)
+        with torch.no_grad():
+            return (args[0] if args else kwargs["tensor"]).zero_()
 
 
 def check_pooling(file: WeightFile, config: ModelConfig) -> None:
@@ -59,7 +86,8 @@ def reduce_to_encoder(file: WeightFile) -> None:
 
 def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
     """The encoder with the file's weights; where they have no final norm, the identity stands there."""
-    model = VisionTransformer(config)
+    with undrawn():
+        model = VisionTransformer(config)
     if not _has_norm(file):
         model.add_module("norm", nn.Identity())
     return fill(model, file)

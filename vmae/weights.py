@@ -34,6 +34,7 @@ from vmae.weight_models import (
     leave_out,
     named_parameters,
     reduce_to_encoder,
+    undrawn,
 )
 from vmae.weight_names import to_hf, to_official
 
@@ -84,7 +85,9 @@ def load(
             "classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
-        return fill(MaskedAutoencoder(config), file)
+        with undrawn():
+            autoencoder = MaskedAutoencoder(config)
+        return fill(autoencoder, file)
     if head is None or (drop_head and classes is None):
         reduce_to_encoder(file)
         return encoder_of(file, config)
@@ -99,7 +102,9 @@ def load(
         leave_out(file, ("head.",), f"the new head for {classes} classes is untrained")
         file.state |= {f"head.{name}": p for name, p in model.head.state_dict().items()}
         return fill(model, file)
-    model = fill(VisionTransformer(config, len(head)), file)
+    with undrawn():
+        model = VisionTransformer(config, len(head))
+    fill(model, file)
     names = class_names(path)
     if names is not None and len(names) != len(head):
         warn(f"{path} names {len(names)} classes and has a head of {len(head)}: names are left out")

@@ -10,6 +10,7 @@ import copy
 import importlib
 import json
 import os
+import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,11 @@ import torch
 
 from vmae import ROOT
 from vmae.data.encode import write_text
+
+#: JupyterLab breaks longer lines of output within words.
+_WRAP = textwrap.TextWrapper(
+    88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+)
 
 #: Where solved exercises are noted; git ignores it.
 PROGRESS = ROOT / ".progress.json"
@@ -197,7 +203,8 @@ def _go_on(exercise: Exercise, text: str) -> Callable[..., Any]:
     if _strict():
         raise CheckError(f"{exercise.name}: {text}")
     mark = "·" if text.startswith("not attempted") else "✗"
-    print(f"{mark} {exercise.name}: {text}")
+    for line in f"{mark} {exercise.name}: {text}".splitlines():
+        print(_WRAP.fill(line))
     print(f"  The notebook goes on with the package's `{exercise.reference.__name__}`.")
     return exercise.reference
 

@@ -44,11 +44,11 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
 
     for name, control in controls.items():
         control.description = control.description or name
+        control.style.description_width = "initial"  # or long names end in dots
         control.observe(redraw, "value")
     redraw()
-    row = HBox(
-        list(controls.values()), layout={"flex_flow": "row wrap"}
-    )  # or sliders shrink to dots
+    # Without wrapping, sliders shrink to dots.
+    row = HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
     return VBox([row, shown])
 
 
