@@ -49,12 +49,12 @@ def seconds(clone: Path, target: str) -> float:
 
 def sentence() -> str:
     """What the README says."""
-    minutes = {k: v / 60 for k, v in results.found("cpu")["first hour"]["seconds"].items()}
+    taken = results.found("cpu")["first hour"]["seconds"]
     return (
-        f"On two CPU cores, from a fresh clone: the set-up takes {minutes['set-up']:.1f} minutes, "
-        f"lesson 00 shows its first picture after {minutes['first picture']:.1f}, the first exercise "
-        f"of lesson 01 is checked after {minutes['first exercise']:.1f} and the time that you think, "
-        f"and `make run` ends after {minutes['make run']:.1f}."
+        f"On two CPU cores, from a fresh clone, the set-up takes {taken['set-up'] / 60:.1f} minutes where "
+        f"downloads are quick. Lesson 00 then shows its first picture after {taken['first picture']:.0f} "
+        f"seconds, and lesson 01 reaches its first exercise after {taken['first exercise']:.0f}. `make run` "
+        f"ends after {taken['make run'] / 60:.1f} minutes."
     )
 
 
