@@ -46,8 +46,11 @@ def test_values_are_read_by_claim_and_empty_where_nothing_is_measured(results, c
 def test_a_claim_holds_where_the_lead_is_larger_than_the_spread():
     assert set(claims.PREFERRED.items()) <= {(c, s) for c, x in claims.CLAIMS.items() for s in x}
     found = {"tube": [80.0, 82.0], "random": [70.0, 71.0]}
-    assert claims.verdict(found, "tube").startswith("holds: +10.5 to random, spread 2.0")
-    assert claims.verdict(found, "random").startswith("does not hold: -10.5 to tube")
+    told = claims.verdict(found, "tube")
+    assert told.startswith("holds: +10.5 to random, ahead in 2 of 2 seeds, spread 2.0")
+    assert claims.verdict(found, "random").startswith(
+        "does not hold: -10.5 to tube, ahead in 0 of 2 seeds"
+    )
     close = {"tube": [80.0, 82.0], "random": [80.0, 81.0]}
     assert claims.verdict(close, "tube").startswith("cannot be told: +0.5")
     assert claims.verdict({"tube": [80.0], "random": [70.0]}, "tube").startswith("cannot be told")
