@@ -401,8 +401,8 @@ for n, dtype in [(n, torch.float32) for n in lengths] + [(lengths[-1], torch.bfl
 
 # %% [markdown]
 # The answers are equal. The memory of the plain form grows with N², that of SDPA with N. The time depends on the machine; the table says.
-# The last table is in bf16, the precision of a later section. When the package was measured on a CPU, the fused kernel in bf16 was the slower one for up to a thousand tokens, and no faster for more (`tests/bench/attention.py`, `data/bench/cpu.json`).
-# So `vmae.layers.is_fused` says no to that one case, and the model multiplies plainly.
+# The last table is in bf16, the precision of a later section. When the package was measured on a CPU, the fused kernel in bf16 was the slower one (`tests/bench/attention.py`, `data/bench/cpu.json`).
+# So `vmae.layers.is_fused` says no to that one case, and the model multiplies plainly, a few hundred queries at a time: what a block makes fits in memory that is used again. New memory costs a CPU more than the arithmetic.
 # This is why V2's dual masking saves more time in the paper than FLOPs: the official code writes the matrix down.
 #
 # ## bf16

@@ -67,6 +67,7 @@ from vmae.train.checkpoint import save_classifier
 from vmae.train.evaluate import evaluate, linear_probe, pooled_features
 from vmae.train.finetune import finetune, open_sources
 from vmae.train.pretrain import pretrain
+from vmae.train.run_folder import free_folder
 from vmae.train.runtime import accelerator_for, device_name
 from vmae.weights import save
 
@@ -434,12 +435,14 @@ else:
 # ## The weights
 #
 # Everything is in the folder of the run. Weights are safetensors files: loading them runs no code.
+# A classifier that was tuned otherwise, in an earlier run of this notebook, keeps its folder.
 # The same weights also go out with the official names, and as a folder that Hugging Face's
 # `transformers` opens.
 
 # %%
-save_classifier(tested.model, sources.classes, few, run / "classifier")
-save(tested.model, run / "official" / "classifier.pth", to="official")
+folder = free_folder(run / "classifier", few)
+save_classifier(tested.model, sources.classes, few, folder)
+save(tested.model, run / "official" / f"{folder.name}.pth", to="official")
 save(autoencoder, run / "huggingface", to="hf")
 for path in sorted(run.glob("*/*")):
     if path.is_file():
@@ -449,7 +452,7 @@ for path in sorted(run.glob("*/*")):
 # Three lines use them on a video file.
 
 # %%
-classifier = vmae.load(run / "classifier")
+classifier = vmae.load(folder)
 for video in videos.test[:4]:
     (name, share), *_ = predict(classifier, video.path, sampling.stride)
     print(

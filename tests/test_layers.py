@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vmae.layers import Attention
+from vmae.layers import BLOCK, Attention, attention_in_blocks
 
 
 def formula(layer: Attention, x: torch.Tensor) -> torch.Tensor:
@@ -56,6 +56,17 @@ def test_bf16_attention_is_the_formula_within_its_rounding(layer: Attention) -> 
         low = answers(layer, x)
     for got, want in zip(low, expected(layer, x), strict=True):
         assert (got - want).norm() < 0.01 * want.norm()  # bf16 keeps 8 bits: 0.004 a rounding
+
+
+@pytest.mark.parametrize("tokens", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
+def test_attention_in_blocks_is_attention(tokens: int) -> None:
+    qkv = [torch.randn(2, 3, tokens, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weight = torch.randn(2, 3, tokens, 8, dtype=torch.float64)
+    found, want = (
+        [y, *torch.autograd.grad((y * weight).sum(), qkv)]
+        for y in (attention_in_blocks(*qkv), torch.nn.functional.scaled_dot_product_attention(*qkv))
+    )
+    torch.testing.assert_close(found, want)
 
 
 def test_attention_maps_are_the_weights_that_mix_the_values(layer: Attention) -> None:

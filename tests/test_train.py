@@ -33,6 +33,7 @@ from vmae.train.checkpoint import (
 from vmae.train.evaluate import Evaluation, evaluate, linear_probe, pooled_features
 from vmae.train.finetune import finetune, open_sources
 from vmae.train.pretrain import FREE_FIELDS, pretrain
+from vmae.train.run_folder import free_folder
 from vmae.train.runtime import Silent
 from vmae.train.schedule import layer_of, learning_rate, parameter_groups
 from vmae.vit import VisionTransformer
@@ -214,6 +215,17 @@ def test_finetuning_starts_from_the_encoder_and_is_repeatable(tuning, tmp_path):
     assert torch.equal(
         evaluate(model, sources.test, Sampling(MODEL.frames)).logits, first.test.logits
     )
+
+
+def test_a_classifier_that_was_tuned_otherwise_keeps_its_folder(tuning, tmp_path):
+    model, folder = VisionTransformer(MODEL, 2), tmp_path / "classifier"
+    configs = [tuning.replace(labels_per_class=labels) for labels in (1, 2, 3)]
+    for config, name in zip(configs, ("classifier", "classifier-2", "classifier-3"), strict=True):
+        place = free_folder(folder, config)
+        assert place.name == name
+        save_classifier(model, ("a", "b"), config, place)
+    assert [free_folder(folder, config).name for config in configs][1] == "classifier-2"
+    assert load_classifier(folder)[2] == configs[0]
 
 
 def test_the_encoder_passes_on_everything_but_its_norm():

@@ -9,6 +9,8 @@ from torch import nn
 
 #: LayerNorm's epsilon in the official code of MAE and VideoMAE (PyTorch's own default is 1e-5).
 NORM_EPS = 1e-6
+#: Queries that attention takes at a time where it is not fused.
+BLOCK = 392
 
 
 class DropPath(nn.Module):
@@ -32,9 +34,8 @@ class DropPath(nn.Module):
 def is_fused(device: str, dtype: torch.dtype) -> bool:
     """Whether attention takes the fused kernel on this type of device.
 
-    In bf16 on a CPU it does not: plain products are sooner there for up to a thousand tokens, and
-    no slower for more (tests/bench/attention.py). They keep the attention itself,
-    (B, heads, N, N), for the backward pass.
+    In bf16 on a CPU it does not: plain products are sooner there (tests/bench/attention.py). They
+    keep the attention itself, (B, heads, N, N), for the backward pass.
     """
     return (device, dtype) != ("cpu", torch.bfloat16)
 
@@ -59,7 +60,7 @@ class Attention(nn.Module):
         if is_fused(q.device.type, q.dtype):
             x = F.scaled_dot_product_attention(q, k, v)
         else:
-            x = _weights(q, k) @ v
+            x = attention_in_blocks(q, k, v)
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,6 +75,15 @@ class Attention(nn.Module):
             bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
         return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+
+
+def attention_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(QK' / √d) V by plain products, some queries at a time: (B, heads, N, d) -> the same.
+
+    A large result takes new memory from the system each time, and a CPU pays more for that than
+    for the arithmetic. That of a block fits in memory which is used again.
+    """
+    return torch.cat([_weights(part, k) @ v for part in q.split(BLOCK, dim=-2)], dim=-2)
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The fused attention kernel against plain products: python tests/bench/attention.py
+"""The fused attention kernel against plain products, whole and in blocks: python tests/bench/attention.py
 
 Forward and backward of one attention, by precision and number of tokens: what `vmae.layers.Attention`
 chooses between. Interleaved rounds, medians; results go to data/bench/DEVICE.json.
@@ -14,13 +14,16 @@ import results
 import torch
 import torch.nn.functional as F
 
+from vmae.layers import attention_in_blocks
+
 ROUNDS = 9
-#: (clips, heads, tokens) of ViT-S's encoder, its decoder in V2 and in V1, and fine-tuning; d = 64.
+#: (clips, heads, tokens) of ViT-S's encoder, its decoder in V2 and in V1, and fine-tuning; that of ViT-B. d = 64.
 SHAPES = {
     "encoder": (2, 6, 160),
     "V2 decoder": (2, 3, 944),
     "V1 decoder": (2, 3, 1568),
     "fine-tuning": (2, 6, 1568),
+    "fine-tuning, B": (2, 12, 1568),
 }
 
 
@@ -31,6 +34,7 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 KERNELS: dict[str, Callable[..., torch.Tensor]] = {
     "fused": F.scaled_dot_product_attention,
     "plain": plain,
+    "in blocks": attention_in_blocks,
 }
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,23 @@ import psutil
 import torch
 
 from vmae import ROOT, __version__
+from vmae.config import Config
 from vmae.data.encode import DiskError, write_text
-from vmae.train.checkpoint import CheckpointError
+from vmae.train.checkpoint import CheckpointError, refuse_other
 from vmae.train.runtime import device_name
 
 #: A job that SLURM puts back into the queue keeps its number, perhaps on another machine.
 JOB = "SLURM_JOB_ID"
+
+
+def free_folder(folder: Path, config: Config) -> Path:
+    """`folder`; where a run of another configuration has it, the next of folder-2, folder-3, ..."""
+    names = (f"{folder.name}-{number}" if number > 1 else folder.name for number in count(1))
+    for name in names:
+        with suppress(CheckpointError):
+            refuse_other(folder.with_name(name), config)
+            break
+    return folder.with_name(name)
 
 
 @contextmanager
