@@ -402,7 +402,7 @@ for n, dtype in [(n, torch.float32) for n in lengths] + [(lengths[-1], torch.bfl
 # %% [markdown]
 # The answers are equal. The memory of the plain form grows with N², that of SDPA with N. The time depends on the machine; the table says.
 # The last table is in bf16, the precision of a later section. When the package was measured on a CPU, the fused kernel in bf16 was the slower one (`tests/bench/attention.py`, `data/bench/cpu.json`).
-# So `vmae.layers.is_fused` says no to that one case, and the model multiplies plainly, a few hundred queries at a time: what a block makes fits in memory that is used again. New memory costs a CPU more than the arithmetic.
+# So `vmae.layers.is_fused` says no to that one case, and the model multiplies plainly, a few hundred queries at a time: what a block makes fits in memory that is used again. New memory has a price of its own, which is measured further down.
 # This is why V2's dual masking saves more time in the paper than FLOPs: the official code writes the matrix down.
 #
 # ## bf16
@@ -602,22 +602,8 @@ for rows_ in (1, 16, 160, 1568, 32 * 160):
 peak = matmul_rate(device, torch.float32)
 big = torch.zeros(2**26, device=device)  # larger than any cache
 other = torch.empty_like(big)
-copy_times = []
-for _ in range(rounds + 1):
-    begin = now()
-    other.copy_(big)
-    copy_times.append(now() - begin)
-bandwidth = 2 * big.nbytes / float(np.median(copy_times[1:]))
-ridge = peak / bandwidth
-print(
-    f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s: they meet at {ridge:.1f} FLOPs a byte"
-)
-
-# %% [markdown]
-# Now parts of the step, each with its FLOPs, its bytes and its time. Bytes are those that it must move at least once, in fp32.
 
 
-# %%
 def seconds_of(run: Callable[[], object]) -> float:
     """Median seconds, after a first call."""
     times = []
@@ -628,6 +614,23 @@ def seconds_of(run: Callable[[], object]) -> float:
     return float(np.median(times[1:]))
 
 
+bandwidth = 2 * big.nbytes / seconds_of(lambda: other.copy_(big))
+ridge = peak / bandwidth
+print(
+    f"{peak / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s: they meet at {ridge:.1f} FLOPs a byte"
+)
+part = big[: big.numel() // 4]
+fresh = 2 * part.nbytes / seconds_of(part.clone)
+print(f"into memory that is new at every call: {fresh / 1e9:.1f} GB/s")
+
+# %% [markdown]
+# The last line is a cost of CPUs that no count of bytes shows: C's allocator hands a large piece back to the system when it is freed, and the next one comes page by page, zeroed first.
+# PyTorch keeps what is freed on a GPU, so there the two rates are closer.
+#
+# Now parts of the step, each with its FLOPs, its bytes and its time. Bytes are those that it must move at least once, in fp32.
+
+
+# %%
 def linear_part(rows: int, wide_in: int, wide_out: int) -> tuple[float, float, float]:
     """Intensity, FLOPs and seconds of a linear layer."""
     x, w = torch.randn(rows, wide_in, device=device), torch.randn(wide_out, wide_in, device=device)
@@ -646,9 +649,10 @@ places = {
     "decoder MLP": linear_part(all_rows, work.decoder_width, 4 * work.decoder_width),
     "one token, ViT-B": linear_part(1, 768, 3072),
 }
-x = torch.randn(8 * all_rows, 768, device=device)
+x = torch.randn(4 * all_rows, 768, device=device)
+norm = torch.nn.LayerNorm(768, device=device)
 with torch.no_grad():  # about 8 FLOPs a number; read and written once
-    time_of_norm = seconds_of(lambda: F.layer_norm(x, (768,)))
+    time_of_norm = seconds_of(lambda: norm(x))
 places["LayerNorm, ViT-B"] = (8 / 8, 8.0 * x.numel(), time_of_norm)
 p = torch.nn.Parameter(torch.randn(2**24, device=device))
 p.grad = torch.randn_like(p)
