@@ -80,8 +80,8 @@ class Attention(nn.Module):
 def attention_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """softmax(QK' / √d) V by plain products, some queries at a time: (B, heads, N, d) -> the same.
 
-    A large result takes new memory from the system each time, and a CPU pays more for that than
-    for the arithmetic. That of a block fits in memory which is used again.
+    A large result takes new memory from the system each time, which is dear on a CPU (lesson 09
+    measures it). That of a block fits in memory which is used again.
     """
     return torch.cat([_weights(part, k) @ v for part in q.split(BLOCK, dim=-2)], dim=-2)
 
