@@ -647,7 +647,7 @@ if any(runs for settings in found.values() for runs in settings.values()):
 
 # %% [markdown]
 # Without a decoder mask the accuracy is higher than with *running cell* in all three seeds, but by fewer points than the seeds spread. So half of the questions cost little here too.
-# Other than in the paper, *random* is about as good as running cell, and whole frames are the worst.
+# Unlike in the paper, *random* is about as good as running cell, and whole frames are the worst.
 #
 # ## The explorer
 #

@@ -624,8 +624,8 @@ fresh = 2 * part.nbytes / seconds_of(part.clone)
 print(f"into memory that is new at every call: {fresh / 1e9:.1f} GB/s")
 
 # %% [markdown]
-# The last line is a cost of CPUs that no count of bytes shows: C's allocator hands a large piece back to the system when it is freed, and the next one comes page by page, zeroed first.
-# PyTorch keeps what is freed on a GPU, so there the two rates are closer.
+# The last line is a cost that no count of bytes shows. On a CPU, C's allocator hands a large piece back to the system when it is freed (`man mallopt`, M_MMAP_THRESHOLD). The next one comes page by page, zeroed first.
+# On a GPU PyTorch keeps what is freed for the next tensor (its notes on CUDA semantics: the caching allocator).
 #
 # Now parts of the step, each with its FLOPs, its bytes and its time. Bytes are those that it must move at least once, in fp32.
 
