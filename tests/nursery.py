@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -72,15 +73,21 @@ def _serve() -> None:
     import vmae.train.pretrain  # noqa: F401 - the imports are what is shared
 
     torch.set_num_threads(1)
+    started = set()
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
             answer = _wait(question["wait"], question["seconds"])
+            if answer is not None:
+                started.discard(question["wait"])
         else:
             answer = os.fork()
             if answer == 0:
                 _become(question)
+            started.add(answer)
         print(json.dumps(answer), flush=True)
+    for process in started:  # of a test that failed; they would slow all that follow
+        os.kill(process, signal.SIGKILL)
 
 
 def _wait(process: int, seconds: float) -> int | None:

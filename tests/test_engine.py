@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -403,3 +404,17 @@ def test_too_little_memory_names_the_fields_that_help(config, monkeypatch, error
 def test_wrong_options_name_value_and_limit(config, changes, words):
     with pytest.raises(ConfigError, match=words):
         config.replace(**changes)
+
+
+def test_a_signal_that_arrives_while_processes_agree_is_heard_at_the_next_meeting():
+    arrivals = [signal.SIGTERM]
+
+    def gather(heard: torch.Tensor) -> torch.Tensor:
+        if arrivals:
+            os.kill(os.getpid(), arrivals.pop())
+        return torch.cat([heard, torch.zeros_like(heard)])  # the other process has heard nothing
+
+    two = SimpleNamespace(num_processes=2, device="cpu", gather=gather)
+    stop = trouble.StopRequest(two)
+    with stop.watched():
+        assert [int(stop.agreed()) for _ in range(2)] == [0, signal.SIGTERM]

@@ -254,9 +254,9 @@ class Loop(ABC, Generic[C, P]):
 
     def stop_if_asked(self, stop: StopRequest, step: int) -> None:
         """Save and end the run after a signal."""
-        if stop.agreed():
+        if number := stop.agreed():
             self.save(step)
-            if stop.received == signal.SIGINT:
+            if number == signal.SIGINT:
                 raise KeyboardInterrupt
             kept = f"; the checkpoint of step {step} is in {self.folder}" if self.folder else ""
             raise Stopped(f"stopped by a signal after step {step} of {self.optim.steps}{kept}")

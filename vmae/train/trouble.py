@@ -65,10 +65,11 @@ class StopRequest:
 
     def agreed(self) -> int:
         """The signal that any process has received, or 0; the same answer on all of them."""
-        if self.accelerator.num_processes > 1:
-            heard = torch.tensor([self.received], device=self.accelerator.device)
-            self.received = int(self.accelerator.gather(heard).max())
-        return self.received
+        if self.accelerator.num_processes == 1:
+            return self.received
+        heard = torch.tensor([self.received], device=self.accelerator.device)
+        # `received` stays as it is: a signal that comes meanwhile counts at the next meeting.
+        return int(self.accelerator.gather(heard).max())
 
 
 @contextmanager
