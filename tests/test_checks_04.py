@@ -118,6 +118,16 @@ def test_other_wrong_answers_are_rejected(name, wrong, message):
     assert re.search(message, said_of(name, wrong) or "")
 
 
+def test_a_clip_drawn_twice_by_chance_does_not_pass_for_a_seed():
+    """A generator of one's own that happens to repeat its first clip, and only that one."""
+    starts = iter([3, 1, 4, 5, 9, 3, *range(10, 60)])
+
+    def sampler(length, frames, stride, rng):
+        return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
+
+    assert "draw from `rng` alone" in (said_of("dense_indices", sampler) or "")
+
+
 def test_the_models_embedding_is_a_conv3d_with_these_weights():
     """The reference is the inverse of what `PatchEmbed` does with its Conv3d's weights."""
     torch.manual_seed(0)

@@ -69,7 +69,10 @@ def _judge(
     sampler: Sampler,
 ) -> str | None:
     """Compare all the clips that a sampler can draw with those that it should."""
-    draws = {f"draw {i + 1}": sampler(*shown, np.random.default_rng(i)) for i in range(5)}
+    draws, again = (
+        {f"draw {i + 1}": sampler(*shown, np.random.default_rng(i)) for i in range(5)}
+        for _ in range(2)
+    )
     with suppress(Exception):  # a wrong result may be impossible to draw
         viz.timeline(
             draws,
@@ -80,7 +83,8 @@ def _judge(
     problem = _form(draws["draw 1"], shown[1])
     if problem is not None:
         return problem
-    if not np.array_equal(draws["draw 1"], sampler(*shown, np.random.default_rng(0))):
+    # One clip of a few dozen may be drawn twice by chance; five of them may not.
+    if not all(np.array_equal(clip, again[name]) for name, clip in draws.items()):
         return "two generators with the same seed give different clips: draw from `rng` alone"
     for case in cases:
         got, expected = _outcomes(sampler, case), _outcomes(reference, case)
