@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from itertools import product
 
 import pytest
 import torch
 from conftest import random_clips, randomize
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
+from vmae.data.augment import multi_scale_crop
 from vmae.grid import patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -265,3 +267,29 @@ def test_targets_and_losses_leave_the_clips_as_they_are(family: str) -> None:
         model.loss(clips, mask).backward()
         assert torch.equal(clips, before)
         assert torch.equal(targets, model.targets(clips, mask))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        *product(("tube", "random", "frame"), ("all", "every", "random", "drop-visible")),
+        ("tube", "running-cell"),
+        ("tube", "frame"),
+    ],
+)
+def test_a_step_never_waits_for_a_device(encoder, decoder):
+    """Tensors without values: whatever asks for one, or for a shape that hangs on one, raises."""
+    nowhere = torch.device("meta")
+    config = ModelConfig.videomae("tiny", frames=16, size=64)
+    model = MaskedAutoencoder(config).to(nowhere)
+    clips = torch.empty(3, 3, 16, 64, 64, dtype=torch.uint8, device=nowhere)
+    ratio = 0.0 if decoder in ("all", "every") else 0.5
+    mask = make_mask(MaskConfig(encoder, 0.75, None, decoder, ratio), config.grid, 3, None, nowhere)
+    crops = multi_scale_crop(clips)
+    loss = model.loss(crops, mask)
+    loss.backward()
+    assert all(x.grad is not None and x.grad.device == nowhere for x in model.parameters())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        patchify(crops, config.grid)[
+            mask.hidden(config.grid.tokens)
+        ]  # published: how many are there?
