@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -57,6 +59,39 @@ def test_decord_and_decord2_are_never_both_installed():
             where = {"sys_platform": system, "platform_machine": machine}
             chosen = [name for name, marker in markers.items() if marker.evaluate(where)]
             assert len(chosen) == 1, (system, machine, chosen)
+
+
+def test_every_folder_of_the_package_is_installed():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["packages"]["find"]["include"] == ["vmae", "vmae.*"]
+    folders = {module.parent for module in (ROOT / "vmae").rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in folders), "find skips such folders"
+    assert setuptools["package-data"]["vmae"] == ["recipes/*.yaml"]
+
+
+def test_without_a_checkout_everything_lies_in_the_working_folder(tmp_path):
+    """As after an installation that is not editable; a repository around it is not ours."""
+    installed, project = tmp_path / "site-packages", tmp_path / "project"
+    shutil.copytree(ROOT / "vmae", installed / "vmae", ignore=shutil.ignore_patterns("__pycache__"))
+    project.mkdir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a", "-C", str(project)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=theirs"], check=True)
+    code = (
+        "import vmae, torch, pathlib, pkgutil, importlib\n"
+        "for module in pkgutil.walk_packages(vmae.__path__, 'vmae.'):\n"
+        "    'main' in module.name or importlib.import_module(module.name)\n"
+        "from vmae.train.run_folder import environment\n"
+        "assert vmae.ROOT == pathlib.Path.cwd() != pathlib.Path(vmae.__file__).parents[1]\n"
+        "assert vmae.at_root('data/motion-small') == pathlib.Path.cwd() / 'data' / 'motion-small'\n"
+        "assert environment(torch.device('cpu'))['commit'] is None\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+    )
 
 
 def test_the_code_is_formatted_and_clean():

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: The checkout that holds data/ and runs/. The package is installed from it in editable mode.
-ROOT = Path(__file__).resolve().parents[1]
+_SOURCE = Path(__file__).resolve().parents[1]
+#: Where data/ and runs/ are: the checkout, or the working folder where the package has none.
+ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()
 
 
 def at_root(path: str | Path) -> Path:
-    """A path from a configuration: as it is where it exists, else relative to the checkout."""
+    """A path from a configuration: as it is where it exists, else relative to `ROOT`."""
     path = Path(path)
     return path if path.is_absolute() or path.exists() else ROOT / path
 

@@ -131,6 +131,8 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the checkout; None without git or a checkout."""
+    if Path(__file__).resolve().parents[2] != ROOT:  # the working folder may be another repository
+        return None
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
