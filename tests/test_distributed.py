@@ -224,4 +224,5 @@ def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/environment.json").read_text())[0]["processes"] == 2
-    assert json.loads(done.stdout)["loss"] == pytest.approx(losses(alone)[-1], abs=LOSS)
+    said = done.stdout[done.stdout.index("{") :]  # some versions of gloo greet on stdout
+    assert json.loads(said)["loss"] == pytest.approx(losses(alone)[-1], abs=LOSS)
