@@ -40,8 +40,9 @@ class Nursery:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
+        local = "lo0" if sys.platform == "darwin" else "lo"
         shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-                  "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"} | env  # fmt: skip
+                  "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": local} | env  # fmt: skip
         return [
             self.start(
                 log.with_suffix(f".{rank}"),
