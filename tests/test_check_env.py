@@ -133,6 +133,9 @@ def test_no_gpu_is_fine_and_one_that_is_not_seen_has_its_fix(monkeypatch):
     assert check_env.gpu_row() == Row(
         "--", "GPU", "none, and none is needed: all lessons run on the CPU"
     )
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert check_env.gpu_row().status == "--" and "not used" in check_env.gpu_row().found
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-smi")
     row = check_env.gpu_row()
     assert row.status == "--" and "sees no GPU" in row.found and "pytorch.org" in row.fix

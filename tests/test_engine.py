@@ -364,7 +364,17 @@ def test_the_memory_in_the_readme_is_what_is_computed():
 def test_a_gpu_that_is_not_there(config):
     with pytest.raises(ConfigError, match='finds no GPU here.*set device to "cpu".*recipe `cpu`'):
         run(config.replace(device="cuda"))
-    assert accelerator_for("auto", "auto").device.type in ("cpu", "mps")
+    assert accelerator_for("auto", "auto").device.type == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_nothing_was_tried_on_is_not_taken(monkeypatch):
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for name in ("is_available", "is_built"):
+        monkeypatch.setattr(f"torch.backends.mps.{name}", lambda: True)
+    assert accelerator_for("auto").device.type == "cpu"
 
 
 def test_a_batch_larger_than_the_set_is_told(config):

@@ -151,7 +151,7 @@ def gpu_row() -> Row:
         name = torch.cuda.get_device_name(0)
         return Row("OK", "GPU", f"{count} x {name}, {memory:.0f} GB; PyTorch {torch.__version__}")
     if torch.backends.mps.is_available():
-        return Row("OK", "GPU", f"Apple's, through MPS; PyTorch {torch.__version__}")
+        return Row("--", "GPU", "Apple's, which is not used: all lessons run on the CPU")
     if shutil.which("nvidia-smi"):
         return Row(
             "--", "GPU", f"an NVIDIA driver is here, and PyTorch {torch.__version__} sees no GPU",

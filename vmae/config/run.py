@@ -102,7 +102,8 @@ class PretrainConfig(Config):
 
     repeat         views of each clip that is read: one decode, several masks and crops
     crop           multi-scale crops, as published; off where the place in the frame matters
-    device         "auto" (a GPU where there is one), "cuda" (a GPU or an error) or "cpu"
+    device         "auto" (an NVIDIA or AMD GPU where there is one, else the CPU), "cuda" (such a
+                   GPU or an error) or "cpu"
     precision      "auto": bf16 on a GPU that has it, else fp32; "bf16" works on a CPU too
     accumulate     parts that a process computes its batch in: less memory, the same gradient
     checkpointing  compute activations again in the backward pass: less memory, the same gradient

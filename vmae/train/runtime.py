@@ -32,9 +32,10 @@ PEER_TIMEOUT = timedelta(hours=1)
 def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -> Accelerator:
     """Accelerate's view of the device and the processes, at a precision.
 
-    Precision "auto" is bf16 on a GPU that has it and fp32 elsewhere: the tiny model, which is what a
-    CPU trains, is slower in bf16. A ViT-S may gain from "bf16" on a CPU too. Raises ConfigError
-    where a GPU is asked for and there is none.
+    A GPU is one that PyTorch calls "cuda" (NVIDIA's and AMD's). On Apple's nothing here was ever
+    tried, so a Mac takes its CPU. Precision "auto" is bf16 on a GPU that has it and fp32 elsewhere:
+    the tiny model, which is what a CPU trains, is slower in bf16. A ViT-S may gain from "bf16" on a
+    CPU too. Raises ConfigError where a GPU is asked for and there is none.
     """
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
@@ -47,12 +48,12 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
         bf16 = device != "cpu" and gpu and torch.cuda.is_bf16_supported()
         precision = "bf16" if bf16 else "fp32"
     wanted = "no" if precision == "fp32" else precision
-    # Processes without an accelerator talk over gloo, which Accelerate does for the CPU only.
-    cpu = device == "cpu" or ("LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+    # Accelerate would take any accelerator; processes without one talk over gloo on the CPU only.
+    cpu = device == "cpu" or not gpu
     # Accelerate keeps one state a process; a notebook may run two settings in turn.
     if AcceleratorState._shared_state:
         state = AcceleratorState()
-        moved = cpu != (state.device.type == "cpu") and torch.accelerator.is_available()
+        moved = cpu != (state.device.type == "cpu")
         if moved and state.num_processes == 1:
             AcceleratorState._reset_state(reset_partial_state=True)
         elif state.mixed_precision != wanted:
