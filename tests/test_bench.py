@@ -50,10 +50,15 @@ def test_a_row_of_the_table_is_the_ratio_of_medians(monkeypatch, tmp_path):
 
 
 def test_the_readme_shows_what_was_measured():
-    text = (ROOT / "README.md").read_text().split("<!-- bench -->")[1].split("<!-- /bench -->")[0]
+    text = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("<!-- bench -->")[1]
+        .split("<!-- /bench -->")[0]
+    )
     assert text.strip() == models.table("cpu").strip(), "paste `tests/bench/models.py --table`"
 
 
 def test_the_readme_tells_the_first_hour_as_it_was_clocked():
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert first_hour.sentence() in text, f"write: {first_hour.sentence()}"

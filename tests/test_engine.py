@@ -334,7 +334,7 @@ def test_a_step_without_a_number_can_be_skipped(config, tmp_path, poisoned):
 
 def test_the_memory_in_the_readme_is_what_is_computed():
     """Every figure of the table, to the digits that it states."""
-    text = (Path(checkpoint.__file__).parent / "README.md").read_text()
+    text = (Path(checkpoint.__file__).parent / "README.md").read_text(encoding="utf-8")
     rows = [
         [c.strip() for c in x.strip("|").split("|")] for x in text.splitlines() if x[:2] == "| "
     ]

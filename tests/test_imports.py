@@ -70,7 +70,12 @@ def test_there_is_no_circle():
 
 
 def test_the_contributors_read_the_same_order():
-    text = (ROOT / "CONTRIBUTING.md").read_text().split("Imports go one way: ")[1].split("\n(")[0]
+    text = (
+        (ROOT / "CONTRIBUTING.md")
+        .read_text(encoding="utf-8")
+        .split("Imports go one way: ")[1]
+        .split("\n(")[0]
+    )
     told = [name.strip(" .\n").rstrip("/") for name in text.replace("·", ",").split(",")]
     assert told == [name for name in ORDER if not name.startswith(("vmae", "__"))]
 

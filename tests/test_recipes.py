@@ -226,7 +226,7 @@ def test_masks_fit_the_grid(name):
 
 def test_the_table_of_the_readme_is_that_of_the_recipes():
     rows: dict[str, list[str]] = {}
-    for line in (RECIPES / "README.md").read_text().splitlines():
+    for line in (RECIPES / "README.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("| `"):
             rows[cells[0].strip("`")] = cells[1:]

@@ -127,7 +127,7 @@ def test_the_spelling_is_right():
 
 
 def test_committed_media_have_a_licence():
-    text = (ROOT / "data" / "LICENCES.md").read_text()
+    text = (ROOT / "data" / "LICENCES.md").read_text(encoding="utf-8")
     media = [*(ROOT / "data").iterdir(), *(ROOT / "data" / "photos").iterdir()]
     for path in media:
         if path.is_file() and path.suffix not in (".md", ".json"):
@@ -137,14 +137,16 @@ def test_committed_media_have_a_licence():
 
 def test_the_table_of_levels_is_what_was_measured():
     bench = runpy.run_path(str(ROOT / "tests" / "bench" / "levels.py"))
-    text = (ROOT / "data" / "README.md").read_text()
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
     table = text.split("<!-- levels -->")[1].split("<!-- /levels -->")[0]
     assert table.strip() == bench["table"]().strip(), "paste `python tests/bench/levels.py --table`"
 
 
 def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
     rows = re.findall(
-        r"\]\((solutions/0\S+\.ipynb)\).*\| ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.M
+        r"\]\((solutions/0\S+\.ipynb)\).*\| ([\d.]+) \|$",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.M,
     )
     assert len(rows) == len(list((ROOT / "solutions").glob("0*.ipynb")))
     for path, minutes in rows:
