@@ -23,7 +23,7 @@
 # Measured on 2 shared CPU cores, the whole solution: 0.3 minutes, 0.5 GB of memory at the peak. No GPU is needed.
 
 # %% tags=["parameters"]
-checkpoint = "data/tiny"  # a trained masked autoencoder: a folder that data/ship.py wrote
+checkpoint = "data/tiny"  # a trained masked autoencoder: a folder that solutions/ship.py wrote
 film = "data/big_buck_bunny_shot.mp4"  # any video of 64 frames or more
 ratio = 0.75  # share of the places that is hidden
 seed = 0
@@ -46,11 +46,9 @@ from IPython.display import Markdown, display
 
 import vmae
 from vmae import viz
-from vmae.checks import check
 from vmae.config import MaskConfig, ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.motion import render, spec_named
-from vmae.data.sampling import crop_square
+from vmae.course.checks import check
+from vmae.data import crop_square, read_frames, render, resize_frames, spec_named
 from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.masking import make_mask
 from vmae.vit import to_unit
@@ -65,7 +63,7 @@ os.chdir(vmae.ROOT)
 # A computer without GPU is fine.
 
 # %%
-from vmae.check_env import check_env, disk_row, report
+from vmae.course.check_env import check_env, disk_row, report
 
 rows = check_env()
 print(report(rows))
@@ -410,7 +408,7 @@ assert same_in_time and torch.allclose(ours, results["film"].masked[12], atol=1e
 # Passed exercises are noted in your checkout. On a terminal the list is `vmae progress`.
 
 # %%
-from vmae.cli import main
+from vmae.cli.main import main
 
 _ = main(["progress"])
 # %% [markdown]
@@ -576,7 +574,7 @@ display(Markdown("\n".join(lines)))
 # | white noise | 白雜訊 | every pixel drawn for itself |
 
 # %%
-from vmae.train.runtime import peak_memory
+from vmae.train import peak_memory
 
 memory = peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

@@ -46,8 +46,8 @@ from torch import nn
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.checks.notebook_01 import cat
+from vmae.course.checks import check
+from vmae.course.checks.notebook_01 import cat
 
 os.chdir(vmae.ROOT)
 torch.set_num_threads(1)
@@ -629,7 +629,7 @@ assert same
 # Cross-entropy, AdamW, a learning rate that rises and falls. Nothing here is special to ViT.
 
 # %%
-from vmae.train.runtime import Record
+from vmae.train import Record
 
 
 def train(model: ViT, seed: int) -> list[Record]:
@@ -751,7 +751,7 @@ viz.pictures(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.flops import parameters
+from vmae.cost import parameters
 
 with torch.device("meta"):
     learned = nn.Parameter(torch.empty(1, 1 + 196, 768))
@@ -978,7 +978,7 @@ assert [row["decoder's share"] for row in rows] == ["57 %", "8 %", "8 %"]
 # | tubelet | 時空立方體 | a patch with a length in time |
 
 # %%
-from vmae.train.runtime import peak_memory
+from vmae.train import peak_memory
 
 minutes = (time.perf_counter() - started) / 60
 memory = peak_memory(torch.device("cpu")) / 1e9

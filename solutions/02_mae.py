@@ -39,9 +39,10 @@ from einops import rearrange
 from PIL import Image
 
 import vmae
-from vmae import flops, grid, viz
-from vmae.checks import check
+from vmae import grid, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops
+from vmae.course.checks import check
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import all_hidden, make_mask
 

@@ -48,18 +48,24 @@ from sklearn.datasets import load_digits
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.config import FinetuneConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import Video
-from vmae.data.pictures import random_crop
-from vmae.data.sampling import Sampling
+from vmae.config import MaskConfig, ModelConfig
+from vmae.course.checks import check
+from vmae.data import Sampling, Video, random_crop
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.train import schedule
-from vmae.train.evaluate import linear_probe, pooled_features
-from vmae.train.finetune import Sources, finetune
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import Silent, peak_memory
+from vmae.train import (
+    FinetuneConfig,
+    OptimConfig,
+    PretrainConfig,
+    Silent,
+    Sources,
+    finetune,
+    linear_probe,
+    peak_memory,
+    pooled_features,
+    pretrain,
+    schedule,
+)
 from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)

@@ -46,12 +46,21 @@ from torch import nn
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.data.annotations import Video, VideoSet
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.encode import write_video
-from vmae.data.loader import ClipDataset, StepBatches, VideoFiles, build_store, train_loader
-from vmae.data.sampling import Sampling, crop_square
+from vmae.course.checks import check
+from vmae.data import (
+    ClipDataset,
+    Sampling,
+    StepBatches,
+    Video,
+    VideoFiles,
+    VideoSet,
+    build_store,
+    crop_square,
+    read_frames,
+    resize_frames,
+    train_loader,
+    write_video,
+)
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.positions import sincos_1d, sincos_2d
 
@@ -109,7 +118,7 @@ assert clip.shape == (3, 4, 224, 224)
 # %%
 import av
 
-from vmae.data.scan import scan_set
+from vmae.data import scan_set
 
 decord.logging.set_level(decord.logging.QUIET)  # it warns, and goes on
 work = TemporaryDirectory(ignore_cleanup_errors=True)

@@ -45,12 +45,11 @@ import torch
 from einops import rearrange
 
 import vmae
-from vmae import flops, viz
-from vmae.checks import check
+from vmae import viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM, FilmSpec, choose_clips
-from vmae.data.sampling import crop_square
+from vmae.cost import flops
+from vmae.course.checks import check
+from vmae.data import FILM, FilmSpec, choose_clips, crop_square, read_frames, resize_frames
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask, all_hidden, make_mask, tube_visible
 from vmae.vit import VisionTransformer

@@ -42,21 +42,29 @@ import torch
 from torch import nn
 
 import vmae
-from vmae import claims, flops, viz
-from vmae.checks import check
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import Video, load_set
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import open_source
-from vmae.data.sampling import crop_square
+from vmae import viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops
+from vmae.course import experiments as claims
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    DataConfig,
+    FilmSpec,
+    Video,
+    crop_square,
+    load_set,
+    open_source,
+    read_frames,
+    render_film,
+    resize_frames,
+)
 from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
 from vmae.layers import Block, DividedBlock
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
 from vmae.positions import position_table
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import peak_memory
+from vmae.train import OptimConfig, PretrainConfig, peak_memory, pretrain
 from vmae.vit import PatchEmbed
 
 os.chdir(vmae.ROOT)

@@ -44,20 +44,35 @@ from safetensors.torch import load_file
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.config import ModelConfig, OptimConfig, Recipe
-from vmae.data.augment import mix
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM
-from vmae.data.loader import few_labels, ordered_batches
-from vmae.data.motion import render_set, spec_named, with_sizes
-from vmae.data.sampling import Sampling, crop_square
+from vmae.config import ModelConfig
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    Sampling,
+    crop_square,
+    few_labels,
+    mix,
+    ordered_batches,
+    read_frames,
+    render_set,
+    resize_frames,
+    spec_named,
+    with_sizes,
+)
 from vmae.layers import DropPath
 from vmae.predict import predict
-from vmae.train.evaluate import evaluate, linear_probe, mean_of_views, pooled_features
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.runtime import peak_memory
-from vmae.train.schedule import parameter_groups
+from vmae.train import (
+    OptimConfig,
+    Recipe,
+    evaluate,
+    finetune,
+    linear_probe,
+    mean_of_views,
+    open_sources,
+    parameter_groups,
+    peak_memory,
+    pooled_features,
+)
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load, load_encoder, save
 
@@ -664,7 +679,7 @@ print("new head:", tuple(again.head.weight.shape))
 #
 # ## Ledger
 #
-# Official scripts: batch and rates are the recipes `v1-*.yaml` and `v2-*.yaml` in `vmae/recipes`.
+# Official scripts: batch and rates are the recipes `v1-*.yaml` and `v2-*.yaml` in `vmae/train/recipes`.
 #
 # | source | cell | value here | why smaller |
 # |---|---|---|---|

@@ -47,20 +47,25 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vmae
-from vmae import claims, flops, viz
-from vmae.checks import check
-from vmae.config import FinetuneConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig, Recipe
-from vmae.data.annotations import Video
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.motion import MotionSpec, render
-from vmae.data.sampling import crop_square
+from vmae import viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops, training_memory
+from vmae.course import experiments as claims
+from vmae.course.checks import check
+from vmae.data import MotionSpec, Video, crop_square, read_frames, render, resize_frames
 from vmae.grid import TokenGrid, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, MaskError, make_mask, running_cell_maps
-from vmae.memory import training_memory
 from vmae.positions import position_table
-from vmae.train.finetune import Sources, finetune
-from vmae.train.runtime import peak_memory
+from vmae.train import (
+    FinetuneConfig,
+    OptimConfig,
+    PretrainConfig,
+    Recipe,
+    Sources,
+    finetune,
+    peak_memory,
+)
 from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)
@@ -494,7 +499,7 @@ viz.table(rows, caption=f"One clip of 1568 tokens, 6 blocks of 96 and 2 of 48, m
 #
 # ### Memory by size
 #
-# What does it save on a real model? `vmae.memory` computes what a step of one clip keeps, with the fused kernel in bf16, and what weights, gradients and AdamW need beside it.
+# What does it save on a real model? `vmae.cost.memory` computes what a step of one clip keeps, with the fused kernel in bf16, and what weights, gradients and AdamW need beside it.
 
 # %%
 # NBVAL_CHECK_OUTPUT

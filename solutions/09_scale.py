@@ -53,26 +53,39 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import vmae
-from vmae import flops, viz
-from vmae.checks import check
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import load_set
-from vmae.data.augment import multi_scale_crop
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import ClipDataset, open_source
-from vmae.data.sampling import Sampling
-from vmae.data.sources import Source, VideoFiles
-from vmae.data.store import build_store
+from vmae import viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import clip_activations, flops, matmul_rate, training_memory
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    ClipDataset,
+    DataConfig,
+    FilmSpec,
+    Sampling,
+    Source,
+    VideoFiles,
+    build_store,
+    load_set,
+    multi_scale_crop,
+    open_source,
+    render_film,
+)
 from vmae.grid import gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.memory import clip_activations, training_memory
 from vmae.positions import position_table
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import Record, device_name, peak_memory
-from vmae.train.schedule import adamw
-from vmae.train.speed import checkpointed, compile_blocks
-from vmae.train.watch import matmul_rate
+from vmae.train import (
+    OptimConfig,
+    PretrainConfig,
+    Record,
+    adamw,
+    checkpointed,
+    compile_blocks,
+    device_name,
+    peak_memory,
+    pretrain,
+)
 
 os.chdir(vmae.ROOT)
 started = time.perf_counter()
@@ -486,7 +499,7 @@ _ = compare(
 # ## Activation checkpointing
 #
 # The backward pass needs what the forward pass computed. *Activation checkpointing* (啟動值重算) keeps only the input of each block, and computes the rest again on the way back.
-# `vmae.memory` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
+# `vmae.cost.memory` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
 
 
 # %%

@@ -27,7 +27,9 @@
 # If you stop the run, start it again: it goes on from its last checkpoint.
 
 # %% tags=["parameters"]
-recipe = "cpu"  # "cpu", "evening", "gpu", or the path of a YAML file like those in vmae/recipes
+recipe = (
+    "cpu"  # "cpu", "evening", "gpu", or the path of a YAML file like those in vmae/train/recipes
+)
 data = "motion"  # "motion" (rendered), "film" (Big Buck Bunny), or the path of your own set
 train_videos = None  # how many to render; None: as the recipe's set says
 test_videos = None
@@ -55,20 +57,35 @@ import torch
 
 import vmae
 from vmae import viz
-from vmae.config import MaskConfig, ModelConfig, Recipe
-from vmae.data.annotations import load_set
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import few_labels, ordered_batches
-from vmae.data.motion import SIZES, render_set, spec_named, with_sizes
-from vmae.data.sampling import Sampling
+from vmae.config import MaskConfig, ModelConfig
+from vmae.data import (
+    FILM,
+    SIZES,
+    FilmSpec,
+    Sampling,
+    few_labels,
+    load_set,
+    ordered_batches,
+    render_film,
+    render_set,
+    spec_named,
+    with_sizes,
+)
 from vmae.masking import make_mask
 from vmae.predict import predict
-from vmae.train.checkpoint import save_classifier
-from vmae.train.evaluate import evaluate, linear_probe, pooled_features
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import free_folder
-from vmae.train.runtime import accelerator_for, device_name
+from vmae.train import (
+    Recipe,
+    accelerator_for,
+    device_name,
+    evaluate,
+    finetune,
+    free_folder,
+    linear_probe,
+    open_sources,
+    pooled_features,
+    pretrain,
+    save_classifier,
+)
 from vmae.weights import save
 
 os.chdir(vmae.ROOT)

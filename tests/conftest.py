@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vmae.config import ModelConfig
-from vmae.data.motion import SIZES, render_set
+from vmae.data import SIZES, render_set
 
 torch.set_num_threads(1)  # the models here are tiny: threads would only wait for each other
 

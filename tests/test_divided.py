@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import random_clips, randomize
 
-from vmae.config import ConfigError, MaskConfig, ModelConfig, PretrainConfig
-from vmae.flops import pretraining_multiply_adds
+from vmae.config import ConfigError, MaskConfig, ModelConfig
+from vmae.cost import pretraining_multiply_adds
 from vmae.layers import DividedBlock
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
+from vmae.train import PretrainConfig
 
 
 def one_by_one(attention, tokens):

@@ -26,15 +26,13 @@ import torch
 from conftest import random_clips, randomize
 from torch import nn
 
-from vmae.checks.core import exercises, notebooks
-from vmae.config import MaskConfig, ModelConfig, Recipe
-from vmae.config.recipe import RECIPES
-from vmae.data.motion import SIZES, render_set
+from vmae.config import MaskConfig, ModelConfig
+from vmae.course.checks import exercises, notebooks
+from vmae.data import SIZES, render_set
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import Silent, seeded
+from vmae.train import RECIPES, Recipe, Silent, finetune, open_sources, pretrain
+from vmae.train.batches import seeded
 from vmae.vit import VisionTransformer
 
 FILE = Path(__file__).with_name("golden.json")

@@ -11,7 +11,7 @@ import torch
 from conftest import random_clips, randomize
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
-from vmae.data.augment import multi_scale_crop
+from vmae.data import multi_scale_crop
 from vmae.grid import patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask

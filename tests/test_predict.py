@@ -7,7 +7,7 @@ import torch
 
 from vmae import ROOT
 from vmae.config import ModelConfig
-from vmae.data.clips import VideoError
+from vmae.data import VideoError
 from vmae.predict import predict, read_clip
 from vmae.vit import VisionTransformer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from vmae.config import ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.sampling import Sampling, crop_square
+from vmae.data.reading.reader import read_frames, resize_frames
+from vmae.data.reading.sampling import Sampling, crop_square
 from vmae.vit import VisionTransformer
 
 

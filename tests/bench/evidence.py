@@ -14,12 +14,9 @@ from pathlib import Path
 import torch
 
 from vmae import ROOT, at_root
-from vmae.config import FinetuneConfig, Recipe
-from vmae.data.encode import write_text
-from vmae.data.motion import render_set, spec_named
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import environment
+from vmae.data import render_set, spec_named
+from vmae.support.files import write_text
+from vmae.train import FinetuneConfig, Recipe, environment, finetune, open_sources, pretrain
 from vmae.weights import load_encoder
 
 LABELS: tuple[int | None, ...] = (10, 40, None)

@@ -25,13 +25,19 @@ import numpy as np
 import torch
 
 from vmae import ROOT
-from vmae.config import FinetuneConfig, Recipe
-from vmae.data.encode import write_text
-from vmae.data.motion import LEVELS, SIZES, MotionSpec, render_set
-from vmae.train.evaluate import Evaluation
-from vmae.train.finetune import Sources, finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import environment
+from vmae.data import SIZES, MotionSpec, render_set
+from vmae.data.making.motion import LEVELS
+from vmae.support.files import write_text
+from vmae.train import (
+    Evaluation,
+    FinetuneConfig,
+    Recipe,
+    Sources,
+    environment,
+    finetune,
+    open_sources,
+    pretrain,
+)
 from vmae.vit import VisionTransformer
 
 FOLDER = ROOT / "data" / "levels"

@@ -26,13 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vmae import flops
 from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops, matmul_rate
 from vmae.layers import NORM_EPS
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.train.speed import compile_blocks
-from vmae.train.watch import matmul_rate
+from vmae.train import compile_blocks
 from vmae.vit import VisionTransformer
 from vmae.weights import save
 

@@ -21,16 +21,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vmae.config import Recipe
-from vmae.data.annotations import Video, load_set
-from vmae.data.clips import read_frames
-from vmae.data.loader import ClipDataset, Source, StepBatches, VideoFiles, train_loader
-from vmae.data.motion import SIZES, render_set, with_sizes
-from vmae.data.sampling import Sampling
-from vmae.data.store import build_store
+from vmae.data import (
+    SIZES,
+    ClipDataset,
+    Sampling,
+    Source,
+    StepBatches,
+    Video,
+    VideoFiles,
+    build_store,
+    load_set,
+    read_frames,
+    render_set,
+    train_loader,
+    with_sizes,
+)
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.train.schedule import adamw
+from vmae.train import Recipe, adamw
 
 ROUNDS = 5
 SAMPLING = Sampling(8)

@@ -1,7 +1,7 @@
 """Time and memory of V1's step as clips, batches and models grow: python tests/bench/scaling.py
 
 A point is a process of its own: the median of its steps (fp32 on a CPU, bf16 on a GPU), the peak of its
-memory, the multiply-adds that `vmae.flops` counts and the bytes that `vmae.memory` expects. Results go
+memory, the multiply-adds that `vmae.cost.flops` counts and the bytes that `vmae.cost.memory` expects. Results go
 to data/bench/DEVICE.json; tests/bench/charts.py draws them.
 """
 
@@ -19,9 +19,9 @@ import models
 import results
 import torch
 
-from vmae import flops
-from vmae.config import ModelConfig, PretrainConfig
-from vmae.memory import training_memory
+from vmae.config import ModelConfig
+from vmae.cost import flops, training_memory
+from vmae.train import PretrainConfig
 
 #: What grows, from a clip of 16 frames of 224x224 through ViT-S: (model, frames, size, clips) by value.
 SERIES: dict[str, dict[int | str, tuple[str, int, int, int]]] = {

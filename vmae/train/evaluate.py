@@ -15,10 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vmae.data.augment import view_of
-from vmae.data.loader import Source, ordered_batches
-from vmae.data.sampling import Sampling
-from vmae.train.runtime import seeded
+from vmae.data.augment.batched import view_of
+from vmae.data.reading.loader import Source, ordered_batches
+from vmae.data.reading.sampling import Sampling
+from vmae.train.batches import seeded
 from vmae.vit import VisionTransformer
 
 

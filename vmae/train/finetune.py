@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from vmae.config import FinetuneConfig
-from vmae.data.annotations import require_labels
-from vmae.data.augment import (
+from vmae.data.augment.batched import (
     mix,
     multi_scale_crop,
     random_erase,
@@ -20,14 +18,18 @@ from vmae.data.augment import (
     random_resized_crop,
     view_of,
 )
-from vmae.data.loader import Batch, Source, Subset, few_labels, open_set, open_source
-from vmae.data.randaugment import rand_augment
-from vmae.data.sampling import Sampling
-from vmae.train.checkpoint import claim_start, save_classifier
+from vmae.data.augment.randaugment import rand_augment
+from vmae.data.reading.loader import Batch, Source, Subset, few_labels, open_set, open_source
+from vmae.data.reading.sampling import Sampling
+from vmae.data.sets.load import require_labels
+from vmae.support.progress import Progress, Record, Silent
+from vmae.train.batches import Batches, seeded, step_seed
+from vmae.train.classifier import save_classifier
+from vmae.train.config import FinetuneConfig
+from vmae.train.devices import accelerator_for
 from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.loop import Loop, opened
-from vmae.train.runtime import Progress, Record, Silent, accelerator_for, seeded, step_seed
-from vmae.train.steps import Batches
+from vmae.train.run_folder import claim_start
 from vmae.vit import VisionTransformer
 
 

@@ -16,27 +16,28 @@ from accelerate import Accelerator
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from vmae.config import FinetuneConfig, PretrainConfig
-from vmae.data.build import named_worker_deaths
-from vmae.data.failures import Failures
-from vmae.data.loader import Batch
+from vmae.cost import classifier_multiply_adds, flops_share, pretraining_multiply_adds
+from vmae.data.reading.failures import Failures
+from vmae.data.reading.loader import Batch
+from vmae.data.reading.workers import named_worker_deaths
+from vmae.support.progress import Progress, Silent
+from vmae.train.batches import Batches
 from vmae.train.checkpoint import (
     Checkpoint,
-    claim_run,
     full_state,
     load_state,
     newest_step,
     restore_optimizer,
     save_state,
-    sweep,
 )
-from vmae.train.run_folder import lock, write_environment
-from vmae.train.runtime import Log, Progress, Silent, accelerator_for, cost, nonfinite_error
+from vmae.train.config import FinetuneConfig, PretrainConfig
+from vmae.train.devices import accelerator_for
+from vmae.train.interrupts import Stopped, StopRequest, explained, nonfinite_error, save_batch
+from vmae.train.log import Log, cost
+from vmae.train.monitoring import Watched
+from vmae.train.run_folder import claim_run, lock, sweep, write_environment
 from vmae.train.schedule import adamw, learning_rate, set_rate
 from vmae.train.speed import checkpointed, compile_blocks
-from vmae.train.steps import Batches
-from vmae.train.trouble import Stopped, StopRequest, explained, save_batch
-from vmae.train.watch import Watched, flops_share
 
 #: Fields of a run's configuration that may differ when it is resumed.
 FREE_FIELDS = (
@@ -161,8 +162,15 @@ class Loop(ABC, Generic[C, P]):
         wanted = self.config.utilisation
         if wanted is None:
             wanted = self.device.type == "cuda"
-        precision = self.accelerator.mixed_precision
-        return flops_share(self.config, self.device, precision, self.world) if wanted else None
+        if not wanted:
+            return None
+        config = self.config
+        if isinstance(config, PretrainConfig):
+            forward = pretraining_multiply_adds(config.model, config.mask)["total"]
+        else:
+            forward = classifier_multiply_adds(config.model)
+        dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
+        return flops_share(forward * config.repeat, self.device, dtype, self.world)
 
     def predict(self, part: P) -> torch.Tensor:
         """What the model gives, float32."""

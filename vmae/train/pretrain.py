@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from vmae.config import PretrainConfig
-from vmae.data.loader import Batch, Source, open_set, open_source
+from vmae.data.reading.loader import Batch, Source, open_set, open_source
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.train.checkpoint import save_weights
+from vmae.support.progress import Bar, Progress, Record
+from vmae.train.batches import Steps
+from vmae.train.config import PretrainConfig
 from vmae.train.loop import FREE_FIELDS as FREE_FIELDS
 from vmae.train.loop import Loop, opened
-from vmae.train.runtime import Bar, Progress, Record
-from vmae.train.steps import Steps
+from vmae.weights.tensors import save_weights
 
 
 @dataclass

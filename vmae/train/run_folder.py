@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -20,10 +22,10 @@ import psutil
 import torch
 
 from vmae import ROOT, __version__
-from vmae.config import Config
-from vmae.data.encode import DiskError, write_text
-from vmae.train.checkpoint import CheckpointError, refuse_other
-from vmae.train.runtime import device_name
+from vmae.config import Config, ConfigError
+from vmae.support.files import DiskError, atomic_path, write_text
+from vmae.train.devices import device_name
+from vmae.weights.errors import CheckpointError
 
 #: A job that SLURM puts back into the queue keeps its number, perhaps on another machine.
 JOB = "SLURM_JOB_ID"
@@ -140,3 +142,83 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a run's folder."""
+    for place in (folder, folder / "checkpoints"):
+        for part in place.glob(".*.part"):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -> list[str]:
+    """What differs between two configurations as dicts, one line a field."""
+    lines = []
+    for key in sorted(found.keys() | asked.keys()):
+        a, b = found.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{where}{key}.")
+        elif a != b:
+            lines.append(f"{where}{key}: {a!r} there, {b!r} asked")
+    return lines
+
+
+def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...]) -> None:
+    """Make `folder` the run of `config`: new, or with `resume` the same run again.
+
+    Fields named in `free` may change on resuming. Raises CheckpointError where the folder holds
+    a run and `resume` is off, or a run of another configuration (with the differences).
+    """
+    saved = folder / "config.yaml"
+    if saved.exists() and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already: set resume to go on with it, or give another folder"
+        )
+    refuse_other(folder, config, free)
+    with atomic_path(saved) as temporary:
+        config.to_yaml(temporary)
+
+
+def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
+    """Raise CheckpointError where `folder` holds a run of another configuration or kind."""
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        return
+    try:
+        found = type(config).from_yaml(saved).to_dict()
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder} holds a run that is no {type(config).__name__}: {error}\nGive another folder"
+        ) from None
+    lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
+    if lines:
+        listed = "\n  ".join(lines)
+        raise CheckpointError(
+            f"{folder} holds a run of another configuration:\n  {listed}\nGive another folder, or "
+            "the old values"
+        )
+
+
+def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
+    """Note what a fine-tuning in `folder` begins from: a hash of `weights`; None: from scratch.
+
+    Raises CheckpointError where the run began from something else.
+    """
+    start = "scratch"
+    if weights is not None:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(weights.items()):
+            values = tensor.detach().cpu().flatten().view(torch.uint8)  # of any type
+            digest.update(name.encode() + values.numpy().tobytes())
+        start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
+    noted = folder / "start.txt"
+    before = noted.read_text().strip() if noted.exists() else start
+    if before != start:
+        raise CheckpointError(
+            f"{folder} holds a run that began from {before}, not from {start}: give the encoder that "
+            "it began with, or another folder"
+        )
+    write_text(noted, start + "\n")

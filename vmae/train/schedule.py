@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vmae.config import OptimConfig
+from vmae.train.config import OptimConfig
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from IPython.display import HTML, display
 
-from vmae.train.runtime import Record
+from vmae.support.progress import Record
 from vmae.viz.charts import curve_figure
 from vmae.viz.core import bundle
 

@@ -1,0 +1,240 @@
+"""Changes to a batch of clips, on the device that holds it, different for every clip."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+from vmae.config import IMAGENET_MEAN, IMAGENET_STD
+from vmae.vit import to_unit
+
+#: Relative sides of VideoMAE's multi-scale crop; height and width are at most one step apart.
+CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+_PAIRS = tuple(
+    (a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) < 2
+)
+# The 13 places of a crop, as shares of the free room: corners, edges, centre and quarter points.
+_PLACES = tuple((y / 4, x / 4) for y in range(5) for x in range(5) if (y + x) % 2 == 0)
+#: Rectangles drawn for a clip: the first that fits counts.
+TRIES = 10
+
+
+def multi_scale_crop(clips: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """VideoMAE's only augmentation in pre-training: crop at one of 10 sizes and 13 places, resize back.
+
+    clips (B, C, T, H, W), uint8 or float in [0, 1]; returns float in [0, 1], the same shape. All
+    frames of a clip are cropped alike. Source: `GroupMultiScaleCrop`.
+    """
+    return take_crops(clips, draw_crops(len(clips), generator, clips.device))
+
+
+def draw_crops(
+    count: int, generator: torch.Generator | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sides and centres of `count` multi-scale crops, (count, 2) each, row before column.
+
+    Sides are shares of the frame's; the frame runs from -1 to 1.
+    """
+    sides = _table(_PAIRS, device)[_draw(len(_PAIRS), count, generator, device)]
+    places = _table(_PLACES, device)[_draw(len(_PLACES), count, generator, device)]
+    return sides, (2 * places - 1) * (1 - sides)
+
+
+def take_crops(clips: torch.Tensor, crops: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """The crops that `draw_crops` drew, resized back: float in [0, 1], the shape of `clips`."""
+    return _resampled(clips, *crops)
+
+
+def random_resized_crop(
+    clips: torch.Tensor,
+    area: tuple[float, float] = (0.08, 1.0),
+    generator: torch.Generator | None = None,
+    aspect: float = 4 / 3,
+) -> torch.Tensor:
+    """The crop of VideoMAE's fine-tuning: a rectangle of any size and place, resized to the frame.
+
+    clips   (B, C, T, H, W), uint8 or float in [0, 1]; returns float in [0, 1], the same shape
+    area    the least and the largest share of the frame that is kept
+    aspect  the largest ratio of its sides, either way
+
+    All frames of a clip are cropped alike. Where none of ten rectangles fits into the frame, the
+    whole frame stays.
+    """
+    height, width = clips.shape[-2:]
+    boxes, fits = _rectangles(clips, area, aspect, (height, width), generator)
+    whole = _table((0, 0, height, width), clips.device)
+    top, left, tall, wide = torch.where(fits[:, None], boxes, whole).unbind(1)
+    sides = torch.stack((tall / height, wide / width), 1)
+    corners = torch.stack((top / height, left / width), 1)
+    return _resampled(clips, sides, 2 * corners + sides - 1)
+
+
+def random_flip(clips: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Mirror each clip (B, C, T, H, W) left to right with probability 1/2.
+
+    Not for sets whose labels tell left from right: the motion set, Something-Something.
+    """
+    coin = torch.rand(len(clips), generator=generator, device=clips.device) < 0.5
+    return torch.where(coin.view(-1, 1, 1, 1, 1), clips.flip(-1), clips)
+
+
+def random_erase(
+    clips: torch.Tensor,
+    probability: float = 0.25,
+    generator: torch.Generator | None = None,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: float = 1 / 0.3,
+) -> torch.Tensor:
+    """Put noise into one rectangle of a clip, the same in all its frames, with a probability.
+
+    clips (B, 3, T, H, W), uint8 or float in [0, 1]; returns float. The noise is new in every pixel
+    of every frame and, after the model's normalisation, standard normal: so before it, here, it
+    may lie outside [0, 1]. Source: `RandomErasing`, mode "pixel", cube.
+    """
+    height, width = clips.shape[-2:]
+    device = clips.device
+    # The rectangle is smaller than the frame both ways.
+    boxes, fits = _rectangles(clips, area, aspect, (height - 1, width - 1), generator)
+    chosen = torch.rand(len(clips), generator=generator, device=device) < probability
+    inside = _inside(boxes, height, width) & (fits & chosen).view(-1, 1, 1, 1, 1)
+    noise = torch.randn(clips.shape, generator=generator, device=device)
+    mean, std = (_table(x, device).view(-1, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return torch.where(inside, mean + std * noise, to_unit(clips))
+
+
+def mix(
+    clips: torch.Tensor,
+    targets: torch.Tensor,
+    mixup: float = 0.8,
+    cutmix: float = 1.0,
+    generator: torch.Generator | None = None,
+    each: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix every clip and its target with those of a partner: clip i with clip B - 1 - i.
+
+    clips    (B, C, T, H, W), uint8 or float in [0, 1]
+    targets  (B, classes): probabilities, float
+    mixup    alpha of the Beta distribution of a clip's own share; 0: no mixup
+    cutmix   the same for cutmix, which pastes a rectangle of the partner; 0: no cutmix. With both,
+             a coin decides
+    each     draw the share, the coin and the rectangle for each clip; else, as published, once for
+             the batch
+
+    Returns the mixed clips, float, and their targets. In cutmix the share of the target is exactly
+    the area that was left, also where the rectangle is cut off by the frame's edge.
+    """
+    if not mixup and not cutmix:
+        raise ValueError("mixup and cutmix are both 0: there is nothing to mix; give one above 0")
+    count = len(clips) if each else 1
+    height, width = clips.shape[-2:]
+    device = clips.device
+    chance = torch.rand(3, count, generator=generator, device=device)
+    odds = 0.5 if mixup and cutmix else float(mixup == 0)
+    cut = chance[0] < odds
+    alpha = torch.where(cut, cutmix or 1.0, mixup or 1.0)
+    # torch.distributions.Beta takes no generator; this is what it is made of.
+    first, second = torch._standard_gamma(alpha.expand(2, -1), generator=generator)
+    share = first / (first + second)
+
+    size = _table((height, width), device)
+    sides = ((1 - share).sqrt()[:, None] * size).floor()
+    centres = (chance[1:].T * size).floor()
+    half = (sides / 2).floor()
+    begin, end = ((centres + x).clamp(min=0).minimum(size) for x in (-half, half))
+    pasted = _inside(torch.cat((begin, end - begin), 1), height, width)
+    left = 1 - (end - begin).prod(1) / (height * width)
+    weight = torch.where(cut.view(-1, 1, 1, 1, 1), 1.0 - pasted.float(), share.view(-1, 1, 1, 1, 1))
+    share = torch.where(cut, left, share)[:, None]
+    pixels = to_unit(clips)
+    return (
+        torch.lerp(pixels.flip(0), pixels, weight),
+        torch.lerp(targets.flip(0), targets, share),
+    )
+
+
+def view_of(
+    clips: torch.Tensor, view: str, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """What a classifier is shown: "video", "single-frame" (the middle one, repeated), "shuffled".
+
+    The last two hold the pixels of the clip and none of its motion.
+    """
+    batch, _, frames = clips.shape[:3]
+    if view == "single-frame":
+        middle = clips[:, :, frames // 2 : frames // 2 + 1]
+        return middle.expand_as(clips)
+    if view == "shuffled":
+        order = torch.rand(batch, frames, generator=generator, device=clips.device).argsort(1)
+        return clips.transpose(1, 2)[
+            torch.arange(batch, device=clips.device)[:, None], order
+        ].transpose(1, 2)
+    return clips
+
+
+def _draw(
+    count: int, batch: int, generator: torch.Generator | None, device: torch.device
+) -> torch.Tensor:
+    return torch.randint(count, (batch,), generator=generator, device=device)
+
+
+@lru_cache
+def _table(values: tuple, device: torch.device) -> torch.Tensor:
+    """Constants as a float tensor, copied to the device once, not at every step."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _resampled(clips: torch.Tensor, sides: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """The part of each clip with `sides` (B, 2), shares of height and width, resized to the frame.
+
+    centres (B, 2), from -1 to 1, row before column. Returns float in [0, 1].
+    """
+    theta = torch.zeros(len(clips), 2, 3, device=clips.device)
+    theta[:, 0, 0], theta[:, 1, 1] = sides[:, 1], sides[:, 0]
+    theta[:, 0, 2], theta[:, 1, 2] = centres[:, 1], centres[:, 0]
+    pictures = to_unit(clips).flatten(1, 2)
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    cropped = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return cropped.view_as(clips)
+
+
+def _rectangles(
+    clips: torch.Tensor,
+    area: tuple[float, float],
+    aspect: float,
+    most: tuple[int, int],
+    generator: torch.Generator | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random rectangles of whole pixels, (B, 4): top, left, height, width; and whether one fits.
+
+    area    least and largest share of the frame
+    aspect  largest ratio of the sides, either way, uniform in its logarithm
+    most    the largest height and width that fit
+    """
+    batch, (height, width) = len(clips), clips.shape[-2:]
+    chance = torch.rand(4, batch, TRIES, generator=generator, device=clips.device)
+    pixels = (area[0] + (area[1] - area[0]) * chance[0]) * (height * width)
+    ratio = torch.exp((2 * chance[1] - 1) * math.log(aspect))
+    tall, wide = (pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()
+    top = (chance[2] * (height - tall + 1)).floor().minimum(height - tall)
+    left = (chance[3] * (width - wide + 1)).floor().minimum(width - wide)
+    fits = (tall >= 1) & (wide >= 1) & (tall <= most[0]) & (wide <= most[1])
+    first = fits.int().argmax(dim=1)[:, None, None].expand(-1, 1, 4)
+    boxes = torch.stack((top, left, tall, wide), dim=-1).gather(1, first)[:, 0]
+    return boxes, fits.any(dim=1)
+
+
+def _inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Which pixels of the frame lie in boxes (B, 4), top, left, height, width: (B, 1, 1, H, W)."""
+    top, left, tall, wide = boxes[:, :, None].unbind(1)
+    rows = torch.arange(height, device=boxes.device)
+    columns = torch.arange(width, device=boxes.device)
+    across = (columns >= left) & (columns < left + wide)
+    down = (rows >= top) & (rows < top + tall)
+    return (down[:, :, None] & across[:, None, :])[:, None, None]
+
+
+#: What a classifier is shown of a clip.
+VIEWS = ("video", "single-frame", "shuffled")
