@@ -94,12 +94,12 @@ spec = with_sizes(
 path = f"data/motion-textures-24-{train_videos}-{test_videos}"
 render_set(path, spec, workers=1)  # once; the next run finds it
 plan = plan.changed(
-    {"data.path": path, "data.workers": 0},
+    {"data.path": path, "data.num_workers": 0},
     finetune={"labels_per_class": labels, "optim.steps": steps, "seed": seed, "log_every": 5},
 )
 tune = plan.finetune
 sources = open_sources(tune)
-sampling = Sampling.of(tune.data, tune.model.frames)
+sampling = Sampling.of(tune.data, tune.model.num_frames)
 sample = next(ordered_batches(sources.test, sampling, batch=8))
 names = [sources.classes[label] for label in sample.labels]
 viz.film_strips(
@@ -632,8 +632,8 @@ for name, share in predict(back["hf"], video.path, top=3):
 # %%
 with warnings.catch_warnings(record=True) as caught, torch.no_grad():
     warnings.simplefilter("always")
-    guessed = load(official, frames=8, size=16)
-    print("heads taken:", guessed.config.heads)
+    guessed = load(official, num_frames=8, img_size=16)
+    print("heads taken:", guessed.config.num_heads)
     print(f"largest difference of logits: {(guessed(sample.clips) - expected).abs().max():.2f}")
 for warning in caught:
     print("warning:", warning.message)
@@ -661,7 +661,7 @@ with warnings.catch_warnings(record=True) as caught:
     encoder = load_encoder(official, **known)
 for warning in caught:
     print("warning:", warning.message)
-again = VisionTransformer(encoder.config, classes=18)  # another task, 18 classes
+again = VisionTransformer(encoder.config, num_classes=18)  # another task, 18 classes
 again.load_encoder(encoder)
 print("new head:", tuple(again.head.weight.shape))
 

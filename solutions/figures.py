@@ -161,7 +161,9 @@ def reconstructions(columns: int = 6, tile: int = 112) -> list[Image.Image]:
     spec = spec_named(Path(stamp["data"]).name)
     videos = [render(spec, "test", index) for index in range(64)]
     chosen = [next(x for x, label in videos if label == number) for number in range(columns)]
-    small = np.stack([crop_square(resize_frames(x, size.size))[: size.frames] for x in chosen])
+    small = np.stack(
+        [crop_square(resize_frames(x, size.img_size))[: size.num_frames] for x in chosen]
+    )
     clips = torch.from_numpy(small).permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
     generator = torch.Generator().manual_seed(0)
     mask = make_mask(MaskConfig("tube", 0.75), size.grid, len(clips), generator)
@@ -174,7 +176,7 @@ def reconstructions(columns: int = 6, tile: int = 112) -> list[Image.Image]:
         ink = (*bytes.fromhex(INK[1:]), 255)
         ImageDraw.Draw(picture).text((80, tile // 2), name, ink, font, anchor="rm")
     pictures = []
-    for t in range(size.frames):
+    for t in range(size.num_frames):
         page = Image.new("RGBA", (90 + columns * (tile + 6), len(rows) * (tile + 6)))
         for row, (batch, name) in enumerate(zip(rows.values(), names, strict=True)):
             page.paste(name, (0, row * (tile + 6)))

@@ -19,9 +19,9 @@ def one_by_one(attention, tokens):
     width = tokens.shape[1]
     bias = torch.cat((attention.q_bias, torch.zeros(width), attention.v_bias))
     q, k, v = (tokens @ attention.qkv.weight.T + bias).split(width, dim=1)
-    size = width // attention.heads
+    size = width // attention.num_heads
     out = []
-    for head in range(attention.heads):
+    for head in range(attention.num_heads):
         part = slice(head * size, (head + 1) * size)
         scores = q[:, part] @ k[:, part].T / size**0.5
         out.append(scores.softmax(-1) @ v[:, part])

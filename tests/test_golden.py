@@ -81,13 +81,13 @@ def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
     model = recipe.pretrain.model
     if model.depth > 4:
         model = model.replace(
-            depth=1, decoder_depth=1, size=4 * model.tubelet[1], width=64, heads=4,
-            decoder_width=48, decoder_heads=3,
+            depth=1, decoder_depth=1, img_size=4 * model.tubelet[1], embed_dim=64, num_heads=4,
+            decoder_embed_dim=48, decoder_num_heads=3,
         )  # fmt: skip
     changes = {
-        "data.path": str(data), "data.stores": str(stores), "data.workers": 0, "data.split": None,
+        "data.path": str(data), "data.cache_dir": str(stores), "data.num_workers": 0, "data.split": None,
         "data.root": None, "data.sampling": "dense", "data.stride": 1, "data.short": "repeat",
-        "data.store": True, "optim.epochs": None, "optim.batch_size": 2, "device": "cpu",
+        "data.cache": True, "optim.epochs": None, "optim.batch_size": 2, "device": "cpu",
         "precision": "fp32", "accumulate": 1,
     } | {f"model.{name}": value for name, value in model.to_dict().items()}  # fmt: skip
     changed = recipe.changed(
@@ -140,13 +140,13 @@ PARITY: dict[str, tuple[ModelConfig, MaskConfig]] = {
         MaskConfig("tube", 0.75),
     ),
     "interpolated": (
-        ModelConfig.videomae("tiny", depth=2, positions_of=(4, 32)),
+        ModelConfig.videomae("tiny", depth=2, pos_embed_from=(4, 32)),
         MaskConfig("frame", 0.75),
     ),
     "mae": (
         ModelConfig(
-            family="mae", frames=1, size=32, tubelet=(1, 8, 8), width=48, depth=2, heads=4,
-            decoder_width=24, decoder_depth=1, decoder_heads=2,
+            family="mae", num_frames=1, img_size=32, tubelet=(1, 8, 8), embed_dim=48, depth=2, num_heads=4,
+            decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2,
         ),
         MaskConfig("random", 0.75),
     ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -15,6 +16,44 @@ from vmae.grid import TokenGrid
 
 class ConfigError(ValueError):
     """A configuration that cannot work; the message names the field, its value and the way out."""
+
+
+#: Fields by the names that the first edition gave them; its files still load.
+FIRST_EDITION: dict[str, dict[str, str]] = {
+    "ModelConfig": {
+        "frames": "num_frames", "size": "img_size", "width": "embed_dim", "heads": "num_heads",
+        "decoder_width": "decoder_embed_dim", "decoder_heads": "decoder_num_heads",
+        "positions_of": "pos_embed_from",
+    },
+    "MaskConfig": {
+        "encoder": "mask_type", "ratio": "mask_ratio", "decoder": "decoder_mask_type",
+        "decoder_ratio": "decoder_mask_ratio",
+    },
+    "DataConfig": {
+        "workers": "num_workers", "store": "cache", "stores": "cache_dir",
+        "on_device": "cache_on_device", "max_bad": "max_unreadable",
+    },
+    "OptimConfig": {"lr_batch": "base_batch_size", "warmup": "warmup_ratio"},
+    "RunConfig": {
+        "repeat": "repeated_aug", "accumulate": "grad_accum_steps", "keep": "keep_checkpoints",
+        "checkpointing": "activation_checkpointing", "utilisation": "log_mfu",
+        "rand_ops": "randaug_num_ops", "rand_magnitude": "randaug_magnitude",
+        "erase": "random_erase_prob",
+    },
+    "Record": {"utilisation": "mfu"},
+}  # fmt: skip
+
+
+def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with the first edition's field names replaced by today's.
+
+    A field that is given under both names keeps both, so that the caller can report the old one.
+    """
+    new = {k: v for base in kind.__mro__ for k, v in FIRST_EDITION.get(base.__name__, {}).items()}
+    return {
+        name if new.get(name, name) in values else new.get(name, name): value
+        for name, value in values.items()
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -30,10 +69,12 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
+    if get_origin(hint) is Literal:
+        return value  # `Config.__post_init__` looks at it
     if dataclasses.is_dataclass(hint):
         return hint.from_dict(value, where + ".")  # type: ignore[union-attr]
-    if getattr(hint, "__origin__", None) is tuple and isinstance(value, list | tuple):
-        items = [hint for hint in get_args(hint) if hint is not Ellipsis]
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+        items = get_args(hint)
         if len(items) != len(value):
             raise ConfigError(f"{where} is {list(value)!r}; it must have {len(items)} values")
         return tuple(_typed(i, v, where) for i, v in zip(items, value, strict=True))
@@ -52,13 +93,25 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 class Config:
     """What all configurations share: reading, writing and changing."""
 
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value, choices = getattr(self, name), get_args(hint)
+            if get_origin(hint) is Literal and value not in choices:
+                raise ConfigError(
+                    f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}"
+                )
+
     @classmethod
     def from_dict(cls, values: Any, where: str = "") -> Self:
-        """Build from nested plain dicts; unknown fields are an error that lists the known ones."""
+        """Build from nested plain dicts; unknown fields are an error that lists the known ones.
+
+        Reads what the first edition wrote, too.
+        """
         if isinstance(values, cls):
             return values
-        if not isinstance(values, dict):
+        if not isinstance(values, Mapping):
             raise ConfigError(f"{where or cls.__name__} must be a mapping, not {values!r}")
+        values = current_names(cls, values)
         hints = get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(known))
@@ -89,7 +142,7 @@ class Config:
         return _plain(self)
 
     def to_yaml(self, path: str | Path) -> None:
-        """Write every field, also those at their default."""
+        """Write every field, including those at their default."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False)
         Path(path).write_text(text, encoding="utf-8")
 
@@ -102,7 +155,7 @@ class Config:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Encoder width, depth, heads, MLP ratio; decoder width, heads (VideoMAE V2's scripts and code).
+# embed_dim, depth, num_heads, mlp_ratio, decoder_embed_dim, decoder_num_heads (V2's scripts and code)
 _SIZES: dict[str, tuple[int, int, int, float, int, int]] = {
     "tiny": (64, 4, 4, 4.0, 48, 3),
     "S": (384, 12, 6, 4.0, 192, 3),
@@ -115,55 +168,66 @@ _SIZES: dict[str, tuple[int, int, int, float, int, int]] = {
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """One model: the clip it reads, its encoder, its decoder.
+    """One model: the clip it reads, its encoder, its decoder."""
 
-    `family` fixes what the two families do differently. "videomae": no class token, 1-D sin-cos
-    positions, no key bias, targets standardised per channel. "mae": class token, 2-D positions,
-    key bias, targets standardised over all values of a patch.
-
-    `attention` of the encoder: "joint" over all tokens, as published; or "divided", over time and
-    then over space, as in TimeSformer. `positions_of`: (frames, size) of the clips that weights
-    were trained on, to interpolate their position table to this clip; None: a table of its own.
-    """
-
-    family: str = "videomae"
-    frames: int = 16
-    size: int = 224
+    family: Literal["videomae", "mae"] = "videomae"
+    """What the two families do differently. "videomae": no class token, 1-D sin-cos positions, no
+    key bias, targets standardised per channel. "mae": class token, 2-D positions, key bias, targets
+    standardised over all values of a patch."""
+    num_frames: int = 16
+    """T, frames in a clip."""
+    img_size: int = 224
+    """H = W, the side of a frame in pixels."""
     channels: int = 3
+    """C."""
     tubelet: tuple[int, int, int] = (2, 16, 16)
-    width: int = 768
+    """(p_t, p_h, p_w): frames, rows and columns of one token."""
+    embed_dim: int = 768
+    """D, the encoder's width."""
     depth: int = 12
-    heads: int = 12
+    """Blocks of the encoder."""
+    num_heads: int = 12
     mlp_ratio: float = 4.0
-    decoder_width: int = 384
+    """Hidden width of an MLP over the width of its block, in encoder and decoder."""
+    decoder_embed_dim: int = 384
+    """E, the decoder's width."""
     decoder_depth: int = 4
-    decoder_heads: int = 6
+    decoder_num_heads: int = 6
     normalize_targets: bool = True
-    attention: str = "joint"
-    positions_of: tuple[int, int] | None = None
+    """Whether each patch of the targets is standardised (MAE's norm_pix_loss)."""
+    attention: Literal["joint", "divided"] = "joint"
+    """Of the encoder: over all tokens, as published; or over time, then over space, as in
+    TimeSformer."""
+    pos_embed_from: tuple[int, int] | None = None
+    """(num_frames, img_size) that the weights were trained with, to interpolate their position
+    table to this clip; None: a table computed for this clip."""
 
     def __post_init__(self) -> None:
-        if self.family not in ("videomae", "mae"):
-            raise ConfigError(f'family is {self.family!r}; it must be "videomae" or "mae"')
-        for width, heads in (("width", "heads"), ("decoder_width", "decoder_heads")):
-            w, h = getattr(self, width), getattr(self, heads)
-            if h < 1 or w % h or w % 2:
-                raise ConfigError(f"{width}={w} must be even and divisible by {heads}={h}")
-        if self.family == "mae" and (self.width % 4 or self.decoder_width % 4):
-            raise ConfigError("2-D positions need widths divisible by 4")
-        if self.attention not in ("joint", "divided"):
-            raise ConfigError(f'attention is {self.attention!r}; it must be "joint" or "divided"')
+        super().__post_init__()
+        for prefix in ("", "decoder_"):
+            width, heads = (getattr(self, prefix + name) for name in ("embed_dim", "num_heads"))
+            if heads < 1 or width % heads or width % 2:
+                raise ConfigError(
+                    f"{prefix}embed_dim={width} must be even and divisible by "
+                    f"{prefix}num_heads={heads}"
+                )
+        if self.family == "mae" and (self.embed_dim % 4 or self.decoder_embed_dim % 4):
+            raise ConfigError(
+                f"embed_dim={self.embed_dim} and decoder_embed_dim={self.decoder_embed_dim} must be "
+                "divisible by 4 for 2-D positions"
+            )
         if self.attention == "divided" and self.family != "videomae":
             raise ConfigError('attention "divided" needs tokens in time: family "videomae"')
-        if self.positions_of is not None:
-            frames, size = self.positions_of
-            _ = TokenGrid((frames, size, size), self.tubelet, self.channels)
+        if self.pos_embed_from is not None:
+            num_frames, img_size = self.pos_embed_from
+            _ = TokenGrid((num_frames, img_size, img_size), self.tubelet, self.channels)
         _ = self.grid  # raises where the clip does not divide into tubelets
 
     @property
     def grid(self) -> TokenGrid:
         """Where the tokens lie."""
-        return TokenGrid((self.frames, self.size, self.size), self.tubelet, self.channels)
+        clip = (self.num_frames, self.img_size, self.img_size)
+        return TokenGrid(clip, self.tubelet, self.channels)
 
     @classmethod
     def videomae(cls, name: str = "B", /, version: int = 1, **changes: Any) -> ModelConfig:
@@ -172,60 +236,58 @@ class ModelConfig(Config):
         if version == 1 and name in ("L", "H"):
             values["decoder_depth"] = 12
             if name == "H":
-                values["decoder_width"] = 640
+                values["decoder_embed_dim"] = 640
         if name == "g":
             values["tubelet"] = (2, 14, 14)
         if name == "tiny":  # the setting that two CPU cores train in minutes
-            values |= {"frames": 8, "size": 16, "tubelet": (2, 4, 4), "decoder_depth": 2}
+            values |= {"num_frames": 8, "img_size": 16, "tubelet": (2, 4, 4), "decoder_depth": 2}
         return cls(**(values | changes))
 
     @classmethod
     def mae(cls, name: str = "L", /, **changes: Any) -> ModelConfig:
         """A published image MAE by name (B, L, H): one frame, a decoder of 8 blocks of 512."""
-        values = _sized(name) | {"family": "mae", "frames": 1}
+        values = _sized(name) | {"family": "mae", "num_frames": 1}
         values |= {"tubelet": (1, 14, 14) if name == "H" else (1, 16, 16)}
         if name != "tiny":
-            values |= {"decoder_width": 512, "decoder_depth": 8, "decoder_heads": 16}
+            values |= {"decoder_embed_dim": 512, "decoder_depth": 8, "decoder_num_heads": 16}
         return cls(**(values | changes))
 
 
-def _sized(size: str) -> dict[str, Any]:
-    if size not in _SIZES:
-        raise ConfigError(f"there is no model size {size!r}; there are {', '.join(_SIZES)}")
-    names = ("width", "depth", "heads", "mlp_ratio", "decoder_width", "decoder_heads")
-    return dict(zip(names, _SIZES[size], strict=True))
+def _sized(name: str) -> dict[str, Any]:
+    if name not in _SIZES:
+        raise ConfigError(f"there is no model size {name!r}; there are {', '.join(_SIZES)}")
+    fields = (
+        "embed_dim", "depth", "num_heads", "mlp_ratio", "decoder_embed_dim", "decoder_num_heads"
+    )  # fmt: skip
+    return dict(zip(fields, _SIZES[name], strict=True))
 
 
 @dataclass(frozen=True)
 class MaskConfig(Config):
-    """What the encoder does not see, and what the decoder is asked for.
+    """What is hidden from the encoder, and what the decoder is queried for."""
 
-    encoder        "random", "tube" or "frame"
-    ratio          share of the tokens hidden from the encoder
-    tube_length    frames that a tube covers; None: the whole clip, as published
-    decoder        "all" (MAE, V1), "running-cell" (V2), "random", "frame" (V2's ablations),
-                   "drop-visible" (the popular account of dual masking), "every" (MAE's ablation:
-                   a loss on all tokens, also on those that the encoder sees)
-    decoder_ratio  share of the positions that the decoder is not asked for; for "drop-visible"
-                   the share of visible tokens dropped
-    """
-
-    encoder: str = "tube"
-    ratio: float = 0.9
+    mask_type: Literal["tube", "random", "frame"] = "tube"
+    mask_ratio: float = 0.9
+    """Share of the tokens hidden from the encoder."""
     tube_length: int | None = None
-    decoder: str = "all"
-    decoder_ratio: float = 0.0
+    """Frames that a tube covers; None: the whole clip, as published."""
+    decoder_mask_type: Literal[
+        "all", "running-cell", "random", "frame", "drop-visible", "every"
+    ] = "all"
+    """What the decoder is queried for. "all": every hidden token (MAE, V1). "running-cell": V2.
+    "random", "frame": V2's ablations. "drop-visible": a common misconception of dual masking.
+    "every": MAE's ablation, a loss on all tokens, including those that the encoder sees."""
+    decoder_mask_ratio: float = 0.0
+    """Share of the positions that the decoder is not queried for; for "drop-visible" the share of
+    visible tokens that are dropped."""
 
     def __post_init__(self) -> None:
-        encoders = ("random", "tube", "frame")
-        decoders = ("all", "running-cell", "random", "frame", "drop-visible", "every")
-        if self.encoder not in encoders:
-            raise ConfigError(f"mask encoder is {self.encoder!r}; there are {', '.join(encoders)}")
-        if self.decoder not in decoders:
-            raise ConfigError(f"mask decoder is {self.decoder!r}; there are {', '.join(decoders)}")
-        if not 0 < self.ratio < 1:
-            raise ConfigError(f"mask ratio is {self.ratio}; it must lie between 0 and 1")
-        if not 0 <= self.decoder_ratio < 1:
-            raise ConfigError(f"decoder_ratio is {self.decoder_ratio}; it must be in [0, 1)")
-        if self.tube_length is not None and self.encoder != "tube":
-            raise ConfigError(f"tube_length is set, but the encoder mask is {self.encoder!r}")
+        super().__post_init__()
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(f"mask_ratio is {self.mask_ratio}; it must lie between 0 and 1")
+        if not 0 <= self.decoder_mask_ratio < 1:
+            raise ConfigError(
+                f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be in [0, 1)"
+            )
+        if self.tube_length is not None and self.mask_type != "tube":
+            raise ConfigError(f"tube_length is set, but mask_type is {self.mask_type!r}")

@@ -56,7 +56,9 @@ def run(name: str, seed: int) -> None:
                 continue
             encoder = None
             if start == "pre-trained":
-                encoder = load_encoder(weights, frames=model.frames, size=model.size)
+                encoder = load_encoder(
+                    weights, num_frames=model.num_frames, img_size=model.img_size
+                )
             result = finetune(tuning(recipe, labels, seed), sources, encoder)
             row = {"accuracy": round(result.test.accuracy, 2), "made": environment(_device())}
             found = json.loads(path.read_text()) if path.exists() else {}

@@ -80,7 +80,7 @@ def recipe_of(level: str, folder: Path, view: str = "video") -> Recipe:
     recipe = Recipe.load("cpu").changed(
         both={
             "data.path": str(folder),
-            "model.size": setting.size,
+            "model.img_size": setting.size,
             "model.tubelet": [2, patch, patch],
         },
         pretrain={"optim.steps": setting.pretraining} if setting.pretraining else {},

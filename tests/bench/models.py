@@ -29,7 +29,7 @@ from torch import nn
 from vmae.config import MaskConfig, ModelConfig
 from vmae.cost import flops, matmul_rate
 from vmae.layers import NORM_EPS
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.train import compile_blocks
 from vmae.vit import VisionTransformer
@@ -55,7 +55,7 @@ class Case:
         self.clips = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
         self.labels = torch.randint(0, CLASSES, (batch,)).to(device)
         self.mask = make_mask(V1, grid, batch, device=device)
-        self.hidden = self.mask.hidden(grid.tokens)
+        self.hidden = self.mask.hidden(grid.num_tokens)
         build = MaskedAutoencoder if task != "fine-tune" else VisionTransformer
         classes = () if task != "fine-tune" else (CLASSES,)
         self.model: nn.Module = build(self.config, *classes).to(device)
@@ -96,7 +96,9 @@ class Case:
                 compile_blocks(model, *inputs)
         if self.task == "fine-tune":
             return model, lambda: self.entropy(model(*inputs))
-        return model, lambda: F.mse_loss(model(*inputs).float(), model.targets(*inputs))
+        return model, lambda: F.mse_loss(
+            model(*inputs).float(), pixel_targets(*inputs, model.config)
+        )
 
     def entropy(self, logits: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits.float(), self.labels)

@@ -37,7 +37,7 @@ def point(name: str, frames: int, size: int, clips: int, steps: int) -> dict[str
     device = results.device()
     precision = "bf16" if device.type == "cuda" else "fp32"
     base = models.start_of_peak(device)
-    config = ModelConfig.videomae(name, frames=frames, size=size)
+    config = ModelConfig.videomae(name, num_frames=frames, img_size=size)
     case = models.Case("pre-train", config, clips, device)
     running = case.contestant("ours")
     seconds = []
@@ -46,13 +46,15 @@ def point(name: str, frames: int, size: int, clips: int, steps: int) -> dict[str
         models.train(*running, precision, device)
         if number:  # the first one warms up
             seconds.append(time.perf_counter() - start)
-    expected = training_memory(PretrainConfig(config, models.V1, precision=precision), clips)
+    expected = training_memory(
+        PretrainConfig(model=config, mask=models.V1, precision=precision), clips
+    )
     return {
         "seconds": round(statistics.median(seconds), 4),
         "gigabytes": round(models.end_of_peak(device, base) / 1e9, 4),
         "multiply-adds": clips * flops.pretraining_multiply_adds(config, models.V1)["total"],
         "expected gigabytes": round((expected.total - expected.optimizer) / 1e9, 4),
-        "tokens": config.grid.tokens,
+        "tokens": config.grid.num_tokens,
     }
 
 

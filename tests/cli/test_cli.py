@@ -17,14 +17,16 @@ from vmae.vit import VisionTransformer
 
 def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
     data = tmp_path / "motion"
-    assert main(["render", "motion", "--size", "mini", "--out", str(data), "--workers", "1"]) == 0
-    assert main(["store", str(data), "--pixels", "16", "--workers", "1"]) == 0
+    assert (
+        main(["render", "motion", "--size", "mini", "--out", str(data), "--num-workers", "1"]) == 0
+    )
+    assert main(["store", str(data), "--pixels", "16", "--num-workers", "1"]) == 0
     recipe = tmp_path / "recipe.yaml"
     from vmae.train import Recipe
 
     shipped = Recipe.load("cpu").changed(
-        {"model.depth": 1, "optim.batch_size": 8, "data.path": str(data), "data.workers": 1,
-         "data.stores": str(tmp_path / "stores"), "log_every": 1}
+        {"model.depth": 1, "optim.batch_size": 8, "data.path": str(data), "data.num_workers": 1,
+         "data.cache_dir": str(tmp_path / "stores"), "log_every": 1}
     )  # fmt: skip
     shipped.to_yaml(recipe)
     run, classifier = str(tmp_path / "run"), str(tmp_path / "classifier")
@@ -45,7 +47,9 @@ def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeyp
     """On its own split and root, with its own view: another would be another task."""
     asked: dict = {}
     model = ModelConfig.videomae("tiny", depth=1)
-    data = DataConfig(path=str(motion_mini), split=2, root=str(tmp_path), store=False, max_bad=0.5)
+    data = DataConfig(
+        path=str(motion_mini), split=2, root=str(tmp_path), cache=False, max_unreadable=0.5
+    )
     config = FinetuneConfig(model=model, data=data, view="shuffled")
     save_classifier(VisionTransformer(model, 8), CLASSES, config, tmp_path / "classifier")
 
@@ -61,7 +65,7 @@ def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeyp
     monkeypatch.setattr(import_module("vmae.train.evaluate"), "evaluate", remember)
     assert main(["evaluate", str(tmp_path / "classifier")]) == 0
     assert (asked["data"].split, asked["data"].root) == (2, str(tmp_path))
-    assert (asked["view"], asked["max_bad"]) == ("shuffled", 0.5)
+    assert (asked["view"], asked["max_unreadable"]) == ("shuffled", 0.5)
     assert json.loads(capsys.readouterr().out)["top1"] == 100
 
 

@@ -87,10 +87,10 @@ def test_multiply_adds_of_the_classifier(size, giga):
     ("mask", "giga"),
     [
         (TUBE, 35.48),
-        (TUBE.replace(decoder="running-cell", decoder_ratio=0.25), 31.63),
-        (TUBE.replace(decoder="running-cell", decoder_ratio=0.5), 25.87),
-        (TUBE.replace(decoder="running-cell", decoder_ratio=0.75), 21.06),
-        (TUBE.replace(decoder="frame", decoder_ratio=0.5), 25.87),
+        (TUBE.replace(decoder_mask_type="running-cell", decoder_mask_ratio=0.25), 31.63),
+        (TUBE.replace(decoder_mask_type="running-cell", decoder_mask_ratio=0.5), 25.87),
+        (TUBE.replace(decoder_mask_type="running-cell", decoder_mask_ratio=0.75), 21.06),
+        (TUBE.replace(decoder_mask_type="frame", decoder_mask_ratio=0.5), 25.87),
     ],
 )
 def test_multiply_adds_of_pretraining(mask, giga):
@@ -117,7 +117,7 @@ def test_stages_are_those_of_a_count_by_hand():
 def test_counting_changes_no_draw_and_no_count():
     small = ModelConfig.videomae("tiny")
     counts = [pretraining_multiply_adds, lambda config, mask: {"all": classifier_multiply_adds(config)},
-              lambda config, mask: {"all": clip_activations(PretrainConfig(config, mask), False)}]  # fmt: skip
+              lambda config, mask: {"all": clip_activations(PretrainConfig(model=config, mask=mask), False)}]  # fmt: skip
     for count in counts:
         torch.manual_seed(0)
         found = count(small, MaskConfig("random", 0.75))

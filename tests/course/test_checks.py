@@ -8,6 +8,7 @@ import torch
 from vmae.course import checks
 from vmae.course.checks import CheckError, Exercise, check, core
 from vmae.course.checks.core import difference
+from vmae.course.progress import solved
 
 
 def centre(x: torch.Tensor) -> torch.Tensor:
@@ -49,7 +50,7 @@ def by_loop(x):
 def test_right_answers_in_any_style_pass_and_are_kept(capsys):
     assert check("99.centre", by_loop) is by_loop
     assert capsys.readouterr().out == "✓ 99.centre: passed\n"
-    assert core.solved() == {"99.centre"}
+    assert solved() == {"99.centre"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_wrong_answers_are_named_and_replaced(wrong, message, capsys):
     assert "goes on with the package's `centre`" in said
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(said)
-    assert not core.solved()
+    assert not solved()
 
 
 def test_an_exercise_left_out_does_not_block(capsys):
@@ -89,7 +90,7 @@ def test_strict_lets_nothing_but_a_pass_through(monkeypatch):
         with pytest.raises(CheckError, match="99.centre"):
             check("99.centre", wrong)
     assert check("99.centre", centre) is centre
-    assert not core.solved(), "the course's own runs are no progress of the learner"
+    assert not solved(), "the course's own runs are no progress of the learner"
 
 
 def test_an_unknown_exercise_is_an_error():

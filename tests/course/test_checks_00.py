@@ -112,8 +112,8 @@ def test_the_model_paints_as_the_exercise_does(tiny):
     mask = make_mask(MaskConfig("tube", 0.75), tiny.grid, 1, g)
     masked = MaskedAutoencoder(tiny).eval().reconstruct(clips, mask).masked[0]
     t, h, w = tiny.grid.shape
-    hidden = mask.hidden(tiny.grid.tokens).view(t, h, w)[0]
-    for frame in range(tiny.frames):
+    hidden = mask.hidden(tiny.grid.num_tokens).view(t, h, w)[0]
+    for frame in range(tiny.num_frames):
         painted = right.hide(clips[0, :, frame], hidden, tiny.tubelet[1])
         torch.testing.assert_close(masked[:, frame], painted)
 
@@ -203,7 +203,7 @@ def test_a_changed_recipe_is_not_called_by_its_name(tmp_path, shipping):
 
 
 def test_a_large_model_is_not_shipped(tmp_path, shipping):
-    large = ModelConfig.videomae("tiny", depth=20, width=256, heads=4)
+    large = ModelConfig.videomae("tiny", depth=20, embed_dim=256, num_heads=4)
     run = finished_run(tmp_path / "run", MaskedAutoencoder(large))
     with pytest.raises(ValueError, match=r"MB of weights; at most 6 ship"):
         shipping["ship"](run, tmp_path / "tiny")

@@ -257,12 +257,12 @@ def test_wrong_answers_in_other_words_get_the_fitting_message(name, wrong, messa
 def test_the_references_are_the_packages_layers():
     torch.manual_seed(0)
     x = torch.randn(2, 7, 12)
-    attend = layers.Attention(12, heads=3, key_bias=True)
+    attend = layers.Attention(12, num_heads=3, key_bias=True)
     heads = notebook_01.multi_head(attend.qkv(x), 3)
     assert torch.allclose(attend.proj(heads), attend(x), atol=1e-6)
     q, k, _ = rearrange(attend.qkv(x), "b n (three h d) -> three b h n d", three=3, h=3)
     assert torch.allclose(notebook_01.attention(q, k, k)[1], attend.weights(x), atol=1e-6)
-    block = layers.Block(12, heads=3)
+    block = layers.Block(12, num_heads=3)
     ours = notebook_01.pre_norm(x, block.norm1, block.attn, block.norm2, block.mlp)
     assert torch.allclose(ours, block(x), atol=1e-6)
 

@@ -26,7 +26,7 @@ def message(name: str, function) -> str | None:
 
 
 def test_the_package_decays_the_same_parameters():
-    config = ModelConfig.mae("tiny", size=32, tubelet=(1, 8, 8))
+    config = ModelConfig.mae("tiny", img_size=32, tubelet=(1, 8, 8))
     model = MaskedAutoencoder(config)
     groups = parameter_groups(model, OptimConfig(weight_decay=0.05))
     kept = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}

@@ -44,8 +44,8 @@ def test_the_parts_make_the_package_model(tiny, decoder):
     mask = make_mask(MaskConfig("tube", 0.75, None, decoder, share), tiny.grid, 2)
     pixels = patchify(clips, tiny.grid) / 255
     with torch.no_grad():
-        latents = model.encoder_to_decoder(model.encoder.features(clips, mask.visible))
-        x = right.decoder_input(latents, model.mask_token, model.decoder_positions, mask)
+        latents = model.encoder_to_decoder(model.encoder.forward_features(clips, mask.visible))
+        x = right.decoder_input(latents, model.mask_token, model.decoder_pos_embed, mask)
         for block in model.decoder.blocks:
             x = block(x)
         said = model.decoder.head(model.decoder.norm(x[:, -mask.queries.shape[1] :]))

@@ -15,7 +15,7 @@ from vmae.cost import parameters
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_08 as right
 from vmae.grid import TokenGrid
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask, running_cell_maps
 from vmae.vit import VisionTransformer
 
@@ -64,12 +64,12 @@ def test_the_package_has_the_same_indices(decoder, share, counts):
 
 def test_the_package_has_the_same_loss(tiny):
     model = randomize(MaskedAutoencoder(tiny)).eval()
-    clips, n = random_clips(tiny, 3), tiny.grid.tokens
-    mask = make_mask(V2.replace(ratio=0.75), tiny.grid, 3)
+    clips, n = random_clips(tiny, 3), tiny.grid.num_tokens
+    mask = make_mask(V2.replace(mask_ratio=0.75), tiny.grid, 3)
     tokens = torch.arange(n).expand(3, -1)
     answer_all = Mask(mask.visible, mask.queries, torch.arange(n // 2).expand(3, -1))
     with torch.no_grad():
-        goals = model.targets(clips, Mask(mask.visible, tokens, tokens))
+        goals = pixel_targets(clips, Mask(mask.visible, tokens, tokens), model.config)
         ours = right.dual_loss(model(clips, answer_all), goals, mask.hidden(n), mask.queries)
         torch.testing.assert_close(ours, model.loss(clips, mask), rtol=1e-4, atol=1e-5)
 
@@ -213,7 +213,7 @@ def loss_of_the_paper(predictions, goals, hidden, queries):
 
 
 def with_key_bias(c, classes):
-    return parameters_on_meta(c, classes) + c.depth * c.width
+    return parameters_on_meta(c, classes) + c.depth * c.embed_dim
 
 
 def of_the_encoder(c, classes):
@@ -240,7 +240,7 @@ def of_the_encoder(c, classes):
         ("dual_loss", lambda *case: loss_by_rows(*case).sqrt(), "leave the root out"),
         ("classifier_parameters", with_key_bias, "keys have none"),
         ("classifier_parameters", of_the_encoder, "the head is missing"),
-        ("classifier_parameters", lambda c, n: c.depth * 12 * c.width**2, "is expected"),
+        ("classifier_parameters", lambda c, n: c.depth * 12 * c.embed_dim**2, "is expected"),
     ],
 )
 def test_wrong_answers_get_the_message_that_fits(name, wrong, said):

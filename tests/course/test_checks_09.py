@@ -19,6 +19,7 @@ from vmae.layers import Attention
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.train import OptimConfig, learning_rate
+from vmae.vit import normalize_pixels
 
 ALL = exercises("09")
 
@@ -38,8 +39,8 @@ def test_the_package_embeds_the_same(tiny):
     visible = make_mask(MaskConfig("tube", 0.75), tiny.grid, 2).visible
     embed = encoder.patch_embed
     weight = embed.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
-    tokens = embed.normalize(patchify(clips, tiny.grid))
-    ours = right.embed_visible(tokens, visible, weight, embed.proj.bias, encoder.positions[0])
+    tokens = normalize_pixels(patchify(clips, tiny.grid))
+    ours = right.embed_visible(tokens, visible, weight, embed.proj.bias, encoder.pos_embed[0])
     torch.testing.assert_close(ours, encoder.embed(clips, visible))
 
 
@@ -51,7 +52,9 @@ def test_the_package_attends_the_same():
 
 
 def test_the_package_scales_the_rate_and_warms_up_the_same():
-    optim = OptimConfig(lr=1.5e-4, lr_batch=256, batch_size=2048, epochs=800, warmup=40 / 800)
+    optim = OptimConfig(
+        lr=1.5e-4, base_batch_size=256, batch_size=2048, epochs=800, warmup_ratio=40 / 800
+    )
     resolved = optim.resolved(240_000)
     lr, _, warmup = right.plan(1.5e-4, 2048, 1, 64, 1, 240_000, 40)
     assert lr == pytest.approx(resolved.lr)

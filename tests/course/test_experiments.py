@@ -72,7 +72,7 @@ def test_measuring_makes_what_is_missing_once(results, tmp_path, motion_mini, mo
     monkeypatch.setattr(claims, "ROOT", tmp_path)
     monkeypatch.setattr(motion, "render_set", lambda *_: motion_mini)
     small = {
-        "data.stores": str(tmp_path / "stores"), "data.workers": 0, "optim.batch_size": 8,
+        "data.cache_dir": str(tmp_path / "stores"), "data.num_workers": 0, "optim.batch_size": 8,
         "log_every": 1,
     }  # fmt: skip
     ask = claims.recipe_of

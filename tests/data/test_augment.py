@@ -22,8 +22,8 @@ PUBLISHED = {
     "crop": True,
     "crop_area": (0.08, 1.0),
     "flip": True,
-    "rand_ops": 4,
-    "erase": 0.25,
+    "randaug_num_ops": 4,
+    "random_erase_prob": 0.25,
     "mixup": 0.8,
     "cutmix": 1.0,
 }
@@ -322,13 +322,15 @@ def test_nothing_to_mix_is_an_error():
 
 # ---- configuration and fine-tuning ---------------------------------------------------------------
 
-MODEL = ModelConfig.videomae("tiny", depth=2, width=32, decoder_width=24, decoder_depth=1)
+MODEL = ModelConfig.videomae("tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1)
 
 
 @pytest.fixture
 def tuning(motion_mini, tmp_path) -> FinetuneConfig:
-    data = DataConfig(path=str(motion_mini), stores=str(tmp_path / "stores"), workers=0)
-    return FinetuneConfig(MODEL, data, OptimConfig(steps=3, batch_size=8, lr=1e-3), log_every=1)
+    data = DataConfig(path=str(motion_mini), cache_dir=str(tmp_path / "stores"), num_workers=0)
+    return FinetuneConfig(
+        model=MODEL, data=data, optim=OptimConfig(steps=3, batch_size=8, lr=1e-3), log_every=1
+    )
 
 
 @pytest.mark.parametrize(
@@ -339,12 +341,12 @@ def tuning(motion_mini, tmp_path) -> FinetuneConfig:
         ({"crop": True, "crop_area": [0.1, 1.5]}, ["(0.1, 1.5)", "up to 1"]),
         ({"crop": True, "crop_area": [0.1]}, ["crop_area is [0.1]", "2 values"]),
         ({"crop": "random"}, ["crop is 'random'", "bool"]),
-        ({"rand_ops": -1}, ["rand_ops is -1", "0 (none)"]),
-        ({"rand_magnitude": 11}, ["rand_magnitude is 11", "[0, 10]"]),
-        ({"erase": 1.5}, ["erase is 1.5", "[0, 1]"]),
+        ({"randaug_num_ops": -1}, ["randaug_num_ops is -1", "0 (none)"]),
+        ({"randaug_magnitude": 11}, ["randaug_magnitude is 11", "[0, 10]"]),
+        ({"random_erase_prob": 1.5}, ["random_erase_prob is 1.5", "[0, 1]"]),
         ({"mixup": -0.8}, ["mixup is -0.8"]),
         ({"cutmix": -1}, ["cutmix is -1"]),
-        ({"erase": 0.1, "model": {"channels": 1}}, ["3 channels", "has 1"]),
+        ({"random_erase_prob": 0.1, "model": {"channels": 1}}, ["3 channels", "has 1"]),
     ],
 )
 def test_a_wrong_augmentation_names_field_and_limit(values, words):
@@ -385,7 +387,7 @@ def test_augmentation_depends_on_the_generator_alone(tuning):
 
 
 def test_finetuning_with_all_of_it_is_repeatable(tuning, monkeypatch):
-    config = tuning.replace(**PUBLISHED, repeat=2, drop_path=0.1)
+    config = tuning.replace(**PUBLISHED, repeated_aug=2, drop_path=0.1)
     sources = open_sources(config)
     seen, loss = [], F.cross_entropy
 

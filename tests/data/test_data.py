@@ -298,13 +298,13 @@ def test_the_store_goes_on_without_bad_files_and_lists_them(tmp_path, motion_min
     store = build_store(tmp_path / "stores", videos, 16, workers=1)
     assert len(store) == SIZES["mini"].train
     assert sorted(path for path, _ in store.failed) == sorted(map(str, bad_files.values()))
-    config = DataConfig(stores=str(tmp_path / "stores"), workers=1, max_bad=0.2)
+    config = DataConfig(cache_dir=str(tmp_path / "stores"), num_workers=1, max_unreadable=0.2)
     with pytest.warns(UserWarning, match="6 of 54 videos cannot be read") as caught:
         source = open_source(config, videos, 16, 8)
     assert all(path.name in str(caught[0].message) for path in bad_files.values())
     assert len(source.videos) == SIZES["mini"].train
-    with pytest.raises(SetError, match="more than max_bad = 5%"):
-        open_source(config.replace(max_bad=0.05), videos, 16, 8)
+    with pytest.raises(SetError, match="more than max_unreadable = 5%"):
+        open_source(config.replace(max_unreadable=0.05), videos, 16, 8)
 
 
 def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_files):
@@ -323,11 +323,11 @@ def test_videos_shorter_than_a_clip_are_left_out_and_named(tmp_path, motion_mini
     write_video(short, np.zeros((5, 64, 64, 3), np.uint8))
     videos = [*load_set(motion_mini).test, Video(short, 0)]
     words = r"short.mp4: the video has 5 frames; a clip of 8 with stride 1 covers 8"
-    config = DataConfig(stores=str(tmp_path / "stores"), workers=1)
+    config = DataConfig(cache_dir=str(tmp_path / "stores"), num_workers=1)
     with pytest.warns(UserWarning, match=words):
         stored = open_source(config, videos, 16, 8)
     assert len(stored.videos) == len(videos) - 1
-    files = open_source(config.replace(store=False), videos, 16, 8)
+    files = open_source(config.replace(cache=False), videos, 16, 8)
     with pytest.warns(UserWarning, match=words):
         tested = list(ordered_batches(files, Sampling(8), batch=10))
     assert sum(len(b.labels) for b in tested) == len(videos) - 1
@@ -418,7 +418,8 @@ def test_store_and_files_give_the_same_clips(tmp_path, motion_mini):
     sources = [build_store(tmp_path, videos, 16, workers=1), VideoFiles(videos, 16)]
     keys = StepBatches(len(videos), 8, 3, seed=1)
     batches = [
-        list(train_loader(ClipDataset(s, Sampling(6), seed=1), keys, workers=0)) for s in sources
+        list(train_loader(ClipDataset(s, Sampling(6), seed=1), keys, num_workers=0))
+        for s in sources
     ]
     for a, b in zip(*batches, strict=True):
         assert torch.equal(a.clips, b.clips)
@@ -441,10 +442,12 @@ def mixed_videos(folder: Path) -> list[Video]:
 @pytest.mark.parametrize("scheme", ["dense", "tsn"])
 def test_a_store_on_the_device_gives_the_clips_of_the_one_on_disk(tmp_path, scheme):
     videos = mixed_videos(tmp_path)
-    config = DataConfig(stores=str(tmp_path / "stores"), workers=1, sampling=scheme, max_bad=0.5)
+    config = DataConfig(
+        cache_dir=str(tmp_path / "stores"), num_workers=1, sampling=scheme, max_unreadable=0.5
+    )
     with pytest.warns(UserWarning, match="1 of 4 videos"):  # too short, so that there is a Subset
         disk, device = (
-            open_source(config.replace(on_device=on), videos, 16, 9, torch.device("cpu"))
+            open_source(config.replace(cache_on_device=on), videos, 16, 9, torch.device("cpu"))
             for on in (False, True)
         )
     assert isinstance(device.source, DeviceStore)
@@ -471,7 +474,7 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
     tmp_path, motion_mini, monkeypatch
 ):
     videos = load_set(motion_mini).train
-    config = DataConfig(stores=str(tmp_path), workers=1, on_device=True)
+    config = DataConfig(cache_dir=str(tmp_path), num_workers=1, cache_on_device=True)
     needed = len(videos) * SIZES["mini"].frames * 16 * 16 * 3
     cpu = torch.device("cpu")
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed - 1)
@@ -482,11 +485,11 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
     assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
     assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
     with pytest.raises(ConfigError, match="on_device .* needs store true"):
-        config.replace(store=False)
+        config.replace(cache=False)
 
 
 def test_each_bad_video_is_counted_and_told_once():
-    failures = Failures(total=10, max_bad=0.2)
+    failures = Failures(total=10, max_unreadable=0.2)
     with pytest.warns(UserWarning, match=r"1 of 10 videos cannot be read:\n  a is bad\n") as told:
         failures.add([("a", "a is bad"), ("a", "a is bad")])
     with warnings.catch_warnings():
@@ -496,7 +499,7 @@ def test_each_bad_video_is_counted_and_told_once():
     with pytest.warns(UserWarning, match=r"2 of 10 videos cannot be read:\n  b is bad\n") as told:
         failures.add([("a", "a is bad"), ("b", "b is bad")])
     assert len(told) == 1
-    with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_bad = 20%.*vmae scan"):
+    with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_unreadable = 20%.*vmae scan"):
         failures.add([("c", "c is bad")])
 
 
@@ -505,11 +508,11 @@ def test_the_share_of_bad_videos_that_is_asked_for_holds_in_testing_too(
 ):
     videos = [*load_set(motion_mini).test[:9], Video(bad_files["text"], 0)]
     model = VisionTransformer(tiny, 8)
-    files, sampling = VideoFiles(videos, tiny.size), Sampling(tiny.frames)
+    files, sampling = VideoFiles(videos, tiny.img_size), Sampling(tiny.num_frames)
     with pytest.raises(SetError, match="1 of 10 .*"):
         evaluate(model, files, sampling)
     with pytest.warns(UserWarning, match="1 of 10 videos cannot be read"):
-        assert len(evaluate(model, files, sampling, max_bad=0.1).labels) == 9
+        assert len(evaluate(model, files, sampling, max_unreadable=0.1).labels) == 9
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -524,10 +527,10 @@ def ordered_batches_go_through_every_video_once_an_epoch():
 def ordered_batches_resume_and_split_among_processes():
     whole = list(StepBatches(10, 4, 6, seed=0))
     assert list(StepBatches(10, 4, 6, seed=0, start=4)) == whole[4:]
-    parts = [list(StepBatches(10, 4, 6, seed=0, rank=rank, world=2)) for rank in (0, 1)]
+    parts = [list(StepBatches(10, 4, 6, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
     with pytest.raises(ValueError, match="4 is not divisible by 3"):
-        StepBatches(10, 4, 6, seed=0, world=3)
+        StepBatches(10, 4, 6, seed=0, world_size=3)
 
 
 def test_testing_reads_every_video_once_in_order(motion_mini):
@@ -652,7 +655,9 @@ def test_views_without_motion():
 def test_no_warning_for_a_good_set(tmp_path, motion_mini):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        open_source(DataConfig(stores=str(tmp_path), workers=1), load_set(motion_mini).train, 16, 8)
+        open_source(
+            DataConfig(cache_dir=str(tmp_path), num_workers=1), load_set(motion_mini).train, 16, 8
+        )
 
 
 @pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)

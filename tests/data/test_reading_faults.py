@@ -79,7 +79,7 @@ def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
                 workers_of(psutil.Process())[0].kill()
             yield result
 
-    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--workers.*goes on"):
+    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*goes on"):
         build_store(tmp_path / "cut", videos, 16, workers=2, progress=kill_one)
     (unfinished,) = (tmp_path / "cut").iterdir()
     kept = (unfinished / "00000.bin").stat().st_mtime_ns
@@ -95,10 +95,10 @@ def test_a_loader_worker_that_dies_ends_the_training_with_its_reason(motion_mini
     dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
     keys = StepBatches(len(videos), 8, 10_000, seed=0)
     with (  # the system may tell of the death while a step is computed, outside the loader
-        pytest.raises(WorkerError, match=r"worker process died.*memory.*data.workers"),
+        pytest.raises(WorkerError, match=r"worker process died.*memory.*data.num_workers"),
         named_worker_deaths(),
     ):
-        for step, _ in enumerate(train_loader(dataset, keys, workers=2)):
+        for step, _ in enumerate(train_loader(dataset, keys, num_workers=2)):
             if step == 2:
                 workers_of(psutil.Process())[0].kill()
 
@@ -124,7 +124,9 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
         found[:] = workers_of(mine[0]) if mine else []
         return len(found) == 2 and any((tmp_path / "out").rglob("*.part"))
 
-    killed_after(["normalize", str(originals), str(tmp_path / "out"), "--workers", "2"], started)
+    killed_after(
+        ["normalize", str(originals), str(tmp_path / "out"), "--num-workers", "2"], started
+    )
     wait_for(lambda: not any(working(p) for p in found))
 
 
@@ -133,7 +135,7 @@ def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
     normalize_set(originals, whole, workers=1)
     expected = {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*.mp4")}
     assert len(expected) == 12
-    command = ["normalize", str(originals), str(out), "--workers", "1"]
+    command = ["normalize", str(originals), str(out), "--num-workers", "1"]
     for done in (1, 5):  # in the middle of a file, after so many whole ones
         killed_after(
             command,

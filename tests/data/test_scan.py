@@ -104,7 +104,7 @@ def kinds(reports: list[Report]) -> dict[str, list[str]]:
 
 def test_scan_finds_each_kind_and_flags_no_good_file(foreign, tmp_path, capsys):
     out = tmp_path / "scan.json"
-    assert main(["scan", str(foreign), "--workers", "1", "--json", str(out)]) == 1
+    assert main(["scan", str(foreign), "--num-workers", "1", "--json", str(out)]) == 1
     found = {
         Path(r["path"]).name: [kind for kind, _ in r["problems"]]
         for r in json.loads(out.read_text())
@@ -253,7 +253,7 @@ def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
     ):  # the second also has another filter than resize_frames
         out = tmp_path / f"out{side}"
         command = ["normalize", str(tmp_path / "set"), str(out), "--short-side", str(side)]
-        assert main([*command, "--workers", "1"]) == 0
+        assert main([*command, "--num-workers", "1"]) == 0
         normalized = read_frames(load_set(out).train[0].path)
         original = resize_frames(whole, side)
         assert normalized.shape == original.shape

@@ -32,24 +32,29 @@ FSDP = {"ACCELERATE_USE_FSDP": "true"}
 @pytest.fixture(scope="module")
 def config(motion_mini, tmp_path_factory) -> PretrainConfig:
     model = ModelConfig.videomae(
-        "tiny", depth=2, width=32, decoder_width=24, decoder_depth=1, normalize_targets=False
+        "tiny",
+        depth=2,
+        embed_dim=32,
+        decoder_embed_dim=24,
+        decoder_depth=1,
+        normalize_targets=False,
     )
     stores = tmp_path_factory.mktemp("stores")
-    data = DataConfig(path=str(motion_mini), stores=str(stores), workers=1)
-    open_source(data, open_set(data).train, model.size, model.frames)
+    data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
+    open_source(data, open_set(data).train, model.img_size, model.num_frames)
     optim = OptimConfig(steps=12, batch_size=8, lr=1e-3)
     mask = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
     return PretrainConfig(
-        model,
-        mask,
-        data,
-        optim,
-        repeat=2,
+        model=model,
+        mask=mask,
+        data=data,
+        optim=optim,
+        repeated_aug=2,
         crop=True,
-        accumulate=2,
+        grad_accum_steps=2,
         save_every=6,
         log_every=4,
-        keep=5,
+        keep_checkpoints=5,
     )
 
 
@@ -169,8 +174,10 @@ def report(log: Path) -> dict:
 @pytest.mark.parametrize("kind", [DDP, FSDP], ids=["DDP", "FSDP2"])
 def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind):
     optim = config.optim.replace(lr=3e-3)
-    data = config.data.replace(stores=str(tmp_path / "stores"))  # which one of them makes
-    tuning = FinetuneConfig(config.model, data, optim, accumulate=2, log_every=4, test_clips=25)
+    data = config.data.replace(cache_dir=str(tmp_path / "stores"))  # which one of them makes
+    tuning = FinetuneConfig(
+        model=config.model, data=data, optim=optim, grad_accum_steps=2, log_every=4, test_clips=25
+    )
     # With 25 clips a video the test is of three batches: two for one process, a shorter one left.
     tuning.to_yaml(tmp_path / "config.yaml")
     command = ("finetune", str(tmp_path / "config.yaml"), "--out")
@@ -191,7 +198,7 @@ def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind
     assert sum(map(sum, alone.pop("confusion"))) == alone["videos"] == 24, "each video once"
     assert report(test.with_suffix(".0")) == alone
 
-    odd = tuning.replace(optim=optim.replace(batch_size=9), accumulate=1)
+    odd = tuning.replace(optim=optim.replace(batch_size=9), grad_accum_steps=1)
     odd.to_yaml(tmp_path / "config.yaml")
     bad = tmp_path / "bad"
     for process in nursery.start_group(bad, 2, *command, str(tmp_path / "odd"), **kind):

@@ -44,7 +44,7 @@ from vmae.train.run_folder import lock
 from vmae.weights import CheckpointError
 
 MODEL = ModelConfig.videomae(
-    "tiny", depth=2, width=32, decoder_width=24, decoder_depth=1, normalize_targets=False
+    "tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1, normalize_targets=False
 )
 MASK = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
 
@@ -56,9 +56,9 @@ def stores(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(motion_mini, stores) -> PretrainConfig:
-    data = DataConfig(path=str(motion_mini), stores=str(stores), workers=1)
+    data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
     optim = OptimConfig(steps=6, batch_size=8, lr=1e-3)
-    return PretrainConfig(MODEL, MASK, data, optim, save_every=2, log_every=1)
+    return PretrainConfig(model=MODEL, mask=MASK, data=data, optim=optim, save_every=2, log_every=1)
 
 
 def run(config: PretrainConfig, folder: Path | None = None, **options):
@@ -87,16 +87,16 @@ def test_activation_checkpointing_gives_the_same_gradients_and_leaves_the_model_
         assert list(model.state_dict()) == names
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
     assert "forward" not in vars(model.encoder.blocks[0])
-    assert curve(run(config.replace(checkpointing=True))) == curve(run(config))
+    assert curve(run(config.replace(activation_checkpointing=True))) == curve(run(config))
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(config):
-    whole, parts = run(config), run(config.replace(accumulate=4, repeat=1))
+    whole, parts = run(config), run(config.replace(grad_accum_steps=4, repeated_aug=1))
     assert curve(parts) == pytest.approx(curve(whole), abs=1e-6)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], tensor, atol=1e-5, rtol=0)
     with pytest.raises(ConfigError, match=r"batch_size 8 does not divide into 1 processes times"):
-        run(config.replace(accumulate=3))
+        run(config.replace(grad_accum_steps=3))
 
 
 def test_bf16_works_on_a_cpu_and_is_near_fp32(config):
@@ -247,12 +247,12 @@ def test_a_signal_in_another_thread_than_the_main_one_is_not_asked_for(config):
 
 def test_utilisation_is_flops_over_the_rate_of_the_device(config, monkeypatch):
     monkeypatch.setattr(monitoring, "matmul_rate", lambda device, dtype: 1e9)
-    result = run(config.replace(utilisation=True, repeat=2))
+    result = run(config.replace(log_mfu=True, repeated_aug=2))
     multiply_adds = monitoring.pretraining_multiply_adds(MODEL, MASK)["total"]
     for record in result.records:
         achieved = record.clips_per_second * 2 * 6 * multiply_adds
-        assert record.utilisation == pytest.approx(achieved / 1e9)
-    assert all(record.utilisation is None for record in run(config).records)
+        assert record.mfu == pytest.approx(achieved / 1e9)
+    assert all(record.mfu is None for record in run(config).records)
 
 
 def test_the_matmul_rate_is_a_rate():
@@ -347,11 +347,11 @@ def test_the_memory_in_the_readme_is_what_is_computed():
         model = ModelConfig.videomae(size, 2 if size == "g" else 1)
         dual = ("running-cell", 0.5) if size == "g" else ("all", 0.0)
         scheme = MaskConfig("tube", 0.9, None, *dual)
-        config = PretrainConfig(model, scheme, precision="bf16", device="cuda")
+        config = PretrainConfig(model=model, mask=scheme, precision="bf16", device="cuda")
         whole, shared = training_memory(config, 0), training_memory(config, 0, 8)
         clips = [
             training_memory(c, 1).activations - training_memory(c, 0).activations
-            for c in (config, config.replace(checkpointing=True))
+            for c in (config, config.replace(activation_checkpointing=True))
         ]
         states = [m.weights + m.gradients + m.optimizer for m in (whole, shared)]
         computed = [whole.weights / 4e6, *(x / 1e9 for x in (*states, *clips))]

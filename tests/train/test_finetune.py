@@ -41,23 +41,23 @@ from vmae.weights import CheckpointError
 
 finetuning = import_module("vmae.train.finetune")
 
-MODEL = ModelConfig.videomae("tiny", depth=2, width=32, decoder_width=24, decoder_depth=1)
+MODEL = ModelConfig.videomae("tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1)
 
 
 @pytest.fixture(scope="module")
 def data(motion_mini, tmp_path_factory) -> DataConfig:
-    return DataConfig(path=str(motion_mini), stores=str(tmp_path_factory.mktemp("stores")))
+    return DataConfig(path=str(motion_mini), cache_dir=str(tmp_path_factory.mktemp("stores")))
 
 
 @pytest.fixture
 def config(data) -> FinetuneConfig:
     optim = OptimConfig(steps=6, batch_size=8, lr=1e-3)
-    return FinetuneConfig(MODEL, data, optim, save_every=2, log_every=1)
+    return FinetuneConfig(model=MODEL, data=data, optim=optim, save_every=2, log_every=1)
 
 
 @pytest.fixture(scope="module")
 def sources(data) -> Sources:
-    return open_sources(FinetuneConfig(MODEL, data))
+    return open_sources(FinetuneConfig(model=MODEL, data=data))
 
 
 def curve(result) -> list[float]:
@@ -95,17 +95,17 @@ def test_an_interrupted_run_with_layers_that_drop_resumes_to_the_same_numbers(
     assert not (tmp_path / "whole/lock.json").exists()
     model, classes, read = load_classifier(tmp_path / "whole")
     assert (classes, read) == (sources.classes, config)
-    logits = evaluate(model, sources.test, Sampling(MODEL.frames)).logits
+    logits = evaluate(model, sources.test, Sampling(MODEL.num_frames)).logits
     assert torch.equal(logits, whole.test.logits)
 
 
 def test_parts_and_checkpointing_change_no_number(config, sources):
     whole = curve(finetune(config, sources))
-    assert curve(finetune(config.replace(checkpointing=True), sources)) == whole
-    parts = finetune(config.replace(accumulate=4), sources)
+    assert curve(finetune(config.replace(activation_checkpointing=True), sources)) == whole
+    parts = finetune(config.replace(grad_accum_steps=4), sources)
     assert curve(parts) == pytest.approx(whole, abs=1e-6)
     with pytest.raises(ConfigError, match="batch_size 8 does not divide into 1 processes times"):
-        finetune(config.replace(accumulate=3), sources)
+        finetune(config.replace(grad_accum_steps=3), sources)
 
 
 def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources, tmp_path):
@@ -211,7 +211,7 @@ def test_too_little_memory_names_the_fields_that_help(config, sources, monkeypat
 
     monkeypatch.setattr(VisionTransformer, "forward", fails)
     with pytest.raises(interrupts.OutOfMemory) as found:
-        finetune(config.replace(precision="fp32", repeat=2), sources)
+        finetune(config.replace(precision="fp32", repeated_aug=2), sources)
     for words in ("A step of 16 clips is expected to take", "accumulate: 2", "checkpointing: true",
                   "precision: bf16", "optim.batch_size: 4"):  # fmt: skip
         assert words in str(found.value)
@@ -235,11 +235,11 @@ def test_a_run_goes_on_from_the_encoder_it_began_with(config, sources, tmp_path)
 
 def test_utilisation_is_flops_over_the_rate_of_the_device(config, sources, monkeypatch):
     monkeypatch.setattr(monitoring, "matmul_rate", lambda device, dtype: 1e9)
-    result = finetune(config.replace(utilisation=True, repeat=2), sources)
+    result = finetune(config.replace(log_mfu=True, repeated_aug=2), sources)
     multiply_adds = monitoring.classifier_multiply_adds(config.model)
     for record in result.records:
         achieved = record.clips_per_second * 2 * 6 * multiply_adds
-        assert record.utilisation == pytest.approx(achieved / 1e9)
+        assert record.mfu == pytest.approx(achieved / 1e9)
 
 
 def test_compiling_gives_the_same_curve_or_says_why_not(config, sources, monkeypatch):
@@ -307,9 +307,9 @@ def test_the_head_starts_a_thousandth_of_its_size():
     heads = []
     for scale in (0.001, 1.0):
         torch.manual_seed(0)
-        heads.append(VisionTransformer(MODEL, classes=50, init_scale=scale).head)
+        heads.append(VisionTransformer(MODEL, num_classes=50, init_scale=scale).head)
     torch.manual_seed(0)
-    default = VisionTransformer(MODEL, classes=50).head
+    default = VisionTransformer(MODEL, num_classes=50).head
     assert torch.equal(default.weight, heads[0].weight)
     torch.testing.assert_close(1000 * heads[0].weight, heads[1].weight)
     assert heads[1].weight.std().item() == pytest.approx(0.02, rel=0.1)
@@ -341,7 +341,9 @@ def test_repeated_augmentation_is_one_reading_and_several_views(config, sources,
 
     counted = Counted(sources.train)
     monkeypatch.setattr(VisionTransformer, "forward", spy)
-    one = config.replace(repeat=3, crop=True, erase=1.0, optim=config.optim.replace(steps=1))
+    one = config.replace(
+        repeated_aug=3, crop=True, random_erase_prob=1.0, optim=config.optim.replace(steps=1)
+    )
     finetune(one, Sources(sources.classes, counted, sources.test))
     assert counted.reads == 8
     assert len(seen[0]) == 3 * 8
@@ -364,7 +366,10 @@ class InFolders:
 
 def test_views_of_videos_of_one_name_are_averaged_apart():
     torch.manual_seed(0)
-    model, sampling = VisionTransformer(MODEL, classes=2, init_scale=50.0), Sampling(MODEL.frames)
+    model, sampling = (
+        VisionTransformer(MODEL, num_classes=2, init_scale=50.0),
+        Sampling(MODEL.num_frames),
+    )
     both = evaluate(model, InFolders(), sampling, clips=2, crops=3)
     assert both.labels.tolist() == [0, 1]
     assert not torch.allclose(both.logits[0], both.logits[1])
@@ -378,9 +383,9 @@ def test_views_of_videos_of_one_name_are_averaged_apart():
 
 def test_its_own_test_takes_the_views_of_the_configuration(config, sources):
     many = finetune(config.replace(test_clips=2, test_crops=3), sources)
-    again = evaluate(many.model, sources.test, Sampling(MODEL.frames), clips=2, crops=3)
+    again = evaluate(many.model, sources.test, Sampling(MODEL.num_frames), clips=2, crops=3)
     assert torch.equal(many.test.logits, again.logits)
-    single = evaluate(many.model, sources.test, Sampling(MODEL.frames))
+    single = evaluate(many.model, sources.test, Sampling(MODEL.num_frames))
     assert not torch.equal(many.test.logits, single.logits)
 
 

@@ -164,7 +164,7 @@ def text_of(name: str) -> str:
 def schedule(optim: OptimConfig, row: Pre | Fine, min_lr: float) -> None:
     """The batch, the rates and the warm-up of a row, in the file and in the steps that come of it."""
     batch = row.gpus * row.each
-    assert (optim.batch_size, optim.epochs, optim.lr_batch) == (batch, row.epochs, 256)
+    assert (optim.batch_size, optim.epochs, optim.base_batch_size) == (batch, row.epochs, 256)
     assert (optim.lr, optim.min_lr) == (row.lr, min_lr)
     assert optim.clip_grad == row.clip_grad
     absolute = optim.resolved(VIDEOS)
@@ -189,14 +189,14 @@ def test_pretraining_is_as_published(name):
     assert config.model.decoder_depth == row.decoder_depth
     dual = ("running-cell", 0.5) if version == 2 else ("all", 0.0)
     mask = config.mask
-    assert (mask.encoder, mask.ratio, mask.tube_length) == ("tube", row.ratio, None)
-    assert (mask.decoder, mask.decoder_ratio) == dual
+    assert (mask.mask_type, mask.mask_ratio, mask.tube_length) == ("tube", row.ratio, None)
+    assert (mask.decoder_mask_type, mask.decoder_mask_ratio) == dual
     data = config.data
     assert (data.path, data.sampling, data.stride) == (row.path, "dense", row.stride)
     assert data.short == "repeat"
     assert (config.optim.betas, config.optim.weight_decay) == ((0.9, 0.95), 0.05)
     assert config.optim.layer_decay == 1
-    assert (config.repeat, config.crop, config.device) == (row.repeat, True, "cuda")
+    assert (config.repeated_aug, config.crop, config.device) == (row.repeat, True, "cuda")
     schedule(config.optim, row, 1e-5)
 
 
@@ -210,10 +210,14 @@ def test_finetuning_is_as_published(name):
         assert data.stride == row.stride
     assert (optim.betas, optim.weight_decay) == ((0.9, 0.999), row.weight_decay)
     assert (optim.layer_decay, config.drop_path) == (row.layer_decay, row.drop_path)
-    assert (config.head_drop, config.repeat) == (row.head_drop, row.repeat)
+    assert (config.head_drop, config.repeated_aug) == (row.head_drop, row.repeat)
     assert config.flip == (row.path != SSV2)
     assert (config.crop, config.crop_area) == (True, (0.08, 1.0))
-    assert (config.rand_ops, config.rand_magnitude, config.erase) == (4, 7, 0.25)
+    assert (config.randaug_num_ops, config.randaug_magnitude, config.random_erase_prob) == (
+        4,
+        7,
+        0.25,
+    )
     assert (config.mixup, config.cutmix, config.label_smoothing) == (0.8, 1.0, 0.1)
     assert (config.labels_per_class, config.view, config.mix_each) == (None, "video", False)
     assert (config.test_clips, config.test_crops) == row.test
@@ -227,7 +231,9 @@ def test_masks_fit_the_grid(name):
     mask = make_mask(config.mask, config.model.grid, 2)
     found = tuple(index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
     giant = (208, 1024, 920)  # of 2048 tokens
-    assert found == (giant if config.model.width == 1408 else COUNTS[name[:2], config.mask.ratio])
+    assert found == (
+        giant if config.model.embed_dim == 1408 else COUNTS[name[:2], config.mask.mask_ratio]
+    )
 
 
 def test_the_table_of_the_readme_is_that_of_the_recipes():
@@ -277,23 +283,28 @@ def test_the_rates_follow_a_smaller_batch(part):
     assert after.lr == pytest.approx(before.lr / ratio, rel=1e-12)
     assert after.min_lr == pytest.approx(before.min_lr / ratio, rel=1e-12)
     assert after.steps == pytest.approx(before.steps * ratio, rel=1e-3)
-    assert after.warmup == before.warmup  # a share of the steps, so the same epochs
+    assert after.warmup_ratio == before.warmup_ratio  # a share of the steps, so the same epochs
 
 
 def test_rates_are_absolute_without_lr_batch():
     optim = OptimConfig(batch_size=64, lr=1e-3, min_lr=1e-5)
     assert optim.resolved(VIDEOS) == optim
-    per_256 = optim.replace(lr_batch=256)
+    per_256 = optim.replace(base_batch_size=256)
     absolute = per_256.resolved(VIDEOS)
     assert (absolute.lr, absolute.min_lr) == (2.5e-4, 2.5e-6)
     assert absolute.resolved(VIDEOS) == absolute  # never scaled twice
     with pytest.raises(ConfigError, match="lr_batch is 0; it must be 1 or more"):
-        OptimConfig(lr_batch=0)
+        OptimConfig(base_batch_size=0)
 
 
 def test_runs_train_at_the_scaled_rate(motion_mini, tmp_path):
-    data = {"data.path": str(motion_mini), "data.stores": str(tmp_path), "data.workers": 1}
-    optim = {"optim.steps": 2, "optim.batch_size": 8, "optim.lr_batch": 4, "optim.warmup": 1.0}
+    data = {"data.path": str(motion_mini), "data.cache_dir": str(tmp_path), "data.num_workers": 1}
+    optim = {
+        "optim.steps": 2,
+        "optim.batch_size": 8,
+        "optim.base_batch_size": 4,
+        "optim.warmup_ratio": 1.0,
+    }
     fields = {**data, **optim, "optim.lr": 1e-3, "log_every": 1}
     recipe = Recipe.load("cpu").changed(fields, finetune={"labels_per_class": 2})
     first = pretrain(recipe.pretrain, progress=Silent()).records

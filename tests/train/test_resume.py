@@ -27,15 +27,17 @@ KILLS = {"pretrain": 20, "finetune": 6}
 @pytest.fixture(scope="module")
 def config(motion_mini, tmp_path_factory) -> PretrainConfig:
     model = ModelConfig.videomae(
-        "tiny", depth=1, width=16, heads=2, decoder_width=12, decoder_heads=2, decoder_depth=1,
+        "tiny", depth=1, embed_dim=16, num_heads=2, decoder_embed_dim=12, decoder_num_heads=2, decoder_depth=1,
         normalize_targets=False,
     )  # fmt: skip
     stores = tmp_path_factory.mktemp("stores")
-    data = DataConfig(path=str(motion_mini), stores=str(stores), workers=1)
-    open_source(data, open_set(data).train, model.size, model.frames)  # made once, here
+    data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
+    open_source(data, open_set(data).train, model.img_size, model.num_frames)  # made once, here
     optim = OptimConfig(steps=250, batch_size=4, lr=1e-3)
     mask = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
-    return PretrainConfig(model, mask, data, optim, save_every=3, log_every=10)
+    return PretrainConfig(
+        model=model, mask=mask, data=data, optim=optim, save_every=3, log_every=10
+    )
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
@@ -77,11 +79,13 @@ def moment(chance: random.Random, checkpoints: Path) -> None:
 @pytest.fixture(scope="module")
 def tuning(config) -> FinetuneConfig:
     """With everything on that draws: layers, augmentation, mixing."""
-    open_source(config.data, open_set(config.data).test, config.model.size, config.model.frames)
+    open_source(
+        config.data, open_set(config.data).test, config.model.img_size, config.model.num_frames
+    )
     optim = OptimConfig(steps=120, batch_size=4, lr=1e-3, betas=(0.9, 0.999))
     return FinetuneConfig(
-        config.model, config.data, optim, drop_path=0.3, head_drop=0.3, repeat=2, crop=True,
-        erase=0.25, mixup=0.8, cutmix=1.0, view="shuffled", save_every=3, log_every=10,
+        model=config.model, data=config.data, optim=optim, drop_path=0.3, head_drop=0.3, repeated_aug=2, crop=True,
+        random_erase_prob=0.25, mixup=0.8, cutmix=1.0, view="shuffled", save_every=3, log_every=10,
     )  # fmt: skip
 
 

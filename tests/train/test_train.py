@@ -37,27 +37,27 @@ from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load_weights, save_weights
 
 MODEL = ModelConfig.videomae(
-    "tiny", depth=2, width=32, decoder_width=24, decoder_depth=1, normalize_targets=False
+    "tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1, normalize_targets=False
 )
 MASK = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
 
 
 @pytest.fixture
 def data(motion_mini, tmp_path) -> DataConfig:
-    return DataConfig(path=str(motion_mini), stores=str(tmp_path / "stores"), workers=1)
+    return DataConfig(path=str(motion_mini), cache_dir=str(tmp_path / "stores"), num_workers=1)
 
 
 @pytest.fixture
 def config(data) -> PretrainConfig:
     optim = OptimConfig(steps=6, batch_size=8, lr=1e-3)
-    return PretrainConfig(MODEL, MASK, data, optim, save_every=2, log_every=1)
+    return PretrainConfig(model=MODEL, mask=MASK, data=data, optim=optim, save_every=2, log_every=1)
 
 
 # ---- schedules -----------------------------------------------------------------------------------
 
 
 def test_the_rate_warms_up_and_falls_to_its_minimum():
-    optim = OptimConfig(steps=100, lr=1.0, min_lr=0.1, warmup=0.1)
+    optim = OptimConfig(steps=100, lr=1.0, min_lr=0.1, warmup_ratio=0.1)
     rates = [learning_rate(step, optim) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert rates[10] == pytest.approx(1.0)
@@ -72,7 +72,7 @@ def test_epochs_become_steps():
 
 
 def test_layers_decay_from_the_head_down_and_vectors_have_no_weight_decay():
-    model = VisionTransformer(MODEL, classes=3)
+    model = VisionTransformer(MODEL, num_classes=3)
     groups = parameter_groups(model, OptimConfig(layer_decay=0.5, weight_decay=0.05), depth=2)
     found = {id(p): (g["lr_scale"], g["weight_decay"]) for g in groups for p in g["params"]}
     assert len(found) == len(list(model.parameters()))
@@ -166,8 +166,8 @@ def test_a_loss_that_is_no_number_stops_the_run(config, monkeypatch):
 def test_reading_files_each_time_gives_the_losses_of_the_store(config):
     config = config.replace(optim=config.optim.replace(steps=3))
     stored = pretrain(config, progress=Silent())
-    files = VideoFiles(load_set(config.data.path).train, MODEL.size)
-    config = config.replace(data=config.data.replace(workers=0))
+    files = VideoFiles(load_set(config.data.path).train, MODEL.img_size)
+    config = config.replace(data=config.data.replace(num_workers=0))
     read = pretrain(config, progress=Silent(), source=files)
     assert [r.loss for r in read.records] == [r.loss for r in stored.records]
 
@@ -181,13 +181,13 @@ def test_repeated_augmentation_gives_several_views_of_one_reading(config, monkey
         return forward(self, clips, mask)
 
     monkeypatch.setattr(MaskedAutoencoder, "forward", spy)
-    pretrain(config.replace(repeat=3, optim=config.optim.replace(steps=1)), progress=Silent())
+    pretrain(config.replace(repeated_aug=3, optim=config.optim.replace(steps=1)), progress=Silent())
     clips, visible = seen[0]
     assert len(clips) == 3 * 8
     assert torch.equal(clips[0], clips[2])
     assert len({tuple(row.tolist()) for row in visible[:3]}) > 1, "each view has a mask of its own"
     with pytest.raises(ConfigError, match="repeat is 0"):
-        config.replace(repeat=0)
+        config.replace(repeated_aug=0)
 
 
 # ---- fine-tuning and testing ---------------------------------------------------------------------
@@ -196,7 +196,10 @@ def test_repeated_augmentation_gives_several_views_of_one_reading(config, monkey
 @pytest.fixture
 def tuning(data) -> FinetuneConfig:
     return FinetuneConfig(
-        MODEL, data, OptimConfig(steps=4, batch_size=8, lr=1e-3), labels_per_class=2
+        model=MODEL,
+        data=data,
+        optim=OptimConfig(steps=4, batch_size=8, lr=1e-3),
+        labels_per_class=2,
     )
 
 
@@ -211,7 +214,7 @@ def test_finetuning_starts_from_the_encoder_and_is_repeatable(tuning, tmp_path):
     model, classes, config = load_classifier(tmp_path / "classifier")
     assert (classes, config) == (sources.classes, tuning)
     assert torch.equal(
-        evaluate(model, sources.test, Sampling(MODEL.frames)).logits, first.test.logits
+        evaluate(model, sources.test, Sampling(MODEL.num_frames)).logits, first.test.logits
     )
 
 
@@ -227,15 +230,15 @@ def test_a_classifier_that_was_tuned_otherwise_keeps_its_folder(tuning, tmp_path
 
 
 def test_the_encoder_passes_on_everything_but_its_norm():
-    encoder, classifier = VisionTransformer(MODEL), VisionTransformer(MODEL, classes=3)
+    encoder, classifier = VisionTransformer(MODEL), VisionTransformer(MODEL, num_classes=3)
     classifier.load_encoder(encoder)
     for name, tensor in classifier.state_dict().items():
         if not name.startswith(("fc_norm", "head")):
             assert torch.equal(tensor, encoder.state_dict()[name]), name
     with pytest.raises(ValueError, match="it lacks blocks.2.attn"):
-        VisionTransformer(MODEL.replace(depth=3), classes=3).load_encoder(encoder)
+        VisionTransformer(MODEL.replace(depth=3), num_classes=3).load_encoder(encoder)
     with pytest.raises(ValueError, match=r"proj.bias is of shape \(32,\), not \(48,\)"):
-        VisionTransformer(MODEL.replace(width=48), classes=3).load_encoder(encoder)
+        VisionTransformer(MODEL.replace(embed_dim=48), num_classes=3).load_encoder(encoder)
 
 
 def test_baselines_see_no_motion(tuning):
@@ -248,12 +251,12 @@ def test_baselines_see_no_motion(tuning):
 
 
 def test_testing_with_several_views_averages_them(data):
-    sources = open_sources(FinetuneConfig(MODEL, data))
+    sources = open_sources(FinetuneConfig(model=MODEL, data=data))
     torch.manual_seed(0)
-    model = VisionTransformer(MODEL, classes=8, init_scale=1.0)
-    sampling = Sampling(MODEL.frames)
-    single = evaluate(model, sources.test, sampling, batch=6)
-    views = evaluate(model, sources.test, sampling, batch=6, clips=2, crops=3)
+    model = VisionTransformer(MODEL, num_classes=8, init_scale=1.0)
+    sampling = Sampling(MODEL.num_frames)
+    single = evaluate(model, sources.test, sampling, batch_size=6)
+    views = evaluate(model, sources.test, sampling, batch_size=6, clips=2, crops=3)
     assert views.logits.shape == single.logits.shape
     assert torch.equal(views.labels, single.labels)
     starts = sampling.test(16, 2)  # square videos: the three crops are one
@@ -272,10 +275,11 @@ def test_accuracy_topk_and_confusion():
 
 
 def test_linear_probe_reads_the_features(data):
-    sources = open_sources(FinetuneConfig(MODEL, data))
+    sources = open_sources(FinetuneConfig(model=MODEL, data=data))
     encoder = VisionTransformer(MODEL)
     features = [
-        pooled_features(encoder, s, Sampling(MODEL.frames)) for s in (sources.train, sources.test)
+        pooled_features(encoder, s, Sampling(MODEL.num_frames))
+        for s in (sources.train, sources.test)
     ]
     assert [f.shape for f, _ in features] == [(48, 32), (24, 32)]
     assert linear_probe(*features) < 100
@@ -290,7 +294,7 @@ def test_weights_of_another_shape_are_listed_in_full(tmp_path):
     save_weights(VisionTransformer(MODEL), tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError) as error:
         load_weights(
-            VisionTransformer(MODEL.replace(width=48, depth=3), classes=2),
+            VisionTransformer(MODEL.replace(embed_dim=48, depth=3), num_classes=2),
             tmp_path / "a.safetensors",
         )
     for words in ("missing: blocks.2.attn.qkv.weight", "missing: head.bias", "not in this model: norm.weight",
@@ -314,9 +318,9 @@ def test_a_configuration_survives_yaml(tmp_path, config):
         ({"optim": {"lrr": 1}}, ["optim.lrr", "weight_decay"]),
         ({"optim": {"steps": "many"}}, ["optim.steps", "'many'", "int"]),
         ({"optim": {"batch_size": 0}}, ["batch_size is 0"]),
-        ({"model": {"size": 100}}, ["height 100", "96 or 112"]),
-        ({"model": {"frames": 15}}, ["clip length 15", "14 or 16"]),
-        ({"model": {"heads": 7}}, ["width=768", "heads=7"]),
+        ({"model": {"img_size": 100}}, ["height 100", "96 or 112"]),
+        ({"model": {"num_frames": 15}}, ["clip length 15", "14 or 16"]),
+        ({"model": {"num_heads": 7}}, ["width=768", "heads=7"]),
         ({"precision": "fp8"}, ["fp8", "bf16"]),
         ({"mask": "tube"}, ["mask", "mapping"]),
     ],

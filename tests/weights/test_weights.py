@@ -46,17 +46,17 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 #: What official files do not tell of the models here.
-CLIP = {"frames": 8, "size": 32, "heads": 4}
-VIDEO = {**CLIP, "decoder_heads": 2}
-IMAGE = {"heads": 4, "decoder_heads": 2}
+CLIP = {"num_frames": 8, "img_size": 32, "num_heads": 4}
+VIDEO = {**CLIP, "decoder_num_heads": 2}
+IMAGE = {"num_heads": 4, "decoder_num_heads": 2}
 
 
 @pytest.fixture
 def image() -> ModelConfig:
     """A small MAE."""
     return ModelConfig(
-        family="mae", frames=1, size=32, tubelet=(1, 8, 8), width=48, depth=2, heads=4,
-        decoder_width=24, decoder_depth=1, decoder_heads=2,
+        family="mae", num_frames=1, img_size=32, tubelet=(1, 8, 8), embed_dim=48, depth=2, num_heads=4,
+        decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2,
     )  # fmt: skip
 
 
@@ -195,7 +195,9 @@ def test_an_official_pretraining_file(tmp_path, tiny):
     path = pth(
         tmp_path / "v1.pth", {"model": state, "optimizer": {}, "epoch": 3, "args": arguments}
     )
-    model = vmae.load(path, heads=4, decoder_heads=2)  # frames and size stand in its arguments
+    model = vmae.load(
+        path, num_heads=4, decoder_num_heads=2
+    )  # frames and size stand in its arguments
     assert isinstance(model, MaskedAutoencoder) and not model.training
     assert model.config == tiny
     same(model.state_dict(), state)
@@ -211,7 +213,7 @@ def test_wrappers_and_prefixes(tmp_path, prefix, wrapper):
     named = OrderedDict((prefix + name, tensor) for name, tensor in state.items())
     path = pth(tmp_path / "m.pt", {wrapper: named} if wrapper else named)
     model = load(path, **CLIP)
-    assert model.classes == 5
+    assert model.num_classes == 5
     same(model.state_dict(), state)
 
 
@@ -247,14 +249,14 @@ def test_mmaction2(tmp_path, tiny):
     with pytest.raises(
         CheckpointError, match=r"pos_embed is of shape \(1, 64, 48\).*frames= and size="
     ):
-        load(path, frames=16, size=32, heads=4)
+        load(path, num_frames=16, img_size=32, num_heads=4)
 
 
 @pytest.mark.parametrize("decoder", [True, False])
 def test_official_mae(tmp_path, image, decoder):
     state = official_mae(decoder)
     model = load(
-        pth(tmp_path / "mae.pth", {"model": state}), **(IMAGE if decoder else {"heads": 4})
+        pth(tmp_path / "mae.pth", {"model": state}), **(IMAGE if decoder else {"num_heads": 4})
     )
     assert model.config.grid == image.grid  # the size is that of the stored positions
     ours = model.state_dict()
@@ -309,8 +311,8 @@ def write_hf(model: torch.nn.Module, folder: Path, version: str) -> Path:
 @pytest.mark.parametrize("version", ["4", "5", "bin"])
 def test_hugging_face_videomae(tmp_path, tiny, version):
     clips = random_clips(tiny, 2)
-    mask = make_mask(MaskConfig(ratio=0.75), tiny.grid, 2, torch.Generator().manual_seed(1))
-    hidden = mask.hidden(tiny.grid.tokens)
+    mask = make_mask(MaskConfig(mask_ratio=0.75), tiny.grid, 2, torch.Generator().manual_seed(1))
+    hidden = mask.hidden(tiny.grid.num_tokens)
     config = hf_config(tiny, use_mean_pooling=False)
     theirs = align_epsilons(randomize(transformers.VideoMAEForPreTraining(config)))
     ours = load(write_hf(theirs, tmp_path / "pretrain", version))
@@ -321,23 +323,23 @@ def test_hugging_face_videomae(tmp_path, tiny, version):
 
     theirs = align_epsilons(randomize(transformers.VideoMAEModel(config))).eval()
     ours = load(write_hf(theirs, tmp_path / "encoder", version))
-    assert ours.classes is None and ours.config == tiny
+    assert ours.num_classes is None and ours.config == tiny
     expected = theirs(normalized(clips)).last_hidden_state
     torch.testing.assert_close(ours(clips), expected, rtol=0, atol=3e-6)
 
     config = hf_config(tiny, use_mean_pooling=True, num_labels=5)
     theirs = align_epsilons(randomize(transformers.VideoMAEForVideoClassification(config))).eval()
-    ours = load(write_hf(theirs, tmp_path / "classifier", version), classes=5)
+    ours = load(write_hf(theirs, tmp_path / "classifier", version), num_classes=5)
     torch.testing.assert_close(ours(clips), theirs(normalized(clips)).logits, rtol=0, atol=2e-6)
 
 
 def vitmae_config(config: ModelConfig, **extra):
     return transformers.ViTMAEConfig(
-        image_size=config.size, patch_size=config.tubelet[1], hidden_size=config.width,
-        num_hidden_layers=config.depth, num_attention_heads=config.heads,
-        intermediate_size=4 * config.width, decoder_hidden_size=config.decoder_width,
+        image_size=config.img_size, patch_size=config.tubelet[1], hidden_size=config.embed_dim,
+        num_hidden_layers=config.depth, num_attention_heads=config.num_heads,
+        intermediate_size=4 * config.embed_dim, decoder_hidden_size=config.decoder_embed_dim,
         decoder_num_hidden_layers=config.decoder_depth, norm_pix_loss=True, layer_norm_eps=1e-6,
-        decoder_num_attention_heads=config.decoder_heads, decoder_intermediate_size=4 * config.decoder_width,
+        decoder_num_attention_heads=config.decoder_num_heads, decoder_intermediate_size=4 * config.decoder_embed_dim,
         attn_implementation="eager", **extra,
     )  # fmt: skip
 
@@ -394,7 +396,7 @@ def test_own_folders(tmp_path, tiny):
         same(loaded.state_dict(), model.state_dict())
     classifier = randomize(VisionTransformer(tiny, 3))
     save_classifier(classifier, ("a", "b", "c"), FinetuneConfig(model=tiny), tmp_path / "fine")
-    loaded = load(tmp_path / "fine", classes=3)
+    loaded = load(tmp_path / "fine", num_classes=3)
     assert loaded.class_names == ("a", "b", "c")
     same(loaded.state_dict(), classifier.state_dict())
     with pytest.raises(
@@ -422,30 +424,33 @@ def test_a_load_draws_no_numbers(tmp_path, tiny, build):
 
 def test_other_clips_get_positions_anew_or_interpolated(tmp_path, tiny):
     """VideoMAE's and MAE's weights at twice the size: the same weights, another table."""
-    from vmae.positions import resample, sincos_1d
+    from vmae.positions import interpolate_pos_embed, sincos_1d
 
     path = pth(tmp_path / "v1.pth", {"model": official_pretrain()})
-    larger = {**VIDEO, "size": 64}
-    grid, other = tiny.grid, tiny.replace(size=64).grid
+    larger = {**VIDEO, "img_size": 64}
+    grid, other = tiny.grid, tiny.replace(img_size=64).grid
     anew = load(path, **larger)
-    assert torch.equal(anew.encoder.positions[0], sincos_1d(other.tokens, 48))
+    assert torch.equal(anew.encoder.pos_embed[0], sincos_1d(other.num_tokens, 48))
     save(load(path, **VIDEO), tmp_path / "own")  # knows its frames and size
-    taken = load(tmp_path / "own", size=64, interpolate=True)
+    taken = load(tmp_path / "own", img_size=64, interpolate=True)
     assert torch.equal(
-        taken.encoder.positions[0], resample(sincos_1d(grid.tokens, 48), grid, other)
+        taken.encoder.pos_embed[0],
+        interpolate_pos_embed(sincos_1d(grid.num_tokens, 48), grid, other),
     )
-    assert torch.equal(taken.decoder_positions, resample(sincos_1d(grid.tokens, 24), grid, other))
+    assert torch.equal(
+        taken.decoder_pos_embed, interpolate_pos_embed(sincos_1d(grid.num_tokens, 24), grid, other)
+    )
     same(dict(taken.named_parameters()), dict(anew.named_parameters()))
-    assert load(tmp_path / "own", interpolate=True).config.positions_of is None
+    assert load(tmp_path / "own", interpolate=True).config.pos_embed_from is None
     save(taken, tmp_path / "taken")
-    assert torch.equal(load(tmp_path / "taken").encoder.positions, taken.encoder.positions)
+    assert torch.equal(load(tmp_path / "taken").encoder.pos_embed, taken.encoder.pos_embed)
 
     mae = pth(tmp_path / "mae.pth", {"model": official_mae()})
     with pytest.raises(CheckpointError, match="interpolate=True"):
-        load(mae, **IMAGE, size=64)
-    image = load(mae, **IMAGE, size=64, interpolate=True)
-    assert image.config.positions_of == (1, 32)
-    assert image.encoder.positions.shape == (1, 64, 48)
+        load(mae, **IMAGE, img_size=64)
+    image = load(mae, **IMAGE, img_size=64, interpolate=True)
+    assert image.config.pos_embed_from == (1, 32)
+    assert image.encoder.pos_embed.shape == (1, 64, 48)
 
 
 def test_encoders(tmp_path, tiny):
@@ -462,10 +467,10 @@ def test_encoders(tmp_path, tiny):
     for read in (load_encoder, lambda path: load(path, drop_head=True)):
         with pytest.warns(UserWarning, match="left out fc_norm.bias.*; it has no final norm"):
             encoder = read(tmp_path / "c")
-        assert torch.equal(encoder(clips), classifier.features(clips))
+        assert torch.equal(encoder(clips), classifier.forward_features(clips))
     again = VisionTransformer(tiny, 5)
     again.load_encoder(encoder)
-    assert torch.equal(again.features(clips), classifier.features(clips))
+    assert torch.equal(again.forward_features(clips), classifier.forward_features(clips))
     for to, place in (("vmae", "e"), ("hf", "h"), ("official", "o.pth")):
         save(encoder, tmp_path / place, to)
         with pytest.warns(UserWarning, match="has no final norm"):
@@ -479,7 +484,7 @@ def test_encoders(tmp_path, tiny):
     }
     save_file(headless, tmp_path / "v2.safetensors")
     with pytest.warns(UserWarning, match="left out model.fc_norm.bias, model.fc_norm.weight"):
-        assert load(tmp_path / "v2.safetensors", **CLIP).classes is None
+        assert load(tmp_path / "v2.safetensors", **CLIP).num_classes is None
 
 
 @pytest.mark.parametrize(
@@ -492,7 +497,7 @@ def test_published_sizes_are_inferred_from_shapes(config):
     shallow = config.replace(depth=1, decoder_depth=1)
     with torch.device("meta"):
         state = MaskedAutoencoder(shallow).state_dict()
-    found, guessed = infer_config(state, {"size": 224})
+    found, guessed = infer_config(state, {"img_size": 224})
     assert (found, guessed) == (shallow, [])
 
 
@@ -512,7 +517,7 @@ def infer_config_hidden(width: int, hidden: int, decoder_width: int, decoder_hid
         "decoder.blocks.0.mlp.fc1.weight": (decoder_hidden, decoder_width),
     }
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    return infer_config(state, {"heads": 1, "decoder_heads": 1})[0].mlp_ratio
+    return infer_config(state, {"num_heads": 1, "decoder_num_heads": 1})[0].mlp_ratio
 
 
 # ------------------------------------------------------------------------------------------ writing
@@ -531,8 +536,8 @@ KINDS = ["pretrain", "classifier", "encoder", "mae-pretrain", "mae-encoder", "ma
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trips_are_exact(tmp_path, kind, tiny, image):
     model = build(kind, tiny, image)
-    told = {"frames": model.config.frames, "size": 32, "heads": 4}
-    hints = told | ({"decoder_heads": 2} if "pretrain" in kind else {})
+    told = {"num_frames": model.config.num_frames, "img_size": 32, "num_heads": 4}
+    hints = told | ({"decoder_num_heads": 2} if "pretrain" in kind else {})
 
     save(model, tmp_path / "a.pth", "official")
     same(load(tmp_path / "a.pth", **hints).state_dict(), model.state_dict())
@@ -590,9 +595,11 @@ def test_transformers_opens_an_export(tmp_path, kind, tiny, image):
     ):  # as it comes; then with the epsilons that are hard-wired set to 1e-6
         theirs.eval()
         if kind == "pretrain":
-            mask = make_mask(MaskConfig(ratio=0.75), tiny.grid, 2, torch.Generator().manual_seed(1))
+            mask = make_mask(
+                MaskConfig(mask_ratio=0.75), tiny.grid, 2, torch.Generator().manual_seed(1)
+            )
             ours = model(clips, mask)
-            expected = theirs(pixels, bool_masked_pos=mask.hidden(tiny.grid.tokens)).logits
+            expected = theirs(pixels, bool_masked_pos=mask.hidden(tiny.grid.num_tokens)).logits
         elif kind == "mae-pretrain":
             expected, _, visible = vitmae_outputs(theirs, clips)
             ours = model(clips, all_hidden(visible, image.grid))
@@ -626,7 +633,7 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
     assert load(tmp_path / "again").class_names == ("a", "b", "c")
     same(load(tmp_path / "again").state_dict(), model.state_dict())
     assert main([*run, str(tmp_path / "o.pth"), "--to", "official"]) == 0
-    told = ["--frames", "8", "--size", "32", "--heads", "4"]
+    told = ["--num-frames", "8", "--img-size", "32", "--num-heads", "4"]
     assert (
         main(["convert", str(tmp_path / "o.pth"), str(tmp_path / "o"), "--to", "vmae", *told]) == 0
     )
@@ -658,7 +665,7 @@ def test_what_a_layout_cannot_express(tmp_path, tiny, image):
         save(model, tmp_path / "a", "onnx")
     with pytest.raises(ValueError, match="square patches"):
         save(VisionTransformer(tiny.replace(tubelet=(2, 8, 4))), tmp_path / "a", "hf")
-    film = VisionTransformer(image.replace(frames=2))
+    film = VisionTransformer(image.replace(num_frames=2))
     for to, place in (("hf", "a"), ("official", "a.pth")):
         with pytest.raises(ValueError, match='frames is 2 .*or save with to="vmae"'):
             save(film, tmp_path / place, to)
@@ -762,14 +769,19 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
         "module.encoder.norm.weight: (47,) in the file, (48,) in the model",
     ):
         assert f"  {line}\n" in str(error.value) + "\n"
-    with pytest.raises(CheckpointError, match=r"height 36 is not divisible .*give frames=, size="):
-        load(pth(tmp_path / "b.pth", official_pretrain()), **(VIDEO | {"size": 36}))
-    with pytest.raises(CheckpointError, match=r"width=48 must be even and divisible by heads=5"):
-        load(tmp_path / "b.pth", **(VIDEO | {"heads": 5}))
-    with pytest.warns(
-        UserWarning, match=r"does not tell heads=1 \(width 48 in heads of 64\) and decoder_heads=1"
+    with pytest.raises(
+        CheckpointError, match=r"height 36 is not divisible .*give num_frames=, img_size="
     ):
-        load(tmp_path / "b.pth", frames=8, size=32)
+        load(pth(tmp_path / "b.pth", official_pretrain()), **(VIDEO | {"img_size": 36}))
+    with pytest.raises(
+        CheckpointError, match=r"embed_dim=48 must be even and divisible by num_heads=5"
+    ):
+        load(tmp_path / "b.pth", **(VIDEO | {"num_heads": 5}))
+    with pytest.warns(
+        UserWarning,
+        match=r"does not tell num_heads=1 \(width 48 in heads of 64\) and decoder_num_heads=1",
+    ):
+        load(tmp_path / "b.pth", num_frames=8, img_size=32)
     run = tmp_path / "run"
     save_weights(randomize(MaskedAutoencoder(tiny)), run / "model.safetensors")
     PretrainConfig(model=tiny.replace(depth=2)).to_yaml(run / "config.yaml")
@@ -785,19 +797,19 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
 def test_heads_and_their_classes(tmp_path):
     path = pth(tmp_path / "c.pth", official_finetuned(5))
     with pytest.raises(CheckpointError, match="head of 5 classes, not of 7: drop_head=True"):
-        load(path, classes=7, **CLIP)
+        load(path, num_classes=7, **CLIP)
     with pytest.warns(
         UserWarning, match="left out head.weight, head.bias; the new head for 7 .*untrained"
     ):
-        model = load(path, classes=7, drop_head=True, **CLIP)
+        model = load(path, num_classes=7, drop_head=True, **CLIP)
     assert model.head.out_features == 7
     with pytest.warns(UserWarning, match="the new head for 5 classes is untrained"):
-        load(path, classes=5, drop_head=True, **CLIP)
+        load(path, num_classes=5, drop_head=True, **CLIP)
     assert torch.equal(model.fc_norm.bias, official_finetuned()["fc_norm.bias"])
     with pytest.raises(
         CheckpointError, match="has no head, and a classifier of 5 classes is asked for"
     ):
-        load(pth(tmp_path / "p.pth", official_pretrain()), classes=5, **VIDEO)
+        load(pth(tmp_path / "p.pth", official_pretrain()), num_classes=5, **VIDEO)
 
 
 def test_traps_of_hugging_face(tmp_path, tiny):
@@ -823,11 +835,11 @@ def test_traps_of_hugging_face(tmp_path, tiny):
     with pytest.warns(UserWarning, match="it has no final norm"):
         load_encoder(tmp_path / "normless")
 
-    small = tiny.replace(width=384, heads=16, depth=1, mlp_ratio=1)
+    small = tiny.replace(embed_dim=384, num_heads=16, depth=1, mlp_ratio=1)
     save(VisionTransformer(small, 5), tmp_path / "small", "hf")
     with pytest.warns(UserWarning, match="16 heads at width 384, where the published model has 6"):
-        assert load(tmp_path / "small").config.heads == 16
-    assert load(tmp_path / "small", heads=6).config.heads == 6
+        assert load(tmp_path / "small").config.num_heads == 16
+    assert load(tmp_path / "small", num_heads=6).config.num_heads == 6
     for change, words in (
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; the models here have gelu"),
         ({"image_size": [32, 64]}, r"image_size is \[32, 64\]; the clips here are square"),
@@ -835,7 +847,7 @@ def test_traps_of_hugging_face(tmp_path, tiny):
         path = tmp_path / "small" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(CheckpointError, match=words):
-            load(tmp_path / "small", heads=6)
+            load(tmp_path / "small", num_heads=6)
         path.write_text(path.read_text().replace("gelu_new", "gelu"))
     path.write_text("{")
     with pytest.raises(CheckpointError, match="config.json: not JSON"):
@@ -849,4 +861,4 @@ def test_mae_classifiers_that_average_are_refused(tmp_path):
     with pytest.raises(
         CheckpointError, match="averages tokens .--global_pool.*reads the class token"
     ):
-        load(path, heads=4)
+        load(path, num_heads=4)

@@ -21,7 +21,7 @@ def render(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
         )  # fmt: skip
         out = arguments.out or ROOT / "data" / set_name(arguments.level, arguments.size)
-        print(render_set(out, spec, arguments.workers))
+        print(render_set(out, spec, arguments.num_workers))
     else:
         from vmae.data.making.film import FILM, FilmSpec, render_film
 
@@ -29,7 +29,9 @@ def render(arguments: argparse.Namespace) -> None:
         spec_film = FilmSpec(frames=frames, label=arguments.label)
         name = "film" if arguments.label == "arrow" else f"film-{arguments.label}"
         print(
-            render_film(arguments.out or ROOT / "data" / name, FILM, spec_film, arguments.workers)
+            render_film(
+                arguments.out or ROOT / "data" / name, FILM, spec_film, arguments.num_workers
+            )
         )
 
 
@@ -40,9 +42,9 @@ def store(arguments: argparse.Namespace) -> None:
     from vmae.data.sets.load import load_set
 
     videos = load_set(at_root(arguments.set))
-    config = DataConfig(path=str(arguments.set), workers=arguments.workers)
+    config = DataConfig(path=str(arguments.set), num_workers=arguments.num_workers)
     for split in ("train", "test"):
-        source = open_source(config, videos.split(split), arguments.pixels, frames=1)
+        source = open_source(config, videos.split(split), arguments.pixels, num_frames=1)
         print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
 
 
@@ -52,7 +54,7 @@ def scan(arguments: argparse.Namespace) -> int:
     from vmae.data.sets.load import load_set
 
     videos = load_set(arguments.set)
-    reports = scan_set(videos, arguments.frames, arguments.stride, arguments.workers)
+    reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
     print(summary(reports))
     if arguments.json:
         write_json(arguments.json, reports)
@@ -63,7 +65,7 @@ def normalize(arguments: argparse.Namespace) -> None:
     """Re-encode a set for decord."""
     from vmae.data.checking.normalize import normalize_set
 
-    done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.workers)
+    done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.num_workers)
     print(f"{done.folder}: {done.written} videos, {len(done.left_out)} left out")
     for path, reason in done.left_out[:20]:
         print(f"  {path}: {reason}")
@@ -120,7 +122,9 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     config = _recipe(arguments).finetune
     model, encoder = config.model, None
     if arguments.encoder:
-        encoder = load_encoder(arguments.encoder, frames=model.frames, size=model.size)
+        encoder = load_encoder(
+            arguments.encoder, num_frames=model.num_frames, img_size=model.img_size
+        )
     sources = open_sources(config)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
     return {"accuracy": result.test.accuracy, **result.cost}
@@ -145,7 +149,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
         )
     accelerator = accelerator_for(config.precision)
-    data, size, frames = config.data, model.config.size, model.config.frames
+    data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the store
         test = open_source(data, videos.test, size, frames)
     sampling, device = Sampling.of(data, frames), accelerator.device
@@ -157,7 +161,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,
         device=device,
-        max_bad=data.max_bad,
+        max_unreadable=data.max_unreadable,
         accelerator=accelerator,
     )
     if not accelerator.is_main_process:
@@ -168,7 +172,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.probe or arguments.knn:
         sources = (open_source(data, videos.train, size, frames), test)
         known, asked = (
-            pooled_features(model, source, sampling, device=device, max_bad=data.max_bad)
+            pooled_features(
+                model, source, sampling, device=device, max_unreadable=data.max_unreadable
+            )
             for source in sources
         )
         if arguments.probe:
@@ -214,8 +220,8 @@ def convert(arguments: argparse.Namespace) -> None:
     print(
         convert(
             arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
-            encoder_only=arguments.encoder_only, frames=arguments.frames, size=arguments.size,
-            heads=arguments.heads, decoder_heads=arguments.decoder_heads,
+            encoder_only=arguments.encoder_only, num_frames=arguments.num_frames, img_size=arguments.img_size,
+            num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
         )
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--frames", type=int, help="frames of a video")
     render.add_argument("--pixels", type=int, help="side of a frame, 64 or more")
     render.add_argument("--seed", type=int)
-    render.add_argument("--workers", type=int, default=2)
+    render.add_argument("--num-workers", type=int, default=2)
     render.set_defaults(run=commands.render)
 
     environment = subparsers.add_parser(
@@ -80,15 +80,15 @@ def _parser() -> argparse.ArgumentParser:
     store = subparsers.add_parser("store", help="decode a set once into memory-mapped frames")
     store.add_argument("set", type=Path)
     store.add_argument("--pixels", type=int, required=True, help="short side to resize to")
-    store.add_argument("--workers", type=int, default=2)
+    store.add_argument("--num-workers", type=int, default=2)
     store.set_defaults(run=commands.store)
 
     scan = subparsers.add_parser("scan", help="open every video of a set and report what is wrong")
     scan.add_argument("set", type=Path)
-    scan.add_argument("--frames", type=int, default=16, help="frames of a clip")
+    scan.add_argument("--num-frames", type=int, default=16, help="frames of a clip")
     scan.add_argument("--stride", type=int, default=1, help="of a clip")
     scan.add_argument("--json", type=Path, metavar="FILE", help="write everything found")
-    scan.add_argument("--workers", type=int, default=2)
+    scan.add_argument("--num-workers", type=int, default=2)
     scan.set_defaults(run=commands.scan)
 
     normalize = subparsers.add_parser(
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     normalize.add_argument("set", type=Path)
     normalize.add_argument("out", type=Path, help="folder of the new set")
     normalize.add_argument("--short-side", type=int, default=256, help="at most; never enlarged")
-    normalize.add_argument("--workers", type=int, default=2)
+    normalize.add_argument("--num-workers", type=int, default=2)
     normalize.set_defaults(run=commands.normalize)
 
     for name, train, text in (
@@ -150,10 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--drop-head", action="store_true", help="of a classifier, the encoder")
     convert.add_argument("--encoder-only", action="store_true", help="leave out decoder and head")
     for name, text in (
-        ("--frames", "frames of a clip, where the source does not tell (16; MAE 1)"),
-        ("--size", "side of a frame, likewise (224)"),
-        ("--heads", "attention heads, likewise (by width, as published)"),
-        ("--decoder-heads", "the decoder's, likewise"),
+        ("--num-frames", "frames of a clip, where the source does not tell (16; MAE 1)"),
+        ("--img-size", "side of a frame, likewise (224)"),
+        ("--num-heads", "attention heads, likewise (by width, as published)"),
+        ("--decoder-num-heads", "the decoder's, likewise"),
     ):
         convert.add_argument(name, type=int, metavar="N", help=text)
     convert.set_defaults(run=commands.convert)

@@ -65,9 +65,9 @@ def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]
         "decoder": blocks("decoder", config.decoder_depth),
         "head": counts[f"{name}.decoder.head"],
     }
-    dropped = grid.tokens - drawn.visible.shape[1]
+    dropped = grid.num_tokens - drawn.visible.shape[1]
     unscored = drawn.queries.shape[1] - drawn.targets.shape[1]
-    skipped = (dropped * config.width + unscored * config.decoder_width) * grid.pixels
+    skipped = (dropped * config.embed_dim + unscored * config.decoder_embed_dim) * grid.token_dim
     total = sum(stages.values())
     return {**stages, "total": total, "skipped": skipped, "published": total + skipped}
 

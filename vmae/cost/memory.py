@@ -69,31 +69,31 @@ def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int
     """
     model, low = config.model, 2 if bf16 else 4  # bytes of what matrix products read
     class_token = model.family == "mae"
-    clip = model.channels * model.frames * model.size**2
-    pixels, width = model.grid.pixels, model.width
+    clip = model.channels * model.num_frames * model.img_size**2
+    pixels, width = model.grid.token_dim, model.embed_dim
     mask_config: MaskConfig | None = getattr(config, "mask", None)
     if mask_config is not None:
         mask = make_mask(mask_config, model.grid, 1, torch.Generator())
         visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
-        seen, narrow = visible + class_token, model.decoder_width
+        seen, narrow = visible + class_token, model.decoder_embed_dim
         parts = [
-            (model.depth, seen, width, model.heads),
-            (model.decoder_depth, seen + queries, narrow, model.decoder_heads),
+            (model.depth, seen, width, model.num_heads),
+            (model.decoder_depth, seen + queries, narrow, model.decoder_num_heads),
         ]
         kept = seen * _norm_and_layer(width, low)  # to the decoder
         kept += targets * _norm_and_layer(narrow, low)  # to pixels
         kept += targets * 4 * 2 * pixels  # predictions and targets, in the loss
         kept += 8 * (visible + queries + targets)  # the mask's indices
     else:
-        visible = model.grid.tokens
+        visible = model.grid.num_tokens
         seen = visible + class_token
-        parts = [(model.depth, seen, width, model.heads)]
+        parts = [(model.depth, seen, width, model.num_heads)]
         # The norm is that of every token where the class token is read, else that of their mean.
         kept = seen * (4 * width + 8) if class_token else 4 * width + 8
         kept += low * width  # to the classes
         tuning = cast("FinetuneConfig", config)
         mixed: object = tuning.mixup or tuning.cutmix
-        mixed = mixed or tuning.rand_ops or tuning.erase or tuning.crop_area
+        mixed = mixed or tuning.randaug_num_ops or tuning.random_erase_prob or tuning.crop_area
         clip *= 4 if mixed else 1  # changed clips are float32
     device = config.device
     if device == "auto":
@@ -101,8 +101,8 @@ def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int
     fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
     full = [_block(tokens, wide, heads, model, low, fused) for _, tokens, wide, heads in parts]
     for (depth, tokens, wide, _), block in zip(parts, full, strict=True):
-        kept += depth * (4 * tokens * wide if config.checkpointing else block)
-    if config.checkpointing:
+        kept += depth * (4 * tokens * wide if config.activation_checkpointing else block)
+    if config.activation_checkpointing:
         kept += max(full)
     return kept + low * visible * pixels + clip  # the patches that are embedded, and the clip
 

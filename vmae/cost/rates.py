@@ -31,11 +31,11 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def flops_share(
-    multiply_adds: int, device: torch.device, dtype: torch.dtype, world: int = 1
+    multiply_adds: int, device: torch.device, dtype: torch.dtype, world_size: int = 1
 ) -> float:
     """The share of `world` devices' matmul rate that one clip per second takes in training.
 
     multiply_adds   of one clip's forward pass; the backward pass costs twice as much, and
                     activations computed again are not counted
     """
-    return 3 * 2 * multiply_adds / (world * matmul_rate(device, dtype))
+    return 3 * 2 * multiply_adds / (world_size * matmul_rate(device, dtype))

@@ -27,18 +27,18 @@ STEPS = 3000
 #: What differs from the base: fields of the pre-training, or the number of videos.
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
-    "random": {"mask.encoder": "random"},
-    "frame": {"mask.encoder": "frame"},
-    "ratio 0.5": {"mask.ratio": 0.5},
-    "ratio 0.9": {"mask.ratio": 0.9},
-    "ratio 0.95": {"mask.ratio": 0.95},
+    "random": {"mask.mask_type": "random"},
+    "frame": {"mask.mask_type": "frame"},
+    "ratio 0.5": {"mask.mask_ratio": 0.5},
+    "ratio 0.9": {"mask.mask_ratio": 0.9},
+    "ratio 0.95": {"mask.mask_ratio": 0.95},
     "depth 1": {"model.decoder_depth": 1},
     "depth 4": {"model.decoder_depth": 4},
     "normalised": {"model.normalize_targets": True},
-    "every token": {"mask.decoder": "every"},
-    "running cell": {"mask.decoder": "running-cell", "mask.decoder_ratio": 0.5},
-    "decoder random": {"mask.decoder": "random", "mask.decoder_ratio": 0.5},
-    "decoder frame": {"mask.decoder": "frame", "mask.decoder_ratio": 0.5},
+    "every token": {"mask.decoder_mask_type": "every"},
+    "running cell": {"mask.decoder_mask_type": "running-cell", "mask.decoder_mask_ratio": 0.5},
+    "decoder random": {"mask.decoder_mask_type": "random", "mask.decoder_mask_ratio": 0.5},
+    "decoder frame": {"mask.decoder_mask_type": "frame", "mask.decoder_mask_ratio": 0.5},
     "1,000 videos": {"videos": 1000},
     "4,000 videos": {"videos": 4000},
 }
@@ -131,7 +131,7 @@ def recipe_of(variant: str, folder: Path, steps: int) -> Recipe:
     changes = {k: v for k, v in VARIANTS[variant].items() if k != "videos"}
     model = {k: v for k, v in changes.items() if k.startswith("model.")}
     rest = {k: v for k, v in changes.items() if not k.startswith("model.")}
-    masks = {"mask.decoder": "all", "mask.decoder_ratio": 0.0, "optim.steps": steps}
+    masks = {"mask.decoder_mask_type": "all", "mask.decoder_mask_ratio": 0.0, "optim.steps": steps}
     return Recipe.load("cpu").changed(
         both={"data.path": str(folder), **model}, pretrain={**masks, **rest}
     )
@@ -152,7 +152,7 @@ def _measured(variant: str, seed: int, folder: Path, steps: int) -> dict[str, An
     out = ROOT / "runs" / f"claim-{variant.replace(' ', '-').replace(',', '')}-seed{seed}"
     done = pretrain(recipe.pretrain.replace(seed=seed), out, resume=True, source=pool)
     encoder = done.model.encoder
-    sampling = Sampling.of(recipe.finetune.data, recipe.finetune.model.frames)
+    sampling = Sampling.of(recipe.finetune.data, recipe.finetune.model.num_frames)
     known, asked = (pooled_features(encoder, s, sampling) for s in (sources.train, sources.test))
     tuned = finetune(recipe.finetune.replace(seed=seed), sources, encoder)
     return {

@@ -19,6 +19,6 @@ def solved() -> set[str]:
     return set()
 
 
-def _note(name: str) -> None:
+def note_solved(name: str) -> None:
     with suppress(OSError, RuntimeError):  # a checkout that cannot be written is no reason to stop
         write_text(PROGRESS, json.dumps(sorted(solved() | {name}), indent=1) + "\n")

@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vmae.config import Config, ConfigError
 
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Which clips: a set's folder, and how frames are taken from a video.
-
-    path       a set as `vmae render` writes it, or a folder with one sub-folder a class
-    split      of a public set with several: 1, 2 or 3 of UCF101 and HMDB51; None: the first
-    root       prefix of the paths in its lists, where the videos lie elsewhere
-    stores     where decoded frames are kept
-    sampling   "dense", "kinetics" or "tsn": see vmae.data.reading.sampling
-    stride     frames of the video from one frame of the clip to the next
-    short      what to do with a video shorter than a clip: "skip" it, or "repeat" its last frame
-    store      decode every video once into a memory-mapped file, then read that
-    on_device  keep the decoded training frames in the device's memory when they fit
-    workers    processes that decode
-    max_bad    share of unreadable videos at which the run stops
-    """
+    """Which clips: a set's folder, and how frames are taken from a video."""
 
     path: str = "data/motion-small"
-    split: int | None = None
+    """A set in any layout that `load_set` reads, such as a folder with one sub-folder per class."""
+    split: Literal[None, 1, 2, 3] = None
+    """Of a public set with several (UCF101, HMDB51); None: the first."""
     root: str | None = None
-    stores: str = "data/stores"
-    sampling: str = "dense"
+    """Where the videos of a list lie, if not beside the list."""
+    cache_dir: str = "data/stores"
+    """Where decoded frames are kept."""
+    sampling: Literal["dense", "kinetics", "tsn"] = "dense"
+    """The scheme: see vmae.data.reading.sampling."""
     stride: int = 1
-    short: str = "skip"
-    store: bool = True
-    on_device: bool = False
-    workers: int = 2
-    max_bad: float = 0.05
+    """Frames of the video from one frame of the clip to the next."""
+    short: Literal["skip", "repeat"] = "skip"
+    """Skip a video that is shorter than a clip, or repeat its last frame."""
+    cache: bool = True
+    """Decode every video once into memory-mapped files, then read those."""
+    cache_on_device: bool = False
+    """Keep the decoded training frames in the device's memory where they fit."""
+    num_workers: int = 2
+    """Processes that decode."""
+    max_unreadable: float = 0.05
+    """Share of unreadable videos above which the run stops."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.stride < 1:
             raise ConfigError(f"stride is {self.stride}; it must be 1 or more")
-        if self.sampling not in ("dense", "kinetics", "tsn"):
-            raise ConfigError(f"sampling is {self.sampling!r}; there are dense, kinetics, tsn")
-        if self.short not in ("skip", "repeat"):
-            raise ConfigError(f'short is {self.short!r}; it must be "skip" or "repeat"')
-        if self.on_device and not self.store:
-            raise ConfigError("on_device keeps the frames of a store: it needs store true")
-        if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max_bad is {self.max_bad}; it is a share between 0 and 1")
+        if self.cache_on_device and not self.cache:
+            raise ConfigError("cache_on_device is true, but cache is false: set cache to true")
+        if not 0 <= self.max_unreadable <= 1:
+            raise ConfigError(f"max_unreadable is {self.max_unreadable}; it must be in [0, 1]")

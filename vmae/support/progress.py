@@ -14,7 +14,7 @@ class Record:
     """The state of a run at a step: what is logged, shown and kept.
 
     memory_gb     the most memory that the process has held so far; on a GPU, of the GPU
-    utilisation   achieved FLOP/s over the measured matmul rate of the device, where that is known
+    mfu           achieved FLOP/s over the measured matmul rate of the device, where that is known
     """
 
     step: int
@@ -23,7 +23,7 @@ class Record:
     clips_per_second: float
     seconds: float
     memory_gb: float = 0.0
-    utilisation: float | None = None
+    mfu: float | None = None
 
 
 class Progress(Protocol):
@@ -52,8 +52,8 @@ class Bar(Progress):
         self._bar.update(step - self._bar.n)
         if record:
             shown = {"loss": f"{record.loss:.4f}", "clips/s": f"{record.clips_per_second:.0f}"}
-            if record.utilisation is not None:
-                shown["of peak"] = f"{record.utilisation:.0%}"
+            if record.mfu is not None:
+                shown["of peak"] = f"{record.mfu:.0%}"
             self._bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:

@@ -57,19 +57,19 @@ def evaluate(
     model: VisionTransformer,
     source: Source,
     sampling: Sampling,
-    batch: int = 256,
+    batch_size: int = 256,
     clips: int = 1,
     crops: int = 1,
     view: str = "video",
     device: torch.device | str = "cpu",
-    max_bad: float = 0.05,
+    max_unreadable: float = 0.05,
     accelerator: Accelerator | None = None,
 ) -> Evaluation:
     """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
 
     accelerator   where there are several processes: each tests some batches, all get the whole
 
-    Raises SetError where more than the share `max_bad` of the videos cannot be read.
+    Raises SetError where more than the share `max_unreadable` of the videos cannot be read.
 
     With several clips and crops a video, its logits are the logarithm of the mean of the views'
     softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
@@ -79,8 +79,10 @@ def evaluate(
     world = accelerator.num_processes if accelerator else 1
     gather = gather_object if world > 1 else list
     tested = []
-    videos = max(1, batch // (clips * crops))
-    batches = ordered_batches(source, sampling, videos, clips, crops, max_bad, rank, world, gather)
+    videos = max(1, batch_size // (clips * crops))
+    batches = ordered_batches(
+        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather
+    )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
         seen = view_of(item.clips.to(device), view, generator)
@@ -101,14 +103,14 @@ def pooled_features(
     encoder: VisionTransformer,
     source: Source,
     sampling: Sampling,
-    batch: int = 256,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
-    max_bad: float = 0.05,
+    max_unreadable: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One feature vector (D,) a video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, sampling, batch, max_bad=max_bad):
+    for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
         features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()

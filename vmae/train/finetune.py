@@ -45,7 +45,7 @@ class Sources:
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once where the configuration says so."""
     accelerator = accelerator_for(config.precision, config.device)
-    data, size, frames = config.data, config.model.size, config.model.frames
+    data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the store
         videos = require_labels(open_set(data))
         train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
@@ -73,16 +73,16 @@ def augment(
     each other, and so changes labels too, comes after this. Returns uint8 clips as they are where
     nothing is asked for, else float in [0, 1] (with erasing, noise beyond).
     """
-    if config.rand_ops:
-        clips = rand_augment(clips, config.rand_ops, config.rand_magnitude, generator)
+    if config.randaug_num_ops:
+        clips = rand_augment(clips, config.randaug_num_ops, config.randaug_magnitude, generator)
     if config.crop_area is not None:
         clips = random_resized_crop(clips, config.crop_area, generator)
     elif config.crop:
         clips = multi_scale_crop(clips, generator)
     if config.flip:
         clips = random_flip(clips, generator)
-    if config.erase:
-        clips = random_erase(clips, config.erase, generator)
+    if config.random_erase_prob:
+        clips = random_erase(clips, config.random_erase_prob, generator)
     return clips
 
 
@@ -160,15 +160,17 @@ class _Finetuning(Loop[FinetuneConfig, tuple[torch.Tensor, torch.Tensor]]):
         torch.manual_seed(step_seed(config.seed, -number))
         generator = seeded(config.seed, number, self.device)
         clips, labels = (x.to(self.device, non_blocking=True) for x in (batch.clips, batch.labels))
-        if config.repeat > 1:
-            clips, labels = (x.repeat_interleave(config.repeat, dim=0) for x in (clips, labels))
+        if config.repeated_aug > 1:
+            clips, labels = (
+                x.repeat_interleave(config.repeated_aug, dim=0) for x in (clips, labels)
+            )
         clips = view_of(augment(clips, config, generator), config.view, generator)
         if config.mixup or config.cutmix:
             soft = F.one_hot(labels, len(self.sources.classes)).float()
             clips, labels = mix(
                 clips, soft, config.mixup, config.cutmix, generator, config.mix_each
             )
-        each = len(clips) // config.accumulate
+        each = len(clips) // config.grad_accum_steps
         return list(zip(clips.split(each), labels.split(each), strict=True))
 
     def inputs(self, part: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
@@ -193,12 +195,12 @@ class _Finetuning(Loop[FinetuneConfig, tuple[torch.Tensor, torch.Tensor]]):
         tested = evaluate(
             model,
             self.sources.test,
-            Sampling.of(config.data, config.model.frames),
+            Sampling.of(config.data, config.model.num_frames),
             clips=config.test_clips,
             crops=config.test_crops,
             view=config.view,
             device=self.device,
-            max_bad=config.data.max_bad,
+            max_unreadable=config.data.max_unreadable,
             accelerator=self.accelerator,
         )
         return FinetuneResult(model.cpu(), tested, self.log.records, paid, self.folder)

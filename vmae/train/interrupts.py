@@ -105,25 +105,27 @@ def explained(
 
 def _smaller(config: PretrainConfig | FinetuneConfig, batch: int, reason: str) -> str:
     """What to change after an error of memory, and by how much."""
-    views = batch * config.repeat // config.accumulate
+    views = batch * config.repeated_aug // config.grad_accum_steps
 
     def needs(changed: PretrainConfig | FinetuneConfig, clips: int) -> str:
         return f"{training_memory(changed, clips).total / 1e9:.2g} GB"
 
     lines = [f"out of memory ({reason.splitlines()[0]})"]
     lines.append(f"A step of {views} clips is expected to take {needs(config, views)}. Less take:")
-    parts = config.replace(accumulate=2 * config.accumulate)
-    if batch % parts.accumulate == 0:
+    parts = config.replace(grad_accum_steps=2 * config.grad_accum_steps)
+    if batch % parts.grad_accum_steps == 0:
         less = needs(parts, views // 2)
-        lines.append(f"  accumulate: {parts.accumulate}  {less}, the same numbers")
-    if not config.checkpointing:
-        less = needs(config.replace(checkpointing=True), views)
-        lines.append(f"  checkpointing: true  {less}, the same numbers, a third more work")
+        lines.append(f"  grad_accum_steps: {parts.grad_accum_steps}  {less}, the same numbers")
+    if not config.activation_checkpointing:
+        less = needs(config.replace(activation_checkpointing=True), views)
+        lines.append(
+            f"  activation_checkpointing: true  {less}, the same numbers, a third more work"
+        )
     if config.precision == "fp32":
         less = needs(config.replace(precision="bf16"), views)
         lines.append(f"  precision: bf16  {less}, in a new folder")
     smaller = config.optim.batch_size // 2
-    rate = "" if config.optim.lr_batch else "; scale optim.lr with it"
+    rate = "" if config.optim.base_batch_size else "; scale optim.lr with it"
     less = needs(config, max(1, views // 2))
     lines.append(f"  optim.batch_size: {smaller}  {less}, in a new folder{rate}")
     return "\n".join(lines)

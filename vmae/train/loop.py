@@ -36,27 +36,27 @@ from vmae.train.interrupts import Stopped, StopRequest, explained, nonfinite_err
 from vmae.train.log import Log, cost
 from vmae.train.monitoring import Watched
 from vmae.train.run_folder import claim_run, lock, sweep, write_environment
-from vmae.train.schedule import adamw, learning_rate, set_rate
+from vmae.train.schedule import adamw, learning_rate, set_lr
 from vmae.train.speed import checkpointed, compile_blocks
 
 #: Fields of a run's configuration that may differ when it is resumed.
 FREE_FIELDS = (
     "save_every",
     "log_every",
-    "keep",
+    "keep_checkpoints",
     "device",
-    "accumulate",
-    "checkpointing",
+    "grad_accum_steps",
+    "activation_checkpointing",
     "compile",
     "on_nonfinite",
     "tensorboard",
-    "utilisation",
+    "log_mfu",
     "test_clips",
     "test_crops",
-    "data.workers",
-    "data.stores",
-    "data.store",
-    "data.on_device",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.cache",
+    "data.cache_on_device",
 )
 
 C = TypeVar("C", PretrainConfig, FinetuneConfig)
@@ -67,7 +67,7 @@ P = TypeVar("P")
 @contextmanager
 def opened(config: PretrainConfig | FinetuneConfig, folder: Path | None) -> Iterator[Accelerator]:
     """The device and the processes of a run; inside, its folder is locked and errors explained."""
-    accelerator = accelerator_for(config.precision, config.device, config.accumulate)
+    accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     used = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
     with (
         lock(folder) if folder and accelerator.is_main_process else nullcontext(),
@@ -128,7 +128,7 @@ class Loop(ABC, Generic[C, P]):
         )
         self.log.resume(self.start, found.losses)
         self.shown: Progress = Watched(progress, config, folder) if self.main else Silent()
-        self.failures = Failures(len(steps.dataset), config.data.max_bad)
+        self.failures = Failures(len(steps.dataset), config.data.max_unreadable)
         self.reported: set[int] = set()
         if folder and self.main:
             write_environment(folder, self.start, self.device, self.world)
@@ -159,7 +159,7 @@ class Loop(ABC, Generic[C, P]):
 
     def flops_share(self) -> float | None:
         """The share of the device's rate that one clip a second takes, where it is logged."""
-        wanted = self.config.utilisation
+        wanted = self.config.log_mfu
         if wanted is None:
             wanted = self.device.type == "cuda"
         if not wanted:
@@ -170,7 +170,7 @@ class Loop(ABC, Generic[C, P]):
         else:
             forward = classifier_multiply_adds(config.model)
         dtype = torch.bfloat16 if self.accelerator.mixed_precision == "bf16" else torch.float32
-        return flops_share(forward * config.repeat, self.device, dtype, self.world)
+        return flops_share(forward * config.repeated_aug, self.device, dtype, self.world)
 
     def predict(self, part: P) -> torch.Tensor:
         """What the model gives, float32."""
@@ -187,7 +187,7 @@ class Loop(ABC, Generic[C, P]):
         """Train on a batch; returns the loss on this process, still on the device, and the rate."""
         accelerator = self.accelerator
         rate = learning_rate(step - 1, self.optim)
-        set_rate(self.optimizer, rate)
+        set_lr(self.optimizer, rate)
         self.optimizer.zero_grad()
         losses = []
         for part in self.parts(step, batch):
@@ -215,7 +215,7 @@ class Loop(ABC, Generic[C, P]):
             with (
                 stop.watched(),
                 named_worker_deaths(),
-                checkpointed(self.core, self.config.checkpointing),
+                checkpointed(self.core, self.config.activation_checkpointing),
             ):
                 for step, batch in enumerate(self.steps.loader(self.start), self.start + 1):
                     self.failures.add(batch.failed)
@@ -257,7 +257,7 @@ class Loop(ABC, Generic[C, P]):
         if self.main:
             loss = self.log.records[-1].loss if self.log.records else float("inf")
             state = Checkpoint(step, optimizer, pending, loss)
-            save_state(self.folder / "checkpoints", state, weights, self.config.keep)
+            save_state(self.folder / "checkpoints", state, weights, self.config.keep_checkpoints)
         self.saved = step
 
     def stop_if_asked(self, stop: StopRequest, step: int) -> None:
@@ -290,7 +290,7 @@ class Loop(ABC, Generic[C, P]):
         parts = self.parts(step, batch)
         wrong = torch.cat([~self.clip_losses(part).isfinite() for part in parts])
         places = wrong.nonzero().flatten().tolist()
-        blamed = sorted({videos[place // self.config.repeat] for place in places})
+        blamed = sorted({videos[place // self.config.repeated_aug] for place in places})
         text = f"; its clips are from {', '.join((blamed or videos)[:5])}"
         text += " and others" if len(blamed or videos) > 5 else ""
         if self.folder:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from vmae.data.reading.loader import Batch, Source, open_set, open_source
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask
 from vmae.support.progress import Bar, Progress, Record
 from vmae.train.batches import Steps
@@ -79,7 +79,7 @@ class _Pretraining(Loop[PretrainConfig, tuple[torch.Tensor, Mask]]):
             with accelerator.main_process_first():  # one process decodes, the others find the store
                 videos = open_set(config.data).train
                 source = open_source(
-                    config.data, videos, config.model.size, config.model.frames, device
+                    config.data, videos, config.model.img_size, config.model.num_frames, device
                 )
         rank, world = accelerator.process_index, accelerator.num_processes
         steps = Steps(config, source, device, rank, world)
@@ -97,10 +97,10 @@ class _Pretraining(Loop[PretrainConfig, tuple[torch.Tensor, Mask]]):
         return part
 
     def loss(self, part: tuple[torch.Tensor, Mask]) -> torch.Tensor:
-        return F.mse_loss(self.predict(part), self.core.targets(*part))
+        return F.mse_loss(self.predict(part), pixel_targets(*part, self.config.model))
 
     def clip_losses(self, part: tuple[torch.Tensor, Mask]) -> torch.Tensor:
-        errors = (self.predict(part) - self.core.targets(*part)).square()
+        errors = (self.predict(part) - pixel_targets(*part, self.config.model)).square()
         return errors.flatten(1).mean(1)
 
     def tensors(self, part: tuple[torch.Tensor, Mask]) -> dict[str, torch.Tensor]:

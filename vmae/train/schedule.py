@@ -17,11 +17,11 @@ def learning_rate(step: int, config: OptimConfig) -> float:
     `config` is a resolved one. The official warm-up has rate 0 at step 0, which then changes no
     weight, and reaches `lr` at the same step as this one.
 
-    >>> config = OptimConfig(steps=100, lr=1.0, warmup=0.1)
+    >>> config = OptimConfig(steps=100, lr=1.0, warmup_ratio=0.1)
     >>> [round(learning_rate(step, config), 2) for step in (0, 9, 55, 99)]
     [0.1, 1.0, 0.5, 0.0]
     """
-    warmup = round(config.warmup * config.steps)
+    warmup = round(config.warmup_ratio * config.steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.steps - warmup)
@@ -70,7 +70,7 @@ def adamw(model: nn.Module, config: OptimConfig, depth: int = 0) -> torch.optim.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]

@@ -29,12 +29,12 @@ from vmae.weights.files import FILES, open_weights, read_json
 from vmae.weights.layouts import config_of, hf_config, hf_processor
 from vmae.weights.models import (
     check_pooling,
+    drop_keys,
     encoder_of,
-    fill,
-    leave_out,
+    load_into,
     named_parameters,
     reduce_to_encoder,
-    undrawn,
+    skip_init,
 )
 from vmae.weights.names import to_hf, to_official
 
@@ -44,11 +44,11 @@ LAYOUTS = ("vmae", "official", "hf")
 def load(
     path: str | Path,
     *,
-    frames: int | None = None,
-    size: int | None = None,
-    heads: int | None = None,
-    decoder_heads: int | None = None,
-    classes: int | None = None,
+    num_frames: int | None = None,
+    img_size: int | None = None,
+    num_heads: int | None = None,
+    decoder_num_heads: int | None = None,
+    num_classes: int | None = None,
     drop_head: bool = False,
     interpolate: bool = False,
 ) -> MaskedAutoencoder | VisionTransformer:
@@ -73,38 +73,44 @@ def load(
     """
     file = open_weights(path)
     if interpolate:
-        trained = config_of(file, heads=heads, decoder_heads=decoder_heads)
-        config = _resized(trained, frames or trained.frames, size or trained.size)
+        trained = config_of(file, num_heads=num_heads, decoder_num_heads=decoder_num_heads)
+        config = _resized(trained, num_frames or trained.num_frames, img_size or trained.img_size)
     else:
-        config = config_of(file, frames=frames, size=size, heads=heads, decoder_heads=decoder_heads)
+        config = config_of(
+            file,
+            num_frames=num_frames,
+            img_size=img_size,
+            num_heads=num_heads,
+            decoder_num_heads=decoder_num_heads,
+        )
     head = file.state.get("head.weight")
-    if classes is not None and head is None:
+    if num_classes is not None and head is None:
         raise CheckpointError(
-            f"{file.path} has no head, and a classifier of {classes} classes is asked for: load it "
+            f"{file.path} has no head, and a classifier of {num_classes} classes is asked for: load it "
             "without classes=, or put a new classifier on it with VisionTransformer(encoder.config, "
             "classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
-        with undrawn():
+        with skip_init():
             autoencoder = MaskedAutoencoder(config)
-        return fill(autoencoder, file)
-    if head is None or (drop_head and classes is None):
+        return load_into(autoencoder, file)
+    if head is None or (drop_head and num_classes is None):
         reduce_to_encoder(file)
         return encoder_of(file, config)
     check_pooling(file, config)
-    if classes not in (None, len(head)) and not drop_head:
+    if num_classes not in (None, len(head)) and not drop_head:
         raise CheckpointError(
-            f"{file.path} has a head of {len(head)} classes, not of {classes}: drop_head=True "
+            f"{file.path} has a head of {len(head)} classes, not of {num_classes}: drop_head=True "
             "replaces it by a new one"
         )
     if drop_head:
-        model = VisionTransformer(config, classes)
-        leave_out(file, ("head.",), f"the new head for {classes} classes is untrained")
+        model = VisionTransformer(config, num_classes)
+        drop_keys(file, ("head.",), f"the new head for {num_classes} classes is untrained")
         file.state |= {f"head.{name}": p for name, p in model.head.state_dict().items()}
-        return fill(model, file)
-    with undrawn():
+        return load_into(model, file)
+    with skip_init():
         model = VisionTransformer(config, len(head))
-    fill(model, file)
+    load_into(model, file)
     names = class_names(path)
     if names is not None and len(names) != len(head):
         warn(f"{path} names {len(names)} classes and has a head of {len(head)}: names are left out")
@@ -116,9 +122,9 @@ def load(
 def load_encoder(
     path: str | Path,
     *,
-    frames: int | None = None,
-    size: int | None = None,
-    heads: int | None = None,
+    num_frames: int | None = None,
+    img_size: int | None = None,
+    num_heads: int | None = None,
 ) -> VisionTransformer:
     """The encoder in a file or folder of any kind, in eval mode; decoder and head are left out.
 
@@ -129,7 +135,9 @@ def load_encoder(
     """
     file = open_weights(path)
     reduce_to_encoder(file)
-    return encoder_of(file, config_of(file, frames=frames, size=size, heads=heads))
+    return encoder_of(
+        file, config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
+    )
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
@@ -151,10 +159,12 @@ def class_names(path: str | Path) -> tuple[str, ...] | None:
 
 def _resized(trained: ModelConfig, frames: int, size: int) -> ModelConfig:
     """The same model for other clips, its positions interpolated from those it was trained with."""
-    before = (trained.frames, trained.size)
+    before = (trained.num_frames, trained.img_size)
     if before == (frames, size):
         return trained
-    return trained.replace(frames=frames, size=size, positions_of=trained.positions_of or before)
+    return trained.replace(
+        num_frames=frames, img_size=size, pos_embed_from=trained.pos_embed_from or before
+    )
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -185,7 +195,7 @@ def save(
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     head = None
     if isinstance(model, VisionTransformer):
-        head, classes = model.classes, classes or model.class_names
+        head, classes = model.num_classes, classes or model.class_names
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(f"{len(classes)} class names are given for a model of {head or 0} classes")
     state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
@@ -251,10 +261,10 @@ def convert(
     *,
     drop_head: bool = False,
     encoder_only: bool = False,
-    frames: int | None = None,
-    size: int | None = None,
-    heads: int | None = None,
-    decoder_heads: int | None = None,
+    num_frames: int | None = None,
+    img_size: int | None = None,
+    num_heads: int | None = None,
+    decoder_num_heads: int | None = None,
 ) -> Path:
     """Read a file or folder of any layout and write it in another, class names included.
 
@@ -264,10 +274,14 @@ def convert(
         raise ValueError(f"{source} would be written over itself: give another target")
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:
-        model = load_encoder(source, frames=frames, size=size, heads=heads)
+        model = load_encoder(source, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
     else:
         model = load(
-            source, frames=frames, size=size, heads=heads, decoder_heads=decoder_heads,
+            source,
+            num_frames=num_frames,
+            img_size=img_size,
+            num_heads=num_heads,
+            decoder_num_heads=decoder_num_heads,
             drop_head=drop_head,
-        )  # fmt: skip
+        )
     return save(model, target, to)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -55,15 +55,15 @@ def config_of(file: WeightFile, **asked: int | None) -> ModelConfig:
         ) from None
     except ValueError as error:
         raise CheckpointError(
-            f"{file.path}: {error}. Where the file does not tell, give frames=, size=, heads=, "
-            "decoder_heads="
+            f"{file.path}: {error}. Where the file does not tell, give num_frames=, img_size=, num_heads=, "
+            "decoder_num_heads="
         ) from None
     if guessed:
         warn(f"{file.path} does not tell {' and '.join(guessed)}: give them if that is wrong")
-    published = HEADS.get(config.width, config.heads)
-    if hf and "heads" not in given and config.heads != published:
+    published = HEADS.get(config.embed_dim, config.num_heads)
+    if hf and "num_heads" not in given and config.num_heads != published:
         warn(
-            f"{file.path}: config.json says {config.heads} heads at width {config.width}, where the "
+            f"{file.path}: config.json says {config.num_heads} heads at width {config.embed_dim}, where the "
             f"published model has {published} (transformers' converter wrote 16 for VideoMAE-small): "
             f"give heads={published} if the weights are official"
         )
@@ -76,8 +76,8 @@ def _hints_from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the argparse.Namespace in an official file says: V1 and V2 run_*.py, MAE main_*.py."""
     hints: dict[str, Any] = {}
     for theirs, ours, kind in (
-        ("num_frames", "frames", int),
-        ("input_size", "size", int),
+        ("num_frames", "num_frames", int),
+        ("input_size", "img_size", int),
         ("normlize_target", "normalize_targets", bool),  # as VideoMAE spells it
         ("norm_pix_loss", "normalize_targets", bool),
     ):
@@ -110,7 +110,7 @@ def _check_table(file: WeightFile, name: str, stored: torch.Tensor, ours: torch.
 def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
     """The model whose parameters, under our names, have these shapes; and what had to be guessed.
 
-    hints: fields of ModelConfig that shapes do not tell (frames, size, heads, decoder_heads,
+    hints: fields of ModelConfig that shapes do not tell (num_frames, img_size, num_heads, decoder_num_heads,
     normalize_targets); where a file has no decoder, also its width and depth.
     Raises ValueError where the shapes are of no model here, KeyError where the name is missing.
     """
@@ -119,31 +119,33 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
         raise ValueError(f"the patch embedding is of shape {tuple(kernel)}, no 2-D or 3-D kernel")
     width, channels, *tubelet = kernel
     sizes = [(width, len(state["encoder.blocks.0.mlp.fc1.weight"]))]
-    family = "mae" if "encoder.cls_token" in state else "videomae"
+    family: Literal["mae", "videomae"] = "mae" if "encoder.cls_token" in state else "videomae"
     values = dict(hints)
     if "encoder.blocks.0.temporal_attn.qkv.weight" in state:
         values["attention"] = "divided"
     if "decoder.blocks.0.mlp.fc1.weight" in state:
         hidden, decoder_width = state["decoder.blocks.0.mlp.fc1.weight"].shape
-        values |= {"decoder_width": decoder_width, "decoder_depth": _depth(state, "decoder")}
+        values |= {"decoder_embed_dim": decoder_width, "decoder_depth": _depth(state, "decoder")}
         sizes.append((decoder_width, hidden))
     elif family == "mae":
-        values = {"decoder_width": 512, "decoder_depth": 8} | values
+        values = {"decoder_embed_dim": 512, "decoder_depth": 8} | values
     if family == "mae":
-        values.setdefault("frames", 1)
-        if "pos_embed" in state and "size" not in values:  # square, with a row for the class token
-            values["size"] = math.isqrt(state["pos_embed"].shape[-2] - 1) * tubelet[-1]
+        values.setdefault("num_frames", 1)
+        if (
+            "pos_embed" in state and "img_size" not in values
+        ):  # square, with a row for the class token
+            values["img_size"] = math.isqrt(state["pos_embed"].shape[-2] - 1) * tubelet[-1]
     guessed = []
     for field, at, table in (
-        ("heads", width, HEADS),
-        ("decoder_heads", values.get("decoder_width", 384), DECODER_HEADS[family]),
+        ("num_heads", width, HEADS),
+        ("decoder_num_heads", values.get("decoder_embed_dim", 384), DECODER_HEADS[family]),
     ):
         if field not in values:
             values[field] = table.get(at, _heads_of_64(at))
             if at not in table:
                 guessed.append(f"{field}={values[field]} (width {at} in heads of 64)")
     return ModelConfig(
-        family=family, channels=channels, tubelet=(tubelet[0], tubelet[1], tubelet[2]), width=width,
+        family=family, channels=channels, tubelet=(tubelet[0], tubelet[1], tubelet[2]), embed_dim=width,
         depth=_depth(state, "encoder"), mlp_ratio=_mlp_ratio(sizes), **values,
     ), guessed  # fmt: skip
 
@@ -179,12 +181,12 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"hidden_act is {values['hidden_act']!r}; the models here have gelu")
     return {
-        "frames": 1 if hf["model_type"] != "videomae" else values["num_frames"],
-        "size": size,
-        "heads": values["num_attention_heads"],
-        "decoder_width": values["decoder_hidden_size"],
+        "num_frames": 1 if hf["model_type"] != "videomae" else values["num_frames"],
+        "img_size": size,
+        "num_heads": values["num_attention_heads"],
+        "decoder_embed_dim": values["decoder_hidden_size"],
         "decoder_depth": values["decoder_num_hidden_layers"],
-        "decoder_heads": values["decoder_num_attention_heads"],
+        "decoder_num_heads": values["decoder_num_attention_heads"],
         "normalize_targets": values["norm_pix_loss"],
     }
 
@@ -203,22 +205,22 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
     values: dict[str, Any] = {
         "architectures": [names[2 if decoder else int(head)]],
         "model_type": ("vit" if head else "vit_mae") if mae else "videomae",
-        "image_size": config.size, "patch_size": config.tubelet[1],
-        "num_channels": config.channels, "hidden_size": config.width,
-        "num_hidden_layers": config.depth, "num_attention_heads": config.heads,
-        "intermediate_size": int(config.width * config.mlp_ratio), "hidden_act": "gelu",
+        "image_size": config.img_size, "patch_size": config.tubelet[1],
+        "num_channels": config.channels, "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth, "num_attention_heads": config.num_heads,
+        "intermediate_size": int(config.embed_dim * config.mlp_ratio), "hidden_act": "gelu",
         "layer_norm_eps": NORM_EPS, "qkv_bias": True,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-        "decoder_hidden_size": config.decoder_width,
+        "decoder_hidden_size": config.decoder_embed_dim,
         "decoder_num_hidden_layers": config.decoder_depth,
-        "decoder_num_attention_heads": config.decoder_heads,
-        "decoder_intermediate_size": int(config.decoder_width * config.mlp_ratio),
+        "decoder_num_attention_heads": config.decoder_num_heads,
+        "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
         "norm_pix_loss": config.normalize_targets,
     }  # fmt: skip
     if mae:
         values["mask_ratio"] = 0.75 if decoder else 0.0  # ViTMAEModel hides tokens at inference too
     else:
-        values |= {"num_frames": config.frames, "tubelet_size": config.tubelet[0]}
+        values |= {"num_frames": config.num_frames, "tubelet_size": config.tubelet[0]}
         values["use_mean_pooling"] = "encoder.norm.weight" not in state
     if head:
         values["id2label"] = {str(i): name for i, name in enumerate(classes)}
@@ -228,11 +230,11 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
 
 def hf_processor(config: ModelConfig) -> dict[str, Any]:
     """preprocessor_config.json: without it transformers normalises clips with 0.5, not ImageNet's."""
-    side = {"height": config.size, "width": config.size}
+    side = {"height": config.img_size, "width": config.img_size}
     mae = config.family == "mae"
     return {
         "image_processor_type": "ViTImageProcessor" if mae else "VideoMAEImageProcessor",
-        "do_resize": True, "size": side if mae else {"shortest_edge": config.size},
+        "do_resize": True, "size": side if mae else {"shortest_edge": config.img_size},
         "do_center_crop": not mae, "crop_size": side,
         "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),

@@ -24,7 +24,7 @@ Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
 _DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
 
 
-class undrawn(TorchFunctionMode):
+class skip_init(TorchFunctionMode):
     """Models that are built in its context begin with zeros: a file's weights take their place.
 
     To draw them takes most of the time of a load otherwise. Zeros, since `trunc_normal_` draws
@@ -61,7 +61,7 @@ def check_pooling(file: WeightFile, config: ModelConfig) -> None:
         )
 
 
-def leave_out(file: WeightFile, parts: tuple[str, ...], but: str) -> None:
+def drop_keys(file: WeightFile, parts: tuple[str, ...], but: str) -> None:
     """Leave out all of some parts, and say so."""
     dropped = [name for name in file.state if name.startswith(parts)]
     for name in dropped:
@@ -80,20 +80,20 @@ def _has_norm(file: WeightFile) -> bool:
 def reduce_to_encoder(file: WeightFile) -> None:
     """Leave out decoder and head, and say so."""
     but = "" if _has_norm(file) else "it has no final norm, so the encoder ends without one"
-    leave_out(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), but)
+    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), but)
     file.tables.pop("decoder_pos_embed", None)
 
 
 def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
     """The encoder with the file's weights; where they have no final norm, the identity stands there."""
-    with undrawn():
+    with skip_init():
         model = VisionTransformer(config)
     if not _has_norm(file):
         model.add_module("norm", nn.Identity())
-    return fill(model, file)
+    return load_into(model, file)
 
 
-def fill(model: Model, file: WeightFile) -> Model:
+def load_into(model: Model, file: WeightFile) -> Model:
     """The model with the file's weights, in eval mode.
 
     Raises CheckpointError with all names that are missing, extra or of another shape.

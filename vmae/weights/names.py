@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 
 from vmae.config import ModelConfig
-from vmae.positions import position_table
+from vmae.positions import build_pos_embed
 
 State = dict[str, torch.Tensor]
 
@@ -112,8 +112,8 @@ def _join(state: State, names: dict[str, str], at: str) -> None:
 
 def table_of(config: ModelConfig, name: str) -> torch.Tensor:
     """A stored position table, (1, N, D), or with MAE's zero row for the class token (1, 1 + N, D)."""
-    width = config.width if name == "pos_embed" else config.decoder_width
-    table = position_table(config, width)
+    width = config.embed_dim if name == "pos_embed" else config.decoder_embed_dim
+    table = build_pos_embed(config, width)
     if config.family == "mae":
         table = torch.cat((torch.zeros(1, width), table))
     return table[None]
@@ -151,9 +151,9 @@ def _check_published(config: ModelConfig) -> None:
 
 
 def _flat_kernel(kernel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    if config.frames != 1 or kernel.shape[2] != 1:
+    if config.num_frames != 1 or kernel.shape[2] != 1:
         raise ValueError(
-            f"MAE is written for images: frames is {config.frames} and the tubelet {config.tubelet}; "
+            f"MAE is written for images: frames is {config.num_frames} and the tubelet {config.tubelet}; "
             'both must be of 1 frame (or save with to="vmae")'
         )
     return kernel.squeeze(2)

@@ -20,7 +20,7 @@ Sides = tuple[int, int, int]
 
 def token_count(frames: int, height: int, width: int, tubelet: Sides) -> int:
     """N, the tubelets in a clip: `vmae.grid.TokenGrid.tokens`."""
-    return grid.TokenGrid((frames, height, width), tubelet).tokens
+    return grid.TokenGrid((frames, height, width), tubelet).num_tokens
 
 
 def _steps(frames: int, height: int, width: int, tubelet: Sides) -> Sides:

@@ -29,7 +29,7 @@ def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[flo
     The highest rate is base·batch / 256 (MAE, appendix A.1; `main_pretrain.py`).
     """
     config = OptimConfig(
-        steps=steps, warmup=warmup / steps, lr=base, lr_batch=256, batch_size=batch
+        steps=steps, warmup_ratio=warmup / steps, lr=base, base_batch_size=256, batch_size=batch
     ).resolved(videos=batch)
     return [schedule.learning_rate(step, config) for step in range(steps)]
 
@@ -139,8 +139,8 @@ def _rate_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _shape_cases(_: torch.Generator) -> list[tuple[Shapes]]:
-    small = ModelConfig.mae("tiny", size=32, tubelet=(1, 8, 8), depth=1, decoder_depth=1)
-    models = (MaskedAutoencoder(small), VisionTransformer(small, classes=10))
+    small = ModelConfig.mae("tiny", img_size=32, tubelet=(1, 8, 8), depth=1, decoder_depth=1)
+    models = (MaskedAutoencoder(small), VisionTransformer(small, num_classes=10))
     return [({name: tuple(p.shape) for name, p in m.named_parameters()},) for m in models]
 
 

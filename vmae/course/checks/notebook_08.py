@@ -143,7 +143,7 @@ def _parameters(
     extra: int = 0,
 ) -> int:
     """The count; `biases` and `norms` are vectors of width D in a block's attention and norms."""
-    d, pixels = c.width, c.grid.pixels
+    d, pixels = c.embed_dim, c.grid.token_dim
     inner = int(d * (mlp_ratio or c.mlp_ratio))
     attention = 4 * d * d + (biases + 1) * d  # qkv and the projection, which has a bias too
     block = attention + norms * d + 2 * d * inner + inner + d
@@ -165,7 +165,7 @@ def _masks(g: torch.Generator, batch: int, ratio: float) -> tuple[torch.Tensor, 
     """hidden and asked, (B, N) bool: tubes, and a running cell that differs from clip to clip."""
     visible = tube_visible(_GRID, 0.75, None, batch, g)
     queries = running_cell_maps(_GRID, ratio)[torch.arange(batch) % 4]
-    asked = torch.zeros(batch, _GRID.tokens, dtype=torch.bool).scatter(1, queries, True)
+    asked = torch.zeros(batch, _GRID.num_tokens, dtype=torch.bool).scatter(1, queries, True)
     return torch.ones_like(asked).scatter(1, visible, False), asked
 
 
@@ -361,13 +361,13 @@ EXERCISES = (
                 lambda c, classes: _parameters(c, classes, norms=0)
             ),
             "a norm has a bias too: 2·D numbers each": (
-                lambda c, classes: _parameters(c, classes, norms=2, extra=-c.width)
+                lambda c, classes: _parameters(c, classes, norms=2, extra=-c.embed_dim)
             ),
             "the patch embedding has a bias of D": (
                 lambda c, classes: _parameters(c, classes, patch_bias=False)
             ),
             "the norm before the head is missing": (
-                lambda c, classes: _parameters(c, classes, extra=-2 * c.width)
+                lambda c, classes: _parameters(c, classes, extra=-2 * c.embed_dim)
             ),
             "the head is missing: D·classes numbers and a bias": (
                 lambda c, classes: _parameters(c, 0)
@@ -376,10 +376,10 @@ EXERCISES = (
                 lambda c, classes: _parameters(c, classes, extra=-classes)
             ),
             "positions are counted: they are fixed sines, and not trained": (
-                lambda c, classes: _parameters(c, classes, extra=c.grid.tokens * c.width)
+                lambda c, classes: _parameters(c, classes, extra=c.grid.num_tokens * c.embed_dim)
             ),
             "a class token is counted: VideoMAE has none": (
-                lambda c, classes: _parameters(c, classes, extra=c.width)
+                lambda c, classes: _parameters(c, classes, extra=c.embed_dim)
             ),
         },
         draw=_draw_count,

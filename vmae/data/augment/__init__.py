@@ -1,7 +1,6 @@
 """Augmentation of a batch of clips, on the device that holds it."""
 
 from vmae.data.augment.batched import (
-    VIEWS,
     draw_crops,
     mix,
     multi_scale_crop,
@@ -14,7 +13,6 @@ from vmae.data.augment.batched import (
 from vmae.data.augment.randaugment import rand_augment
 
 __all__ = [
-    "VIEWS",
     "draw_crops",
     "mix",
     "multi_scale_crop",

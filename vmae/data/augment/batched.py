@@ -234,7 +234,3 @@ def _inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     across = (columns >= left) & (columns < left + wide)
     down = (rows >= top) & (rows < top + tall)
     return (down[:, :, None] & across[:, None, :])[:, None, None]
-
-
-#: What a classifier is shown of a clip.
-VIEWS = ("video", "single-frame", "shuffled")

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import torch
 
-from vmae.data.reading.reader import Choose
+from vmae.data.reading.reader import FrameSelector
 from vmae.data.reading.store import FrameStore
 
 #: Share of the free memory that frames may take; the rest is the model's.
@@ -18,7 +18,7 @@ SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class ClipLocation:
     """Where a clip lies: a video by its number, its frames (T,), and the corner of its square."""
 
     video: int
@@ -46,11 +46,11 @@ class DeviceStore:
         """Frames, height and width of a video."""
         return self.store.shape(index)
 
-    def read(self, index: int, choose: Choose) -> np.ndarray:
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames (T, H, W, 3) of a video, on the host, from the memory-mapped files."""
         return self.store.read(index, choose)
 
-    def gather(self, places: Sequence[Place]) -> torch.Tensor:
+    def gather(self, places: Sequence[ClipLocation]) -> torch.Tensor:
         """Clips (B, 3, T, S, S) uint8 on the device; the same S and T for all."""
         side = torch.arange(places[0].side, device=self._pixels.device)
         corners, widths = [], []  # (B, T): the pixel at each frame's corner; (B,): pixels a row

@@ -13,12 +13,12 @@ from vmae.data.sets.videos import SetError
 class Failures:
     """The videos of a run that cannot be read, each counted and reported once.
 
-    total    videos of the split       max_bad   share of them at which the run stops
+    total    videos of the split       max_unreadable   share of them at which the run stops
     reasons  of each path that failed
     """
 
     total: int
-    max_bad: float
+    max_unreadable: float
     reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, failed: Sequence[tuple[str, str]]) -> None:
@@ -30,9 +30,9 @@ class Failures:
         count, shown = len(self.reasons), list(new.values())
         text = "\n  ".join([f"{count} of {self.total} videos cannot be read:", *shown[:20]])
         text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
-        if count > self.max_bad * self.total:
+        if count > self.max_unreadable * self.total:
             raise SetError(
-                f"{text}\nThat is more than max_bad = {self.max_bad:.0%}: mend or remove them, or "
-                "raise max_bad; `vmae scan` lists them all"
+                f"{text}\nThat is more than max_unreadable = {self.max_unreadable:.0%}: fix or remove "
+                "them, or raise max_unreadable; `vmae scan` lists them all"
             )
         warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vmae import at_root
 from vmae.data.config import DataConfig
-from vmae.data.reading.device_store import DeviceStore, Place, to_device
+from vmae.data.reading.device_store import ClipLocation, DeviceStore, to_device
 from vmae.data.reading.failures import Failures
-from vmae.data.reading.reader import Choose, VideoError
+from vmae.data.reading.reader import FrameSelector, VideoError
 from vmae.data.reading.sampling import Sampling, crop_square, place_square
-from vmae.data.reading.sources import Source, Subset, VideoFiles, origin
+from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
 from vmae.data.reading.store import build_store
 from vmae.data.reading.workers import end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
@@ -52,7 +52,7 @@ class ClipDataset(Dataset[Batch]):
 
     def __init__(self, source: Source, sampling: Sampling, seed: int) -> None:
         self.source, self.sampling, self.seed = source, sampling, seed
-        kept, self._numbers = origin(source)
+        kept, self._numbers = unwrap_subset(source)
         self._on_device = kept if isinstance(kept, DeviceStore) else None
 
     def __len__(self) -> int:
@@ -64,14 +64,14 @@ class ClipDataset(Dataset[Batch]):
         frames = self._frames(index, lambda n: self.sampling.train(n, rng))
         return crop_square(frames, rng)
 
-    def place(self, draw: int, index: int) -> Place:
+    def place(self, draw: int, index: int) -> ClipLocation:
         """Where the clip that `read` gives lies in a store in the device's memory."""
         assert self._on_device is not None
         rng = np.random.default_rng((self.seed, draw, index))
         number = int(self._numbers[index])
         length, height, width = self._on_device.shape(number)
         frames = self.sampling.train(length, rng)
-        return Place(number, frames, *place_square(height, width, rng))
+        return ClipLocation(number, frames, *place_square(height, width, rng))
 
     def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
         """Clips over the video, and squares along its long side: (clips·crops, T, S, S, 3)."""
@@ -79,7 +79,7 @@ class ClipDataset(Dataset[Batch]):
         each = np.split(frames, clips)
         return np.stack([crop_square(c, crop=k, crops=crops) for c in each for k in range(crops)])
 
-    def _frames(self, index: int, choose: Choose) -> np.ndarray:
+    def _frames(self, index: int, choose: FrameSelector) -> np.ndarray:
         try:
             return self.source.read(index, choose)
         except VideoError as error:
@@ -141,18 +141,18 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         seed: int,
         start: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
-        if batch % world:
-            raise ValueError(f"batch size {batch} is not divisible by {world} processes")
+        if batch % world_size:
+            raise ValueError(f"batch size {batch} is not divisible by {world_size} processes")
         self.total, self.batch, self.steps, self.seed, self.start = total, batch, steps, seed, start
-        self.rank, self.world = rank, world
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = self.batch // self.world
+        share = self.batch // self.world_size
         epoch, order = -1, np.empty(0, dtype=np.int64)
         for step in range(self.start, self.steps):
             first = step * self.batch + self.rank * share
@@ -174,25 +174,25 @@ def open_set(config: DataConfig) -> VideoSet:
 def open_source(
     config: DataConfig,
     videos: Sequence[Video],
-    size: int,
-    frames: int,
+    img_size: int,
+    num_frames: int,
     device: torch.device | None = None,
     **progress: Any,
 ) -> Source:
     """The videos as a store (made now, if need be) or as files, for clips of `frames` frames.
 
-    device   where batches of training clips are wanted: with `config.on_device` the frames are kept
+    device   where batches of training clips are wanted: with `config.cache_on_device` the frames are kept
              there, if they fit
 
-    Raises SetError where more than `config.max_bad` of the videos cannot be read or are shorter
+    Raises SetError where more than `config.max_unreadable` of the videos cannot be read or are shorter
     than a clip; fewer are listed in a warning, and the run goes on without them. Videos that are
     not kept in a store are found out when they are read.
     """
-    if not config.store:
-        return VideoFiles(videos, size)
-    store = build_store(at_root(config.stores), videos, size, config.workers, **progress)
-    sampling = Sampling.of(config, frames)
-    failures = Failures(len(videos), config.max_bad)
+    if not config.cache:
+        return VideoFiles(videos, img_size)
+    store = build_store(at_root(config.cache_dir), videos, img_size, config.num_workers, **progress)
+    sampling = Sampling.of(config, num_frames)
+    failures = Failures(len(videos), config.max_unreadable)
     failed, long_enough = list(store.failed), []
     for i, video in enumerate(store.videos):
         try:
@@ -201,25 +201,25 @@ def open_source(
         except VideoError as error:
             failed.append((str(video.path), f"{video.path}: {error}"))
     failures.add(failed)
-    kept = store if device is None or not config.on_device else to_device(store, device)
+    kept = store if device is None or not config.cache_on_device else to_device(store, device)
     return kept if len(long_enough) == len(store) else Subset(kept, long_enough)
 
 
 def train_loader(
-    dataset: ClipDataset, batches: StepBatches, workers: int, pin: bool = False
+    dataset: ClipDataset, batches: StepBatches, num_workers: int, pin: bool = False
 ) -> Iterator[Batch]:
     """Batches for training. A store needs no worker processes; files do.
 
     Raises WorkerError where such a process dies while a batch is waited for.
     """
-    kept, _ = origin(dataset.source)
+    kept, _ = unwrap_subset(dataset.source)
     files = isinstance(kept, VideoFiles)  # decoded each time, so that worker processes pay
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=_as_is,
-        num_workers=workers if files else 0,
-        multiprocessing_context="spawn" if files and workers else None,
+        num_workers=num_workers if files else 0,
+        multiprocessing_context="spawn" if files and num_workers else None,
         worker_init_fn=partial(end_with_parent, os.getpid()),
         pin_memory=pin and not isinstance(kept, DeviceStore),
     )
@@ -233,9 +233,9 @@ def ordered_batches(
     batch: int,
     clips: int = 1,
     crops: int = 1,
-    max_bad: float = 0.05,
+    max_unreadable: float = 0.05,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     gather: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] = list,
 ) -> Iterator[Batch]:
     """Every video once, in order, for testing: `batch` videos at a time, each in clips·crops views.
@@ -245,12 +245,12 @@ def ordered_batches(
 
     The views of a video follow one another; with one clip and one crop it is the centre. A video
     that cannot be read is left out, and nothing stands in for it; all such are reported at the end.
-    Raises SetError where they are more than the share `max_bad`.
+    Raises SetError where they are more than the share `max_unreadable`.
     """
     dataset = ClipDataset(source, sampling, seed=0)
     failed: list[tuple[str, str]] = []
     firsts = range(0, len(dataset), batch)
-    for number in range(rank, len(firsts), world):
+    for number in range(rank, len(firsts), world_size):
         first = firsts[number]
         views, labels = [], []
         for i in range(first, min(first + batch, len(dataset))):
@@ -262,7 +262,7 @@ def ordered_batches(
         if views:
             clip_views = _stack(list(np.concatenate(views)))
             yield Batch(clip_views, torch.tensor(labels), [], number)
-    Failures(len(dataset), max_bad).add(gather(failed))
+    Failures(len(dataset), max_unreadable).add(gather(failed))
 
 
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:

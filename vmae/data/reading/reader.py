@@ -14,7 +14,7 @@ from vmae.data.reading.frame_folders import frame_paths, read_images
 from vmae.data.sets.videos import Video
 
 #: Given the number of frames of a video, the indices of those to read.
-Choose = Callable[[int], np.ndarray]
+FrameSelector = Callable[[int], np.ndarray]
 
 
 class VideoError(RuntimeError):
@@ -42,7 +42,7 @@ def open_video(path: str | Path) -> decord.VideoReader:
     return reader
 
 
-def read_frames(video: str | Path | Video, choose: Choose | None = None) -> np.ndarray:
+def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
     """The chosen frames (all, by default) of a video, (T, H, W, 3) uint8.
 
     video   a file, or a folder of images; as a Video of a list, the images that the list says

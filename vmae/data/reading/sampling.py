@@ -25,7 +25,7 @@ class Sampling:
             is repeated, as published
     """
 
-    frames: int
+    num_frames: int
     stride: int = 1
     scheme: str = "dense"
     short: str = "skip"
@@ -39,16 +39,16 @@ class Sampling:
     def span(self) -> int:
         """Frames that a video needs for one clip without repeating any."""
         if self.scheme == "tsn":
-            return self.frames
+            return self.num_frames
         if self.scheme == "kinetics":
-            return self.frames * self.stride
-        return (self.frames - 1) * self.stride + 1
+            return self.num_frames * self.stride
+        return (self.num_frames - 1) * self.stride + 1
 
     def check(self, length: int) -> None:
         """Raise VideoError where a video is too short and short videos are to be left out."""
         if length < 1 or (length < self.span and self.short == "skip"):
             raise VideoError(
-                f"the video has {length} frames; a clip of {self.frames} with stride {self.stride} "
+                f"the video has {length} frames; a clip of {self.num_frames} with stride {self.stride} "
                 f"covers {self.span}: use fewer frames or a smaller stride, leave the video out, or "
                 'set short to "repeat"'
             )
@@ -64,8 +64,8 @@ class Sampling:
             end = int(rng.integers(self.span, length)) if length > self.span else length
             return self._points(end - self.span, end)
         # The official code leaves room for frames·stride, one step more than the clip needs.
-        room = max(length - self.frames * self.stride, 0)
-        return int(rng.integers(room + 1)) + self.stride * np.arange(self.frames)
+        room = max(length - self.num_frames * self.stride, 0)
+        return int(rng.integers(room + 1)) + self.stride * np.arange(self.num_frames)
 
     def test(self, length: int, clips: int = 1) -> np.ndarray:
         """(clips, frames) indices, evenly spread over the video; a single clip is its centre."""
@@ -74,16 +74,18 @@ class Sampling:
             return self._segment_views(length, clips)
         if self.scheme == "kinetics":
             every = np.arange(0, length, self.stride)
-            every = np.pad(every, (0, max(0, self.frames - len(every))), mode="edge")
-            return every[_starts(len(every) - self.frames, clips)[:, None] + np.arange(self.frames)]
+            every = np.pad(every, (0, max(0, self.num_frames - len(every))), mode="edge")
+            return every[
+                _starts(len(every) - self.num_frames, clips)[:, None] + np.arange(self.num_frames)
+            ]
         if length < self.span:
             return np.repeat(self._padded(length)[None], clips, axis=0)
-        steps = self.stride * np.arange(self.frames)
+        steps = self.stride * np.arange(self.num_frames)
         return _starts(length - self.span, clips)[:, None] + steps
 
     def _points(self, start: int, end: int) -> np.ndarray:
         """Evenly spread points from start to end, both included, then kept below the end."""
-        points = np.linspace(start, end, self.frames)
+        points = np.linspace(start, end, self.num_frames)
         return np.clip(points, start, end - 1).astype(np.int64)
 
     def _padded(self, length: int) -> np.ndarray:
@@ -92,21 +94,21 @@ class Sampling:
             points = np.linspace(0, length, max(1, length // self.stride))
         else:
             points = np.arange(0.0, length, self.stride)
-        index = np.clip(points, 0, length - 1).astype(np.int64)[: self.frames]
-        return np.pad(index, (0, self.frames - len(index)), constant_values=length - 1)
+        index = np.clip(points, 0, length - 1).astype(np.int64)[: self.num_frames]
+        return np.pad(index, (0, self.num_frames - len(index)), constant_values=length - 1)
 
     def _segments(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """A random frame of each of `frames` equal segments."""
-        size = length // self.frames
+        size = length // self.num_frames
         if size == 0:  # fewer frames than segments: some serve twice
-            return np.sort(rng.integers(length, size=self.frames))
-        return np.arange(self.frames) * size + rng.integers(size, size=self.frames)
+            return np.sort(rng.integers(length, size=self.num_frames))
+        return np.arange(self.num_frames) * size + rng.integers(size, size=self.num_frames)
 
     def _segment_views(self, length: int, clips: int) -> np.ndarray:
         """The points of clip k lie k / clips into their segments; a single clip's in the middle."""
-        size = length / self.frames
+        size = length / self.num_frames
         shifts = np.array([0.5]) if clips == 1 else np.arange(clips) / clips
-        points = (np.arange(self.frames) + shifts[:, None]) * size
+        points = (np.arange(self.num_frames) + shifts[:, None]) * size
         return np.minimum(points.astype(np.int64), length - 1)
 
 

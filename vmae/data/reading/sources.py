@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vmae.data.reading.reader import Choose, read_frames, resize_frames
+from vmae.data.reading.reader import FrameSelector, read_frames, resize_frames
 from vmae.data.sets.videos import Video
 
 
@@ -20,7 +20,7 @@ class Source(Protocol):
         """What it holds, in the order of its numbers."""
         ...
 
-    def read(self, index: int, choose: Choose) -> np.ndarray:
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
         ...
 
@@ -32,7 +32,7 @@ class VideoFiles:
     videos: Sequence[Video]
     size: int
 
-    def read(self, index: int, choose: Choose) -> np.ndarray:
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
         return resize_frames(read_frames(self.videos[index], choose), self.size)
 
@@ -44,12 +44,12 @@ class Subset:
         self.source, self.chosen = source, chosen
         self.videos = [source.videos[i] for i in chosen]
 
-    def read(self, index: int, choose: Choose) -> np.ndarray:
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
         return self.source.read(self.chosen[index], choose)
 
 
-def origin(source: Source) -> tuple[Source, np.ndarray]:
+def unwrap_subset(source: Source) -> tuple[Source, np.ndarray]:
     """What a source is a subset of, itself if it is none, and the numbers of its videos there."""
     chosen = np.arange(len(source.videos))
     while isinstance(source, Subset):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vmae.data.reading.reader import Choose, VideoError, read_frames, resize_frames
+from vmae.data.reading.reader import FrameSelector, VideoError, read_frames, resize_frames
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video
 from vmae.support.files import atomic_path, only_writer, require_space, write_text
@@ -111,7 +111,7 @@ class FrameStore:
         """The bytes of each shard, in order: frames of one video after the other."""
         yield from (frames for frames in self._frames if frames is not None)
 
-    def read(self, index: int, choose: Choose) -> np.ndarray:
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames (T, H, W, 3) of a video."""
         shard, offset, (length, height, width) = self._places[index]
         frames = self._frames[shard]

@@ -93,7 +93,7 @@ def named_worker_deaths() -> Iterator[None]:
             raise
         raise WorkerError(
             f"a worker process died ({str(error).strip()}): most likely the memory ran out and the "
-            "system killed it. Use fewer workers (--workers, data.workers; 0 reads in the main "
+            "system killed it. Use fewer workers (--num-workers, data.num_workers; 0 reads in the main "
             "process), smaller frames or a smaller batch. What is complete is kept: the same command "
             "goes on from it (pre-training: with --resume)"
         ) from error
