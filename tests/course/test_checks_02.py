@@ -14,7 +14,7 @@ from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_02 as right
 from vmae.grid import TokenGrid, patchify
 from vmae.grid import unpatchify as package_unpatchify
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import all_hidden
 from vmae.vit import normalize_pixels
 
