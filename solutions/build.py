@@ -9,7 +9,8 @@ The learner's notebook has no outputs, and `raise NotImplementedError` in place 
 outputs of its last execution. The figure of a cell tagged `picture-NAME` is also written to
 solutions/pictures/NAME.png, for the README. The stamp of a solution holds a hash of the code cells and the parameters: changed
 code, or a run with other parameters, makes `--check` fail; changed prose does not. Every notebook
-gets the same first code cell, which says how `vmae` is installed where it is not.
+gets the same first code cell, which says how `vmae` is installed where it is not; it names the
+public address once pyproject.toml does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import platform
 import re
 import sys
 import time
+import tomllib
 from base64 import b64decode
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,6 +40,7 @@ REGION = re.compile(
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])(/root|/home|/tmp|/work|/Users|/mnt|[A-Z]:\\+Users)[/\\]")
 LARGEST = 1_500_000  # bytes of a built notebook
+PYPROJECT = SOLUTIONS.parent / "pyproject.toml"
 GUARD = """\
 try:
     import vmae
@@ -45,9 +48,11 @@ except ModuleNotFoundError:
     raise SystemExit(
         "This kernel has no vmae. In a terminal, in the folder of the checkout:\\n"
         "    python -m pip install -r requirements.txt -e .\\n"
-        "On Colab and Kaggle, in a cell: !git clone ADDRESS course && pip install -e course\\n"
-        "Then restart the kernel."
+{clone}        "Then restart the kernel."
     ) from None"""
+CLONE = """\
+        "On Colab and Kaggle, in a cell: !git clone {address} course && pip install -e course\\n"
+"""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -56,12 +61,24 @@ def sources() -> list[Path]:
     return sorted(SOLUTIONS.glob("[0-9][0-9]_*.py"))
 
 
+def address() -> str | None:
+    """The public address, from the one place that states it; None until the owner fills it in."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository")
+
+
+def guard() -> str:
+    """The first code cell of every notebook, which says how `vmae` is installed where it is not."""
+    stated = address()
+    return GUARD.format(clone=CLONE.format(address=stated) if stated else "")
+
+
 def read_source(path: Path) -> NotebookNode:
     """A lesson as a notebook without outputs; cell ids depend on the source alone."""
     notebook = jupytext.read(path, fmt="py:percent")
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(GUARD))
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(guard()))
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         kind = f"{path.stem} {cell.cell_type} {cell.source}"
@@ -83,9 +100,9 @@ def learner(notebook: NotebookNode) -> NotebookNode:
 
 
 def lesson_code(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells of a lesson itself: without the guard."""
+    """The code cells of a lesson itself: without the guard, the only one whose source is hidden."""
     code = (cell for cell in notebook.cells if cell.cell_type == "code")
-    return [cell for cell in code if cell.source != GUARD]
+    return [cell for cell in code if "jupyter" not in cell.metadata]
 
 
 def code_hash(notebook: NotebookNode) -> str:

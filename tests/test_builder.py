@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import build
 import nbformat
 import pytest
-from test_notebooks import NAMES, run_nbval
-
-from vmae import ROOT
+from test_notebooks import run_nbval
 
 LESSON = """# ---
 # jupyter:
@@ -67,20 +63,6 @@ def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
     assert "return 2 * x" in solved.cells[3].source
     assert all(cell.get("outputs", []) == [] for cell in learner.cells)
     assert solved.cells[4].outputs[0].text == "n is 3\n"
-
-
-def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(tmp_path):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4)
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code").source
-    for hidden in (False, True):
-        before = "import sys; sys.modules['vmae'] = None\n" if hidden else ""
-        done = subprocess.run(
-            [sys.executable, "-c", before + first], capture_output=True, text=True, check=False,
-            cwd=tmp_path,
-        )  # fmt: skip
-        assert bool(done.returncode) is hidden
-        assert ("python -m pip install -r requirements.txt -e ." in done.stderr) is hidden
-        assert "Traceback" not in done.stderr
 
 
 def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
