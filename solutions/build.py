@@ -16,141 +16,24 @@ public address once pyproject.toml does.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import platform
 import re
 import sys
-import time
-import tomllib
 from base64 import b64decode
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
-import jupytext
-import nbformat
-from nbclient import NotebookClient
+from execution import execute
+from lesson import learner, read_source, solution, text_of, write
 from nbformat import NotebookNode
 
 SOLUTIONS = Path(__file__).resolve().parent
 NOTEBOOKS = SOLUTIONS.parent / "notebooks"
-REGION = re.compile(
-    r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[^\n]*(\n|\Z)", re.S | re.M
-)
 MACHINE_PATH = re.compile(r"(?<![\w.])(/root|/home|/tmp|/work|/Users|/mnt|[A-Z]:\\+Users)[/\\]")
 LARGEST = 1_500_000  # bytes of a built notebook
-PYPROJECT = SOLUTIONS.parent / "pyproject.toml"
-GUARD = """\
-try:
-    import vmae
-except ModuleNotFoundError:
-    raise SystemExit(
-        "This kernel has no vmae. In a terminal, in the folder of the checkout:\\n"
-        "    python -m pip install -r requirements.txt -e .\\n"
-{clone}        "Then restart the kernel."
-    ) from None"""
-CLONE = """\
-        "On Colab and Kaggle, in a cell: !git clone {address} course && pip install -e course\\n"
-"""
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 def sources() -> list[Path]:
     """The authored lessons, in order."""
     return sorted(SOLUTIONS.glob("[0-9][0-9]_*.py"))
-
-
-def address() -> str | None:
-    """The public address, from the one place that states it; None until the owner fills it in."""
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    return project.get("urls", {}).get("Repository")
-
-
-def guard() -> str:
-    """The first code cell of every notebook, which says how `vmae` is installed where it is not."""
-    stated = address()
-    return GUARD.format(clone=CLONE.format(address=stated) if stated else "")
-
-
-def read_source(path: Path) -> NotebookNode:
-    """A lesson as a notebook without outputs; cell ids depend on the source alone."""
-    notebook = jupytext.read(path, fmt="py:percent")
-    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(guard()))
-    seen: dict[str, int] = {}
-    for cell in notebook.cells:
-        kind = f"{path.stem} {cell.cell_type} {cell.source}"
-        seen[kind] = seen.get(kind, 0) + 1
-        cell.id = hashlib.sha256(f"{kind} {seen[kind]}".encode()).hexdigest()[:12]
-        cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k == "tags"})
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    notebook.cells[1].metadata["jupyter"] = {"source_hidden": True}
-    return notebook
-
-
-def learner(notebook: NotebookNode) -> NotebookNode:
-    """The same with solutions taken out."""
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.source = REGION.sub(r"\1raise NotImplementedError\2", cell.source)
-    return notebook
-
-
-def lesson_code(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells of a lesson itself: without the guard, the only one whose source is hidden."""
-    code = (cell for cell in notebook.cells if cell.cell_type == "code")
-    return [cell for cell in code if "jupyter" not in cell.metadata]
-
-
-def code_hash(notebook: NotebookNode) -> str:
-    """Of everything that an execution depends on in the notebook: its code cells, in order."""
-    code = [cell.source for cell in lesson_code(notebook)]
-    return hashlib.sha256("\n# %%\n".join(code).encode()).hexdigest()[:16]
-
-
-def solution(notebook: NotebookNode, built: Path) -> NotebookNode:
-    """The same with the outputs of its last execution, where the code of every cell is unchanged."""
-    if not built.exists():
-        return notebook
-    before = nbformat.read(built, as_version=4)
-    stamp = before.metadata.get("vmae")
-    if stamp is None or stamp["code"] != code_hash(notebook):
-        return notebook
-    notebook.metadata["vmae"] = stamp
-    for cell, old in zip(lesson_code(notebook), lesson_code(before), strict=True):
-        cell.outputs, cell.execution_count = old.outputs, old.execution_count
-    return notebook
-
-
-def execute(path: Path) -> None:
-    """Run a solution with the parameters that it states, and write it with outputs and stamp."""
-    notebook = read_source(path)
-    start = time.perf_counter()
-    client = NotebookClient(
-        notebook, timeout=None, kernel_name="python3", record_timing=False,
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
-    )  # fmt: skip
-    strict, os.environ["VMAE_STRICT"] = os.environ.get("VMAE_STRICT", ""), "1"
-    try:  # a solution must pass its own checks, and is no progress of the learner
-        client.execute()
-    finally:
-        os.environ["VMAE_STRICT"] = strict
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.pop("transient", None)
-    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
-    notebook.metadata["vmae"] = {
-        "code": code_hash(notebook),
-        "parameters": "as stated",
-        "executed": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "minutes": round((time.perf_counter() - start) / 60, 1),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
-    write(path.with_suffix(".ipynb"), notebook)
 
 
 def pictures(notebook: NotebookNode) -> dict[Path, bytes]:
@@ -167,16 +50,6 @@ def pictures(notebook: NotebookNode) -> dict[Path, bytes]:
                 name = tag.removeprefix("picture-") + ".png"
                 found[SOLUTIONS / "pictures" / name] = b64decode(data[0])
     return found
-
-
-def text_of(notebook: NotebookNode) -> str:
-    """A notebook as its file: the same notebook gives the same bytes."""
-    return nbformat.writes(notebook, version=4) + "\n"
-
-
-def write(path: Path, notebook: NotebookNode) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text_of(notebook), encoding="utf-8")
 
 
 def builds(path: Path) -> dict[Path, NotebookNode]:

@@ -8,6 +8,7 @@ import sys
 from urllib.parse import urlsplit
 
 import build
+import lesson
 import pytest
 
 from vmae import ROOT
@@ -30,13 +31,13 @@ def address(request, tmp_path, monkeypatch) -> str | None:
     text, count = re.subn(r"^(# )?Repository = .*$", line, text, flags=re.M)
     assert count == 1
     pyproject.write_text(text, encoding="utf-8")
-    monkeypatch.setattr(build, "PYPROJECT", pyproject)
+    monkeypatch.setattr(lesson, "PYPROJECT", pyproject)
     return request.param
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(address, hidden, tmp_path):
-    notebook = build.read_source(build.sources()[0])
+    notebook = lesson.read_source(build.sources()[0])
     first = next(cell for cell in notebook.cells if cell.cell_type == "code").source
     before = "import sys; sys.modules['vmae'] = None\n" if hidden else ""
     done = subprocess.run(
@@ -54,7 +55,7 @@ def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(address, h
 def test_another_address_keeps_the_outputs(address):
     path = build.sources()[0]
     solution = build.builds(path)[path.with_suffix(".ipynb")]
-    assert solution.metadata["vmae"]["code"] == build.code_hash(solution)
+    assert solution.metadata["vmae"]["code"] == lesson.code_hash(solution)
     assert any(cell.get("outputs") for cell in solution.cells)
 
 
@@ -67,7 +68,7 @@ def strays(text: str, address: str | None) -> list[str]:
 def test_no_document_leads_elsewhere():
     documents = [*ROOT.glob("*.md"), *ROOT.glob("*.cff"), *ROOT.glob("solutions/[0-9]*.py")]
     documents += [path for path in (ROOT / ".github").rglob("*") if path.is_file()]
-    found = {path.name: strays(path.read_text("utf-8"), build.address()) for path in documents}
+    found = {path.name: strays(path.read_text("utf-8"), lesson.address()) for path in documents}
     assert not any(found.values()), found
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import build
 import nbformat
 import pytest
+from execution import execute
+from lesson import write
 from test_notebooks import run_nbval
 
-LESSON = """# ---
+HEADER = """# ---
 # jupyter:
 #   jupytext:
 #     text_representation:
@@ -17,7 +19,10 @@ LESSON = """# ---
 #       format_name: percent
 #       format_version: '1.3'
 # ---
-
+"""
+LESSON = (
+    HEADER
+    + """
 # %% [markdown]
 # # A lesson
 
@@ -35,6 +40,7 @@ def double(x):
 # NBVAL_CHECK_OUTPUT
 print("n is", n)
 """
+)
 
 
 @pytest.fixture
@@ -50,11 +56,11 @@ def lesson(tmp_path, monkeypatch) -> Path:
 
 def rebuild(lesson: Path) -> None:
     for target, notebook in build.builds(lesson).items():
-        build.write(target, notebook)
+        write(target, notebook)
 
 
 def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
-    build.execute(lesson)
+    execute(lesson)
     rebuild(lesson)
     assert build.check() == []
     learner = nbformat.read(build.NOTEBOOKS / "42_lesson.ipynb", as_version=4)
@@ -66,7 +72,7 @@ def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
 
 
 def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
-    build.execute(lesson)
+    execute(lesson)
     lesson.write_text(LESSON.replace("# # A lesson", "# # A better lesson"))
     assert any("differs from 42_lesson.py" in text for text in build.check())
     rebuild(lesson)
@@ -78,7 +84,7 @@ def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
 
 
 def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
-    build.execute(lesson)
+    execute(lesson)
     rebuild(lesson)
     orphan = build.NOTEBOOKS / "41_gone.ipynb"
     orphan.write_text("{}")
@@ -106,7 +112,7 @@ def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
 
 
 def test_nbval_would_find_another_output(lesson, tmp_path):
-    build.execute(lesson)
+    execute(lesson)
     notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
     assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
     notebook.cells[4].outputs[0].text = "n is 4\n"

@@ -13,6 +13,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from lesson import read_source, text_of
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
@@ -30,7 +31,7 @@ def parameters(name: str, tmp_path: Path) -> dict:
 def test_every_notebook_has_small_parameters_that_it_knows():
     assert sorted(OVERRIDES) == NAMES
     for name in NAMES:
-        cells = build.read_source(build.SOLUTIONS / f"{name}.py").cells
+        cells = read_source(build.SOLUTIONS / f"{name}.py").cells
         known = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
         for parameter in OVERRIDES[name]:
             assert f"\n{parameter} = " in f"\n{known}", f"{name} has no parameter {parameter}"
@@ -43,7 +44,7 @@ def test_builds_are_those_of_their_sources():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rebuild_is_byte_identical(name):
     for target, notebook in build.builds(build.SOLUTIONS / f"{name}.py").items():
-        assert target.read_bytes() == build.text_of(notebook).encode()
+        assert target.read_bytes() == text_of(notebook).encode()
 
 
 @pytest.mark.parametrize("name", NAMES)
