@@ -1,16 +1,22 @@
 """Builds the notebooks: solutions/NN_name.py -> notebooks/NN_name.ipynb and solutions/NN_name.ipynb.
 
-    python solutions/build.py                  rebuild all; outputs of unchanged solutions are kept
+    python solutions/build.py                  rebuild all; solutions keep their outputs
     python solutions/build.py --execute 10     run a solution with its own parameters, and stamp it
+    python solutions/build.py --verify 10      run it, change nothing; fail if its outputs differ
     python solutions/build.py --check          change nothing; fail on drift and on poor builds
 
 The learner's notebook has no outputs, and `raise NotImplementedError` in place of each region from
 `### BEGIN SOLUTION` to `### END SOLUTION`. The solution's notebook has the code whole and the
 outputs of its last execution. The figure of a cell tagged `picture-NAME` is also written to
-solutions/pictures/NAME.png, for the README. The stamp of a solution holds a hash of the code cells and the parameters: changed
-code, or a run with other parameters, makes `--check` fail; changed prose does not. Every notebook
-gets the same first code cell, which says how `vmae` is installed where it is not; it names the
-public address once pyproject.toml does.
+solutions/pictures/NAME.png, for the README.
+
+The stamp of a solution holds a hash of its code cells. Changed prose keeps stamp and outputs. Changed
+code makes `--check` fail, and leaves the solution as it was executed until it is executed again. Then
+the committed outputs stay, timings included, if only names changed (see renaming.py) and the new
+outputs are the same (see compare.py); with `--fresh` the new ones are written in any case.
+
+Every notebook gets the same first code cell, which says how `vmae` is installed where it is not, and
+where to clone it from once pyproject.toml states the public address.
 """
 
 from __future__ import annotations
@@ -21,8 +27,8 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
-from execution import execute
-from lesson import learner, read_source, solution, text_of, write
+from execution import execute, verify
+from lesson import code_hash, learner, read_source, solution, text_of, write
 from nbformat import NotebookNode
 
 SOLUTIONS = Path(__file__).resolve().parent
@@ -61,8 +67,8 @@ def builds(path: Path) -> dict[Path, NotebookNode]:
     }
 
 
-def problems_of(notebook: NotebookNode, name: str, executed: bool) -> list[str]:
-    """What is wrong with a built notebook."""
+def problems_of(notebook: NotebookNode, name: str, executed: str | None = None) -> list[str]:
+    """What is wrong with a built notebook; `executed` is the hash of the code it should have run."""
     problems = []
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in code)
@@ -71,7 +77,7 @@ def problems_of(notebook: NotebookNode, name: str, executed: bool) -> list[str]:
     size = len(text_of(notebook).encode())
     if size > LARGEST:
         problems.append(f"{name}: {size:,} bytes; at most {LARGEST:,}")
-    if executed and "vmae" not in notebook.metadata:
+    if executed and notebook.metadata.get("vmae", {}).get("code") != executed:
         problems.append(
             f"{name}: not executed since its code changed; run build.py --execute {Path(name).stem[:2]}"
         )
@@ -102,6 +108,7 @@ def check() -> list[str]:
     problems = []
     expected: set[Path] = set()
     for path in sources():
+        code = code_hash(read_source(path))
         for target, notebook in builds(path).items():
             expected.add(target)
             name = f"{target.parent.name}/{target.name}"
@@ -109,7 +116,7 @@ def check() -> list[str]:
                 problems.append(f"{name}: missing; run build.py")
             elif target.read_text(encoding="utf-8") != text_of(notebook):
                 problems.append(f"{name}: differs from {path.name}; run build.py")
-            problems += problems_of(notebook, name, executed=target.parent == SOLUTIONS)
+            problems += problems_of(notebook, name, code if target.parent == SOLUTIONS else None)
             for picture, data in pictures(notebook).items():
                 if not picture.exists() or picture.read_bytes() != data:
                     problems.append(f"pictures/{picture.name}: differs from {name}; run build.py")
@@ -124,15 +131,22 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--execute", nargs="+", default=[], metavar="NN")
+    for option in ("--execute", "--verify"):
+        numbers = [path.stem[:2] for path in sources()]
+        parser.add_argument(option, nargs="+", default=[], metavar="NN", choices=numbers)
+    parser.add_argument("--fresh", action="store_true")
     arguments = parser.parse_args()
     if arguments.check:
         problems = check()
         print("\n".join(problems) or "all notebooks are built from their sources", file=sys.stderr)
         return bool(problems)
+    if arguments.verify:
+        results = [verify(path) for path in sources() if path.stem[:2] in arguments.verify]
+        print("\n".join(text for _, text in results))
+        return not all(same for same, _ in results)
     for path in sources():
         if path.stem[:2] in arguments.execute:
-            execute(path)
+            print(execute(path, arguments.fresh), flush=True)
         for target, notebook in builds(path).items():
             write(target, notebook)
             for picture, data in pictures(notebook).items():

@@ -71,14 +71,20 @@ def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
     assert solved.cells[4].outputs[0].text == "n is 3\n"
 
 
-def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
+def test_changed_prose_keeps_the_outputs_and_changed_code_must_be_executed(lesson):
     execute(lesson)
     lesson.write_text(LESSON.replace("# # A lesson", "# # A better lesson"))
     assert any("differs from 42_lesson.py" in text for text in build.check())
     rebuild(lesson)
     assert build.check() == []
     assert nbformat.read(lesson.with_suffix(".ipynb"), as_version=4).cells[4].outputs
+    before = lesson.with_suffix(".ipynb").read_bytes()
     lesson.write_text(LESSON.replace("n = 3", "n = 4"))
+    rebuild(lesson)
+    assert any("not executed since its code changed" in text for text in build.check())
+    assert lesson.with_suffix(".ipynb").read_bytes() == before, "code and outputs belong together"
+    assert "n = 4" in (build.NOTEBOOKS / "42_lesson.ipynb").read_text()
+    lesson.with_suffix(".ipynb").unlink()
     rebuild(lesson)
     assert any("not executed since its code changed" in text for text in build.check())
 
@@ -98,7 +104,7 @@ def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
     def found(**data):
         output = new_output("display_data", data=data)
         cell = new_code_cell("1", outputs=[output], metadata={"tags": ["parameters"]})
-        return "\n".join(build.problems_of(new_notebook(cells=[cell]), "x", executed=False))
+        return "\n".join(build.problems_of(new_notebook(cells=[cell]), "x"))
 
     assert "alt text" in found(**{"image/png": "AAAA"})
     assert "alt text" in found(**{"text/html": "<img src='x'>"})
@@ -106,7 +112,7 @@ def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
     assert "path of one machine" in found(**{"text/plain": "/home/ada/vmae/data"})
     assert "bytes" in found(**{"text/plain": "x" * 1_600_000})
     no_parameters = new_notebook(cells=[new_code_cell("1")])
-    assert "0 cells tagged" in build.problems_of(no_parameters, "x", executed=False)[0]
+    assert "0 cells tagged" in build.problems_of(no_parameters, "x")[0]
     failed = new_output("error", ename="ValueError", evalue="", traceback=[])
     assert build.output_problems(failed) == ["ends in ValueError"]
 
