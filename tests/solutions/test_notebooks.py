@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import build
 import nbformat
 import papermill
 import pytest
 import yaml
+from lesson import read_source, text_of
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from vmae import ROOT
-
-spec = importlib.util.spec_from_file_location("build", ROOT / "solutions" / "build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
 
 OVERRIDES = yaml.safe_load((ROOT / "tests" / "overrides.yaml").read_text())
 NAMES = [path.stem for path in build.sources()]
@@ -34,7 +31,7 @@ def parameters(name: str, tmp_path: Path) -> dict:
 def test_every_notebook_has_small_parameters_that_it_knows():
     assert sorted(OVERRIDES) == NAMES
     for name in NAMES:
-        cells = build.read_source(build.SOLUTIONS / f"{name}.py").cells
+        cells = read_source(build.SOLUTIONS / f"{name}.py").cells
         known = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
         for parameter in OVERRIDES[name]:
             assert f"\n{parameter} = " in f"\n{known}", f"{name} has no parameter {parameter}"
@@ -47,7 +44,7 @@ def test_builds_are_those_of_their_sources():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_rebuild_is_byte_identical(name):
     for target, notebook in build.builds(build.SOLUTIONS / f"{name}.py").items():
-        assert target.read_bytes() == build.text_of(notebook).encode()
+        assert target.read_bytes() == text_of(notebook).encode()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,16 +86,6 @@ def test_deterministic_cells_print_what_is_committed(name, tmp_path):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_nbval_would_find_another_output(lesson, tmp_path):
-    build.execute(lesson)
-    notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
-    assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
-    notebook.cells[4].outputs[0].text = "n is 4\n"
-    done = run_nbval(notebook, tmp_path / "copy.ipynb")
-    assert done.returncode == 1
-    assert "n is 4" in done.stdout
-
-
 def test_the_report_of_make_run_keeps_alt_text(tmp_path):
     options = re.search(r"jupyter nbconvert (.+) runs/", (ROOT / "Makefile").read_text())[1].split()
     subprocess.run(
@@ -110,115 +97,3 @@ def test_the_report_of_make_run_keeps_alt_text(tmp_path):
     alts = re.findall(r'<img\b[^>]*?\balt="([^"]*)"', report)
     assert len(alts) == len(re.findall(r"<img\b", report)) > 5
     assert all(len(alt) > 20 and "No description" not in alt for alt in alts)
-
-
-# ---- the builder -----------------------------------------------------------------------------------
-
-LESSON = """# ---
-# jupyter:
-#   jupytext:
-#     text_representation:
-#       extension: .py
-#       format_name: percent
-#       format_version: '1.3'
-# ---
-
-# %% [markdown]
-# # A lesson
-
-# %% tags=["parameters"]
-n = 3
-
-# %%
-def double(x):
-    ### BEGIN SOLUTION
-    return 2 * x
-    ### END SOLUTION
-
-
-# %%
-# NBVAL_CHECK_OUTPUT
-print("n is", n)
-"""
-
-
-@pytest.fixture
-def lesson(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(build, "SOLUTIONS", tmp_path / "solutions")
-    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path / "notebooks")
-    for folder in (build.SOLUTIONS, build.NOTEBOOKS):
-        folder.mkdir()
-    path = build.SOLUTIONS / "42_lesson.py"
-    path.write_text(LESSON)
-    return path
-
-
-def rebuild(lesson: Path) -> None:
-    for target, notebook in build.builds(lesson).items():
-        build.write(target, notebook)
-
-
-def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
-    build.execute(lesson)
-    rebuild(lesson)
-    assert build.check() == []
-    learner = nbformat.read(build.NOTEBOOKS / "42_lesson.ipynb", as_version=4)
-    solved = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
-    assert "def double(x):\n    raise NotImplementedError" in learner.cells[3].source
-    assert "return 2 * x" in solved.cells[3].source
-    assert all(cell.get("outputs", []) == [] for cell in learner.cells)
-    assert solved.cells[4].outputs[0].text == "n is 3\n"
-
-
-def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(tmp_path):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{NAMES[0]}.ipynb", as_version=4)
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code").source
-    for hidden in (False, True):
-        before = "import sys; sys.modules['vmae'] = None\n" if hidden else ""
-        done = subprocess.run(
-            [sys.executable, "-c", before + first], capture_output=True, text=True, check=False,
-            cwd=tmp_path,
-        )  # fmt: skip
-        assert bool(done.returncode) is hidden
-        assert ("python -m pip install -r requirements.txt -e ." in done.stderr) is hidden
-        assert "Traceback" not in done.stderr
-
-
-def test_changed_prose_keeps_the_outputs_and_changed_code_loses_them(lesson):
-    build.execute(lesson)
-    lesson.write_text(LESSON.replace("# # A lesson", "# # A better lesson"))
-    assert any("differs from 42_lesson.py" in text for text in build.check())
-    rebuild(lesson)
-    assert build.check() == []
-    assert nbformat.read(lesson.with_suffix(".ipynb"), as_version=4).cells[4].outputs
-    lesson.write_text(LESSON.replace("n = 3", "n = 4"))
-    rebuild(lesson)
-    assert any("not executed since its code changed" in text for text in build.check())
-
-
-def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
-    build.execute(lesson)
-    rebuild(lesson)
-    orphan = build.NOTEBOOKS / "41_gone.ipynb"
-    orphan.write_text("{}")
-    assert any("41_gone.ipynb: has no source" in text for text in build.check())
-    orphan.unlink()
-    (build.NOTEBOOKS / "42_lesson.ipynb").unlink()
-    assert any("notebooks/42_lesson.ipynb: missing" in text for text in build.check())
-
-    from nbformat.v4 import new_code_cell, new_notebook, new_output
-
-    def found(**data):
-        output = new_output("display_data", data=data)
-        cell = new_code_cell("1", outputs=[output], metadata={"tags": ["parameters"]})
-        return "\n".join(build.problems_of(new_notebook(cells=[cell]), "x", executed=False))
-
-    assert "alt text" in found(**{"image/png": "AAAA"})
-    assert "alt text" in found(**{"text/html": "<img src='x'>"})
-    assert found(**{"text/html": '<video aria-label="a clip" src="x">'}) == ""
-    assert "path of one machine" in found(**{"text/plain": "/home/ada/vmae/data"})
-    assert "bytes" in found(**{"text/plain": "x" * 1_600_000})
-    no_parameters = new_notebook(cells=[new_code_cell("1")])
-    assert "0 cells tagged" in build.problems_of(no_parameters, "x", executed=False)[0]
-    failed = new_output("error", ename="ValueError", evalue="", traceback=[])
-    assert build.output_problems(failed) == ["ends in ValueError"]
