@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,11 +18,12 @@ import torch
 from conftest import random_clips, randomize
 from safetensors import safe_open
 
+from vmae import cost
 from vmae.cli.main import main
 from vmae.config import ConfigError, MaskConfig, ModelConfig
-from vmae.cost import training_memory
+from vmae.cost import rates, training_memory
 from vmae.data import DataConfig
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.support.files import DiskError
 from vmae.train import (
@@ -39,9 +41,9 @@ from vmae.train import (
     pretrain,
     run_folder,
 )
-from vmae.train.batches import Steps, seeded
+from vmae.train.batches import seeded
 from vmae.train.run_folder import lock
-from vmae.weights import CheckpointError
+from vmae.weights import CheckpointError, tensors
 
 MODEL = ModelConfig.videomae(
     "tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1, normalize_targets=False
@@ -209,7 +211,7 @@ def test_resuming_where_there_is_no_run_starts_it(config, tmp_path):
 
 
 def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(config, tmp_path, monkeypatch):
-    write, calls = checkpoint.save_file, []
+    write, calls = tensors.save_file, []
 
     def full(*arguments):
         calls.append(1)
@@ -217,7 +219,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(config, tmp_path, monk
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(DiskError, match="no space left on the disk .* kept"):
         run(config, tmp_path / "run")
     monkeypatch.undo()
@@ -245,10 +247,10 @@ def test_a_signal_in_another_thread_than_the_main_one_is_not_asked_for(config):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_utilisation_is_flops_over_the_rate_of_the_device(config, monkeypatch):
-    monkeypatch.setattr(monitoring, "matmul_rate", lambda device, dtype: 1e9)
+def test_mfu_is_flops_over_the_rate_of_the_device(config, monkeypatch):
+    monkeypatch.setattr(rates, "matmul_rate", lambda device, dtype: 1e9)
     result = run(config.replace(log_mfu=True, repeated_aug=2))
-    multiply_adds = monitoring.pretraining_multiply_adds(MODEL, MASK)["total"]
+    multiply_adds = cost.pretraining_multiply_adds(MODEL, MASK)["total"]
     for record in result.records:
         achieved = record.clips_per_second * 2 * 6 * multiply_adds
         assert record.mfu == pytest.approx(achieved / 1e9)
@@ -256,7 +258,7 @@ def test_utilisation_is_flops_over_the_rate_of_the_device(config, monkeypatch):
 
 
 def test_the_matmul_rate_is_a_rate():
-    assert 1e8 < monitoring.matmul_rate(torch.device("cpu"), torch.float32) < 1e15
+    assert 1e8 < cost.matmul_rate(torch.device("cpu"), torch.float32) < 1e15
 
 
 def test_a_loss_that_stays_at_one_is_explained_once(config):
@@ -283,32 +285,30 @@ def test_tensorboard_gets_the_log_or_a_message(config, tmp_path, monkeypatch):
     assert list((tmp_path / "with/tensorboard").glob("events*"))
 
 
-# ---- a loss that is no number --------------------------------------------------------------------
+# ---- a NaN loss ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """The fifth clip of step 3 has a target that is no number."""
-    targets, calls = MaskedAutoencoder.targets, []
-    parts = Steps.parts
+    """The fifth clip of step 3 has NaN targets."""
+    pretraining, calls = import_module("vmae.train.pretrain"), []
+    micro_batches = pretraining.micro_batches
 
-    def spy(self, step, clips):
+    def spy(config, run, step, batch):
         calls.append(step)
-        return parts(self, step, clips)
+        return micro_batches(config, run, step, batch)
 
-    def bad(self, clips, mask):
-        found = targets(self, clips, mask)
+    def bad(clips, mask, config):
+        found = pixel_targets(clips, mask, config)
         if calls[-1] == 3:
             found[4] = float("nan")
         return found
 
-    monkeypatch.setattr(Steps, "parts", spy)
-    monkeypatch.setattr(MaskedAutoencoder, "targets", bad)
+    monkeypatch.setattr(pretraining, "micro_batches", spy)
+    monkeypatch.setattr(pretraining, "pixel_targets", bad)
 
 
-def test_a_loss_that_is_no_number_names_step_and_clip_and_keeps_the_batch(
-    config, tmp_path, poisoned
-):
+def test_a_nan_loss_names_step_and_clip_and_keeps_the_batch(config, tmp_path, poisoned):
     config = config.replace(log_every=6, save_every=4)
     with pytest.raises(FloatingPointError) as error:
         run(config, tmp_path / "run")
@@ -322,9 +322,9 @@ def test_a_loss_that_is_no_number_names_step_and_clip_and_keeps_the_batch(
     assert not list((tmp_path / "run/checkpoints").glob("step-*")), "none after the bad step"
 
 
-def test_a_step_without_a_number_can_be_skipped(config, tmp_path, poisoned):
+def test_a_step_with_a_nan_loss_can_be_skipped(config, tmp_path, poisoned):
     config = config.replace(on_nonfinite="skip", log_every=6)
-    with pytest.warns(UserWarning, match="the loss of step 3 is nan: the step is skipped"):
+    with pytest.warns(UserWarning, match="the loss at step 3 is nan: the step is skipped"):
         result = run(config, tmp_path / "run")
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     assert curve(result)[0] == curve(result)[0]

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from vmae import cost
 from vmae.cli.main import main
 from vmae.config import ConfigError, ModelConfig
+from vmae.cost import rates
 from vmae.data import DataConfig, Sampling, SetError, Video, VideoSet, require_labels
 from vmae.support.files import DiskError
 from vmae.train import (
@@ -25,19 +27,17 @@ from vmae.train import (
     OptimConfig,
     Silent,
     Sources,
-    checkpoint,
     evaluate,
     finetune,
     interrupts,
     knn_probe,
     load_classifier,
-    monitoring,
     open_sources,
     save_classifier,
 )
 from vmae.train.run_folder import lock
 from vmae.vit import VisionTransformer
-from vmae.weights import CheckpointError
+from vmae.weights import CheckpointError, tensors
 
 finetuning = import_module("vmae.train.finetune")
 
@@ -112,10 +112,12 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
     run = tmp_path / "run"
     first = finetune(config, sources, folder=run)
     before = (run / "model.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already holds a run"):
         finetune(config, sources, folder=run)
     other = config.replace(label_smoothing=0.0, log_every=3, test_clips=2)
-    with pytest.raises(CheckpointError, match="label_smoothing: 0.1 there, 0.0 asked") as error:
+    with pytest.raises(
+        CheckpointError, match="label_smoothing: 0.1 in the folder, 0.0 requested"
+    ) as error:
         finetune(other, sources, folder=run, resume=True)
     assert "log_every" not in str(error.value)
     assert "test_clips" not in str(error.value)
@@ -127,7 +129,9 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
         lambda: finetune(config, sources, folder=run, resume=True),
         lambda: save_classifier(first.model, sources.classes, config, run),
     ):
-        with pytest.raises(CheckpointError, match="holds a run that is no FinetuneConfig"):
+        with pytest.raises(
+            CheckpointError, match="holds another kind of run, not a FinetuneConfig"
+        ):
             attempt()
 
 
@@ -140,7 +144,7 @@ def test_two_runs_in_one_folder_are_refused(config, sources, tmp_path, monkeypat
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(config, sources, tmp_path, monkeypatch):
-    write, calls = checkpoint.save_file, []
+    write, calls = tensors.save_file, []
 
     def full(*arguments):
         calls.append(1)
@@ -148,7 +152,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(config, sources, tmp_path, monk
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with pytest.raises(DiskError, match="no space left on the disk"):
         finetune(config, sources, folder=tmp_path / "run")
     monkeypatch.undo()
@@ -164,25 +168,25 @@ def test_a_full_disk_keeps_the_checkpoint_before(config, sources, tmp_path, monk
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """The fifth clip of step 3 has a loss that is no number."""
-    parts, now = finetuning._Finetuning.parts, [0]
-    predict = finetuning._Finetuning.predict
+    """The fifth clip of step 3 has a NaN loss."""
+    micro_batches, now = finetuning.micro_batches, [0]
+    forward = VisionTransformer.forward
 
-    def spy(self, step, batch):
+    def spy(config, run, num_classes, step, batch):
         now[0] = step
-        return parts(self, step, batch)
+        return micro_batches(config, run, num_classes, step, batch)
 
     def bad(self, clips):
-        logits = predict(self, clips)
+        logits = forward(self, clips)
         scale = torch.ones(len(logits), 1)
         scale[4] = float("nan") if now[0] == 3 else 1.0
         return logits * scale
 
-    monkeypatch.setattr(finetuning._Finetuning, "parts", spy)
-    monkeypatch.setattr(finetuning._Finetuning, "predict", bad)
+    monkeypatch.setattr(finetuning, "micro_batches", spy)
+    monkeypatch.setattr(VisionTransformer, "forward", bad)
 
 
-def test_a_loss_that_is_no_number_names_step_and_clip(config, sources, tmp_path, poisoned):
+def test_a_nan_loss_names_step_and_clip(config, sources, tmp_path, poisoned):
     with pytest.raises(FloatingPointError, match="nan at step 3: lower the learning rate") as error:
         finetune(config, sources, folder=tmp_path / "run")
     assert "the checkpoint of step 2 is kept" in str(error.value)
@@ -197,9 +201,9 @@ def test_a_loss_that_is_no_number_names_step_and_clip(config, sources, tmp_path,
     assert "kept" not in str(error.value), "there is no checkpoint without a folder"
 
 
-def test_a_step_without_a_number_can_be_skipped(config, sources, poisoned):
+def test_a_step_with_a_nan_loss_can_be_skipped(config, sources, poisoned):
     config = config.replace(on_nonfinite="skip", log_every=6)
-    with pytest.warns(UserWarning, match="the loss of step 3 is nan: the step is skipped"):
+    with pytest.warns(UserWarning, match="the loss at step 3 is nan: the step is skipped"):
         result = finetune(config, sources)
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     assert np.isfinite(curve(result)[0])
@@ -212,7 +216,7 @@ def test_too_little_memory_names_the_fields_that_help(config, sources, monkeypat
     monkeypatch.setattr(VisionTransformer, "forward", fails)
     with pytest.raises(interrupts.OutOfMemory) as found:
         finetune(config.replace(precision="fp32", repeated_aug=2), sources)
-    for words in ("A step of 16 clips is expected to take", "accumulate: 2", "checkpointing: true",
+    for words in ("A step of 16 clips should need about", "grad_accum_steps: 2", "activation_checkpointing: true",
                   "precision: bf16", "optim.batch_size: 4"):  # fmt: skip
         assert words in str(found.value)
     need = [float(x) for x in re.findall(r"([\d.e-]+) GB", str(found.value))]
@@ -225,18 +229,18 @@ def test_a_run_goes_on_from_the_encoder_it_began_with(config, sources, tmp_path)
         finetune(config, sources, start, folder=tmp_path / name)
         finetune(config, sources, start, folder=tmp_path / name, resume=True)
     for name, start, words in (
-        ("tuned", other, "began from an encoder with sha256 .*, not from an encoder"),
+        ("tuned", other, "started from an encoder with sha256 .*, not from an encoder"),
         ("tuned", None, "not from scratch: give the encoder that it began with, or another folder"),
-        ("scratch", encoder, "began from scratch, not from an encoder"),
+        ("scratch", encoder, "started from scratch, not from an encoder"),
     ):
         with pytest.raises(CheckpointError, match=words):
             finetune(config, sources, start, folder=tmp_path / name, resume=True)
 
 
-def test_utilisation_is_flops_over_the_rate_of_the_device(config, sources, monkeypatch):
-    monkeypatch.setattr(monitoring, "matmul_rate", lambda device, dtype: 1e9)
+def test_mfu_is_flops_over_the_rate_of_the_device(config, sources, monkeypatch):
+    monkeypatch.setattr(rates, "matmul_rate", lambda device, dtype: 1e9)
     result = finetune(config.replace(log_mfu=True, repeated_aug=2), sources)
-    multiply_adds = monitoring.classifier_multiply_adds(config.model)
+    multiply_adds = cost.classifier_multiply_adds(config.model)
     for record in result.records:
         achieved = record.clips_per_second * 2 * 6 * multiply_adds
         assert record.mfu == pytest.approx(achieved / 1e9)
@@ -282,7 +286,7 @@ def test_a_gpu_that_is_not_there(config, sources):
     [
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"on_nonfinite": "hope"}, "on_nonfinite is 'hope'"),
-        ({"accumulate": 0}, "accumulate is 0"),
+        ({"grad_accum_steps": 0}, "grad_accum_steps is 0"),
         ({"save_every": 0}, "save_every is 0"),
         ({"test_clips": 0}, "test_clips is 0; it must be 1 or more"),
         ({"test_crops": -1}, "test_crops is -1"),

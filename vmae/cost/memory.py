@@ -19,7 +19,7 @@ from vmae.masking import make_mask
 from vmae.vit import VisionTransformer
 
 if TYPE_CHECKING:  # of the floor above: their fields are all that is used
-    from vmae.train.config import FinetuneConfig, PretrainConfig
+    from vmae.train.config import FinetuneConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def training_memory(
-    config: PretrainConfig | FinetuneConfig, clips: int, sharded: int = 1
-) -> Memory:
+def training_memory(config: RunConfig, clips: int, sharded: int = 1) -> Memory:
     """Expected memory of a step of `clips` clips on one process.
 
     `sharded`: processes that share weights, gradients and moments (FSDP2); DDP keeps all on each.
@@ -61,7 +59,7 @@ def training_memory(
     return Memory(share, share, 2 * share, activations)
 
 
-def clip_activations(config: PretrainConfig | FinetuneConfig, bf16: bool) -> int:
+def clip_activations(config: RunConfig, bf16: bool) -> int:
     """Bytes that one clip keeps for the backward pass.
 
     With checkpointing a block keeps its input only; the largest block is there once in full, while

@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors, the rest of a run's state beside them; whole or not there."""
+"""Checkpoints: weights as safetensors, with the rest of a run's state beside them, written atomically."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from vmae.weights.tensors import load_weights, write_weights
 
 
 def full_state(stateful: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
-    """A state dict whose tensors are whole, also where processes hold shards of them (FSDP2).
+    """A state dict of whole tensors, even if each process holds a shard of them (FSDP2).
 
-    All processes must ask together.
+    All processes must call it together.
     """
     return tree_map(
         lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, stateful.state_dict()
@@ -32,10 +32,10 @@ def full_state(stateful: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
 
 @dataclass
 class Checkpoint:
-    """Where a run stands after `step` steps, beside the weights.
+    """The state of a run after `step` steps, apart from the weights.
 
     losses   those since the last record of the log
-    loss     the last logged mean; by it the best checkpoint is chosen
+    loss     the last logged mean, by which the best checkpoint is chosen
     """
 
     step: int = 0
@@ -47,7 +47,7 @@ class Checkpoint:
 def save_state(
     folder: Path, state: Checkpoint, weights: dict[str, torch.Tensor], keep: int
 ) -> None:
-    """Write step-NNNNNNNN below `folder` whole; then remove all but the newest `keep` and the best.
+    """Write step-NNNNNNNN in `folder`, then remove all but the newest `keep` and the best.
 
     `best.json` beside `folder` names the best: the one with the lowest logged mean loss.
     """
@@ -69,21 +69,24 @@ def save_state(
 
 
 def load_state(folder: Path, model: nn.Module) -> Checkpoint:
-    """Restore the weights of the newest checkpoint that is whole; returns the rest of it.
+    """Restore the weights of the newest intact checkpoint; returns the rest of it.
 
-    A damaged one is passed over with a warning. Raises CheckpointError for another model's.
+    A damaged one is skipped with a warning. Raises CheckpointError for a checkpoint of another model.
     """
     for path in reversed(_steps(folder)):
         try:
             facts = json.loads((path / "step.json").read_text())
             state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
             with safe_open(path / "model.safetensors", "pt"):
-                pass  # its header says whether the file is whole
+                pass  # the header shows whether the file is complete
             found = Checkpoint(
                 int(facts["step"]), state["optimizer"], facts.get("losses", []), _loss(path)
             )
-        except Exception as error:  # whatever a damaged file makes the readers raise
-            warnings.warn(f"{path} is damaged ({error}); trying the one before it", stacklevel=2)
+        except Exception as error:  # the readers raise many kinds for a damaged file
+            warnings.warn(
+                f"{path} is damaged ({error}): falling back to the checkpoint before it",
+                stacklevel=2,
+            )
             continue
         load_weights(model, path / "model.safetensors")
         return found
@@ -91,7 +94,7 @@ def load_state(folder: Path, model: nn.Module) -> Checkpoint:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> None:
-    """Load a whole state into an optimizer whose parameters may be sharded by now."""
+    """Load an unsharded state into an optimizer whose parameters may be sharded."""
     if state is None:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -100,14 +103,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | 
         if isinstance(owner, DTensor):
             mesh, placed = owner.device_mesh, owner.placements
             for name, value in values.items():
-                if value.shape == owner.shape:  # moments; the step is a scalar
-                    value = value.to(owner.device)  # every process has read the same file
+                if value.shape == owner.shape:  # moments, unlike the step, which is a scalar
+                    value = value.to(owner.device)  # every process read the same file
                     values[name] = distribute_tensor(value, mesh, placed, src_data_rank=None)
     optimizer.load_state_dict(state)
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest checkpoint, 0 where there is none."""
+    """The step of the newest checkpoint; 0 if there is none."""
     steps = _steps(folder)
     return int(steps[-1].name[5:]) if steps else 0
 

@@ -17,7 +17,7 @@ def save_classifier(
 ) -> None:
     """Write a classifier's folder: model.safetensors, classes.txt, config.yaml.
 
-    Raises CheckpointError where the folder holds a run of another configuration.
+    Raises CheckpointError if the folder holds a run of another configuration.
     """
     folder = Path(folder)
     refuse_other(folder, config)
@@ -30,7 +30,7 @@ def save_classifier(
 def load_classifier(
     folder: str | Path,
 ) -> tuple[VisionTransformer, tuple[str, ...], FinetuneConfig]:
-    """Read what `save_classifier` wrote: the model, its class names, its configuration."""
+    """Load what `save_classifier` wrote: the model, its class names, its configuration."""
     folder = Path(folder)
     config = FinetuneConfig.from_yaml(folder / "config.yaml")
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""Testing: logits for a whole split, accuracy, confusion, linear probe, nearest neighbours."""
+"""Evaluation: logits of a whole split, accuracy, confusion, linear probe, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the videos whose highest logit is the label's, in percent."""
+        """Top-1: share of the videos whose highest logit is that of the label, in percent."""
         return 100 * (self.logits.argmax(1) == self.labels).double().mean().item()
 
     def topk(self, k: int) -> float:
@@ -40,13 +40,13 @@ class Evaluation:
         return 100 * (best == self.labels[:, None]).any(1).double().mean().item()
 
     def confusion(self) -> np.ndarray:
-        """(classes, classes): counts, true label by row, prediction by column."""
+        """(classes, classes): number of videos by true label (rows) and prediction (columns)."""
         classes = self.logits.shape[1]
         flat = self.labels * classes + self.logits.argmax(1)
         return torch.bincount(flat, minlength=classes**2).view(classes, classes).numpy()
 
     def per_class(self) -> np.ndarray:
-        """(classes,): share of each class's videos that are found, in percent; nan without any."""
+        """(classes,): accuracy per class, in percent; NaN for a class without videos."""
         counts = self.confusion()
         total = counts.sum(1)
         return np.where(total > 0, 100 * counts.diagonal() / np.maximum(total, 1), np.nan)
@@ -65,14 +65,13 @@ def evaluate(
     max_unreadable: float = 0.05,
     accelerator: Accelerator | None = None,
 ) -> Evaluation:
-    """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
+    """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
 
-    accelerator   where there are several processes: each tests some batches, all get the whole
+    accelerator   for several processes: each tests some of the batches, all get the whole result
 
-    Raises SetError where more than the share `max_unreadable` of the videos cannot be read.
-
-    With several clips and crops a video, its logits are the logarithm of the mean of the views'
-    softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
+    With several clips and crops per video, its logits are the logarithm of the mean softmax over the
+    views, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
+    Raises SetError if more than the share `max_unreadable` of the videos cannot be read.
     """
     model = model.to(device).eval()
     rank = accelerator.process_index if accelerator else 0
@@ -107,7 +106,7 @@ def pooled_features(
     device: torch.device | str = "cpu",
     max_unreadable: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One feature vector (D,) a video from a frozen encoder, and the labels."""
+    """One feature vector (D,) per video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
     for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
@@ -134,10 +133,10 @@ def knn_probe(
     neighbours: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Test accuracy, in percent, of a vote of the nearest training features.
+    """Test accuracy, in percent, of a weighted vote of the nearest training features.
 
-    train, test: as in `linear_probe`. A neighbour at cosine distance d has exp((1 - d) /
-    temperature) votes. Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+    train, test: as in `linear_probe`. A neighbour at cosine distance d has the weight
+    exp((1 - d) / temperature). Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
     probe = KNeighborsClassifier(
         min(neighbours, len(train[0])),

@@ -1,4 +1,4 @@
-"""What may end a run early: a signal, a lost process, too little memory, a loss that is no number."""
+"""What may end a run early: a signal, a lost process, too little memory, a NaN or infinite loss."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from safetensors.torch import save_file
 from vmae.cost.memory import training_memory
 from vmae.support.files import atomic_path
 from vmae.train.checkpoint import newest_step
-from vmae.train.config import FinetuneConfig, PretrainConfig
+from vmae.train.config import RunConfig
 
-#: Exit status of a run that a signal stopped after it saved: "try again" (EX_TEMPFAIL).
+#: Exit status of a run that saved a checkpoint and stopped at a signal: "try again" (EX_TEMPFAIL).
 STOPPED_STATUS = 75
 
 
 class Stopped(RuntimeError):
-    """A run that was asked to stop, and saved a checkpoint first."""
+    """The run was asked to stop; it saved a checkpoint first."""
 
 
 class LostPeer(RuntimeError):
-    """Another process of the run is gone."""
+    """Another process of the run died."""
 
 
 class OutOfMemory(RuntimeError):
-    """A step that does not fit; the message names the fields that make it smaller."""
+    """A step does not fit into memory; the message names the fields that reduce it."""
 
 
 class StopRequest:
-    """Turns SIGTERM, and the first Ctrl-C, into a stop between two steps. A second Ctrl-C is one.
+    """Turns SIGTERM and the first Ctrl-C into a stop between two steps; a second Ctrl-C interrupts.
 
-    With many processes each may hear the signal at another step, so they agree on one: `agreed` is
-    for moments at which they wait for each other anyway.
+    With several processes each may receive the signal at a different step, so they have to agree on
+    one: `agreed` is for moments at which they wait for each other anyway.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -46,39 +46,37 @@ class StopRequest:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Listen inside the block; signals can be heard in the main thread only."""
+        """Handle the signals inside the block; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         wanted = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, self._hear) for number in wanted]
+        before = [signal.signal(number, self._receive) for number in wanted]
         try:
             yield
         finally:
             for number, handler in zip(wanted, before, strict=True):
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
+    def _receive(self, number: int, _: FrameType | None) -> None:
         if self.received == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
 
     def agreed(self) -> int:
-        """The signal that any process has received, or 0; the same answer on all of them."""
+        """The signal that any of the processes received, or 0; the same answer on all of them."""
         if self.accelerator.num_processes == 1:
             return self.received
-        heard = torch.tensor([self.received], device=self.accelerator.device)
-        # `received` stays as it is: a signal that comes meanwhile counts at the next meeting.
-        return int(self.accelerator.gather(heard).max())
+        received = torch.tensor([self.received], device=self.accelerator.device)
+        # `self.received` is kept: a signal that arrives meanwhile counts the next time.
+        return int(self.accelerator.gather(received).max())
 
 
 @contextmanager
-def explained(
-    config: PretrainConfig | FinetuneConfig, world: int, folder: Path | None
-) -> Iterator[None]:
-    """Say what a lost process, or too little memory, means for the run in `folder`.
+def explained(config: RunConfig, world: int, folder: Path | None) -> Iterator[None]:
+    """Explain a lost process, or too little memory, in terms of the run in `folder`.
 
-    The precision of `config` is the one that is used, not "auto".
+    `config.precision` is the precision in use, not "auto".
     """
     try:
         yield
@@ -97,29 +95,31 @@ def explained(
                 else "none"
             )
             raise LostPeer(
-                f"another of the {world} processes is gone ({text.splitlines()[0]}): its own message "
-                f"says why. Kept: {kept}. Go on with resume, on any number of processes"
+                f"another of the {world} processes died ({text.splitlines()[0]}); its own output says "
+                f"why. Kept: {kept}. Resume on any number of processes"
             ) from error
         raise
 
 
-def _smaller(config: PretrainConfig | FinetuneConfig, batch: int, reason: str) -> str:
-    """What to change after an error of memory, and by how much."""
+def _smaller(config: RunConfig, batch: int, reason: str) -> str:
+    """What to change after running out of memory, and how much each change saves."""
     views = batch * config.repeated_aug // config.grad_accum_steps
 
-    def needs(changed: PretrainConfig | FinetuneConfig, clips: int) -> str:
+    def needs(changed: RunConfig, clips: int) -> str:
         return f"{training_memory(changed, clips).total / 1e9:.2g} GB"
 
     lines = [f"out of memory ({reason.splitlines()[0]})"]
-    lines.append(f"A step of {views} clips is expected to take {needs(config, views)}. Less take:")
+    lines.append(
+        f"A step of {views} clips should need about {needs(config, views)}. To need less, set:"
+    )
     parts = config.replace(grad_accum_steps=2 * config.grad_accum_steps)
     if batch % parts.grad_accum_steps == 0:
         less = needs(parts, views // 2)
-        lines.append(f"  grad_accum_steps: {parts.grad_accum_steps}  {less}, the same numbers")
+        lines.append(f"  grad_accum_steps: {parts.grad_accum_steps}  {less}, same results")
     if not config.activation_checkpointing:
         less = needs(config.replace(activation_checkpointing=True), views)
         lines.append(
-            f"  activation_checkpointing: true  {less}, the same numbers, a third more work"
+            f"  activation_checkpointing: true  {less}, same results, a third more compute"
         )
     if config.precision == "fp32":
         less = needs(config.replace(precision="bf16"), views)
@@ -132,21 +132,21 @@ def _smaller(config: PretrainConfig | FinetuneConfig, batch: int, reason: str) -
 
 
 def save_batch(path: Path, tensors: Mapping[str, torch.Tensor], videos: Sequence[str]) -> None:
-    """Keep a batch for a look: its tensors, and the paths of its videos, as safetensors."""
+    """Save a batch for inspection: its tensors, and the paths of its videos in the metadata."""
     with atomic_path(path) as temporary:
         whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         save_file(whole, temporary, {"videos": "\n".join(videos)})
 
 
 def nonfinite_error(
-    loss: float, step: int, rate: float, more: str = "", kept: int = 0
+    loss: float, step: int, lr: float, more: str = "", kept: int = 0
 ) -> FloatingPointError:
-    """What to say of a loss that is no number.
+    """The error for a NaN or infinite loss.
 
-    more   what is to blame        kept   the step of the newest checkpoint, 0 where there is none
+    more   the clips to blame        kept   the step of the newest checkpoint; 0 if there is none
     """
     checkpoint = f"; the checkpoint of step {kept} is kept" if kept else ""
     return FloatingPointError(
-        f"the loss is {loss} at step {step}: lower the learning rate (now {rate:.2g}), lengthen the "
+        f"the loss is {loss} at step {step}: lower the learning rate (now {lr:.2g}), lengthen the "
         f"warm-up, or set clip_grad{checkpoint}{more}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vmae.config import current_names
 from vmae.support.files import DiskError, write_text
 from vmae.support.progress import Record
 from vmae.train.devices import device_name, peak_memory
@@ -21,10 +22,10 @@ from vmae.train.devices import device_name, peak_memory
 class Log:
     """Records of a run, kept in memory and, with a `path`, as JSON lines.
 
-    device       whose memory is logged; None: not at all
-    flops_share  what share of the device's rate one clip a second takes; None: not logged
+    device       whose memory is logged; None: not logged
+    flops_share  share of the device's rate that one clip per second takes; None: not logged
     mean         the mean of a tensor over all processes
-    skips        whether steps whose loss is no number are left out of the mean
+    skips        whether steps with a NaN or infinite loss are excluded from the mean
     """
 
     every: int
@@ -38,14 +39,15 @@ class Log:
     records: list[Record] = field(default_factory=list)
 
     def resume(self, step: int, pending: list[float] | None = None) -> None:
-        """Keep what was logged up to `step`, and losses since then; start the clock from there."""
+        """Keep the records up to `step` and the losses since the last one; start the clock from there."""
         if self.path and self.path.exists():
             rows = (
                 json.loads(line)
                 for line in self.path.read_text().splitlines()
                 if line.endswith("}")
             )
-            self.records = [Record(**row) for row in rows if row["step"] <= step]
+            kept = (current_names(Record, row) for row in rows if row["step"] <= step)
+            self.records = [Record(**row) for row in kept]
             text = "".join(json.dumps(asdict(r)) + "\n" for r in self.records)
             write_text(self.path, text)
         self._before = self.records[-1].seconds if self.records else 0.0
@@ -57,7 +59,7 @@ class Log:
     def pending(self) -> dict[int, float]:
         """Losses by step since the last record, over all processes. Waits for the device.
 
-        All processes must ask at the same step.
+        All processes must call it at the same step.
         """
         if self._waiting:
             self._known += self.mean(torch.stack(self._waiting)).tolist()
@@ -66,11 +68,11 @@ class Log:
         return dict(enumerate(self._known, first))
 
     def due(self, step: int) -> bool:
-        """Whether a record is made at `step`."""
+        """Whether `step` ends with a record."""
         return step % self.every == 0 or step == self.steps
 
     def add(self, step: int, loss: torch.Tensor, lr: float) -> Record | None:
-        """Count a step; every `every` steps (and at the end) return a record of them.
+        """Add a step; every `every` steps, and at the end, returns a record of them.
 
         Losses stay on the device until then: reading one would make the device wait.
         """
@@ -78,7 +80,7 @@ class Log:
         self._waiting.append(loss)
         if not self.due(step):
             return None
-        # On the host and in float32, so that a checkpoint between two records changes no bit.
+        # On the host and in float32, so that a checkpoint between two records does not change a bit.
         losses = torch.tensor(list(self.pending().values()), dtype=torch.float32)
         self._known = []
         if self.skips and losses.isfinite().any():
@@ -105,12 +107,12 @@ class Log:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise DiskError(
                 f"cannot write {self.path} ({'the disk is full' if full else error}): free some space "
-                "or mend its rights, then go on with resume; the last checkpoint is kept"
+                "or fix its permissions, then resume; the last checkpoint is kept"
             ) from error
 
 
 def cost(records: list[Record], device: torch.device) -> dict[str, Any]:
-    """Device, minutes, clips a second (median), peak memory in GB (on a CPU, of the process)."""
+    """Device, minutes, clips per second (median), peak memory in GB (on a CPU, of the process)."""
     rates = sorted(record.clips_per_second for record in records)
     return {
         "device": device_name(device),

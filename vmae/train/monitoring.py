@@ -1,4 +1,4 @@
-"""Watching a run: utilisation, TensorBoard, and what a teacher would say."""
+"""Watching a run: the TensorBoard log, and the remark that a teacher would make."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-from vmae.support.progress import Progress, Record
-from vmae.train.config import FinetuneConfig, PretrainConfig
+import torch
+from accelerate import Accelerator
 
-#: Share of the steps after which a loss of 1.0 is worth a word, and how near to 1 it must be.
+from vmae.cost import classifier_multiply_adds, flops_share, pretraining_multiply_adds
+from vmae.support.progress import Progress, Record
+from vmae.train.config import PretrainConfig, RunConfig
+
+#: Share of the steps after which a loss of 1.0 deserves a warning, and how close to 1 it must be.
 LATE, NEAR_ONE = 0.2, 0.97
 
 
-class Watched(Progress):
-    """A progress display with a TensorBoard log and a teacher's remarks beside it."""
+def mfu_per_clip(config: RunConfig, accelerator: Accelerator) -> float | None:
+    """The model FLOPs utilisation that one clip per second gives; None if it is not logged."""
+    wanted = accelerator.device.type == "cuda" if config.log_mfu is None else config.log_mfu
+    if not wanted:
+        return None
+    if isinstance(config, PretrainConfig):
+        forward = pretraining_multiply_adds(config.model, config.mask)["total"]
+    else:
+        forward = classifier_multiply_adds(config.model)
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    work = forward * config.repeated_aug  # `clips_per_second` counts videos
+    return flops_share(work, accelerator.device, dtype, accelerator.num_processes)
 
-    def __init__(
-        self, shown: Progress, config: PretrainConfig | FinetuneConfig, folder: Path | None
-    ) -> None:
+
+class Watched(Progress):
+    """A progress display, with a TensorBoard log and a warning about a loss that stays at 1.0."""
+
+    def __init__(self, shown: Progress, config: RunConfig, folder: Path | None) -> None:
         self.shown, self.config = shown, config
         self.folder = folder if config.tensorboard else None
         self.advised = False
@@ -40,7 +56,7 @@ class Watched(Progress):
         self.shown.update(step, record)
 
     def _advise(self, record: Record) -> None:
-        """Say once that a loss of 1.0 on standardised targets is the loss of predicting nothing."""
+        """Warn once that 1.0 on standardised targets is the loss of a model that predicts nothing."""
         if not isinstance(self.config, PretrainConfig):
             return
         late = record.step > LATE * self.steps
@@ -48,10 +64,10 @@ class Watched(Progress):
         if self.config.model.normalize_targets and late and stuck and not self.advised:
             self.advised = True
             warnings.warn(
-                f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: targets are "
-                "standardised, so 1.0 is what a model reaches that predicts every patch's mean. Raise "
-                f"optim.lr (now {self.config.optim.resolved(1).lr:g}), warm up longer, train longer, or look "
-                "whether the clips hold anything but noise",
+                f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: the targets are "
+                "standardised, so predicting the mean of every patch gives 1.0. Raise optim.lr (now "
+                f"{self.config.optim.resolved(1).lr:g}), warm up longer, train longer, or check that "
+                "the clips show more than noise",
                 stacklevel=3,
             )
 
@@ -62,13 +78,13 @@ class Watched(Progress):
 
 
 def _tensorboard(folder: Path, step: int):
-    """A writer below `folder`; what an earlier try logged after `step` no longer counts."""
+    """A writer in `folder`; discards what an earlier attempt logged after `step`."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         warnings.warn(
-            "tensorboard is set and the package is not installed: pip install tensorboard. The run "
-            "goes on; metrics.jsonl holds the same numbers",
+            "tensorboard is true, but the package is not installed: pip install tensorboard. The run "
+            "continues without it; metrics.jsonl holds the same numbers",
             stacklevel=3,
         )
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmae.config import Config, ConfigError
+from vmae.config import Config, ConfigError, current_names
 from vmae.train.config import FinetuneConfig, PretrainConfig
 
 #: Recipes that ship with the package.
@@ -23,15 +23,18 @@ class Recipe(Config):
 
     def __post_init__(self) -> None:
         if self.pretrain.model != self.finetune.model:
-            raise ConfigError("pretrain.model and finetune.model differ; a recipe is of one model")
+            raise ConfigError(
+                "pretrain.model and finetune.model differ: a recipe describes a single model"
+            )
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "") -> Recipe:
-        """Also reads the config.yaml of one run: its model and data stand for the other part too."""
+        """Also accepts the config.yaml of one run: its model and data then hold for both parts."""
         parts: dict[str, type[Config]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
         if isinstance(values, dict) and values and not values.keys() & parts.keys():
             for part, kind in parts.items():
-                if values.keys() <= {f.name for f in dataclasses.fields(kind)}:  # type: ignore[arg-type]
+                fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+                if current_names(kind, values).keys() <= fields:
                     shared = {k: values[k] for k in ("model", "data") if k in values}
                     return super().from_dict(dict.fromkeys(parts, shared) | {part: values})
         return super().from_dict(values, where)
@@ -44,14 +47,14 @@ class Recipe(Config):
         if not shipped.exists() and path.suffix not in (".yaml", ".yml"):
             names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
             raise ConfigError(
-                f"there is no recipe {str(name)!r}: there are {names}, or give a YAML file"
+                f"there is no recipe {str(name)!r}; choose from {names}, or give a YAML file"
             )
         return cls.from_yaml(shipped if shipped.exists() else path)
 
     def changed(self, both: dict[str, Any] | None = None, **parts: dict[str, Any]) -> Recipe:
         """A copy with fields changed, by dotted name: in `both` parts, in `pretrain`, in `finetune`.
 
-        None leaves a field as it is.
+        A value of None leaves the field unchanged.
         """
         values = self.to_dict()
         for part in ("pretrain", "finetune"):
