@@ -1,4 +1,4 @@
-"""The checks of notebook 06: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 06: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def said_of(name: str, function) -> str | None:
 
 @pytest.mark.parametrize("frames", [16, 32])
 @pytest.mark.parametrize("family", ["random", "tube"])
-def test_the_package_shows_as_many_tokens(frames, family):
+def test_the_package_shows_the_same_number_of_tokens(frames, family):
     grid = TokenGrid((frames, 224, 224), (2, 16, 16))
     mask = make_mask(MaskConfig(family, 0.9), grid, 1)
     assert mask.visible.shape[1] == right.visible_tokens(grid.shape, 0.9, family)
@@ -127,7 +127,7 @@ def test_right_answers_in_other_styles_pass(name, function):
     assert said_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def rounded(shape, ratio, family):
@@ -184,21 +184,21 @@ def in_place(predictions, goals, mask):
 @pytest.mark.parametrize(
     ("name", "wrong", "said"),
     [
-        ("visible_tokens", rounded, "MAE rounds like VideoMAE"),
-        ("visible_tokens", only_tubes, "it returns 320; 313"),
+        ("visible_tokens", rounded, "MAE is rounded like VideoMAE"),
+        ("visible_tokens", only_tubes, "it returns 320; expected 313"),
         ("visible_tokens", lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
-        ("normalize_targets", as_mae, "MAE's target whole"),
-        ("normalize_targets", biased_inside, "biased variance and epsilon"),
+        ("normalize_targets", as_mae, "exactly MAE's target"),
+        ("normalize_targets", biased_inside, "the variance is biased and the epsilon is inside"),
         ("normalize_targets", unflat, "its shape is"),
         ("decoder_input", token_first, "mask tokens come first"),
         ("decoder_input", forgotten, "mask tokens have no positions"),
         ("decoder_input", scattered, "unshuffled"),
-        ("masked_loss", all_queries, "counts all queries"),
-        ("masked_loss", lambda *x: right.masked_loss(*x).sqrt(), "leave the root out"),
-        ("masked_loss", in_place, "it changes its arguments"),
+        ("masked_loss", all_queries, "taken over all queries"),
+        ("masked_loss", lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
+        ("masked_loss", in_place, "it modifies its arguments"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, said):
     found = said_of(name, wrong)
     assert found is not None and re.search(said, found), found
 

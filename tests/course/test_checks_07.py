@@ -1,4 +1,4 @@
-"""The checks of notebook 07: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 07: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_right_answers_in_other_styles_pass(name, function):
     assert said_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def everything_but_the_prefix(classifier, file):
@@ -186,24 +186,24 @@ def over_all(logits, videos):
     ("name", "wrong", "said"),
     [
         ("transfer", everything_but_the_prefix, "tensors that the classifier does not have"),
-        ("transfer", with_the_old_head, "the head of the file is taken"),
+        ("transfer", with_the_old_head, "the file's head is loaded"),
         (
             "transfer",
             lambda own, file: {x: x for x in own if x in file},
-            "the head of the file|nothing is brought over",
+            "the file's head is loaded|nothing is transferred",
         ),
-        ("rate_scale", without_the_embedding, "patch embedding has the whole rate"),
-        ("rate_scale", one_rate, "patch embedding has the whole rate"),
+        ("rate_scale", without_the_embedding, "patch embedding has the full learning rate"),
+        ("rate_scale", one_rate, "patch embedding has the full learning rate"),
         ("rate_scale", text_for_number, "TypeError"),
-        ("mix_batch", not_smoothed, "labels are not smoothed"),
-        ("mix_batch", in_place, "it changes its arguments"),
-        ("mix_batch", only_the_clips, "it returns one value"),
-        ("mean_over_views", best_logits, "logits are averaged"),
+        ("mix_batch", not_smoothed, "the labels are not smoothed"),
+        ("mix_batch", in_place, "it modifies its arguments"),
+        ("mix_batch", only_the_clips, "it returns 1 value, but should return 2 values"),
+        ("mean_over_views", best_logits, "the logits are averaged"),
         ("mean_over_views", over_all, r"its shape is \(5,\)"),
-        ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are not"),
+        ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, said):
     found = said_of(name, wrong)
     assert found is not None and re.search(said, found), found
 

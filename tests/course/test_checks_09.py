@@ -1,4 +1,4 @@
-"""The checks of notebook 09: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 09: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -155,18 +155,18 @@ def early(weight, x, y, parts):
         ("embed_visible", lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
         ("attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "there is no softmax"),
+        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
         ("linear_intensity", lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
-        ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "is expected"),
+        ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
         ("accumulated_gradient", zeroed, "only the last part is left: set"),
-        ("accumulated_gradient", early, "does the `return` stand in the loop"),
+        ("accumulated_gradient", early, "is the `return` inside the loop"),
         ("accumulated_gradient", lambda w, x, y, parts: None, "is the `return` missing"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
-        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "3 are expected"),
+        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
     ],
 )  # fmt: skip
-def test_a_wrong_answer_is_named(name, answer, words):
+def test_a_wrong_answer_gets_the_right_message(name, answer, words):
     said = said_of(name, answer)
     assert said is not None and re.search(re.escape(words), said), said

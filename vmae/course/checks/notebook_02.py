@@ -257,7 +257,7 @@ EXERCISES = (
             "split the values as (p, q, c) and move c to the front": _order("b (h w) (c p q)"),
             "inside a patch, rows and columns are swapped: split the values as (p, q, c), where "
             "p is the row": _order("b (h w) (q p c)"),
-            "the patches are laid out column by column: they are in row order, so split N as "
+            "the patches are laid out column by column: they come in row order, so split N as "
             "(rows, columns)": _order("b (w h) (p q c)"),
             "a reshape alone keeps the values of a patch next to each other in memory: split "
             "both axes, bring (rows, p) and (columns, q) together, then merge": _reshaped,

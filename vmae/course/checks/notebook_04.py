@@ -146,7 +146,7 @@ DENSE = _random(
         "T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
         "the start is drawn from the whole video, so clips can end in copies of the last frame: "
         "leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
-        "the stride is ignored in the room for the start: a clip covers T * stride frames, not T": _dense(
+        "the stride is ignored: a clip covers T * stride frames, not T": _dense(
             lambda n, T, s: max(n - T, 0)
         ),
         "the frames are consecutive: step by `stride`": _unstrided,
@@ -184,11 +184,11 @@ TSN = _random(
     cases=[(9, 3), (11, 3), (8, 2), (4, 4)],
     mistakes={
         "all segments share one offset: draw one per segment, size=T": _tsn(lambda g, s, T: g.integers(s)),
-        "it always takes the first frame of a segment: draw an offset for each one from `rng`": _tsn(
+        "it always takes the first frame of a segment: draw an offset per segment from `rng`": _tsn(
             lambda g, s, T: 0
         ),
         "it always takes the middle of a segment, which is the rule for testing: in training, "
-        "draw an offset for each one": _tsn(lambda g, s, T: s // 2),
+        "draw an offset per segment": _tsn(lambda g, s, T: s // 2),
         "the frames are drawn from the whole video, so two can fall into the same segment: draw "
         "one from each": _anywhere,
         "the last frame of a segment is never drawn: `rng.integers(size)` already excludes its "
@@ -270,7 +270,7 @@ TUBELETS = Exercise(
     tubelets,
     _clip_cases,
     {
-        "time runs fastest over the tokens: all tokens of one time step come first, (t h w)": _cut(
+        "the time index runs fastest: all tokens of one time step come first, (t h w)": _cut(
             "i p q c", outside="h w t"
         ),
         "the tokens of a time step are in column order: row by row is (t h w)": _cut(
