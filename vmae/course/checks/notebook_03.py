@@ -201,7 +201,7 @@ EXERCISES = (
             "only biases are excluded: the weights of norms are vectors too, and decay would "
             "pull them towards 0": _named(lambda name, _: not name.endswith("bias")),
             "the mask token or class token decays: they have three axes, but each is a single "
-            "vector": (_named(lambda _, shape: len(shape) > 1)),
+            "vector": _named(lambda _, shape: len(shape) > 1),
             "these are the parameters without decay: return the names of those that do decay": (
                 lambda shapes: [name for name in shapes if name not in decayed(shapes)]
             ),

@@ -250,7 +250,7 @@ EXERCISES = (
             "it includes tensors that the classifier does not have, such as encoder.norm: loop "
             "over the classifier's names": _all_of_the_encoder,
             "some of the tensors come from the decoder: only use names that start with "
-            "`encoder.`": (_by_ending),
+            "`encoder.`": _by_ending,
             "the file's head is loaded, but it belongs to other classes: leave the classifier's "
             "head as initialised": _head_too,
             "nothing is transferred: in the file, each name starts with `encoder.`": lambda own, file: {
@@ -296,9 +296,11 @@ EXERCISES = (
                 partial(_mixed, swap=True)
             ),
             "each clip is mixed with the next one: the published code mixes with the batch in "
-            "reverse order, flip(0)": (partial(_mixed, partner=lambda x: x.roll(-1, 0))),
-            "the labels are not smoothed: apply `smoothing` to the one-hot labels": lambda clips, labels, classes, share, _: (
-                mix_batch(clips, labels, classes, share, 0.0)
+            "reverse order, flip(0)": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
+            "the labels are not smoothed: apply `smoothing` to the one-hot labels": (
+                lambda clips, labels, classes, share, _: mix_batch(
+                    clips, labels, classes, share, 0.0
+                )
             ),
             "the smoothing goes to the other classes only: in the published code all classes get "
             "smoothing / classes, including the right one": partial(_mixed, others=1),
