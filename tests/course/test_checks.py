@@ -100,7 +100,7 @@ def test_an_unknown_exercise_is_an_error():
         check("99.center", centre)
 
 
-def test_the_learners_result_is_drawn_first_also_a_wrong_one():
+def test_the_learners_result_is_drawn_first_even_if_wrong():
     drawn = []
     exercise = Exercise("99.x", centre, CENTRE.cases, draw=lambda result, x: drawn.append(result))
     assert core.verdict(exercise, lambda x: x) is not None

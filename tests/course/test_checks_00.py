@@ -24,7 +24,7 @@ ALL = exercises("00")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"00.{name}"], function)
 
 
@@ -71,7 +71,7 @@ def hide_by_view(picture, hidden, patch):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -97,11 +97,11 @@ def hide_in_place(picture, hidden, patch):
     ],
 )
 def test_other_wrong_answers_are_rejected(name, wrong, message):
-    assert re.search(message, said_of(name, wrong) or "")
+    assert re.search(message, message_of(name, wrong) or "")
 
 
 def test_the_drawing_has_as_many_squares_as_the_learner_counts(drawn):
-    said_of("token_count", lambda *a: 5)
+    message_of("token_count", lambda *a: 5)
     assert drawn[0].startswith("5 blue squares")
 
 

@@ -246,7 +246,7 @@ def a_number(predicted, target, hidden):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("unpatchify", channels_first, "the channels are read first"),
         (
@@ -280,9 +280,9 @@ def a_number(predicted, target, hidden):
         ("masked_loss", a_number, "of type float; expected Tensor"),
     ],
 )
-def test_wrong_answers_get_the_right_message(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, words):
     found = message(name, wrong)
-    assert found is not None and re.search(said, found), found
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_picture_is_drawn_too(drawn):

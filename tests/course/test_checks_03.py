@@ -127,7 +127,7 @@ def unbiased(train, test):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("learning_rates", not_scaled, "the base learning rate is not scaled"),
         ("learning_rates", zero_first, "step 0 has a learning rate of 0"),
@@ -142,9 +142,9 @@ def unbiased(train, test):
         ("standardize_features", unbiased, "divides by n - 1"),
     ],
 )
-def test_wrong_answers_get_the_right_message(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, words):
     found = message(name, wrong)
-    assert found is not None and re.search(said, found), found
+    assert found is not None and re.search(words, found), found
 
 
 def test_wrong_features_are_drawn_too(drawn):

@@ -21,7 +21,7 @@ ALL = exercises("04")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"04.{name}"], function)
 
 
@@ -81,7 +81,7 @@ def weight_by_view(weight, sides):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -123,7 +123,7 @@ def tsn_reversed(length, frames, rng):
     ],
 )
 def test_other_wrong_answers_are_rejected(name, wrong, message):
-    assert re.search(message, said_of(name, wrong) or "")
+    assert re.search(message, message_of(name, wrong) or "")
 
 
 def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
@@ -133,7 +133,7 @@ def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
     def sampler(length, frames, stride, rng):
         return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
 
-    assert "take all randomness from `rng`" in (said_of("dense_indices", sampler) or "")
+    assert "take all randomness from `rng`" in (message_of("dense_indices", sampler) or "")
 
 
 def test_the_models_embedding_is_a_conv3d_with_these_weights():

@@ -20,7 +20,7 @@ B16 = TokenGrid((16, 224, 224), (2, 16, 16))
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"05.{name}"], function)
 
 
@@ -144,7 +144,7 @@ def copy_by_growing(tokens, hidden):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -238,7 +238,7 @@ def in_place(tokens, hidden):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("tube_mask", one_mask, "the same mask"),
         ("tube_mask", each_step, "not constant in time"),
@@ -262,11 +262,11 @@ def in_place(tokens, hidden):
         ("copy_in_time", lambda x, hidden: x, "the shape is right"),
     ],
 )
-def test_wrong_answers_get_the_right_message(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_mask_is_drawn_too(drawn):
-    said_of("tube_mask", each_step)
+    message_of("tube_mask", each_step)
     assert len(drawn) == 1

@@ -21,7 +21,7 @@ ALL = exercises("06")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"06.{name}"], function)
 
 
@@ -48,8 +48,8 @@ def test_the_parts_make_the_package_model(tiny, decoder):
         x = right.decoder_input(latents, model.mask_token, model.decoder_pos_embed, mask)
         for block in model.decoder.blocks:
             x = block(x)
-        said = model.decoder.head(model.decoder.norm(x[:, -mask.queries.shape[1] :]))
-        loss = right.masked_loss(said, right.normalize_targets(pixels), mask)
+        predicted = model.decoder.head(model.decoder.norm(x[:, -mask.queries.shape[1] :]))
+        loss = right.masked_loss(predicted, right.normalize_targets(pixels), mask)
         torch.testing.assert_close(loss, model.loss(clips, mask), rtol=1e-4, atol=1e-5)
 
 
@@ -99,8 +99,8 @@ def loss_by_gather(predictions, goals, mask):
     def take(x, index):
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
-    said, expected = take(predictions, mask.targets), take(goals, mask.target_tokens)
-    return torch.nn.functional.mse_loss(said, expected)
+    predicted, expected = take(predictions, mask.targets), take(goals, mask.target_tokens)
+    return torch.nn.functional.mse_loss(predicted, expected)
 
 
 def loss_by_loop(predictions, goals, mask):
@@ -124,7 +124,7 @@ def loss_by_loop(predictions, goals, mask):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -182,7 +182,7 @@ def in_place(predictions, goals, mask):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("visible_tokens", rounded, "MAE is rounded like VideoMAE"),
         ("visible_tokens", only_tubes, "it returns 320; expected 313"),
@@ -198,11 +198,11 @@ def in_place(predictions, goals, mask):
         ("masked_loss", in_place, "it modifies its arguments"),
     ],
 )
-def test_wrong_answers_get_the_right_message(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_target_is_drawn_too(drawn):
-    said_of("normalize_targets", as_mae)
+    message_of("normalize_targets", as_mae)
     assert len(drawn) == 1

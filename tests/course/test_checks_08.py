@@ -26,7 +26,7 @@ V2 = MaskConfig("tube", 0.9, None, "running-cell", 0.5)
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"08.{name}"], function)
 
 
@@ -128,12 +128,12 @@ def mask_by_sorting(hidden, asked):
 
 
 def loss_by_boolean(predictions, goals, hidden, queries):
-    said, wanted = [], []
+    predicted, expected = [], []
     for b, row in enumerate(queries):
         counts = hidden[b][row]
-        said.append(predictions[b][counts])
-        wanted.append(goals[b][row[counts]])
-    return F.mse_loss(torch.cat(said), torch.cat(wanted))
+        predicted.append(predictions[b][counts])
+        expected.append(goals[b][row[counts]])
+    return F.mse_loss(torch.cat(predicted), torch.cat(expected))
 
 
 def loss_by_rows(predictions, goals, hidden, queries):
@@ -161,7 +161,7 @@ def parameters_on_meta(c, classes):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -222,7 +222,7 @@ def of_the_encoder(c, classes):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("running_cell", cell_of_zeros, "it is inverted"),
         ("running_cell", cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
@@ -247,6 +247,6 @@ def of_the_encoder(c, classes):
         ),
     ],
 )
-def test_wrong_answers_get_the_right_message(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found

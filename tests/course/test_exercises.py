@@ -21,7 +21,7 @@ def test_the_reference_passes_and_is_drawn_once(exercise: Exercise, drawn: list[
 @pytest.mark.parametrize(
     ("exercise", "message"), MISTAKES, ids=lambda x: x.name if isinstance(x, Exercise) else x[:30]
 )
-def test_each_mistake_is_told_by_its_own_name(exercise: Exercise, message: str):
+def test_each_mistake_gets_its_own_message(exercise: Exercise, message: str):
     """So no two mistakes of one exercise give the same result."""
     assert verdict(exercise, exercise.mistakes[message]) == message
 

@@ -22,7 +22,7 @@ import torch
 
 from vmae.course.progress import note_solved
 
-#: JupyterLab breaks longer output lines in mid-word.
+#: JupyterLab breaks longer output lines mid-word.
 _WRAP = textwrap.TextWrapper(
     88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
 )
