@@ -123,6 +123,8 @@ def test_differences_are_put_into_sentences():
     assert difference((1,), (1, 2), 0) == "it returns 1 value, but should return 2 values"
     assert difference((1, 3), (1, 2), 0) == "value 2: it returns 3; expected 2"
     assert difference(torch.tensor(2.0), 2.0, 1e-4) is None
+    scalar = difference(torch.tensor(2.5), torch.tensor(2.0), 1e-4)
+    assert scalar == "it returns 2.5; expected 2"
     assert "expected 6.5" in difference(6, 6.5, 1e-4)
 
 

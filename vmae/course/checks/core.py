@@ -190,6 +190,8 @@ def _array_difference(
     allowed = tolerance * right.double().abs().clamp(min=1.0)
     if (apart <= allowed).all():
         return None
+    if not actual.ndim:
+        return f"it returns {actual.item():.4g}; expected {right.item():.4g}"
     place = np.unravel_index(int((apart - allowed).argmax()), tuple(apart.shape))
     index = tuple(map(int, place))
     share = 100 * (apart > allowed).double().mean().item()
