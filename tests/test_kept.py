@@ -47,8 +47,8 @@ KEPT = {
     "sampling timelines": ["test_sampling_rules_are_drawn_on_a_timeline"],
     "checks draw, then name the mistake": [
         "test_a_check_draws_before_it_judges",
-        "test_the_learners_result_is_drawn_first_also_a_wrong_one",
-        "test_each_mistake_is_told_by_its_own_name",
+        "test_the_learners_result_is_drawn_first_even_if_wrong",
+        "test_each_mistake_gets_its_own_message",
     ],
     "checks never block": [
         "test_a_check_never_blocks",

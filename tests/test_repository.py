@@ -156,7 +156,7 @@ def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
 
 def times() -> str:
     """The table of TEACHING.md: exercises and minutes by lesson, from cards and stamps."""
-    lines = ["| lesson | exercises | their minutes | runs, minutes |", "|---|---|---|---|"]
+    lines = ["| lesson | exercises | minutes for them | minutes to run |", "|---|---|---|---|"]
     total, minutes = 0, 0
     for path in sorted((ROOT / "solutions").glob("*.py")):
         if not path.stem[:2].isdigit():
