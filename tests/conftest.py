@@ -45,6 +45,15 @@ def tiny() -> ModelConfig:
     )  # fmt: skip
 
 
+@pytest.fixture
+def image() -> ModelConfig:
+    """A small MAE."""
+    return ModelConfig(
+        family="mae", num_frames=1, img_size=32, tubelet=(1, 8, 8), embed_dim=48, depth=2, num_heads=4,
+        decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rendered set in its smallest size."""
