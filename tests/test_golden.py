@@ -88,7 +88,7 @@ def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
         "data.path": str(data), "data.cache_dir": str(stores), "data.num_workers": 0, "data.split": None,
         "data.root": None, "data.sampling": "dense", "data.stride": 1, "data.short": "repeat",
         "data.cache": True, "optim.epochs": None, "optim.batch_size": 2, "device": "cpu",
-        "precision": "fp32", "accumulate": 1,
+        "precision": "fp32", "grad_accum_steps": 1,
     } | {f"model.{name}": value for name, value in model.to_dict().items()}  # fmt: skip
     changed = recipe.changed(
         both=changes, pretrain={"optim.steps": STEPS[-1]}, finetune={"optim.steps": TUNE_STEPS[-1]}
