@@ -17,7 +17,7 @@ from vmae.config import ModelConfig
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 
-#: What official files do not tell of the models here.
+#: What official files do not store about the models here.
 CLIP = {"num_frames": 8, "img_size": 32, "num_heads": 4}
 
 
@@ -31,7 +31,7 @@ KINDS = ["pretrain", "classifier", "encoder", "mae-pretrain", "mae-encoder", "ma
 
 
 def rand(name: str, *shape: int) -> torch.Tensor:
-    """Noise that differs from name to name, so that no two parameters can change places."""
+    """Noise seeded by name, so that swapping any two parameters is noticed."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     return torch.randn(shape, generator=generator) * 0.2
 
@@ -71,7 +71,7 @@ def patches(name: str, *kernel: int) -> dict[str, torch.Tensor]:
 
 
 def official_pretrain() -> dict[str, torch.Tensor]:
-    """What VideoMAE/modeling_pretrain.py calls its parameters; no positions."""
+    """Parameters as named in VideoMAE/modeling_pretrain.py; no positions."""
     return {
         "mask_token": rand("x", 1, 1, 24),
         **patches("encoder.patch_embed.proj", 2, 8, 8),
@@ -85,7 +85,7 @@ def official_pretrain() -> dict[str, torch.Tensor]:
 
 
 def official_finetuned(classes: int = 5) -> dict[str, torch.Tensor]:
-    """What VideoMAE/modeling_finetune.py calls its parameters: no norm, no positions."""
+    """Parameters as named in VideoMAE/modeling_finetune.py: no norm, no positions."""
     return {
         **patches("patch_embed.proj", 2, 8, 8),
         **official_blocks("", 48, 3, 192),
@@ -106,7 +106,7 @@ def mae_table(width: int, side: int) -> torch.Tensor:
 
 
 def official_mae(decoder: bool = True) -> dict[str, torch.Tensor]:
-    """What mae/models_mae.py calls its parameters, with the frozen position tables."""
+    """Parameters as named in mae/models_mae.py, with the frozen position tables."""
     state = {
         "cls_token": rand("x", 1, 1, 48),
         "pos_embed": mae_table(48, 4),
@@ -130,7 +130,7 @@ def official_mae(decoder: bool = True) -> dict[str, torch.Tensor]:
 
 
 def mmaction2(classes: int = 5) -> dict[str, torch.Tensor]:
-    """The fine-tuned VideoMAE under mmaction2's names, with its table of positions as a buffer."""
+    """A fine-tuned VideoMAE under mmaction2's names, with the position table as a buffer."""
     state = {}
     for name, tensor in official_finetuned(classes).items():
         name = name.replace("patch_embed.proj", "patch_embed.projection")
@@ -150,7 +150,7 @@ def pth(path: Path, content: object) -> Path:
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    """Two state dicts are equal, bit for bit."""
+    """Assert that two state dicts are identical, bit for bit."""
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name

@@ -1,4 +1,4 @@
-"""Published files are read: official, mmaction2, MAE."""
+"""Loading published files: official VideoMAE and MAE, mmaction2."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_official_pretraining_file(tmp_path, tiny):
     )
     model = vmae.load(
         path, num_heads=4, decoder_num_heads=2
-    )  # frames and size stand in its arguments
+    )  # frames and size come from its arguments
     assert isinstance(model, MaskedAutoencoder) and not model.training
     assert model.config == tiny
     same(model.state_dict(), state)
@@ -65,7 +65,7 @@ def test_prefixes_of_a_pretraining_file(tmp_path, prefix):
     same(load(pth(tmp_path / "i.pth", inside), **VIDEO).state_dict(), state)
 
 
-def test_the_format_is_told_by_the_content(tmp_path):
+def test_the_format_is_detected_from_the_content(tmp_path):
     state = official_pretrain()
     save_file(state, tmp_path / "weights.bin")
     same(load(tmp_path / "weights.bin", **VIDEO).state_dict(), state)
@@ -78,13 +78,13 @@ def test_the_format_is_told_by_the_content(tmp_path):
 
 def test_mmaction2(tmp_path, tiny):
     path = pth(tmp_path / "mm.pth", {"state_dict": mmaction2()})
-    with pytest.warns(UserWarning, match="left out: meta"):
+    with pytest.warns(UserWarning, match="skipping entries that are not tensors: meta"):
         nested = load(pth(tmp_path / "meta.pth", mmaction2() | {"meta": "x"}), **CLIP)
     model = load(path, **CLIP)
     same(model.state_dict(), official_finetuned())
     same(nested.state_dict(), official_finetuned())
     with pytest.raises(
-        CheckpointError, match=r"pos_embed is of shape \(1, 64, 48\).*frames= and size="
+        CheckpointError, match=r"pos_embed has shape \(1, 64, 48\).*num_frames= and img_size="
     ):
         load(path, num_frames=16, img_size=32, num_heads=4)
 
@@ -95,7 +95,7 @@ def test_official_mae(tmp_path, image, decoder):
     model = load(
         pth(tmp_path / "mae.pth", {"model": state}), **(IMAGE if decoder else {"num_heads": 4})
     )
-    assert model.config.grid == image.grid  # the size is that of the stored positions
+    assert model.config.grid == image.grid  # the size comes from the stored positions
     ours = model.state_dict()
     kernel = ours["encoder.patch_embed.proj.weight" if decoder else "patch_embed.proj.weight"]
     assert torch.equal(kernel, state["patch_embed.proj.weight"][:, :, None])
@@ -121,5 +121,7 @@ def test_stored_positions_must_be_ours(tmp_path):
     state["pos_embed"] = mae_table(48, 4).half()
     load(pth(tmp_path / "b.pth", state), **IMAGE)
     state["decoder_pos_embed"].zero_()
-    with pytest.raises(CheckpointError, match="decoder_pos_embed is all zero: transformers leaves"):
+    with pytest.raises(
+        CheckpointError, match="decoder_pos_embed is all zeros: transformers leaves"
+    ):
         load(pth(tmp_path / "c.pth", state), **IMAGE)

@@ -1,4 +1,4 @@
-"""What `load` makes of a file: runs and exports, other clips, encoders, heads, inferred sizes."""
+"""Options of `load`: runs and exports, other clip sizes, encoders, heads, inferred sizes."""
 
 from __future__ import annotations
 
@@ -47,13 +47,17 @@ def test_own_folders(tmp_path, tiny):
     assert loaded.class_names == ("a", "b", "c")
     same(loaded.state_dict(), classifier.state_dict())
     with pytest.raises(
-        CheckpointError, match="holds other files than a vmae export.*config.yaml of a tr"
+        CheckpointError, match="files that are not part of a vmae export.*config.yaml of a tr"
     ):
         save(classifier, tmp_path / "fine")
-    with pytest.raises(CheckpointError, match="holds other files than a hf export.*checkpoints"):
+    with pytest.raises(
+        CheckpointError, match="files that are not part of a hf export.*checkpoints.*new folder"
+    ):
         save(classifier, run, "hf")
     (tmp_path / "fine" / "classes.txt").write_text("a\n")
-    with pytest.warns(UserWarning, match="names 1 classes and has a head of 3"):
+    with pytest.warns(
+        UserWarning, match="names 1 classes but has a head for 3: ignoring the names"
+    ):
         assert load(tmp_path / "fine").class_names is None
 
 
@@ -69,28 +73,31 @@ def test_a_load_draws_no_numbers(tmp_path, tiny, build):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_other_clips_get_positions_anew_or_interpolated(tmp_path, tiny):
-    """VideoMAE's and MAE's weights at twice the size: the same weights, another table."""
+def test_other_clip_sizes_get_recomputed_or_interpolated_positions(tmp_path, tiny):
+    """VideoMAE and MAE at twice the size: the same weights, another position table."""
     from vmae.positions import interpolate_pos_embed, sincos_1d
 
     path = pth(tmp_path / "v1.pth", {"model": official_pretrain()})
     larger = {**VIDEO, "img_size": 64}
     grid, other = tiny.grid, tiny.replace(img_size=64).grid
-    anew = load(path, **larger)
-    assert torch.equal(anew.encoder.pos_embed[0], sincos_1d(other.num_tokens, 48))
-    save(load(path, **VIDEO), tmp_path / "own")  # knows its frames and size
-    taken = load(tmp_path / "own", img_size=64, interpolate=True)
+    recomputed = load(path, **larger)
+    assert torch.equal(recomputed.encoder.pos_embed[0], sincos_1d(other.num_tokens, 48))
+    save(load(path, **VIDEO), tmp_path / "own")  # stores its frames and size
+    interpolated = load(tmp_path / "own", img_size=64, interpolate=True)
     assert torch.equal(
-        taken.encoder.pos_embed[0],
+        interpolated.encoder.pos_embed[0],
         interpolate_pos_embed(sincos_1d(grid.num_tokens, 48), grid, other),
     )
     assert torch.equal(
-        taken.decoder_pos_embed, interpolate_pos_embed(sincos_1d(grid.num_tokens, 24), grid, other)
+        interpolated.decoder_pos_embed,
+        interpolate_pos_embed(sincos_1d(grid.num_tokens, 24), grid, other),
     )
-    same(dict(taken.named_parameters()), dict(anew.named_parameters()))
+    same(dict(interpolated.named_parameters()), dict(recomputed.named_parameters()))
     assert load(tmp_path / "own", interpolate=True).config.pos_embed_from is None
-    save(taken, tmp_path / "taken")
-    assert torch.equal(load(tmp_path / "taken").encoder.pos_embed, taken.encoder.pos_embed)
+    save(interpolated, tmp_path / "interpolated")
+    assert torch.equal(
+        load(tmp_path / "interpolated").encoder.pos_embed, interpolated.encoder.pos_embed
+    )
 
     mae = pth(tmp_path / "mae.pth", {"model": official_mae()})
     with pytest.raises(CheckpointError, match="interpolate=True"):
@@ -101,18 +108,18 @@ def test_other_clips_get_positions_anew_or_interpolated(tmp_path, tiny):
 
 
 def test_encoders(tmp_path, tiny):
-    """A pre-trained encoder ends in its norm; a fine-tuned one has none, and gives what is averaged."""
+    """A pre-trained encoder ends in its norm; a fine-tuned one outputs the tokens to be averaged."""
     clips = random_clips(tiny, 2)
     autoencoder = randomize(MaskedAutoencoder(tiny)).eval()
     save(autoencoder, tmp_path / "a")
-    with pytest.warns(UserWarning, match="left out .*decoder.norm.bias"):
+    with pytest.warns(UserWarning, match="dropped .*decoder.norm.bias"):
         encoder = load_encoder(tmp_path / "a")
     assert torch.equal(encoder(clips), autoencoder.encoder(clips))
 
     classifier = randomize(VisionTransformer(tiny, 5)).eval()
     save(classifier, tmp_path / "c", classes="abcde")
     for read in (load_encoder, lambda path: load(path, drop_head=True)):
-        with pytest.warns(UserWarning, match="left out fc_norm.bias.*; it has no final norm"):
+        with pytest.warns(UserWarning, match="dropped fc_norm.bias.*; it has no final norm"):
             encoder = read(tmp_path / "c")
         assert torch.equal(encoder(clips), classifier.forward_features(clips))
     again = VisionTransformer(tiny, 5)
@@ -130,16 +137,16 @@ def test_encoders(tmp_path, tiny):
         f"model.{n}": t for n, t in official_finetuned().items() if not n.startswith("head.")
     }
     save_file(headless, tmp_path / "v2.safetensors")
-    with pytest.warns(UserWarning, match="left out model.fc_norm.bias, model.fc_norm.weight"):
+    with pytest.warns(UserWarning, match="dropped model.fc_norm.bias, model.fc_norm.weight"):
         assert load(tmp_path / "v2.safetensors", **CLIP).num_classes is None
 
 
 def test_heads_and_their_classes(tmp_path):
     path = pth(tmp_path / "c.pth", official_finetuned(5))
-    with pytest.raises(CheckpointError, match="head of 5 classes, not of 7: drop_head=True"):
+    with pytest.raises(CheckpointError, match="head for 5 classes, not 7: drop_head=True"):
         load(path, num_classes=7, **CLIP)
     with pytest.warns(
-        UserWarning, match="left out head.weight, head.bias; the new head for 7 .*untrained"
+        UserWarning, match="dropped head.weight, head.bias; the new head for 7 .*untrained"
     ):
         model = load(path, num_classes=7, drop_head=True, **CLIP)
     assert model.head.out_features == 7
@@ -147,7 +154,8 @@ def test_heads_and_their_classes(tmp_path):
         load(path, num_classes=5, drop_head=True, **CLIP)
     assert torch.equal(model.fc_norm.bias, official_finetuned()["fc_norm.bias"])
     with pytest.raises(
-        CheckpointError, match="has no head, and a classifier of 5 classes is asked for"
+        CheckpointError,
+        match="has no head, so it is not a classifier of 5 classes: load it without num_classes=",
     ):
         load(pth(tmp_path / "p.pth", official_pretrain()), num_classes=5, **VIDEO)
 
@@ -158,17 +166,16 @@ def test_heads_and_their_classes(tmp_path):
     + [ModelConfig.mae(size) for size in "BLH"],
 )
 def test_published_sizes_are_inferred_from_shapes(config):
-    """Every field, among them giant's MLP of 6144 and, in its decoder, 2234."""
+    """Every field, including giant's MLP of 6144 and, in its decoder, 2234."""
     shallow = config.replace(depth=1, decoder_depth=1)
     with torch.device("meta"):
         state = MaskedAutoencoder(shallow).state_dict()
-    found, guessed = infer_config(state, {"img_size": 224})
-    assert (found, guessed) == (shallow, [])
+    assert infer_config(state, {"img_size": 224}) == (shallow, [])
 
 
 def test_giant_mlp():
     assert infer_config_hidden(1408, 6144, 512, 2234) == 48 / 11
-    for hidden in (100, 191, 193):  # any hidden size comes out as it went in
+    for hidden in (100, 191, 193):  # any hidden size is reproduced exactly
         ratio = infer_config_hidden(48, hidden, 24, hidden // 2)
         assert (int(48 * ratio), int(24 * ratio)) == (hidden, hidden // 2)
     with pytest.raises(ValueError, match="no MLP ratio gives the hidden sizes"):

@@ -1,4 +1,4 @@
-"""Models are written in each layout, and come back bit for bit."""
+"""Saving in each layout: round trips are exact."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from vmae.weights import convert, load, save
 @pytest.mark.parametrize("kind", KINDS)
 def test_round_trips_are_exact(tmp_path, kind, tiny, image):
     model = build(kind, tiny, image)
-    told = {"num_frames": model.config.num_frames, "img_size": 32, "num_heads": 4}
-    hints = told | ({"decoder_num_heads": 2} if "pretrain" in kind else {})
+    hints = {"num_frames": model.config.num_frames, "img_size": 32, "num_heads": 4}
+    hints |= {"decoder_num_heads": 2} if "pretrain" in kind else {}
 
     save(model, tmp_path / "a.pth", "official")
     same(load(tmp_path / "a.pth", **hints).state_dict(), model.state_dict())
 
     for to in ("hf", "vmae"):
         save(model, tmp_path / to, to)
-        back = load(tmp_path / to)  # the folder tells everything
+        back = load(tmp_path / to)  # the folder stores everything
         assert back.config == model.config
         same(back.state_dict(), model.state_dict())
-        save(model, tmp_path / to, to)  # an export may be written again
+        save(model, tmp_path / to, to)  # an export may be overwritten
 
     convert(tmp_path / "a.pth", tmp_path / "b", "hf", **hints)
     convert(tmp_path / "b", tmp_path / "b.pth", "official")
@@ -66,21 +66,21 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
     assert load(tmp_path / "again").class_names == ("a", "b", "c")
     same(load(tmp_path / "again").state_dict(), model.state_dict())
     assert main([*run, str(tmp_path / "o.pth"), "--to", "official"]) == 0
-    told = ["--num-frames", "8", "--img-size", "32", "--num-heads", "4"]
+    hints = ["--num-frames", "8", "--img-size", "32", "--num-heads", "4"]
     assert (
-        main(["convert", str(tmp_path / "o.pth"), str(tmp_path / "o"), "--to", "vmae", *told]) == 0
+        main(["convert", str(tmp_path / "o.pth"), str(tmp_path / "o"), "--to", "vmae", *hints]) == 0
     )
     same(load(tmp_path / "o").state_dict(), model.state_dict())
     for flag in ("--drop-head", "--encoder-only"):
-        with pytest.warns(UserWarning, match="left out fc_norm"):
+        with pytest.warns(UserWarning, match="dropped fc_norm"):
             assert main([*run, str(tmp_path / flag), "--to", "hf", flag]) == 0
     capsys.readouterr()
     for arguments, words in (
         ([str(tmp_path / "x"), "--to", "official"], "give a name ending in .pth"),
-        ([str(tmp_path / "ours"), "--to", "vmae"], "would be written over itself"),
+        ([str(tmp_path / "ours"), "--to", "vmae"], "would be overwritten by its own conversion"),
         (
             [str(tmp_path / "hf"), "--to", "vmae"],
-            "holds other files than a vmae export (config.json",
+            "files that are not part of a vmae export (config.json",
         ),
     ):
         assert main([*run, *arguments]) == 1
@@ -89,18 +89,18 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
 
 def test_what_a_layout_cannot_express(tmp_path, tiny, image):
     model = VisionTransformer(tiny, 3)
-    with pytest.raises(ValueError, match="2 class names are given for a model of 3 classes"):
+    with pytest.raises(ValueError, match="got 2 class names for a model with 3 classes"):
         save(model, tmp_path / "a", classes=["a", "b"])
     compiled = save(SimpleNamespace(_orig_mod=randomize(model)), tmp_path / "compiled")
     same(load(compiled).state_dict(), model.state_dict())
     shutil.rmtree(compiled)
-    with pytest.raises(ValueError, match="there is no layout 'onnx'; there are vmae, official, hf"):
+    with pytest.raises(ValueError, match="unknown layout 'onnx': use one of vmae, official, hf"):
         save(model, tmp_path / "a", "onnx")
     with pytest.raises(ValueError, match="square patches"):
         save(VisionTransformer(tiny.replace(tubelet=(2, 8, 4))), tmp_path / "a", "hf")
     film = VisionTransformer(image.replace(num_frames=2))
     for to, place in (("hf", "a"), ("official", "a.pth")):
-        with pytest.raises(ValueError, match='frames is 2 .*or save with to="vmae"'):
+        with pytest.raises(ValueError, match='num_frames is 2 .*or save with to="vmae"'):
             save(film, tmp_path / place, to)
         with pytest.raises(ValueError, match="attention is 'divided'"):
             save(VisionTransformer(tiny.replace(attention="divided")), tmp_path / place, to)
