@@ -86,7 +86,7 @@ class Attention(nn.Module):
 def attention_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """softmax(QKᵀ / √d) V by plain products, one block of queries at a time.
 
-    All tensors are (B, heads, N, d). On a CPU a large result is allocated anew each time, which is
+    All tensors are (B, heads, N, d). On a CPU a large result gets freshly allocated memory, which is
     expensive (lesson 09 measures it); the result of a block fits in memory that gets reused.
     """
     return torch.cat([_weights(block, k) @ v for block in q.split(BLOCK, dim=-2)], dim=-2)
