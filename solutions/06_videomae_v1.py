@@ -431,7 +431,7 @@ print(
 # The small decoder has 4 blocks of half the width.
 
 
-# %%
+# %% tags=["timing"]
 def seconds(*stages: tuple[list[nn.Module], int, int]) -> float:
     """Fastest of some rounds, forward and backward, of stages (blocks, tokens, width)."""
     best = float("inf")
@@ -524,7 +524,7 @@ for frames in (16, 32):
 # Joint attention multiplies n·n pairs, divided only n·(t + places). But divided has a second attention in each block, with its own projections.
 # So on 160 visible tokens it costs more, on all of 16 frames still a little more, and less only on all of 32. With 90 % hidden there is little left to save.
 
-# %%
+# %% tags=["timing"]
 rows = []
 for n, t in ((160, 8), (1568, 8), (3136, 16)):
     joint = seconds(([layers.Block(96, 3) for _ in range(2)], n, 96))

@@ -446,7 +446,7 @@ for frames in (16, 32):
 # The official attention writes every matrix of N·N weights into memory, and keeps it for the way back. The *fused* kernel (融合核心) never does. We try both, on the narrow model.
 
 
-# %%
+# %% tags=["timing"]
 def step_cost(scheme: MaskConfig, fused: bool) -> tuple[float, int]:
     """Seconds of a forward and backward pass of one clip, and bytes kept for the way back."""
     mask = make_mask(scheme, grid, 1, torch.Generator().manual_seed(seed))
@@ -987,7 +987,7 @@ viz.table(
 # | post-pre-training | 後預訓練 | the stage with many labels between the two |
 # | interpolation | 內插 | values between known ones |
 
-# %%
+# %% tags=["timing"]
 memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(
     f"this run: {time.perf_counter() - started:.0f} seconds, {time.process_time():.0f} of one core"

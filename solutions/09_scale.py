@@ -123,7 +123,7 @@ mask = make_mask(tubes, work.grid, batch, torch.Generator().manual_seed(seed))
 print(work.grid.num_tokens, "tokens,", mask.visible.shape[1], "visible")
 assert (work.grid.num_tokens, mask.visible.shape[1]) == (576, 60)
 
-# %%
+# %% tags=["timing"]
 folder = f"data/film-32-{film_files}"
 data.render_film(
     folder, data.FILM, data.FilmSpec(frames=32, most_clips=film_files), progress=viz.track
@@ -194,7 +194,7 @@ stacked(
 #
 # A *store* (解碼後的影格庫) decodes every video once into one file of raw frames, and maps that file into memory. Reading is then a copy.
 
-# %%
+# %% tags=["timing"]
 scratch = tempfile.TemporaryDirectory()
 begin = time.perf_counter()
 store = data.build_store(scratch.name, videos, work.img_size, workers=0, progress=viz.track)
@@ -212,7 +212,7 @@ print({name: f"{16 / seconds:.0f} clips a second" for name, seconds in read.item
 same = [data.ClipDataset(source, sampling, seed).read(0, 3) for source in (files, store)]
 assert np.array_equal(*same)
 
-# %%
+# %% tags=["timing"]
 stacked(
     typical({"mp4 files": files, "store": store}),
     "Two bars of a step, from mp4 files and from the store: with the store, reading nearly vanishes.",
@@ -292,7 +292,7 @@ for name, run in {"all, then drop": embed_all, "visible only": embed_few}.items(
         run()
     print(f"{name:15} {counter.get_total_flops() / 2e9 / 2:.2f} G multiply-adds a clip")
 
-# %%
+# %% tags=["timing"]
 _ = compare(
     {
         "all, then drop": lambda: embed_all().sum().backward(),
@@ -373,7 +373,7 @@ def kept(run: Callable[[], object], own: tuple[torch.Tensor, ...] = ()) -> int:
     return sum(storage.nbytes() for storage in found.values())
 
 
-# %%
+# %% tags=["timing"]
 for n, dtype in [(n, torch.float32) for n in lengths] + [(lengths[-1], torch.bfloat16)]:
     draws = (torch.randn(1, 6, n, 64, device=device) for _ in range(3))
     q, k, v = (x.to(dtype).requires_grad_() for x in draws)  # (B, heads, N, d)
@@ -453,7 +453,7 @@ print(f"the losses differ by at most {max(apart):.1%} of their value")
 # Each step differs a little; the way down is the same. Now the time, on the larger model.
 
 
-# %%
+# %% tags=["timing"]
 def train_step(low: bool = False, saved: bool = False, learner: MaskedAutoencoder = model) -> None:
     """Forward and backward of one batch."""
     with (
@@ -481,7 +481,7 @@ _ = compare(
 # `vmae.cost.clip_activations` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
 
 
-# %%
+# %% tags=["timing"]
 def kept_a_clip(low: bool, saved: bool) -> float:
     """MB that a clip keeps, counted."""
 
@@ -525,7 +525,7 @@ _ = compare(
 # Between matrix products lie many small operations: norms, additions, GELU. `torch.compile` joins them into fewer programs. It needs a C++ compiler, on a GPU Triton.
 # `compile_blocks` tries it; where it fails, it says why and the run goes on without.
 
-# %%
+# %% tags=["timing"]
 if try_compile:
     torch.manual_seed(seed)
     compiled = MaskedAutoencoder(work).to(device)
@@ -590,7 +590,7 @@ for rows_ in (1, 16, 160, 1568, 32 * 160):
 #
 # The *roofline* (屋頂線) draws both speeds: to the left memory limits, to the right arithmetic. First this machine's two numbers, measured.
 
-# %%
+# %% tags=["timing"]
 peak = cost.matmul_rate(device, torch.float32)
 big = torch.zeros(2**26, device=device)  # larger than any cache
 other = torch.empty_like(big)
@@ -652,7 +652,7 @@ adam = torch.optim.AdamW([p], lr=1e-4, fused=True)
 # About 12 FLOPs a weight; weight, gradient, two moments are read, all but the gradient written.
 places["AdamW"] = (12 / 28, 12.0 * p.numel(), seconds_of(adam.step))
 
-# %%
+# %% tags=["timing"]
 with viz.style():
     figure, axis = plt.subplots(figsize=(7.5, 3.6))
     line = np.logspace(-1, 3, 100)
@@ -687,7 +687,7 @@ viz.table(
 #
 # *Utilisation* (利用率) is the whole step's achieved FLOP/s over the measured rate. The backward pass counts as two forward ones.
 
-# %%
+# %% tags=["timing"]
 macs = cost.pretraining_multiply_adds(work, tubes)["total"]
 seconds = seconds_of(train_step)
 rate = 3 * 2 * macs * batch / seconds

@@ -382,7 +382,7 @@ if len(sources.classes) <= 40:
         f"{tested.test.accuracy:.1f} percent of the test videos lie on its diagonal.",
     )
 
-# %%
+# %% tags=["timing"]
 stages = {
     "pre-training": trained.cost,
     "fine-tuning, one run": results["pre-trained"][0].cost,
