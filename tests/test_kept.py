@@ -74,7 +74,7 @@ KEPT = {
     ],
     "two-process equality": [
         "test_two_processes_report_the_losses_of_one",
-        "test_two_processes_give_the_losses_of_one_and_each_goes_on_from_the_other",
+        "test_two_processes_give_the_losses_of_one_and_each_resumes_from_the_other",
     ],
 }
 

@@ -89,7 +89,7 @@ def close(run: Path, alone: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [DDP, FSDP], ids=["DDP", "FSDP2"])
-def test_two_processes_give_the_losses_of_one_and_each_goes_on_from_the_other(
+def test_two_processes_give_the_losses_of_one_and_each_resumes_from_the_other(
     nursery, config, alone, tmp_path, kind
 ):
     config.to_yaml(tmp_path / "config.yaml")

@@ -325,7 +325,7 @@ def test_a_configuration_survives_yaml(tmp_path, config):
         ({"optim": {"batch_size": 0}}, ["batch_size is 0"]),
         ({"model": {"img_size": 100}}, ["height 100", "96 or 112"]),
         ({"model": {"num_frames": 15}}, ["clip length 15", "14 or 16"]),
-        ({"model": {"num_heads": 7}}, ["width=768", "heads=7"]),
+        ({"model": {"num_heads": 7}}, ["embed_dim=768", "num_heads=7"]),
         ({"precision": "fp8"}, ["fp8", "bf16"]),
         ({"mask": "tube"}, ["mask", "mapping"]),
     ],
@@ -349,7 +349,7 @@ def test_recipes_load_and_their_masks_fit(name):
 
 
 def test_an_unknown_recipe_lists_those_there_are(tmp_path):
-    with pytest.raises(ConfigError, match="there are cpu, evening, gpu"):
+    with pytest.raises(ConfigError, match="choose from cpu, evening, gpu"):
         Recipe.load("tpu")
     (tmp_path / "mine.yaml").write_text("pretrain: {optim: {steps: [}}")
     with pytest.raises(ConfigError, match="mine.yaml: not YAML"):
