@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 
 class DiskError(OSError):
@@ -90,29 +90,16 @@ def only_writer(folder: Path) -> Iterator[None]:
     The system frees it when the process ends, however that happens. What a killed process left
     half-written is removed.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a")  # noqa: SIM115 (closed below)
-    with file:
-        try:
-            _lock(file)
-        except OSError:
-            raise BusyError(
-                f"{folder} is being written by another process: wait until it is done, then run the "
-                "same command again"
-            ) from None
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise BusyError(
+            f"{folder} is being written by another process: wait until it is done, then run the "
+            "same command again"
+        ) from None
+    with lock:
         for left in folder.rglob(".*.part"):
             left.unlink(missing_ok=True)
         yield
-
-
-def _lock(file: IO[str]) -> None:
-    """Take an exclusive lock that goes with the file's handle; OSError where another has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
