@@ -39,7 +39,7 @@ def pictures(split: str) -> tuple[list[np.ndarray], np.ndarray]:
         if (number % FilmSpec.test == FilmSpec.test - 1) == test
         for place in _PLACES
     ]
-    return photos, open_video(FILM).get_batch(frames).asnumpy()
+    return photos, open_video(FILM).frames(frames)
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,10 @@
-"""Clips from video files: decord opens the file, a sampler picks frames, the frames are resized."""
+"""Frames of video files: the one module that knows which library decodes them, decord."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import decord
 import numpy as np
@@ -21,25 +22,74 @@ class VideoError(RuntimeError):
     """A video that cannot be used; the message names the file and the reason."""
 
 
-def open_video(path: str | Path) -> decord.VideoReader:
-    """Open a video with decord, one thread, in the process that reads it.
+class VideoReader(Protocol):
+    """An open video file. Another decoder can take decord's place with these two methods."""
 
-    Raises VideoError on a missing, empty, damaged or audio-only file, or one that is no video.
+    def __len__(self) -> int:
+        """The number of frames."""
+        ...
+
+    def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames at these indices, in this order, (T, H, W, 3) uint8.
+
+        Raises VideoError if one of them cannot be decoded.
+        """
+        ...
+
+
+def open_video(path: str | Path) -> VideoReader:
+    """Open a video file in the process that reads it; decoding uses one thread.
+
+    Raises VideoError if the file is missing, empty, damaged, audio only, or not a video.
     """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) == 0:
-            raise VideoError(f"{path}: the video has no frames")
-    except (RuntimeError, decord.DECORDError, IndexError) as error:
-        if isinstance(error, VideoError):
-            raise
-        raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+    reader = _DecordReader(path)
+    if len(reader) == 0:
+        raise VideoError(f"{path}: the video has no frames")
     return reader
+
+
+#: What decord raises on a file or a frame that it cannot decode.
+_DECORD_ERRORS = (RuntimeError, decord.DECORDError, IndexError)
+
+
+class _DecordReader(VideoReader):
+    """decord, one thread; its errors become VideoErrors of one line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._reader = decord.VideoReader(str(path), num_threads=1)
+        except _DECORD_ERRORS as error:
+            raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        try:
+            return self._reader.get_batch(index).asnumpy()
+        except _DECORD_ERRORS as error:
+            raise VideoError(f"{self._path}: cannot be decoded ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """The one line of decord's long message that says something."""
+    text = str(error)
+    for word, meaning in {
+        "no video stream": "no video stream",
+        "find video stream": "no video stream in it that decord knows",
+        "Error reading": "not a video file, or cut before its index",
+        "av_read_frame": "the file is cut short or damaged",
+        "avcodec_send_packet": "the file is damaged",
+    }.items():
+        if word in text:
+            return meaning
+    return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
 
 
 def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
@@ -60,26 +110,7 @@ def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) 
         except (ValueError, IndexError) as error:
             raise VideoError(f"{path}: {error}") from None
     reader = open_video(path)
-    index = np.arange(len(reader)) if choose is None else choose(len(reader))
-    try:
-        return reader.get_batch(index).asnumpy()
-    except (RuntimeError, decord.DECORDError, IndexError) as error:
-        raise VideoError(f"{path}: cannot be decoded ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """The one line of decord's long message that says something."""
-    text = str(error)
-    for word, meaning in {
-        "no video stream": "no video stream",
-        "find video stream": "no video stream in it that decord knows",
-        "Error reading": "not a video file, or cut before its index",
-        "av_read_frame": "the file is cut short or damaged",
-        "avcodec_send_packet": "the file is damaged",
-    }.items():
-        if word in text:
-            return meaning
-    return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
+    return reader.frames(np.arange(len(reader)) if choose is None else choose(len(reader)))
 
 
 def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
