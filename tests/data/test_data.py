@@ -484,7 +484,7 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed)
     assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
     assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
-    with pytest.raises(ConfigError, match="on_device .* needs store true"):
+    with pytest.raises(ConfigError, match="cache_on_device is true, .* set cache to true"):
         config.replace(cache=False)
 
 
@@ -518,13 +518,13 @@ def test_the_share_of_bad_videos_that_is_asked_for_holds_in_testing_too(
 # ---- batches -------------------------------------------------------------------------------------
 
 
-def ordered_batches_go_through_every_video_once_an_epoch():
+def test_step_batches_go_through_every_video_once_per_epoch():
     keys = [key for batch in StepBatches(10, 4, 5, seed=0) for key in batch]
     for epoch in (0, 1):
         assert sorted(index for e, index in keys if e == epoch) == list(range(10))
 
 
-def ordered_batches_resume_and_split_among_processes():
+def test_step_batches_resume_and_are_split_among_processes():
     whole = list(StepBatches(10, 4, 6, seed=0))
     assert list(StepBatches(10, 4, 6, seed=0, start=4)) == whole[4:]
     parts = [list(StepBatches(10, 4, 6, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
