@@ -360,13 +360,13 @@ def test_a_damaged_store_is_named_with_its_checksum(tmp_path, motion_mini):
         FrameStore(store.folder)
     shard.write_bytes(whole[:-5])
     with pytest.raises(
-        StoreError, match=r"has \d+ bytes and its index says \d+: delete .* and run again"
+        StoreError, match=r"has \d+ bytes, but its index expects \d+: delete .* and run again"
     ):
         FrameStore(store.folder)
     shard.write_bytes(whole)
     index = store.folder / "index.json"
     index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(StoreError, match="version 1, and this is version 2: delete it"):
+    with pytest.raises(StoreError, match="version 1, but this code reads version 2: delete it"):
         FrameStore(store.folder)
 
 
@@ -401,7 +401,8 @@ def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
 
     shutil.copy(videos[1].path, videos[0].path)
     with pytest.warns(
-        UserWarning, match="1 of 48 videos changed since they were decoded, .*000000.mp4"
+        UserWarning,
+        match="1 of 48 videos have changed since they were decoded, including .*000000.mp4",
     ):
         anew = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
     np.testing.assert_array_equal(anew.read(0, np.arange), whole.read(1, np.arange))
@@ -547,7 +548,7 @@ def test_few_labels_are_balanced_and_known_by_their_seed(motion_mini):
         chosen == few_labels(videos, 3, CLASSES, seed=1) != few_labels(videos, 3, CLASSES, seed=2)
     )
     assert Subset(VideoFiles(videos, 16), chosen).videos[4] == videos[chosen[4]]
-    with pytest.raises(SetError, match="'right' has 6 training videos, and 7 labels"):
+    with pytest.raises(SetError, match="'right' has 6 training videos, but 7 labels per class"):
         few_labels(videos, 7, CLASSES, seed=1)
 
 

@@ -325,7 +325,9 @@ def test_bad_frame_folders_are_named_with_the_frame(images, tmp_path):
         with pytest.raises(VideoError, match=f"{re.escape(str(tmp_path))}.*{words}"):
             read_frames(video)
 
-    fails(Video(images, 0, count=13), "image 13 is missing: the list says 13 images from number 1")
+    fails(
+        Video(images, 0, count=13), "image 13 is missing: the list expects 13 images from number 1"
+    )
     fails(Video(tmp_path / "none", 0, count=3), "no such folder")
     (tmp_path / "empty").mkdir()
     fails(tmp_path / "empty", "the folder has no images")
@@ -335,7 +337,7 @@ def test_bad_frame_folders_are_named_with_the_frame(images, tmp_path):
         fails(images, "img_3.png cannot be read")
     assert len(read_frames(images, lambda n: np.array([0, 5]))) == 2, "only the chosen are read"
     Image.new("RGB", (4, 4)).save(images / "img_3.png")
-    fails(images, "img_3.png is 4x4 pixels, img_1.png 6x4")
+    fails(images, "img_3.png is 4x4 pixels, but img_1.png is 6x4: all images .* same size")
 
 
 def test_folders_of_images_in_class_folders_are_videos(tmp_path):

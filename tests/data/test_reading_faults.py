@@ -79,7 +79,7 @@ def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
                 workers_of(psutil.Process())[0].kill()
             yield result
 
-    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*goes on"):
+    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*resumes"):
         build_store(tmp_path / "cut", videos, 16, workers=2, progress=kill_one)
     (unfinished,) = (tmp_path / "cut").iterdir()
     kept = (unfinished / "00000.bin").stat().st_mtime_ns
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, 
         real(source, target)
 
     monkeypatch.setattr(encode.os, "replace", full)
-    with pytest.raises(DiskError, match=r"no space left.*goes on"):
+    with pytest.raises(DiskError, match=r"no space left.*resumes"):
         normalize_set(originals, tmp_path / "out", workers=1)
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
     assert not list((tmp_path / "out").rglob("*.part"))

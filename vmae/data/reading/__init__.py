@@ -1,4 +1,4 @@
-"""Clips from videos: decoding, sampling, the store of decoded frames, batches."""
+"""From videos to batches of clips: decoding, frame sampling, the store of decoded frames."""
 
 from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.failures import Failures

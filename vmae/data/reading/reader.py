@@ -1,4 +1,4 @@
-"""Frames of video files: the one module that knows which library decodes them, decord."""
+"""Reading frames from video files. No other module knows that decord does the decoding."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from vmae.data.reading.frame_folders import frame_paths, read_images
 from vmae.data.sets.videos import Video
 
-#: Given the number of frames of a video, the indices of those to read.
+#: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
 
 
 class VideoError(RuntimeError):
-    """A video that cannot be used; the message names the file and the reason."""
+    """An unusable video; the message names the file and the reason."""
 
 
 class VideoReader(Protocol):
-    """An open video file. Another decoder can take decord's place with these two methods."""
+    """An open video file. A class with these two methods can replace decord."""
 
     def __len__(self) -> int:
-        """The number of frames."""
+        """Number of frames."""
         ...
 
     def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -53,12 +53,12 @@ def open_video(path: str | Path) -> VideoReader:
     return reader
 
 
-#: What decord raises on a file or a frame that it cannot decode.
+#: Raised by decord on a file or a frame that it cannot decode.
 _DECORD_ERRORS = (RuntimeError, decord.DECORDError, IndexError)
 
 
 class _DecordReader(VideoReader):
-    """decord, one thread; its errors become VideoErrors of one line."""
+    """A file opened by decord, decoded by one thread; errors become one-line VideoErrors."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -78,26 +78,26 @@ class _DecordReader(VideoReader):
 
 
 def _reason(error: Exception) -> str:
-    """The one line of decord's long message that says something."""
+    """The useful part of decord's long message."""
     text = str(error)
-    for word, meaning in {
+    for words, meaning in {
         "no video stream": "no video stream",
-        "find video stream": "no video stream in it that decord knows",
-        "Error reading": "not a video file, or cut before its index",
-        "av_read_frame": "the file is cut short or damaged",
+        "find video stream": "no video stream that decord can decode",
+        "Error reading": "not a video file, or truncated before its index",
+        "av_read_frame": "the file is truncated or damaged",
         "avcodec_send_packet": "the file is damaged",
     }.items():
-        if word in text:
+        if words in text:
             return meaning
     return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
 
 
 def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
-    """The chosen frames (all, by default) of a video, (T, H, W, 3) uint8.
+    """Read the chosen frames of a video, by default all of them: (T, H, W, 3) uint8.
 
-    video   a file, or a folder of images; as a Video of a list, the images that the list says
+    video   a file or a folder of images; a Video from a list may select a range of the images
 
-    Raises VideoError, also where the file opens but a frame cannot be decoded.
+    Raises VideoError, including when the file opens but a frame cannot be decoded.
     """
     if not isinstance(video, Video):
         video = Video(Path(video), -1)
@@ -114,7 +114,7 @@ def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) 
 
 
 def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 with their short side resized, antialiased; the ratio is kept."""
+    """Resize frames (T, H, W, 3) uint8 to a given short side, antialiased, keeping the aspect ratio."""
     height, width = frames.shape[1:3]
     scale = short_side / min(height, width)
     if scale == 1:
