@@ -127,7 +127,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
 
 
 def test_another_set_is_not_overwritten(motion_mini):
-    with pytest.raises(FileExistsError, match="seed 0 there, 1 asked"):
+    with pytest.raises(FileExistsError, match="seed is 0 there, 1 requested"):
         render_set(motion_mini, with_sizes(SIZES["mini"], seed=1))
 
 
@@ -255,9 +255,9 @@ def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots)
     shots, _ = film_shots
     inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
     assert inside == [1] * 40, "a stretch crosses no cut"
-    with pytest.raises(FileExistsError, match="label 'speed' there, None asked"):
+    with pytest.raises(FileExistsError, match="label is 'speed' there, None requested"):
         render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
-    with pytest.raises(ValueError, match="label is 'colour'; there are arrow, speed"):
+    with pytest.raises(ValueError, match="label is 'colour'; it must be one of arrow, speed"):
         FilmSpec(label="colour")
 
 
@@ -620,7 +620,7 @@ def test_what_is_no_set_says_what_one_is(tmp_path, case):
         (folder / name / "a.mp4").touch()
         assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
     words = {"nothing there": "no such folder", "no test": "none is left for testing"}
-    with pytest.raises(SetError, match=words.get(case, "one sub-folder a class")):
+    with pytest.raises(SetError, match=words.get(case, "one sub-folder per class")):
         require_labels(load_set(folder))
 
 
