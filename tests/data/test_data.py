@@ -127,7 +127,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
 
 
 def test_another_set_is_not_overwritten(motion_mini):
-    with pytest.raises(FileExistsError, match="seed 0 there, 1 asked"):
+    with pytest.raises(FileExistsError, match="seed is 0 there, 1 requested"):
         render_set(motion_mini, with_sizes(SIZES["mini"], seed=1))
 
 
@@ -229,7 +229,7 @@ def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path, film_shots):
     reader = open_video(FILM)
     for video, order in ((forward, 1), (backward, -1)):
         first = int(video.path.name[:6])
-        expected = reader.get_batch(range(first, first + 16)).asnumpy()[::order].astype(int)
+        expected = reader.frames(range(first, first + 16))[::order].astype(int)
         assert np.abs(read_frames(video.path) - expected).mean() < 6
 
 
@@ -247,17 +247,17 @@ def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots)
             start = int(video.path.name[:6])
             starts.append(start)
             numbers = start + (2 * np.arange(16) if video.label else 8 + np.arange(16))
-            off = np.abs(
-                read_frames(video.path).astype(int) - reader.get_batch(numbers).asnumpy()
-            ).mean((1, 2, 3))
+            off = np.abs(read_frames(video.path).astype(int) - reader.frames(numbers)).mean(
+                (1, 2, 3)
+            )
             assert off.max() < 6
     assert np.diff(sorted(starts)).min() >= 32, "no stretch serves both classes"
     shots, _ = film_shots
     inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
     assert inside == [1] * 40, "a stretch crosses no cut"
-    with pytest.raises(FileExistsError, match="label 'speed' there, None asked"):
+    with pytest.raises(FileExistsError, match="label is 'speed' there, None requested"):
         render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
-    with pytest.raises(ValueError, match="label is 'colour'; there are arrow, speed"):
+    with pytest.raises(ValueError, match="label is 'colour'; it must be one of arrow, speed"):
         FilmSpec(label="colour")
 
 
@@ -360,13 +360,13 @@ def test_a_damaged_store_is_named_with_its_checksum(tmp_path, motion_mini):
         FrameStore(store.folder)
     shard.write_bytes(whole[:-5])
     with pytest.raises(
-        StoreError, match=r"has \d+ bytes and its index says \d+: delete .* and run again"
+        StoreError, match=r"has \d+ bytes, but its index expects \d+: delete .* and run again"
     ):
         FrameStore(store.folder)
     shard.write_bytes(whole)
     index = store.folder / "index.json"
     index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(StoreError, match="version 1, and this is version 2: delete it"):
+    with pytest.raises(StoreError, match="version 1, but this code reads version 2: delete it"):
         FrameStore(store.folder)
 
 
@@ -401,7 +401,8 @@ def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
 
     shutil.copy(videos[1].path, videos[0].path)
     with pytest.warns(
-        UserWarning, match="1 of 48 videos changed since they were decoded, .*000000.mp4"
+        UserWarning,
+        match="1 of 48 videos have changed since they were decoded, including .*000000.mp4",
     ):
         anew = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
     np.testing.assert_array_equal(anew.read(0, np.arange), whole.read(1, np.arange))
@@ -484,7 +485,7 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed)
     assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
     assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
-    with pytest.raises(ConfigError, match="on_device .* needs store true"):
+    with pytest.raises(ConfigError, match="cache_on_device is true, .* set cache to true"):
         config.replace(cache=False)
 
 
@@ -518,13 +519,13 @@ def test_the_share_of_bad_videos_that_is_asked_for_holds_in_testing_too(
 # ---- batches -------------------------------------------------------------------------------------
 
 
-def ordered_batches_go_through_every_video_once_an_epoch():
+def test_step_batches_go_through_every_video_once_per_epoch():
     keys = [key for batch in StepBatches(10, 4, 5, seed=0) for key in batch]
     for epoch in (0, 1):
         assert sorted(index for e, index in keys if e == epoch) == list(range(10))
 
 
-def ordered_batches_resume_and_split_among_processes():
+def test_step_batches_resume_and_are_split_among_processes():
     whole = list(StepBatches(10, 4, 6, seed=0))
     assert list(StepBatches(10, 4, 6, seed=0, start=4)) == whole[4:]
     parts = [list(StepBatches(10, 4, 6, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
@@ -547,7 +548,7 @@ def test_few_labels_are_balanced_and_known_by_their_seed(motion_mini):
         chosen == few_labels(videos, 3, CLASSES, seed=1) != few_labels(videos, 3, CLASSES, seed=2)
     )
     assert Subset(VideoFiles(videos, 16), chosen).videos[4] == videos[chosen[4]]
-    with pytest.raises(SetError, match="'right' has 6 training videos, and 7 labels"):
+    with pytest.raises(SetError, match="'right' has 6 training videos, but 7 labels per class"):
         few_labels(videos, 7, CLASSES, seed=1)
 
 
@@ -619,7 +620,7 @@ def test_what_is_no_set_says_what_one_is(tmp_path, case):
         (folder / name / "a.mp4").touch()
         assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
     words = {"nothing there": "no such folder", "no test": "none is left for testing"}
-    with pytest.raises(SetError, match=words.get(case, "one sub-folder a class")):
+    with pytest.raises(SetError, match=words.get(case, "one sub-folder per class")):
         require_labels(load_set(folder))
 
 

@@ -130,8 +130,8 @@ def test_opposites_and_names_of_sets():
         assert spec_named(set_name(level, "full")) == replace(SIZES["full"], level=level)
     assert spec_named("holidays") is None
     with pytest.raises(
-        ValueError, match=r"no motion level 'cubes'; there are digits, textures, scenes"
+        ValueError, match=r"no motion level 'cubes'; choose one of digits, textures, scenes"
     ):
         MotionSpec(level="cubes")
-    with pytest.raises(ValueError, match="18 videos a split"):
+    with pytest.raises(ValueError, match="train 17, test 18; .* 18 videos per split"):
         MotionSpec(level="scenes", train=17, test=18)

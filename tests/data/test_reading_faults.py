@@ -79,7 +79,7 @@ def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
                 workers_of(psutil.Process())[0].kill()
             yield result
 
-    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*goes on"):
+    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*resumes"):
         build_store(tmp_path / "cut", videos, 16, workers=2, progress=kill_one)
     (unfinished,) = (tmp_path / "cut").iterdir()
     kept = (unfinished / "00000.bin").stat().st_mtime_ns
@@ -162,6 +162,28 @@ def test_two_writers_of_one_folder(tmp_path, motion_mini, originals):
         normalize_set(originals, tmp_path / "out", workers=1)
 
 
+def test_a_writer_that_is_killed_frees_the_folder_and_its_half_files_go(tmp_path):
+    code = (
+        "import sys, time, pathlib; from vmae.support.files import only_writer\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with only_writer(folder):\n"
+        "    (folder / '.a.mp4.1.part').touch()\n"
+        "    time.sleep(600)\n"
+    )
+    folder, half = tmp_path / "out", tmp_path / "out" / ".a.mp4.1.part"
+    writer = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    try:
+        wait_for(half.exists)
+        with pytest.raises(BusyError, match=r"out is being written by another process: wait"):
+            only_writer(folder).__enter__()
+        assert half.exists(), "the other process still writes it"
+    finally:
+        writer.kill()
+        writer.wait()
+    with only_writer(folder):
+        assert not half.exists()
+
+
 def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, monkeypatch):
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in originals.rglob("*.mp4")}
     real, written = encode.os.replace, []
@@ -174,7 +196,7 @@ def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, 
         real(source, target)
 
     monkeypatch.setattr(encode.os, "replace", full)
-    with pytest.raises(DiskError, match=r"no space left.*goes on"):
+    with pytest.raises(DiskError, match=r"no space left.*resumes"):
         normalize_set(originals, tmp_path / "out", workers=1)
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
     assert not list((tmp_path / "out").rglob("*.part"))

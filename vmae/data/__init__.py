@@ -1,4 +1,4 @@
-"""Videos in: sets, reading, augmentation; the sets that the course makes; checks of one's own."""
+"""Video data: sets, reading, augmentation, the sets that the course makes, checks of your own videos."""
 
 from vmae.data.augment import (
     mix,

@@ -1,4 +1,4 @@
-"""What a run reads: the set, how clips are sampled, where decoded frames are kept."""
+"""The data of a run: the set, how clips are sampled, where decoded frames are stored."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from vmae.config import Config, ConfigError
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Which clips: a set's folder, and how frames are taken from a video."""
+    """The set to read, and how clips are taken from its videos."""
 
     path: str = "data/motion-small"
     """A set in any layout that `load_set` reads, such as a folder with one sub-folder per class."""
     split: Literal[None, 1, 2, 3] = None
-    """Of a public set with several (UCF101, HMDB51); None: the first."""
+    """The split of a public set that has several (UCF101, HMDB51); None means the first."""
     root: str | None = None
-    """Where the videos of a list lie, if not beside the list."""
+    """The folder of a list's videos, if they are not beside the list."""
     cache_dir: str = "data/stores"
-    """Where decoded frames are kept."""
+    """Where decoded frames are stored."""
     sampling: Literal["dense", "kinetics", "tsn"] = "dense"
-    """The scheme: see vmae.data.reading.sampling."""
+    """The sampling scheme: see vmae.data.reading.sampling."""
     stride: int = 1
-    """Frames of the video from one frame of the clip to the next."""
+    """Distance between neighbouring frames of a clip, in frames of the video."""
     short: Literal["skip", "repeat"] = "skip"
-    """Skip a video that is shorter than a clip, or repeat its last frame."""
+    """Skip videos shorter than a clip, or repeat their last frame."""
     cache: bool = True
-    """Decode every video once into memory-mapped files, then read those."""
+    """Decode every video once into memory-mapped files, and read those."""
     cache_on_device: bool = False
-    """Keep the decoded training frames in the device's memory where they fit."""
+    """Keep the decoded training frames in device memory if they fit."""
     num_workers: int = 2
-    """Processes that decode."""
+    """Number of processes that decode."""
     max_unreadable: float = 0.05
-    """Share of unreadable videos above which the run stops."""
+    """The run stops if a larger share of the videos is unreadable."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

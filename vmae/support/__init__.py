@@ -1,1 +1,1 @@
-"""What all folders stand on: files written whole, and the state of a run that displays show."""
+"""Used by every folder above it: atomic file writing, and the progress of a run."""

@@ -1,33 +1,34 @@
-"""Files that are written whole or not at all; a folder has one writer at a time."""
+"""Files written atomically, in folders with one writer at a time."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 
 class DiskError(OSError):
-    """No room, or no right to write; the message names the place and the way out."""
+    """The disk is full or not writable; the message names the path and suggests a fix."""
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Around code that writes `path`: a full disk, or a place that cannot be written, is a DiskError."""
+    """Turn a full disk, or a missing permission, into a DiskError while writing `path`."""
     try:
         yield
     except Exception as error:
         number = getattr(error, "errno", None)
-        # Libraries wrap a full disk in errors of their own; the half-written file still fills it here.
+        # Some libraries hide a full disk behind their own errors, so look at the free space as well:
+        # at this point the half-written file still fills the disk.
         if number in (errno.ENOSPC, errno.EDQUOT) or _free(path) < 1 << 16:
             raise DiskError(
                 f"no space left on the disk while writing {path}: free some, or choose a folder on "
-                "another disk; what is already complete is kept, so the same command goes on from it"
+                "another disk; completed files are kept, so the same command resumes from there"
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise DiskError(f"cannot write {path} ({error}): choose another folder") from error
@@ -38,7 +39,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it if the block succeeds, removed if it fails.
 
-    Raises DiskError where the disk is full or the folder cannot be written.
+    Raises DiskError if the disk is full or the folder is not writable.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -56,63 +57,50 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _free(path: Path) -> int:
-    """Free bytes on the disk that `path` is, or would be, on."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    """Free bytes on the disk that holds, or would hold, `path`."""
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def require_space(folder: str | Path, needed: int) -> None:
-    """Raise DiskError, before anything is written, where `needed` bytes do not fit."""
+    """Raise DiskError, before anything is written, if `needed` bytes do not fit."""
     free = _free(Path(folder))
     if free < needed:
         raise DiskError(
-            f"{folder} needs about {needed / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB free: "
-            "free some space, choose a folder on another disk, or ask for fewer or smaller videos"
+            f"{folder} needs about {needed / 1e6:,.0f} MB, but the disk has {free / 1e6:,.0f} MB free: "
+            "free some space, choose a folder on another disk, or use fewer or smaller videos"
         )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 class BusyError(RuntimeError):
-    """Another process writes the same folder; the message names it."""
+    """Another process is writing to the same folder; the message names the folder."""
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process to write in; raise BusyError where another one holds it.
+    """Lock a folder for writing; raise BusyError if another process holds the lock.
 
-    The system frees it when the process ends, however that happens. What a killed process left
-    half-written is removed.
+    The system releases the lock when the process ends, however it ends. Half-written files of a
+    killed process are removed.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a")  # noqa: SIM115 (closed below)
-    with file:
-        try:
-            _lock(file)
-        except OSError:
-            raise BusyError(
-                f"{folder} is being written by another process: wait until it is done, then run the "
-                "same command again"
-            ) from None
-        for left in folder.rglob(".*.part"):
-            left.unlink(missing_ok=True)
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise BusyError(
+            f"{folder} is being written by another process: wait until it is done, then run the "
+            "same command again"
+        ) from None
+    with lock:
+        for leftover in folder.rglob(".*.part"):
+            leftover.unlink(missing_ok=True)
         yield
-
-
-def _lock(file: IO[str]) -> None:
-    """Take an exclusive lock that goes with the file's handle; OSError where another has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

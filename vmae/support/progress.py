@@ -1,4 +1,4 @@
-"""The state of a run, and those who show it."""
+"""The state of a run, and the displays that show it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 @dataclass
 class Record:
-    """The state of a run at a step: what is logged, shown and kept.
+    """The state of a run at one step, as it is logged, displayed and saved.
 
-    memory_gb     the most memory that the process has held so far; on a GPU, of the GPU
-    mfu           achieved FLOP/s over the measured matmul rate of the device, where that is known
+    memory_gb     peak memory of the process so far; on a GPU, peak GPU memory
+    mfu           achieved FLOP/s over the measured matmul rate of the device, if it is known
     """
 
     step: int
@@ -27,23 +27,23 @@ class Record:
 
 
 class Progress(Protocol):
-    """Something that shows a run: a bar on a terminal, a live curve in a notebook."""
+    """A display of a run: a bar in a terminal, a live curve in a notebook."""
 
     def start(self, title: str, step: int, steps: int) -> None:
-        """Before the first step after `step`, of `steps` in all."""
+        """Called once, before step `step + 1` of `steps`."""
         ...
 
     def update(self, step: int, record: Record | None) -> None:
-        """After every step; `record` every `log_every` steps."""
+        """Called after every step; `record` is given every `log_every` steps."""
         ...
 
     def close(self) -> None:
-        """At the end, also after an error."""
+        """Called at the end, and after an error."""
         ...
 
 
 class Bar(Progress):
-    """A progress bar on the terminal."""
+    """A progress bar in the terminal."""
 
     def start(self, title: str, step: int, steps: int) -> None:
         self._bar = tqdm(total=steps, initial=step, desc=title, unit="step", file=sys.stderr)
@@ -61,7 +61,7 @@ class Bar(Progress):
 
 
 class Silent(Progress):
-    """Shows nothing: for tests, and for all processes but the first."""
+    """Shows nothing: for tests, and for every process except the first."""
 
     def start(self, title: str, step: int, steps: int) -> None: ...
 

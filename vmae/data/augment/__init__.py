@@ -1,4 +1,4 @@
-"""Augmentation of a batch of clips, on the device that holds it."""
+"""Augmentation of batches of clips, on their device."""
 
 from vmae.data.augment.batched import (
     draw_crops,

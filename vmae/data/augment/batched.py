@@ -1,4 +1,4 @@
-"""Changes to a batch of clips, on the device that holds it, different for every clip."""
+"""Augmentation of a batch of clips on its device, drawn independently for each clip."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import torch.nn.functional as F
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD
 from vmae.vit import to_unit
 
-#: Relative sides of VideoMAE's multi-scale crop; height and width are at most one step apart.
+#: Relative sides of VideoMAE's multi-scale crop; height and width differ by at most one step.
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
 _PAIRS = tuple(
     (a, b) for i, a in enumerate(CROP_SCALES) for j, b in enumerate(CROP_SCALES) if abs(i - j) < 2
 )
-# The 13 places of a crop, as shares of the free room: corners, edges, centre and quarter points.
+# The 13 positions of a crop, as fractions of the free space: corners, edges, centre, quarter points.
 _PLACES = tuple((y / 4, x / 4) for y in range(5) for x in range(5) if (y + x) % 2 == 0)
-#: Rectangles drawn for a clip: the first that fits counts.
+#: Rectangles drawn per clip; the first that fits is used.
 TRIES = 10
 
 
 def multi_scale_crop(clips: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """VideoMAE's only augmentation in pre-training: crop at one of 10 sizes and 13 places, resize back.
+    """VideoMAE's pre-training augmentation: crop at one of 10 sizes and 13 positions, resize back.
 
     clips (B, C, T, H, W), uint8 or float in [0, 1]; returns float in [0, 1], the same shape. All
-    frames of a clip are cropped alike. Source: `GroupMultiScaleCrop`.
+    frames of a clip get the same crop. Source: `GroupMultiScaleCrop`.
     """
     return take_crops(clips, draw_crops(len(clips), generator, clips.device))
 
@@ -36,7 +36,7 @@ def draw_crops(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sides and centres of `count` multi-scale crops, (count, 2) each, row before column.
 
-    Sides are shares of the frame's; the frame runs from -1 to 1.
+    Sides are fractions of the frame's; centres are in coordinates from -1 to 1.
     """
     sides = _table(_PAIRS, device)[_draw(len(_PAIRS), count, generator, device)]
     places = _table(_PLACES, device)[_draw(len(_PLACES), count, generator, device)]
@@ -44,7 +44,7 @@ def draw_crops(
 
 
 def take_crops(clips: torch.Tensor, crops: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """The crops that `draw_crops` drew, resized back: float in [0, 1], the shape of `clips`."""
+    """Crops from `draw_crops`, resized back to the shape of `clips`: float in [0, 1]."""
     return _resampled(clips, *crops)
 
 
@@ -54,14 +54,14 @@ def random_resized_crop(
     generator: torch.Generator | None = None,
     aspect: float = 4 / 3,
 ) -> torch.Tensor:
-    """The crop of VideoMAE's fine-tuning: a rectangle of any size and place, resized to the frame.
+    """VideoMAE's fine-tuning crop: a rectangle of random size and position, resized to the frame.
 
     clips   (B, C, T, H, W), uint8 or float in [0, 1]; returns float in [0, 1], the same shape
-    area    the least and the largest share of the frame that is kept
-    aspect  the largest ratio of its sides, either way
+    area    smallest and largest fraction of the frame to keep
+    aspect  largest aspect ratio, in either direction
 
-    All frames of a clip are cropped alike. Where none of ten rectangles fits into the frame, the
-    whole frame stays.
+    All frames of a clip get the same crop. If none of ten rectangles fits into the frame, the whole
+    frame is kept.
     """
     height, width = clips.shape[-2:]
     boxes, fits = _rectangles(clips, area, aspect, (height, width), generator)
@@ -75,7 +75,7 @@ def random_resized_crop(
 def random_flip(clips: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Mirror each clip (B, C, T, H, W) left to right with probability 1/2.
 
-    Not for sets whose labels tell left from right: the motion set, Something-Something.
+    Not for sets whose labels depend on left and right, such as the motion set and Something-Something.
     """
     coin = torch.rand(len(clips), generator=generator, device=clips.device) < 0.5
     return torch.where(coin.view(-1, 1, 1, 1, 1), clips.flip(-1), clips)
@@ -88,15 +88,15 @@ def random_erase(
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: float = 1 / 0.3,
 ) -> torch.Tensor:
-    """Put noise into one rectangle of a clip, the same in all its frames, with a probability.
+    """Replace one rectangle of a clip by noise, at the same position in all frames, with a probability.
 
-    clips (B, 3, T, H, W), uint8 or float in [0, 1]; returns float. The noise is new in every pixel
-    of every frame and, after the model's normalisation, standard normal: so before it, here, it
-    may lie outside [0, 1]. Source: `RandomErasing`, mode "pixel", cube.
+    clips (B, 3, T, H, W), uint8 or float in [0, 1]; returns float. The noise is independent
+    for every pixel of every frame. It is standard normal after the model's normalisation, so its
+    values here may be outside [0, 1]. Source: `RandomErasing`, mode "pixel", cube.
     """
     height, width = clips.shape[-2:]
     device = clips.device
-    # The rectangle is smaller than the frame both ways.
+    # The rectangle must be smaller than the frame in both directions.
     boxes, fits = _rectangles(clips, area, aspect, (height - 1, width - 1), generator)
     chosen = torch.rand(len(clips), generator=generator, device=device) < probability
     inside = _inside(boxes, height, width) & (fits & chosen).view(-1, 1, 1, 1, 1)
@@ -113,21 +113,20 @@ def mix(
     generator: torch.Generator | None = None,
     each: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix every clip and its target with those of a partner: clip i with clip B - 1 - i.
+    """Mix every clip and its target with a partner's: clip i with clip B - 1 - i.
 
     clips    (B, C, T, H, W), uint8 or float in [0, 1]
     targets  (B, classes): probabilities, float
-    mixup    alpha of the Beta distribution of a clip's own share; 0: no mixup
-    cutmix   the same for cutmix, which pastes a rectangle of the partner; 0: no cutmix. With both,
-             a coin decides
-    each     draw the share, the coin and the rectangle for each clip; else, as published, once for
-             the batch
+    mixup    alpha of the Beta distribution from which a clip's own weight is drawn; 0 disables mixup
+    cutmix   the same for cutmix, which pastes a rectangle from the partner; 0 disables cutmix. If
+             both are enabled, a fair coin decides
+    each     draw weight, coin and rectangle for each clip; otherwise once per batch, as published
 
-    Returns the mixed clips, float, and their targets. In cutmix the share of the target is exactly
-    the area that was left, also where the rectangle is cut off by the frame's edge.
+    Returns the mixed clips, float, and their targets. In cutmix the weight of a clip's own target is
+    exactly its remaining area, even if the frame's edge cuts off the rectangle.
     """
     if not mixup and not cutmix:
-        raise ValueError("mixup and cutmix are both 0: there is nothing to mix; give one above 0")
+        raise ValueError("mixup and cutmix are both 0: there is nothing to mix; set one above 0")
     count = len(clips) if each else 1
     height, width = clips.shape[-2:]
     device = clips.device
@@ -135,7 +134,7 @@ def mix(
     odds = 0.5 if mixup and cutmix else float(mixup == 0)
     cut = chance[0] < odds
     alpha = torch.where(cut, cutmix or 1.0, mixup or 1.0)
-    # torch.distributions.Beta takes no generator; this is what it is made of.
+    # torch.distributions.Beta takes no generator, so sample Beta from two gammas.
     first, second = torch._standard_gamma(alpha.expand(2, -1), generator=generator)
     share = first / (first + second)
 
@@ -158,9 +157,9 @@ def mix(
 def view_of(
     clips: torch.Tensor, view: str, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """What a classifier is shown: "video", "single-frame" (the middle one, repeated), "shuffled".
+    """What a classifier sees: "video", "single-frame" (the middle one, repeated) or "shuffled".
 
-    The last two hold the pixels of the clip and none of its motion.
+    The last two keep pixels of the clip but none of its motion.
     """
     batch, _, frames = clips.shape[:3]
     if view == "single-frame":
@@ -182,14 +181,15 @@ def _draw(
 
 @lru_cache
 def _table(values: tuple, device: torch.device) -> torch.Tensor:
-    """Constants as a float tensor, copied to the device once, not at every step."""
+    """Constants as a float tensor, copied to the device once and not at every step."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _resampled(clips: torch.Tensor, sides: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """The part of each clip with `sides` (B, 2), shares of height and width, resized to the frame.
+    """Crop each clip and resize the crop to the frame: float in [0, 1].
 
-    centres (B, 2), from -1 to 1, row before column. Returns float in [0, 1].
+    sides    (B, 2) fractions of height and width
+    centres  (B, 2) from -1 to 1, row before column
     """
     theta = torch.zeros(len(clips), 2, 3, device=clips.device)
     theta[:, 0, 0], theta[:, 1, 1] = sides[:, 1], sides[:, 0]
@@ -207,11 +207,11 @@ def _rectangles(
     most: tuple[int, int],
     generator: torch.Generator | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random rectangles of whole pixels, (B, 4): top, left, height, width; and whether one fits.
+    """Random rectangles in whole pixels, (B, 4): top, left, height, width; and whether one fits (B,).
 
-    area    least and largest share of the frame
-    aspect  largest ratio of the sides, either way, uniform in its logarithm
-    most    the largest height and width that fit
+    area    smallest and largest fraction of the frame
+    aspect  largest aspect ratio in either direction; its logarithm is uniform
+    most    largest height and width that fit
     """
     batch, (height, width) = len(clips), clips.shape[-2:]
     chance = torch.rand(4, batch, TRIES, generator=generator, device=clips.device)
@@ -227,7 +227,7 @@ def _rectangles(
 
 
 def _inside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Which pixels of the frame lie in boxes (B, 4), top, left, height, width: (B, 1, 1, H, W)."""
+    """Mask (B, 1, 1, H, W) of the pixels inside boxes (B, 4): top, left, height, width."""
     top, left, tall, wide = boxes[:, :, None].unbind(1)
     rows = torch.arange(height, device=boxes.device)
     columns = torch.arange(width, device=boxes.device)

@@ -1,4 +1,4 @@
-"""RandAugment on a batch of clips: every clip draws its own operations, all its frames get them."""
+"""RandAugment on a batch of clips: each clip draws its own operations, applied to all its frames."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vmae.vit import to_unit
 REMAPS = ("autocontrast", "equalize", "invert", "posterize", "solarize", "solarize-add")
 MOVES = ("rotate", "shear-x", "shear-y", "translate-x", "translate-y")
 ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
-#: The operations of timm's policy with increasing strength; an index beyond them changes nothing.
+#: The operations of timm's policy with increasing strength; a larger index means no operation.
 OPS = REMAPS + MOVES + ENHANCEMENTS
-#: The largest level; what it does: degrees, shares of a side, and the change of an enhancement.
+#: The largest level, and its effect: degrees, fractions of a side, change of an enhancement factor.
 MAX_LEVEL = 10.0
 ROTATE, SHEAR, TRANSLATE, ENHANCE = 30.0, 0.3, 0.45, 0.9
-#: Colour of what a moved picture leaves uncovered.
+#: Fill colour of the areas that a moved picture leaves uncovered.
 FILL = 128.0
-# Pillow's weights of red, green and blue in grey, in parts of 65,536.
+# Pillow's weights of red, green and blue in grey, out of 65,536.
 _GREY = (19595.0, 38470.0, 7471.0)
 
 
@@ -34,14 +34,15 @@ def rand_augment(
 ) -> torch.Tensor:
     """Change colours and geometry of clips (B, 3, T, H, W), uint8 or in [0, 1]; returns [0, 1].
 
-    ops          operations drawn for each clip, with replacement
-    magnitude    mean level of an operation, 0 to 10; `noise` is its standard deviation
-    probability  that a drawn operation is done
+    ops          number of operations drawn per clip, with replacement
+    magnitude    mean level of an operation, 0 to 10
+    noise        standard deviation of the level
+    probability  probability that a drawn operation is applied
 
-    The defaults are `rand-m7-n4-mstd0.5-inc1`, the policy of VideoMAE's fine-tuning. Nothing here
-    mirrors a clip. A clip moves as a whole, so left stays left; a rotation, of 30 degrees at most,
-    turns directions by its angle. Pictures are resampled bicubically, with PyTorch's kernel
-    (a = -0.75) where Pillow's has a = -0.5.
+    The defaults are `rand-m7-n4-mstd0.5-inc1`, the policy of VideoMAE's fine-tuning. No operation
+    mirrors a clip. A clip moves as a whole, so left stays left, but a rotation, of at most 30
+    degrees, rotates directions of motion too. Resampling is bicubic, with PyTorch's kernel
+    (a = -0.75); Pillow's has a = -0.5.
     """
     batch, device = len(clips), clips.device
     pixels = (255 * to_unit(clips)).round()
@@ -62,17 +63,18 @@ def apply_ops(
     mode: str = "bicubic",
     select: bool | None = None,
 ) -> torch.Tensor:
-    """Do one operation a clip.
+    """Apply one operation per clip.
 
-    pixels  (B, 3, T, H, W): whole numbers from 0 to 255, as float; so is what is returned
+    pixels  (B, 3, T, H, W): integers from 0 to 255, as float; returned in the same form
     op      (B,): indices into OPS
-    level   (B,): from -10 to 10; its sign matters where an operation has two directions
-    mode    how a moved picture is resampled: "bicubic" or "bilinear"
-    select  compute a group of operations for the clips that drew from it only. By default so on a
-            CPU; elsewhere for all clips: shapes stay static, the host need not wait for the draws
+    level   (B,): from -10 to 10; the sign matters for operations that have two directions
+    mode    resampling of moved pictures: "bicubic" or "bilinear"
+    select  compute each group of operations only for the clips that drew from it. This is the
+            default on a CPU; elsewhere all clips are computed, so that shapes stay static and the
+            host need not wait for the draws
 
-    As in Pillow, which the official code calls frame by frame, the statistics that autocontrast,
-    equalize and contrast need are those of each frame.
+    The statistics for autocontrast, equalize and contrast are per frame, as in Pillow, which the
+    official code calls frame by frame.
     """
     select = pixels.device.type == "cpu" if select is None else select
     first = 0
@@ -90,7 +92,7 @@ def apply_ops(
 
 
 def _amount(name: str, op: torch.Tensor, level: torch.Tensor, most: float) -> torch.Tensor:
-    """(B,): how much of operation `name` each clip gets, up to `most`; 0 for those of other ones."""
+    """Strength (B,) of operation `name` for each clip, up to `most`; 0 for clips with another one."""
     return torch.where(op == OPS.index(name), level * (most / MAX_LEVEL), 0.0)
 
 
@@ -103,8 +105,8 @@ def _move(pixels: torch.Tensor, op: torch.Tensor, level: torch.Tensor, mode: str
     right = shear_x + 2 * _amount("translate-x", op, level, TRANSLATE)
     down = shear_y + 2 * _amount("translate-y", op, level, TRANSLATE)
     cos, sin = angle.cos(), angle.sin()
-    # Where a pixel comes from, in units of half the frame. A clip has one operation: all terms of
-    # the others are zero.
+    # Source coordinates of a pixel, in units of half the frame. A clip has one operation, so the
+    # terms of all others are zero.
     rows = (
         cos,
         shear_x - sin * (height / width),
@@ -122,19 +124,19 @@ def _move(pixels: torch.Tensor, op: torch.Tensor, level: torch.Tensor, mode: str
 
 
 def _remap(pixels: torch.Tensor, op: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Replace every value by another: one table of 256 values for each channel of each frame."""
+    """Map every value through a table: 256 values for each channel of each frame."""
     values = torch.arange(256.0, device=pixels.device)
     index = pixels.flatten(3).long()
     ones = torch.ones((), device=pixels.device).expand(index.shape)
     counts = torch.zeros((*index.shape[:3], 256), device=pixels.device).scatter_add_(3, index, ones)
     level = level.abs().view(-1, 1, 1, 1)
     low, high = pixels.amin((3, 4))[..., None], pixels.amax((3, 4))[..., None]
-    # Equalize: Pillow's integer arithmetic; the brightest value in use counts for nothing.
+    # Equalize with Pillow's integer arithmetic, which ignores the brightest value that occurs.
     brightest = counts.gather(3, high.long())
     step = ((index.shape[3] - brightest) / 255).floor()
     below = counts.cumsum(3) - counts
     equal = (((step / 2).floor() + below) / step.clamp(min=1)).floor()
-    kept = 2 ** (4 + (level * (4 / MAX_LEVEL)).floor())  # width of the steps that posterize leaves
+    kept = 2 ** (4 + (level * (4 / MAX_LEVEL)).floor())  # step width of posterize
     threshold = 256 - (level * (256 / MAX_LEVEL)).floor()
     added = (level * (110 / MAX_LEVEL)).floor()
     tables = {
@@ -152,12 +154,12 @@ def _remap(pixels: torch.Tensor, op: torch.Tensor, level: torch.Tensor) -> torch
 
 
 def _enhance(pixels: torch.Tensor, op: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """Go from a duller picture through this one and beyond: colour, contrast, light, sharpness."""
+    """Blend with a duller picture or move away from it: colour, contrast, brightness, sharpness."""
     red, green, blue = (weight * x for weight, x in zip(_GREY, pixels.unbind(1), strict=True))
     grey = ((red + green + blue + 32768) / 65536).floor()[:, None]  # (B, 1, T, H, W)
     mean = (grey.mean((3, 4), keepdim=True) + 0.5).floor()
     smooth = pixels.clone()
-    inner = pixels[..., 1:-1, 1:-1]  # Pillow leaves the rim as it is
+    inner = pixels[..., 1:-1, 1:-1]  # Pillow does not change the border
     sums = F.avg_pool2d(pixels.flatten(1, 2), 3, stride=1, divisor_override=1).view_as(inner)
     smooth[..., 1:-1, 1:-1] = ((sums + 4 * inner) / 13 + 0.5).floor()
 

@@ -1,4 +1,4 @@
-"""Re-encode a set once into files that decord reads exactly; the originals stay as they are."""
+"""Re-encode a set into files that decord reads exactly; the originals are left unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vmae.support.files import atomic_path, only_writer, write_text
 
 @dataclass(frozen=True)
 class Normalized:
-    """Where the new set lies, how many files it has, and [(path, reason)] of those left out."""
+    """The new set's folder, its number of files, and [(path, reason)] of the files left out."""
 
     folder: Path
     written: int
@@ -40,26 +40,28 @@ def normalize_set(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> Normalized:
-    """Write the set `source` anew into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
+    """Re-encode the set `source` into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
 
-    Frames and rate stay (a variable rate becomes its average). A file whose output is there is not
-    made again, unless the original has changed. What cannot be read is left out and listed in
-    left_out.txt; so are folders of images, which decord does not read.
+    The frames and the frame rate are kept (a variable rate becomes its average). Files that were
+    already converted are skipped unless the original has changed. Unreadable videos are left out and
+    listed in left_out.txt; so are folders of images, which need no decoder.
 
-    Raises ValueError on a bad `short_side`, SetError where nothing could be read, FileExistsError
-    where `out` holds something else or lies inside `source`, DiskError where it does not fit,
-    BusyError where another process writes it.
+    Raises ValueError for an invalid `short_side`, SetError if a split has no readable video,
+    FileExistsError if `out` holds something else or is inside `source`, DiskError if the set does
+    not fit, BusyError if another process is writing to `out`.
     """
     source, out = Path(source), Path(out)
     if short_side < 16 or short_side % 2:
-        raise ValueError(f"short side {short_side}: give an even number, 16 or more")
+        raise ValueError(f"short side is {short_side}; it must be an even number, 16 or more")
     if source.is_file():
-        raise SetError(f"{source} is a list: give the folder of a set with train and test")
+        raise SetError(
+            f"{source} is a list file: give the folder of a set with train and test splits"
+        )
     videos = load_set(source)
     if out.resolve().is_relative_to(source.resolve()):
-        raise FileExistsError(f"{out} is {source} or lies inside it: give a folder outside the set")
+        raise FileExistsError(f"{out} is {source} or is inside it: give a folder outside the set")
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
-    begin_set(out, spec)  # a complete set is gone through again: originals may have been mended
+    begin_set(out, spec)  # a complete set is processed again: originals may have changed
     with only_writer(out):
         return _write_set(source, out, spec, videos, short_side, workers, progress)
 
@@ -87,13 +89,13 @@ def _write_set(
     for split, rows in lists.items():
         if not rows:
             first = "; ".join(": ".join(row) for row in left_out[:3])
-            raise SetError(f"{source}: no video of {split} can be read ({first})")
+            raise SetError(f"{source}: no video of the {split} split can be read ({first})")
     finish_set(out, spec, videos.classes, lists)
     return Normalized(out, len(names) - len(left_out), left_out)
 
 
 def _names(source: Path, videos: list[Video]) -> dict[Path, str]:
-    """Each original's place in the new set, each its own."""
+    """A unique path in the new set for each original."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in dict.fromkeys(video.path for video in videos):
@@ -110,7 +112,7 @@ def _names(source: Path, videos: list[Video]) -> dict[Path, str]:
 
 
 def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
-    """Write one file; the reason where it cannot be, else nothing."""
+    """Re-encode one file; returns the reason if that fails, else an empty string."""
     original, target = job
     try:
         if original.is_dir():
@@ -118,7 +120,7 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
         if not original.is_file():
             raise VideoError("there is no such file")
         stat = original.stat()
-        # An output has its original's time, so it is seen when the original changes.
+        # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
             return ""
         rate = _rate(original)
@@ -131,7 +133,7 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
 
 
 def _rate(path: Path) -> Fraction:
-    """Frames a second, on average."""
+    """The average frame rate, in frames per second."""
     try:
         with av.open(str(path)) as container:
             stream = video_stream(container, path)
@@ -145,21 +147,23 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> No
     frames = pictures(original)
     first = next(frames, None)
     if first is None:
-        raise VideoError(f"{original}: there are no frames in it")
+        raise VideoError(f"{original}: the video has no frames")
     height, width = target_size(first.shape[0], first.shape[1], short_side)
     scaled = min(first.shape[:2]) > short_side
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.thread_count = 1
-        # sc_threshold: a scene cut adds a key frame, which is harmless; open-gop is off in x264.
+        # Scene cuts may add key frames, which is harmless; x264 uses closed GOPs by default.
         stream.options = {"preset": "veryfast", "crf": "18", "g": "12", "bf": "0"}
         picture: np.ndarray | None = first
         number = 0
         while picture is not None:
             if picture.shape != first.shape:
-                raise VideoError(f"{original}: the size of frames changes at frame {number}")
-            if not scaled:  # an odd edge is cut, so that every other pixel stays as it is
+                raise VideoError(f"{original}: the frame size changes at frame {number}")
+            if (
+                not scaled
+            ):  # crop an odd edge rather than rescale, so that the other pixels stay unchanged
                 picture = np.ascontiguousarray(picture[:height, :width])
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if (frame.height, frame.width) != (height, width):
@@ -171,7 +175,7 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> No
 
 
 def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Even (height, width) with the short side at most `short_side`; never larger than before."""
+    """Even (height, width) with the short side at most `short_side`; never enlarges."""
     scale = min(1.0, short_side / min(height, width))
     return (
         max(2, int(round(height * scale, 6)) // 2 * 2),

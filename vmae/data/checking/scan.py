@@ -1,8 +1,8 @@
-"""Open every video of a set and say what is wrong with it, before a run finds out.
+"""Check every video of a set and report its problems, before a training run meets them.
 
-The reference is a decode of the whole file, one frame after the other, by PyAV. decord seeks, and
-after a seek it gives other frames than asked for in some files (open GOP, MPEG-2, edit lists), and
-says nothing. That shows at key frames, so frames around key frames are compared.
+The reference is a sequential decode of the whole file by PyAV. decord seeks, and in some files (open
+GOP, MPEG-2, edit lists) it silently returns wrong frames after a seek. The errors occur around key
+frames, so those are the frames compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import decord
 import numpy as np
 from tqdm import tqdm
 
@@ -25,26 +24,26 @@ from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import VideoSet
 from vmae.support.files import write_text
 
-#: A frame is another one where it differs by more, on average over pixels, of 255. Measured: 0.0
-#: where decord is exact.
+#: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
+#: Where decord is exact, 0.0 was measured.
 WRONG = 1.5
 
-#: Each kind of problem, and what to do about it.
+#: Each kind of problem, with what to do about it.
 ADVICE = {
-    "unreadable": "no reader gets through it: fetch it again, or take it out of the lists",
-    "foreign": "decord cannot read it, other readers can: `vmae normalize`",
-    "wrong": "decord gives other frames than the file shows, and says nothing: `vmae normalize`",
-    "short": "shorter than a clip: use fewer frames or a smaller stride, or leave it out",
-    "duplicate": "in train and in test: take it out of one, or the test result is too good",
+    "unreadable": "cannot be decoded to the end: download it again, or remove it from the lists",
+    "foreign": "decord cannot read it, but other decoders can: `vmae normalize`",
+    "wrong": "decord silently returns wrong frames: `vmae normalize`",
+    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove it",
+    "duplicate": "in both train and test: remove it from one, or test results will be too good",
 }
 
-#: Bytes of frames held at once for the comparison, and the most frames compared.
+#: Bytes of reference frames held in memory at once, and the maximum number of frames compared.
 _HELD, _MOST = 192 << 20, 32
 
 
 @dataclass
 class Report:
-    """What is known of one file; `problems` are [kind, text] with the kinds of ADVICE."""
+    """The findings for one file; `problems` are (kind, text), where kind is a key of ADVICE."""
 
     path: str
     splits: list[str]
@@ -61,9 +60,9 @@ class Report:
 
 
 def pictures(path: str | Path) -> Iterator[np.ndarray]:
-    """All frames of a video in order, each (H, W, 3) uint8, upright, as players show them.
+    """All frames of a video in order, each (H, W, 3) uint8, upright as a player shows them.
 
-    Raises VideoError where the file cannot be read to its end.
+    Raises VideoError if the file cannot be decoded to its end.
     """
     try:
         with av.open(str(path)) as container:
@@ -76,12 +75,12 @@ def pictures(path: str | Path) -> Iterator[np.ndarray]:
 
 
 def video_stream(container: Any, path: str | Path) -> Any:
-    """The first video stream of a container that PyAV opened.
+    """The first video stream of a container opened by PyAV.
 
-    Raises VideoError where there is none, or none that PyAV can decode.
+    Raises VideoError if there is no video stream or PyAV does not know its codec.
     """
     if not container.streams.video:
-        raise VideoError(f"{path}: there is no video stream in it")
+        raise VideoError(f"{path}: the file has no video stream")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise VideoError(f"{path}: its codec is unknown")
@@ -89,21 +88,21 @@ def video_stream(container: Any, path: str | Path) -> Any:
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
-    """The display matrix's a, b, c, d in units; the identity where there is none."""
+    """Entries a, b, c, d of the display matrix; the identity if the frame has none."""
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
             values = np.frombuffer(bytes(data), dtype=np.int32)[[0, 1, 3, 4]]
             if (values % 65536).any():
-                raise VideoError("its display matrix is no quarter turn")
+                raise VideoError("its display matrix is not a quarter turn")
             a, b, c, d = (int(v) >> 16 for v in values)
             return a, b, c, d
     return 1, 0, 0, 1
 
 
 def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """A frame (H, W, 3) turned and mirrored as its display matrix says: x' = ax + cy, y' = bx + dy.
+    """Rotate and mirror a frame (H, W, 3) by its display matrix: x' = ax + cy, y' = bx + dy.
 
-    Raises VideoError where the matrix is no quarter turn or mirror: that would need new pixels.
+    Raises VideoError unless the matrix is a quarter turn or a mirror: others need interpolation.
     """
     a, b, c, d = matrix
     if abs(a) == abs(d) == 1 and b == c == 0:
@@ -111,7 +110,7 @@ def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarra
     elif abs(b) == abs(c) == 1 and a == d == 0:
         picture, across, down = picture.transpose(1, 0, 2), c, b
     else:
-        raise VideoError(f"the display matrix {matrix} is no quarter turn")
+        raise VideoError(f"the display matrix {matrix} is not a quarter turn")
     return np.ascontiguousarray(picture[::down, ::across])
 
 
@@ -122,7 +121,7 @@ def scan_set(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Report]:
-    """A report on each file of a set, in the order of its lists, train first."""
+    """Report on each file of a set, in list order, train before test."""
     splits: dict[Path, list[str]] = {}
     for split in ("train", "test"):
         for video in videos.split(split):
@@ -144,7 +143,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
         return report
     try:
         if not path.is_file() or path.stat().st_size == 0:
-            open_video(path)  # says which
+            open_video(path)  # raises with the reason
         with open(path, "rb") as file:
             report.file_hash = hashlib.file_digest(file, "sha256").hexdigest()
         chosen = _choose(path, report)
@@ -156,7 +155,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
                 reference[count - 1] = picture
                 digest.update(picture.tobytes())
         if count == 0:
-            raise VideoError(f"{path}: there are no frames in it")
+            raise VideoError(f"{path}: the video has no frames")
     except (VideoError, OSError) as error:
         report.problems.append(("unreadable", _short(error, path)))
         return report
@@ -164,7 +163,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
     report.height, report.width = next(iter(reference.values())).shape[:2]
     report.picture_hash = f"{count}-{digest.hexdigest()}"
     if count < span:
-        report.problems.append(("short", f"{count} frames; a clip covers {span}"))
+        report.problems.append(("short", f"{count} frames, but a clip covers {span}"))
     try:
         wrong = _compare(path, reference, count)
     except VideoError as error:
@@ -176,7 +175,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
 
 
 def _choose(path: Path, report: Report) -> set[int]:
-    """Which frames to compare, known before any is decoded; fills in what the container tells."""
+    """Choose the frames to compare before decoding any; add the container's data to the report."""
     try:
         with av.open(str(path)) as container:
             stream = video_stream(container, path)
@@ -201,31 +200,28 @@ def _choose(path: Path, report: Report) -> set[int]:
 
 
 def _compare(path: Path, reference: dict[int, np.ndarray], count: int) -> str:
-    """How decord's frames differ from the reference; empty where they do not."""
+    """How decord's frames differ from the reference; empty if they do not."""
     reader = open_video(path)
     if len(reader) != count:
-        return f"decord counts {len(reader)} frames, the file shows {count}"
-    # Out of order, so that decord has to seek: that is how clips are read.
+        return f"decord counts {len(reader)} frames, but the file has {count}"
+    # In random order, so that decord has to seek, as it does when clips are read.
     order = np.random.default_rng(0).permutation(sorted(reference))
     different = 0
-    try:
-        for i in order.tolist():
-            frame = reader.get_batch([i]).asnumpy()[0]
-            if frame.shape != reference[i].shape:
-                return f"decord's frames are {frame.shape}, the file's {reference[i].shape}"
-            different += np.abs(frame.astype(np.int16) - reference[i]).mean() > WRONG
-    except (RuntimeError, decord.DECORDError, IndexError):
-        raise VideoError(f"{path}: decord opens it and cannot decode a frame") from None
-    return f"{different} of {len(order)} frames compared are others" if different else ""
+    for i in order.tolist():
+        frame = reader.frames([i])[0]
+        if frame.shape != reference[i].shape:
+            return f"decord's frames are {frame.shape}, but the file's are {reference[i].shape}"
+        different += np.abs(frame.astype(np.int16) - reference[i]).mean() > WRONG
+    return f"{different} of {len(order)} compared frames are wrong" if different else ""
 
 
 def _short(error: Exception, path: Path) -> str:
-    """An error's text, less the path, which the report has."""
+    """The text of an error, without the path, which the report already holds."""
     return str(error).removeprefix(f"{path}: ").strip().replace(f"; '{path}'", "")[:160]
 
 
 def _mark_duplicates(reports: Sequence[Report]) -> None:
-    """Add a problem to each file of the test split that is in the train split too."""
+    """Add a problem to each test file that is also in the train split."""
     for what in ("file_hash", "picture_hash"):
         train = {getattr(r, what): r.path for r in reports if "train" in r.splits}
         for report in reports:
@@ -237,14 +233,14 @@ def _mark_duplicates(reports: Sequence[Report]) -> None:
 
 
 def summary(reports: Sequence[Report], most: int = 20) -> str:
-    """What was found, to be read: counts, then each kind of problem with its files and the way out."""
+    """A text summary: counts, then each kind of problem, with advice and the files concerned."""
     bad = sum(bool(report.problems) for report in reports)
     codecs = sorted({report.codec for report in reports if report.codec})
     counts = [report.frames for report in reports if report.frames]
     sizes = sorted({(r.width, r.height) for r in reports if r.width and r.height})
     lines = [f"{len(reports)} files, {bad} with problems; codecs: {', '.join(codecs) or 'none'}"]
     if counts:
-        lines.append(f"frames {min(counts)} to {max(counts)}; {len(sizes)} sizes, "
+        lines.append(f"{min(counts)} to {max(counts)} frames; {len(sizes)} sizes, "
                      f"{'x'.join(map(str, sizes[0]))} to {'x'.join(map(str, sizes[-1]))}")  # fmt: skip
     folders = sum(bool(report.note) for report in reports)
     if folders:
@@ -255,10 +251,10 @@ def summary(reports: Sequence[Report], most: int = 20) -> str:
             lines += ["", f"{kind}: {len(rows)} ({advice})"]
             lines += [f"  {path}: {text}" for path, text in rows[:most]]
             if len(rows) > most:
-                lines.append(f"  and {len(rows) - most} more; --json FILE has all")
+                lines.append(f"  and {len(rows) - most} more; --json FILE lists all")
     return "\n".join(lines)
 
 
 def write_json(path: Path, reports: Sequence[Report]) -> None:
-    """Every report, written whole or not at all."""
+    """Write all reports to a JSON file, atomically."""
     write_text(path, json.dumps([asdict(report) for report in reports], indent=1) + "\n")

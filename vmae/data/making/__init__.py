@@ -1,4 +1,4 @@
-"""Sets that the course makes: rendered motion, and Big Buck Bunny cut into clips."""
+"""Sets that the course makes: rendered motion, and clips cut from Big Buck Bunny."""
 
 from vmae.data.making.encode import write_video
 from vmae.data.making.film import FILM, FilmSpec, choose_clips, render_film

@@ -1,7 +1,7 @@
-"""A film as a set: cut into shots and clips by code; the label is the direction of time, or speed.
+"""A film as a labelled set: shots are detected and cut into clips; the label is the arrow of time or speed.
 
-Cuts are found where the picture changes at once. Credits and near-static clips are left out. Each
-clip is written forward or backward, or at normal or double speed; training and test clips come from
+Cuts are detected as abrupt changes of the picture. Credits and near-static clips are dropped. Each
+clip is written forward or backward, or at normal or double speed. Training and test clips come from
 different shots.
 """
 
@@ -27,7 +27,7 @@ from vmae.support.files import only_writer
 
 #: The film that ships with the course.
 FILM = ROOT / "data" / "big_buck_bunny_192x108.mp4"
-#: What a clip can be labelled with, and the classes.
+#: The kinds of label, and the classes of each.
 LABELS = {"arrow": ("forward", "backward"), "speed": ("normal", "double")}
 
 
@@ -35,11 +35,12 @@ LABELS = {"arrow": ("forward", "backward"), "speed": ("normal", "double")}
 class FilmSpec:
     """How a film is cut.
 
-    frames    of a clip            overlap   of neighbouring clips of a shot, in frames
-    cut       mean change of a frame, in grey levels of 255, that may begin a new shot
-    static    mean change between frames below which a clip counts as near-static
-    credits   share of the film, at its end, that is left out
-    test      every so many shots, one is for testing
+    frames    frames per clip
+    overlap   frames shared by neighbouring clips of a shot
+    cut       mean change between frames, in grey levels of 255, above which a new shot may begin
+    static    a clip whose mean change between frames is lower counts as near-static
+    credits   share of the film dropped at its end
+    test      one shot in this many is used for testing
     label     "arrow": a clip is played forward or backward. "speed": at normal or double speed;
               both are taken from stretches of 2·frames, each of which gives one clip of one class
     """
@@ -56,39 +57,39 @@ class FilmSpec:
 
     def __post_init__(self) -> None:
         if self.label not in LABELS:
-            raise ValueError(f"label is {self.label!r}; there are {', '.join(LABELS)}")
+            raise ValueError(f"label is {self.label!r}; it must be one of {', '.join(LABELS)}")
         if self.overlap >= self.stretch:
             raise ValueError(f"overlap is {self.overlap}; it must be below {self.stretch}")
 
     @property
     def stretch(self) -> int:
-        """Frames of the film that a clip, of whichever class, is taken from."""
+        """Number of film frames from which a clip of either class is taken."""
         return 2 * self.frames if self.label == "speed" else self.frames
 
     def described(self) -> dict[str, Any]:
-        """What set.json holds; without the label where it is the arrow, as before there were two."""
+        """The contents of set.json. "arrow" is omitted, as in sets made before "speed" existed."""
         values = asdict(self)
         return (
             values if self.label != "arrow" else {k: v for k, v in values.items() if k != "label"}
         )
 
     def chosen(self, start: int, label: int) -> np.ndarray:
-        """(frames,) numbers of the film's frames that make the clip of a stretch, as played."""
+        """Indices (frames,) of the film frames that form a clip, in playing order."""
         if self.label == "speed":
-            # The normal clip is the stretch's middle, so neither class is earlier in its shot.
+            # A normal clip is the middle of the stretch, so neither class is earlier in its shot.
             first, step = (start, 2) if label else (start + self.frames // 2, 1)
             return first + step * np.arange(self.frames)
         return start + np.arange(self.frames)[:: -1 if label else 1]
 
     def name(self, split: str, start: int, label: int) -> str:
-        """A clip's file in the set."""
+        """A clip's path in the set."""
         return f"videos/{split}/{start:06d}_{LABELS[self.label][label]}.mp4"
 
 
 def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Shots of a film as (first, end) frame numbers, and each frame's change from the one before.
+    """The shots of a film as (first, end) frame indices, and the change from frame to frame.
 
-    The change is the mean absolute difference of every eighth pixel's luma, 0 to 255.
+    The change is the mean absolute difference in luma, 0 to 255, over every eighth pixel.
     """
     changes: list[float] = []
     before: np.ndarray | None = None
@@ -101,14 +102,14 @@ def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np
             changes.append(0.0 if before is None else float(np.abs(luma - before).mean()))
             before = luma
     change = np.array(changes)
-    # Fast motion changes many frames in a row; a cut stands out from the frames on both its sides.
+    # Fast motion changes many frames in a row; a cut stands out from the frames on both sides.
     around = np.maximum(np.roll(change, 1), np.roll(change, -1))
     starts = [0, *np.flatnonzero((change > cut) & (change > 2 * around)).tolist(), len(change)]
     return [(a, b) for a, b in pairwise(starts) if b > a], change
 
 
 def choose_clips(spec: FilmSpec, film: Path) -> list[tuple[str, int, int]]:
-    """(split, first frame, label) of every clip; split by shot, labels alternate."""
+    """(split, first frame, label) of every clip. Splits are by shot; labels alternate."""
     shots, change = shot_bounds(film, spec.cut)
     end = int(len(change) * (1 - spec.credits))
     clips: list[tuple[str, int, int]] = []
@@ -118,7 +119,7 @@ def choose_clips(spec: FilmSpec, film: Path) -> list[tuple[str, int, int]]:
         last_start = min(last, end) - spec.stretch
         for start in range(first, last_start + 1, spec.stretch - spec.overlap):
             if change[start + 1 : start + spec.stretch].mean() >= spec.static:
-                # The arrow's set alternates over both splits together, and stays as it was.
+                # "arrow" has always alternated over both splits together; its set must not change.
                 turn = len(clips) if spec.label == "arrow" else counts[split]
                 clips.append((split, start, turn % 2))
                 counts[split] += 1
@@ -134,10 +135,10 @@ def render_film(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> Path:
-    """Cut `film` into a set below `folder`, as `render_set` does for motions: resumable, complete or not.
+    """Cut `film` into a set in `folder`. Like `render_set`, it resumes after an interruption.
 
-    Raises FileExistsError where the folder holds another set, DiskError where it does not fit,
-    BusyError where another process writes it.
+    Raises FileExistsError if the folder holds another set, DiskError if the set does not fit,
+    BusyError if another process is writing to the folder.
     """
     folder, film = Path(folder), Path(film)
     if not begin_set(folder, spec.described()):
@@ -145,7 +146,9 @@ def render_film(
     with only_writer(folder):
         clips = choose_clips(spec, film)
         todo = [clip for clip in clips if not (folder / spec.name(*clip)).exists()]
-        groups = [todo[i : i + 16] for i in range(0, len(todo), 16)]  # the film is opened for each
+        groups = [
+            todo[i : i + 16] for i in range(0, len(todo), 16)
+        ]  # each group opens the film once
         done = run_parallel(partial(_write_clips, folder, film, spec), groups, workers, chunk=1)
         for _ in progress(done, total=len(groups), desc=f"cut {film.name}"):
             pass
@@ -159,10 +162,10 @@ def render_film(
 def _write_clips(
     folder: Path, film: Path, spec: FilmSpec, clips: list[tuple[str, int, int]]
 ) -> None:
-    """Write neighbouring clips from one opened film."""
+    """Write neighbouring clips while the film is open."""
     reader = open_video(film)
     for split, start, label in clips:
         numbers = spec.chosen(start, label)
-        pixels = reader.get_batch(np.sort(numbers)).asnumpy()  # decoding backward would seek
+        pixels = reader.frames(np.sort(numbers))  # in ascending order, which avoids seeking
         played = pixels[np.argsort(np.argsort(numbers))]
         write_video(folder / spec.name(split, start, label), played, fps=24)

@@ -1,4 +1,4 @@
-"""What every set that the course makes shares: claimed, resumable, marked complete."""
+"""Shared by all sets that the course makes: claim a folder, resume, mark it complete."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vmae.support.files import write_text
 
 
 def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
-    """Claim a folder for a set; False where it is already complete."""
+    """Claim a folder for a set; False if the set is already complete."""
     for name in ("set.json", "set.partial.json"):
         if (folder / name).exists():
             found = json.loads((folder / name).read_text())
             if found != json.loads(json.dumps(spec)):
                 differs = ", ".join(
-                    f"{k} {found.get(k)!r} there, {spec.get(k)!r} asked"
+                    f"{k} is {found.get(k)!r} there, {spec.get(k)!r} requested"
                     for k in found | spec
                     if found.get(k) != spec.get(k)
                 )
                 raise FileExistsError(
-                    f"{folder} holds another set ({differs}): give another folder, or delete this one"
+                    f"{folder} holds another set ({differs}): choose another folder, or delete this one"
                 )
             if name == "set.json":
                 return False
     if folder.exists() and any(folder.iterdir()) and not (folder / "set.partial.json").exists():
-        raise FileExistsError(f"{folder} exists and holds something else: give another folder")
+        raise FileExistsError(f"{folder} exists and holds something else: choose another folder")
     write_text(folder / "set.partial.json", json.dumps(spec, indent=1))
     return True
 
@@ -38,7 +38,7 @@ def finish_set(
     classes: Sequence[str],
     lists: dict[str, list[tuple[str, int]]],
 ) -> None:
-    """Write the class list, the annotation files and, last, set.json, which marks it complete."""
+    """Write the class list, the annotation files and finally set.json, which marks the set complete."""
     write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     for split, rows in lists.items():
         lines = "".join(f"{name} {label}\n" for name, label in rows)

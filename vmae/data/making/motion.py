@@ -1,15 +1,15 @@
-"""The rendered, labelled set: real mp4 files whose label is in the motion and in no single frame.
+"""The rendered motion set: mp4 files whose label is in the motion and not in any single frame.
 
-In three levels, each harder than the one before:
+There are three levels, in order of difficulty:
 
-digits     two coloured handwritten digits lie on a tile that wraps around (a torus); the whole tile
+digits     two coloured handwritten digits on a tile that wraps around (a torus); the whole tile
            drifts in one of eight directions
-textures   the same eight directions; what drifts is a photo or a frame of the film
-scenes     18 motions of camera and object, in reversed pairs: cut-outs before photos and film, with
-           a distractor that drifts about, flickering light, a noisy sensor, and coarser video
+textures   the same eight directions, but a photo or a frame of the film drifts
+scenes     18 motions of camera and object, in reversed pairs: cut-outs in front of photos and film
+           frames, with a drifting distractor, flickering light, sensor noise and coarser compression
 
-The starting phase is uniform, so every single frame looks the same for both classes of a pair, and
-only the order of the frames tells them apart.
+The initial phase is uniform, so single frames have the same distribution in both classes of a pair;
+only the order of the frames distinguishes them.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from vmae.data.making.scenes import SCENES, scene, texture
 from vmae.data.reading.workers import run_parallel
 from vmae.support.files import only_writer, require_space
 
-#: Classes of the levels "digits" and "textures", around the circle.
+#: Classes of the levels "digits" and "textures", in order of angle.
 CLASSES = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
 #: The classes of every level.
 LEVELS = {"digits": CLASSES, "textures": CLASSES, "scenes": SCENES}
-#: What a frame of 64x64 takes on disk, in bytes, at the worst of the sizes; for a check only.
+#: Bytes on disk of a 64x64 frame, at the least favourable size; used only to check free space.
 BYTES_PER_FRAME = {"digits": 500, "textures": 500, "scenes": 2500}
 
 
 @dataclass(frozen=True)
 class MotionSpec:
-    """What is rendered. `train` and `test` are numbers of videos, `size` is in pixels.
+    """What to render. `train` and `test` are numbers of videos; `size` is in pixels.
 
-    `speed`, of the levels "digits" and "textures", is in frame widths a frame. Digits, photos and
-    shots of the film that the test videos show are never used in training.
+    `speed`, used by the levels "digits" and "textures", is in frame widths per frame. Digits, photos
+    and film shots in test videos are never used for training.
     """
 
     level: str = "digits"
@@ -57,13 +57,14 @@ class MotionSpec:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(
-                f"there is no motion level {self.level!r}; there are {', '.join(LEVELS)}"
+                f"there is no motion level {self.level!r}; choose one of {', '.join(LEVELS)}"
             )
         if self.size < 64 or self.size % 2:
-            raise ValueError(f"size is {self.size}; render even sizes of 64 pixels or more")
+            raise ValueError(f"size is {self.size}; it must be even and at least 64 pixels")
         if self.frames < 2 or min(self.train, self.test) < len(self.classes):
             raise ValueError(
-                f"a set needs 2 frames and {len(self.classes)} videos a split at least"
+                f"frames is {self.frames}, train {self.train}, test {self.test}; a set needs at least "
+                f"2 frames and {len(self.classes)} videos per split"
             )
 
     @property
@@ -73,14 +74,14 @@ class MotionSpec:
 
     @property
     def opposites(self) -> tuple[int, ...]:
-        """For each class the one that it becomes when its frames are reversed."""
+        """For each class, the class obtained by reversing its frames."""
         count = len(self.classes)
         if self.level == "scenes":
             return tuple(label ^ 1 for label in range(count))
         return tuple((label + count // 2) % count for label in range(count))
 
 
-#: Named sizes: for tests (seconds), for two CPU cores (a minute), for a GPU.
+#: Named sizes: for tests (rendered in seconds), for two CPU cores (a minute), for a GPU.
 SIZES = {
     "mini": MotionSpec(train=48, test=24, frames=16),
     "small": MotionSpec(),
@@ -97,7 +98,7 @@ def _digits() -> np.ndarray:
 
 
 def _upscale(image: np.ndarray, factor: int) -> np.ndarray:
-    """Bilinear enlargement of (H, W) by a whole factor."""
+    """Enlarge (H, W) by an integer factor, bilinearly."""
     places = (np.arange(len(image) * factor) + 0.5) / factor - 0.5
     low = np.clip(np.floor(places).astype(int), 0, len(image) - 1)
     high = np.clip(low + 1, 0, len(image) - 1)
@@ -107,9 +108,9 @@ def _upscale(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def render(spec: MotionSpec, split: str, index: int) -> tuple[np.ndarray, int]:
-    """Video `index` of a split as (T, H, W, 3) uint8, and its label; a function of spec and index.
+    """Video `index` of a split, (T, H, W, 3) uint8, and its label, determined by the arguments.
 
-    Labels run through the classes, so every prefix of a split is balanced.
+    Labels cycle through the classes, so every prefix of a split is balanced.
     """
     rng = np.random.default_rng((spec.seed, ("train", "test").index(split), index))
     label = index % len(spec.classes)
@@ -125,7 +126,7 @@ def render(spec: MotionSpec, split: str, index: int) -> tuple[np.ndarray, int]:
 def _drifting_digits(
     rng: np.random.Generator, split: str, velocity: np.ndarray, frames: int, size: int
 ) -> np.ndarray:
-    """Two digits on a tile that drifts: (T, H, W, 3) uint8."""
+    """Two digits on a drifting tile: (T, H, W, 3) uint8."""
     digits = _digits()
     seen = len(digits) * 4 // 5
     pool = range(seen) if split == "train" else range(seen, len(digits))
@@ -153,8 +154,9 @@ def render_set(
 ) -> Path:
     """Render a whole set into `folder`: videos/, train.csv, test.csv, classes.txt, set.json.
 
-    A call that was interrupted goes on where it stopped; a complete set is left as it is.
-    Raises FileExistsError where the folder holds another set, DiskError where it does not fit.
+    An interrupted call resumes where it stopped; a complete set is left unchanged.
+    Raises FileExistsError if the folder holds another set, DiskError if the set does not fit,
+    BusyError if another process is writing to the folder.
     """
     folder = Path(folder)
     if not begin_set(folder, asdict(spec)):
@@ -182,23 +184,23 @@ def _name(split: str, index: int) -> str:
 
 def _render_file(folder: Path, spec: MotionSpec, job: tuple[str, int]) -> None:
     frames, _ = render(spec, *job)
-    # "scenes" vary the codec's quality too: from what the other levels have down to visible blocks.
+    # "scenes" vary the compression too, from the other levels' quality down to visible blocks.
     crf = 20 + job[1] * 7 % 13 if spec.level == "scenes" else 20
     write_video(folder / _name(*job), frames, spec.fps, crf)
 
 
 def with_sizes(spec: MotionSpec, **changes: Any) -> MotionSpec:
-    """The spec with those changes that are not None."""
+    """The spec with the given changes; None leaves a field unchanged."""
     return replace(spec, **{k: v for k, v in changes.items() if v is not None})
 
 
 def set_name(level: str, size: str) -> str:
-    """The folder that a level at a named size is kept in: motion-small, motion-scenes-full."""
+    """Folder name of a level at a named size: motion-small, motion-scenes-full."""
     return f"motion-{size}" if level == "digits" else f"motion-{level}-{size}"
 
 
 def spec_named(name: str) -> MotionSpec | None:
-    """The set that a folder's name stands for, as `set_name` gives them; None for another name."""
+    """The spec whose `set_name` this is; None for any other name."""
     for level in LEVELS:
         for size, spec in SIZES.items():
             if name == set_name(level, size):

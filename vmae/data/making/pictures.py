@@ -1,6 +1,6 @@
-"""The photos that ship, and frames of the film: what moving scenes are painted with.
+"""Source pictures for moving scenes: the photos in the repository, and frames of the film.
 
-Training and testing never share one: photos are divided by name, frames of the film by shot.
+Training and testing never share a picture: photos are split by name, film frames by shot.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from vmae.data.making.film import FILM, FilmSpec, shot_bounds
 from vmae.data.reading.reader import open_video
 
 PHOTOS = ROOT / "data" / "photos"
-#: Photos that only test scenes use.
+#: Photos used in test scenes only.
 TEST_PHOTOS = ("camera", "flower", "gravel")
-#: Places in a shot, as shares of its length, whose frames are taken.
+#: Positions of the chosen frames in a shot, as fractions of its length.
 _PLACES = (0.2, 0.5, 0.8)
-#: Standard deviation, in grey levels of 255, that a crop should have, and how often one is drawn for it.
+#: Minimum standard deviation of a crop, in grey levels of 255, and how many draws to allow for it.
 _CONTRAST, _DRAWS = 30, 8
 
 
 @lru_cache(maxsize=2)
 def pictures(split: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """Photos, each (H, W, 3) uint8, and frames of the film, (N, H, W, 3) uint8, of "train" or "test".
+    """Photos, each (H, W, 3) uint8, and film frames, (N, H, W, 3) uint8, of "train" or "test".
 
-    The film's shots are divided as in the film set, so neither set shows the other's test shots.
-    Takes about four seconds the first time: the whole film is read to find its cuts.
+    Shots are split as in the film set, so neither set trains on the other's test shots.
+    The first call takes about four seconds, because the whole film is read to find its cuts.
     """
     test = split == "test"
     chosen = [p for p in sorted(PHOTOS.glob("*.jpg")) if (p.stem in TEST_PHOTOS) == test]
@@ -39,21 +39,21 @@ def pictures(split: str) -> tuple[list[np.ndarray], np.ndarray]:
         if (number % FilmSpec.test == FilmSpec.test - 1) == test
         for place in _PLACES
     ]
-    return photos, open_video(FILM).get_batch(frames).asnumpy()
+    return photos, open_video(FILM).frames(frames)
 
 
 @lru_cache(maxsize=1)
 def _shots() -> list[tuple[int, int]]:
-    """(first, end) of the film's shots before the credits."""
+    """The film's shots before the credits, as (first, end)."""
     shots, change = shot_bounds(FILM, FilmSpec.cut)
     return [(first, end) for first, end in shots if end <= len(change) * (1 - FilmSpec.credits)]
 
 
 def random_crop(rng: np.random.Generator, split: str, size: int) -> np.ndarray:
-    """A square crop of a random picture, mirrored or not, as (size, size, 3) uint8.
+    """A square crop of a random picture, possibly mirrored: (size, size, 3) uint8.
 
-    Half of the crops come from photos, half from the film. A crop takes 0.4 to 1 of the picture's
-    short side. One that shows next to nothing, a piece of plain sky, is drawn again.
+    Half of the crops come from photos, half from the film. A crop's side is 0.4 to 1 times the
+    picture's short side. Crops with little contrast, such as plain sky, are drawn again.
     """
     pool = pictures(split)[0 if rng.random() < 0.5 else 1]
     for _ in range(_DRAWS):

@@ -1,10 +1,10 @@
-"""Moving scenes of photos and film: the two harder levels of the motion set.
+"""Moving scenes of photos and film frames: the two harder levels of the motion set.
 
-Every motion is stationary: its phase is uniform and the picture wraps around or is mirrored on, so
-one frame has the same distribution whichever way the motion goes. Reversing the frames of one class
-of a pair gives the other, so the frames in any order tell nothing of which of the two it is.
+Every motion is stationary: its phase is uniform, and the picture wraps around or continues by
+reflection, so a single frame has the same distribution in either direction of motion. Reversing the
+frames of one class of a pair gives the other, so a shuffled clip does not reveal which of the two it is.
 
-Lengths are in half sides of the frame, the centre of which is (0, 0); x runs right, y down.
+Lengths are in half sides of the frame, whose centre is (0, 0); x points right, y down.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from vmae.data.making.pictures import random_crop
 
-#: Classes of the level "scenes", in reversed pairs: each even one and the one after it.
+#: Classes of the level "scenes"; each even one and the next form a reversed pair.
 SCENES = (
     "pan-left", "pan-right", "tilt-up", "tilt-down", "roll-left", "roll-right", "pass-left",
     "pass-right", "follow-left", "follow-right", "spin-left", "spin-right", "orbit-left",
@@ -28,7 +28,7 @@ SCENES = (
 def texture(
     rng: np.random.Generator, split: str, velocity: np.ndarray, frames: int, size: int
 ) -> np.ndarray:
-    """A photo or a frame of the film, drifting by `velocity` (x, y) a frame: (T, H, W, 3) uint8."""
+    """A photo or film frame that drifts by `velocity` (x, y) per frame: (T, H, W, 3) uint8."""
     ground = _picture(random_crop(rng, split, size))
     shift = rng.uniform(-2, 2, 2) - np.arange(frames)[:, None] * velocity
     return _bytes(_ground(ground, shift, np.zeros(frames), size))
@@ -36,10 +36,12 @@ def texture(
 
 @dataclass
 class _Motion:
-    """What happens in a scene, frame by frame.
+    """The motion in a scene, frame by frame.
 
-    camera   (T, 2) where the ground has gone          roll   (T,) how far the whole scene has turned
-    passing  (T, 2) where the object has gone          spin   (T,) how far the object has turned
+    camera   (T, 2)  displacement of the background
+    passing  (T, 2)  displacement of the object
+    roll     (T,)    rotation of the whole scene, in radians
+    spin     (T,)    rotation of the object alone, in radians
     """
 
     camera: np.ndarray
@@ -51,14 +53,14 @@ class _Motion:
 def scene(rng: np.random.Generator, split: str, label: int, frames: int, size: int) -> np.ndarray:
     """A scene of class `SCENES[label]`: (T, H, W, 3) uint8.
 
-    Before a photo or a frame of the film there is one large cut-out, or a row of three on a
-    conveyor, and a small one that drifts about in every class. Light flickers; the sensor is noisy.
+    In front of a photo or a film frame there is one large cut-out, or a row of three on a conveyor.
+    In every class a small cut-out drifts about, the light flickers, and there is sensor noise.
     """
     name = SCENES[label]
     motion = _motion(rng, name, frames)
     place = rng.uniform(-1, 1, 2)
     radius = rng.uniform(0.5, 0.65)
-    if name.startswith(("roll", "spin", "orbit")):  # all that turns does so about the centre
+    if name.startswith(("roll", "spin", "orbit")):  # whatever rotates, rotates about the centre
         turn = rng.uniform(0, 2 * np.pi)
         reach = (
             rng.uniform(0.0, 0.1) if name.startswith(("spin", "orbit")) else rng.uniform(0.3, 0.6)
@@ -93,7 +95,7 @@ def scene(rng: np.random.Generator, split: str, label: int, frames: int, size: i
 
 
 def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
-    """The motion of a class, with a random pace."""
+    """The motion of a class, at a random speed."""
     sign = -1 if name.endswith(("left", "up")) else 1
     time = np.arange(frames) * sign
     still, straight = np.zeros(frames), np.zeros((frames, 2))
@@ -119,7 +121,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
         motion.passing = rng.uniform(0.45, 0.6) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     elif kind == "conveyor":
         motion.passing = up_down * 0.8
-    else:  # speed-up and slow-down: from rest to full pace, or the other way round
+    else:  # speed-up and slow-down: from rest to full speed, or the reverse
         pace = np.linspace(0, 0.45, frames - 1)
         path = np.concatenate([[0.0], np.cumsum(pace if name == "speed-up" else pace[::-1])])
         way = rng.uniform(0, 2 * np.pi)
@@ -128,7 +130,7 @@ def _motion(rng: np.random.Generator, name: str, frames: int) -> _Motion:
 
 
 def _turn(points: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Points (2,) turned about the centre by each angle (T,): (T, 2). Positive is clockwise."""
+    """A point (2,) rotated about the centre by each angle (T,): (T, 2). Positive is clockwise."""
     x, y = points
     return np.stack(
         [x * np.cos(angles) - y * np.sin(angles), x * np.sin(angles) + y * np.cos(angles)], axis=1
@@ -136,13 +138,13 @@ def _turn(points: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _grid(size: int) -> torch.Tensor:
-    """(H, W, 2): x and y of every pixel's centre."""
+    """Coordinates (H, W, 2), x and y, of every pixel's centre."""
     line = (torch.arange(size) + 0.5) / size * 2 - 1
     return torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
 
 
 def _rotated(points: torch.Tensor, angles: np.ndarray) -> torch.Tensor:
-    """Points (H, W, 2) or (T, H, W, 2), turned by each angle: (T, H, W, 2)."""
+    """Points (H, W, 2) or (T, H, W, 2), rotated by each angle: (T, H, W, 2)."""
     cos, sin = (torch.from_numpy(f(angles)).float() for f in (np.cos, np.sin))
     turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     return torch.einsum("...hwi,tij->thwj" if points.ndim == 3 else "thwi,tij->thwj", points, turn)
@@ -151,7 +153,7 @@ def _rotated(points: torch.Tensor, angles: np.ndarray) -> torch.Tensor:
 def _ground(
     picture: torch.Tensor, shift: np.ndarray, angles: np.ndarray, size: int
 ) -> torch.Tensor:
-    """A picture (3, S, S), mirrored on without end, seen from a moving camera: (T, 3, H, W)."""
+    """A picture (3, S, S), continued by reflection, seen from a moving camera: (T, 3, H, W)."""
     grid = _rotated(_grid(size), angles) + torch.from_numpy(shift).float()[:, None, None]
     return _sample(picture, grid, "reflection")
 
@@ -163,7 +165,7 @@ def _paste(
     angles: np.ndarray,
     radius: float,
 ) -> torch.Tensor:
-    """A cut-out (4, S, S), colour and opacity, laid over a video at `centres` (T, 2), wrapping around."""
+    """Paste a cut-out (4, S, S), colour and opacity, into a video at `centres` (T, 2), wrapping around."""
     centre = torch.from_numpy(np.asarray(centres)).float()[:, None, None]
     offset = (_grid(video.shape[-1]) - centre + 1).remainder(2) - 1
     layer = _sample(cut_out, _rotated(offset, -angles) / radius, "zeros")
@@ -176,7 +178,7 @@ def _sample(picture: torch.Tensor, grid: torch.Tensor, padding: str) -> torch.Te
 
 
 def _cut_out(rng: np.random.Generator, split: str, size: int) -> torch.Tensor:
-    """A crop cut along a random smooth outline and tinted, with its opacity: (4, S, S)."""
+    """A tinted crop with a random smooth outline, and its opacity: (4, S, S)."""
     x, y = _grid(size).unbind(-1)
     angle = torch.atan2(y, x)
     outline = torch.full_like(angle, 0.6)

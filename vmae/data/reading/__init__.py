@@ -1,4 +1,4 @@
-"""Clips from videos: decoding, sampling, the store of decoded frames, batches."""
+"""From videos to batches of clips: decoding, frame sampling, the store of decoded frames."""
 
 from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.failures import Failures
@@ -12,7 +12,13 @@ from vmae.data.reading.loader import (
     ordered_batches,
     train_loader,
 )
-from vmae.data.reading.reader import VideoError, open_video, read_frames, resize_frames
+from vmae.data.reading.reader import (
+    VideoError,
+    VideoReader,
+    open_video,
+    read_frames,
+    resize_frames,
+)
 from vmae.data.reading.sampling import Sampling, crop_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles
 from vmae.data.reading.store import FrameStore, StoreError, build_store
@@ -31,6 +37,7 @@ __all__ = [
     "Subset",
     "VideoError",
     "VideoFiles",
+    "VideoReader",
     "WorkerError",
     "build_store",
     "crop_square",

@@ -1,4 +1,4 @@
-"""A store's frames in a device's memory: clips are gathered there, and no pixel crosses the bus again."""
+"""A store's frames in device memory: clips are gathered there, so pixels cross the bus only once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from vmae.data.reading.reader import FrameSelector
 from vmae.data.reading.store import FrameStore
 
-#: Share of the free memory that frames may take; the rest is the model's.
+#: Share of the free memory that frames may take; the rest is left for the model.
 SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class ClipLocation:
-    """Where a clip lies: a video by its number, its frames (T,), and the corner of its square."""
+    """A clip in a store: the video's index, frame indices (T,), and the square to crop."""
 
     video: int
     frames: np.ndarray
@@ -29,7 +29,7 @@ class ClipLocation:
 
 
 class DeviceStore:
-    """A FrameStore whose frames are also one tensor on `device`."""
+    """A FrameStore whose frames are also held in one tensor on `device`."""
 
     def __init__(self, store: FrameStore, device: torch.device) -> None:
         self.store, self.videos = store, store.videos
@@ -43,23 +43,23 @@ class DeviceStore:
         self._first = np.cumsum(shapes.prod(1)) - shapes.prod(1)  # each video's first pixel
 
     def shape(self, index: int) -> tuple[int, int, int]:
-        """Frames, height and width of a video."""
+        """The number of frames, the height and the width of a video."""
         return self.store.shape(index)
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
-        """The chosen frames (T, H, W, 3) of a video, on the host, from the memory-mapped files."""
+        """The chosen frames (T, H, W, 3) of a video, read on the host from the memory-mapped files."""
         return self.store.read(index, choose)
 
     def gather(self, places: Sequence[ClipLocation]) -> torch.Tensor:
-        """Clips (B, 3, T, S, S) uint8 on the device; the same S and T for all."""
+        """Clips (B, 3, T, S, S) uint8 on the device; all have the same T and S."""
         side = torch.arange(places[0].side, device=self._pixels.device)
-        corners, widths = [], []  # (B, T): the pixel at each frame's corner; (B,): pixels a row
+        corners, widths = [], []  # (B, T): index of each crop's first pixel; (B,): pixels per row
         for place in places:
             _, height, width = self.shape(place.video)
             corner = self._first[place.video] + place.row * width + place.column
             corners.append(corner + place.frames * height * width)
             widths.append(width)
-        # One small copy to the device: everything else is computed there.
+        # A single small copy to the device; everything else is computed there.
         host = torch.from_numpy(np.column_stack([np.stack(corners), np.array(widths)]))
         index = host.to(self._pixels.device, non_blocking=True)
         rows = index[:, -1:, None] * side  # (B, 1, S)
@@ -68,13 +68,13 @@ class DeviceStore:
 
 
 def to_device(store: FrameStore, device: torch.device) -> DeviceStore | FrameStore:
-    """The store in the device's memory; the store itself, with a warning, where it does not fit."""
+    """The store in device memory, or, with a warning, the store itself if it does not fit."""
     free = free_memory(device)
     if store.nbytes > SHARE * free:
         warnings.warn(
             f"the frames are not kept in the memory of {device}: they need {store.nbytes:,} bytes, "
-            f"{free:,} are free, and {SHARE:.0%} of those may be used. They are read from "
-            f"{store.folder} instead; smaller or fewer frames would fit",
+            f"{free:,} are free, and at most {SHARE:.0%} of that may be used. They are read from "
+            f"{store.folder} instead; use smaller or fewer frames to make them fit",
             stacklevel=3,
         )
         return store
@@ -82,7 +82,7 @@ def to_device(store: FrameStore, device: torch.device) -> DeviceStore | FrameSto
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes free on a device; of the host where the device shares its memory."""
+    """Free bytes on a device; on the host if the device shares the host's memory."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

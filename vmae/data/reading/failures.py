@@ -1,4 +1,4 @@
-"""Videos that cannot be read: counted, reported once, and too many of them stop a run."""
+"""Unreadable videos: each is counted and reported once, and too many of them stop a run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from vmae.data.sets.videos import SetError
 
 @dataclass
 class Failures:
-    """The videos of a run that cannot be read, each counted and reported once.
+    """The unreadable videos of a run, each counted and reported once.
 
-    total    videos of the split       max_unreadable   share of them at which the run stops
-    reasons  of each path that failed
+    total            number of videos in the split
+    max_unreadable   the run stops if a larger share of them is unreadable
+    reasons          why each failed path could not be read
     """
 
     total: int
@@ -22,7 +23,7 @@ class Failures:
     reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, failed: Sequence[tuple[str, str]]) -> None:
-        """Count [(path, reason)], and warn of the new ones; SetError where they are too many."""
+        """Count failures [(path, reason)] and warn about new ones; SetError if there are too many."""
         new = {path: reason for path, reason in failed if path not in self.reasons}
         if not new:
             return
@@ -33,6 +34,6 @@ class Failures:
         if count > self.max_unreadable * self.total:
             raise SetError(
                 f"{text}\nThat is more than max_unreadable = {self.max_unreadable:.0%}: fix or remove "
-                "them, or raise max_unreadable; `vmae scan` lists them all"
+                "these videos, or raise max_unreadable; `vmae scan` lists all of them"
             )
-        warnings.warn(f"{text}\nThe run goes on without them.", stacklevel=2)
+        warnings.warn(f"{text}\nThe run continues without them.", stacklevel=2)

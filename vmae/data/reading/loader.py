@@ -1,4 +1,4 @@
-"""Batches: which clips make up step k is a function of the seed and k, so a run can resume anywhere."""
+"""Batches of clips. Batch k depends only on the seed and k, so a run can resume at any step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vmae.data.reading.workers import end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
 
-#: Other videos tried in place of one that cannot be read, before the run stops.
+#: Replacements tried for an unreadable video before the run stops.
 TRIES = 3
 
 T = TypeVar("T")
@@ -32,9 +32,12 @@ T = TypeVar("T")
 
 @dataclass
 class Batch:
-    """clips (B, C, T, H, W) uint8 · labels (B,) · failed: [(path, reason)] met on the way.
+    """A batch of clips.
 
-    number   of a test: which batch this is, from 0
+    clips    (B, C, T, H, W) uint8
+    labels   (B,)
+    failed   [(path, reason)] of unreadable videos met while reading the batch
+    number   index of the batch, from 0; in testing only
     """
 
     clips: torch.Tensor
@@ -43,12 +46,12 @@ class Batch:
     number: int = 0
 
     def pin_memory(self) -> Batch:
-        """Called by the loader, so that the copy to a GPU runs beside other work."""
+        """Called by DataLoader, so that the copy to the GPU overlaps with other work."""
         return Batch(self.clips.pin_memory(), self.labels.pin_memory(), self.failed)
 
 
 class ClipDataset(Dataset[Batch]):
-    """Clips of a source. A key is (draw, index): `draw` seeds the sampling."""
+    """Clips of a source. A key is (draw, index), where `draw` seeds the sampling."""
 
     def __init__(self, source: Source, sampling: Sampling, seed: int) -> None:
         self.source, self.sampling, self.seed = source, sampling, seed
@@ -59,13 +62,13 @@ class ClipDataset(Dataset[Batch]):
         return len(self.source.videos)
 
     def read(self, draw: int, index: int) -> np.ndarray:
-        """A random clip (T, S, S, 3) for training; the same one for the same seed, draw and index."""
+        """A random training clip (T, S, S, 3), determined by seed, draw and index."""
         rng = np.random.default_rng((self.seed, draw, index))
         frames = self._frames(index, lambda n: self.sampling.train(n, rng))
         return crop_square(frames, rng)
 
     def place(self, draw: int, index: int) -> ClipLocation:
-        """Where the clip that `read` gives lies in a store in the device's memory."""
+        """Location, in a store in device memory, of the clip that `read` returns."""
         assert self._on_device is not None
         rng = np.random.default_rng((self.seed, draw, index))
         number = int(self._numbers[index])
@@ -74,7 +77,7 @@ class ClipDataset(Dataset[Batch]):
         return ClipLocation(number, frames, *place_square(height, width, rng))
 
     def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
-        """Clips over the video, and squares along its long side: (clips·crops, T, S, S, 3)."""
+        """Test views (clips·crops, T, S, S, 3): clips along the video, squares along the long side."""
         frames = self._frames(index, lambda n: self.sampling.test(n, clips).ravel())
         each = np.split(frames, clips)
         return np.stack([crop_square(c, crop=k, crops=crops) for c in each for k in range(crops)])
@@ -100,7 +103,7 @@ class ClipDataset(Dataset[Batch]):
         keys: Sequence[tuple[int, int]],
         failed: list[tuple[str, str]],
     ) -> tuple[list[T], list[int]]:
-        """What `get` gives for each key, or for another video in place of a bad one; and labels."""
+        """Results of `get` for each key, and labels; unreadable videos are replaced by others."""
         got: list[T] = []
         labels = []
         for draw, index in keys:
@@ -116,21 +119,21 @@ class ClipDataset(Dataset[Batch]):
                     failed.append((str(self.source.videos[chosen].path), str(error)))
             else:
                 raise SetError(
-                    f"{TRIES + 1} videos in a row cannot be read; the last: {failed[-1][1]}"
+                    f"{TRIES + 1} videos in a row cannot be read; the last one: {failed[-1][1]}"
                 )
         return got, labels
 
 
 def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
-    """Another video in place of a bad one, the same in every run."""
+    """A replacement for an unreadable video, the same one in every run."""
     return int(np.random.default_rng((seed, draw, index, attempt)).integers(total))
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
-    """Keys of batch k, k + 1, ...: slices of an endless row of permutations, one an epoch.
+    """Keys of batches `start`, `start + 1`, ...: slices of a sequence of permutations, one per epoch.
 
-    Process `rank` of `world` takes its part of every batch, so the global batches do not depend
-    on the number of processes.
+    Process `rank` of `world_size` takes its part of every batch, so the global batches do not
+    depend on the number of processes.
     """
 
     def __init__(
@@ -166,7 +169,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 
 def open_set(config: DataConfig) -> VideoSet:
-    """The set that a run's configuration names."""
+    """The set named in a run's configuration."""
     root = None if config.root is None else at_root(config.root)
     return load_set(at_root(config.path), split=config.split, root=root)
 
@@ -179,14 +182,14 @@ def open_source(
     device: torch.device | None = None,
     **progress: Any,
 ) -> Source:
-    """The videos as a store (made now, if need be) or as files, for clips of `frames` frames.
+    """The videos as a store (built now if necessary) or as files, for clips of `num_frames` frames.
 
-    device   where batches of training clips are wanted: with `config.cache_on_device` the frames are kept
-             there, if they fit
+    device   the device that trains on the clips: with `config.cache_on_device` the frames are kept
+             in its memory if they fit
 
-    Raises SetError where more than `config.max_unreadable` of the videos cannot be read or are shorter
-    than a clip; fewer are listed in a warning, and the run goes on without them. Videos that are
-    not kept in a store are found out when they are read.
+    Raises SetError if more than a share `config.max_unreadable` of the videos is unreadable or
+    shorter than a clip. If fewer are, a warning lists them and the run continues without them.
+    Without a store, such videos are discovered only when they are read.
     """
     if not config.cache:
         return VideoFiles(videos, img_size)
@@ -208,12 +211,12 @@ def open_source(
 def train_loader(
     dataset: ClipDataset, batches: StepBatches, num_workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """Batches for training. A store needs no worker processes; files do.
+    """Batches for training. Worker processes are used for files only; a store needs none.
 
-    Raises WorkerError where such a process dies while a batch is waited for.
+    Raises WorkerError if a worker process dies before it has delivered a batch.
     """
     kept, _ = unwrap_subset(dataset.source)
-    files = isinstance(kept, VideoFiles)  # decoded each time, so that worker processes pay
+    files = isinstance(kept, VideoFiles)  # decoded on every read, so worker processes pay off
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
@@ -238,14 +241,14 @@ def ordered_batches(
     world_size: int = 1,
     gather: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] = list,
 ) -> Iterator[Batch]:
-    """Every video once, in order, for testing: `batch` videos at a time, each in clips·crops views.
+    """Every video once, in order, for testing: `batch` videos at a time, clips·crops views of each.
 
-    rank, world   of several processes each reads every `world`-th batch
-    gather        joins their lists of unreadable videos
+    rank, world_size   this process, and the number of processes: it reads every `world_size`-th batch
+    gather             combines the processes' lists of unreadable videos
 
-    The views of a video follow one another; with one clip and one crop it is the centre. A video
-    that cannot be read is left out, and nothing stands in for it; all such are reported at the end.
-    Raises SetError where they are more than the share `max_unreadable`.
+    The views of a video are consecutive; a single view shows the centre. Unreadable videos are
+    skipped, not replaced, and reported at the end.
+    Raises SetError if their share exceeds `max_unreadable`.
     """
     dataset = ClipDataset(source, sampling, seed=0)
     failed: list[tuple[str, str]] = []
@@ -266,7 +269,7 @@ def ordered_batches(
 
 
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:
-    """Clips (T, H, W, C) as one batch (B, C, T, H, W)."""
+    """Stack clips (T, H, W, C) into a batch (B, C, T, H, W)."""
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
 
 
@@ -277,9 +280,9 @@ def _as_is(batch: Any) -> Any:
 def few_labels(
     videos: Sequence[Video], per_class: int, classes: Sequence[str], seed: int
 ) -> list[int]:
-    """Numbers of `per_class` videos of each class, drawn by the seed.
+    """Indices of `per_class` videos of each class, drawn with the seed.
 
-    Raises SetError where a class has fewer.
+    Raises SetError if a class has fewer.
     """
     rng = np.random.default_rng((seed, 17))
     chosen: list[int] = []
@@ -287,8 +290,8 @@ def few_labels(
         pool = [i for i, video in enumerate(videos) if video.label == label]
         if len(pool) < per_class:
             raise SetError(
-                f"class {name!r} has {len(pool)} training videos, and {per_class} labels a class are "
-                "asked for: use fewer, or None for all"
+                f"class {name!r} has {len(pool)} training videos, but {per_class} labels per class were "
+                "requested: use fewer, or None for all"
             )
         chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
     return chosen

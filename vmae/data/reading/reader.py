@@ -1,9 +1,10 @@
-"""Clips from video files: decord opens the file, a sampler picks frames, the frames are resized."""
+"""Reading frames from video files. No other module knows that decord does the decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import decord
 import numpy as np
@@ -13,41 +14,90 @@ import torch.nn.functional as F
 from vmae.data.reading.frame_folders import frame_paths, read_images
 from vmae.data.sets.videos import Video
 
-#: Given the number of frames of a video, the indices of those to read.
+#: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
 
 
 class VideoError(RuntimeError):
-    """A video that cannot be used; the message names the file and the reason."""
+    """An unusable video; the message names the file and the reason."""
 
 
-def open_video(path: str | Path) -> decord.VideoReader:
-    """Open a video with decord, one thread, in the process that reads it.
+class VideoReader(Protocol):
+    """An open video file. A class with these two methods can replace decord."""
 
-    Raises VideoError on a missing, empty, damaged or audio-only file, or one that is no video.
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The frames at these indices, in this order, (T, H, W, 3) uint8.
+
+        Raises VideoError if one of them cannot be decoded.
+        """
+        ...
+
+
+def open_video(path: str | Path) -> VideoReader:
+    """Open a video file in the process that reads it; decoding uses one thread.
+
+    Raises VideoError if the file is missing, empty, damaged, audio only, or not a video.
     """
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) == 0:
-            raise VideoError(f"{path}: the video has no frames")
-    except (RuntimeError, decord.DECORDError, IndexError) as error:
-        if isinstance(error, VideoError):
-            raise
-        raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+    reader = _DecordReader(path)
+    if len(reader) == 0:
+        raise VideoError(f"{path}: the video has no frames")
     return reader
 
 
+#: Raised by decord on a file or a frame that it cannot decode.
+_DECORD_ERRORS = (RuntimeError, decord.DECORDError, IndexError)
+
+
+class _DecordReader(VideoReader):
+    """A file opened by decord, decoded by one thread; errors become one-line VideoErrors."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._reader = decord.VideoReader(str(path), num_threads=1)
+        except _DECORD_ERRORS as error:
+            raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        try:
+            return self._reader.get_batch(index).asnumpy()
+        except _DECORD_ERRORS as error:
+            raise VideoError(f"{self._path}: cannot be decoded ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """The useful part of decord's long message."""
+    text = str(error)
+    for words, meaning in {
+        "no video stream": "no video stream",
+        "find video stream": "no video stream that decord can decode",
+        "Error reading": "not a video file, or truncated before its index",
+        "av_read_frame": "the file is truncated or damaged",
+        "avcodec_send_packet": "the file is damaged",
+    }.items():
+        if words in text:
+            return meaning
+    return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
+
+
 def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
-    """The chosen frames (all, by default) of a video, (T, H, W, 3) uint8.
+    """Read the chosen frames of a video, by default all of them: (T, H, W, 3) uint8.
 
-    video   a file, or a folder of images; as a Video of a list, the images that the list says
+    video   a file or a folder of images; a Video from a list may select a range of the images
 
-    Raises VideoError, also where the file opens but a frame cannot be decoded.
+    Raises VideoError, including when the file opens but a frame cannot be decoded.
     """
     if not isinstance(video, Video):
         video = Video(Path(video), -1)
@@ -60,30 +110,11 @@ def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) 
         except (ValueError, IndexError) as error:
             raise VideoError(f"{path}: {error}") from None
     reader = open_video(path)
-    index = np.arange(len(reader)) if choose is None else choose(len(reader))
-    try:
-        return reader.get_batch(index).asnumpy()
-    except (RuntimeError, decord.DECORDError, IndexError) as error:
-        raise VideoError(f"{path}: cannot be decoded ({_reason(error)})") from None
-
-
-def _reason(error: Exception) -> str:
-    """The one line of decord's long message that says something."""
-    text = str(error)
-    for word, meaning in {
-        "no video stream": "no video stream",
-        "find video stream": "no video stream in it that decord knows",
-        "Error reading": "not a video file, or cut before its index",
-        "av_read_frame": "the file is cut short or damaged",
-        "avcodec_send_packet": "the file is damaged",
-    }.items():
-        if word in text:
-            return meaning
-    return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
+    return reader.frames(np.arange(len(reader)) if choose is None else choose(len(reader)))
 
 
 def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 with their short side resized, antialiased; the ratio is kept."""
+    """Resize frames (T, H, W, 3) uint8 to a given short side, antialiased, keeping the aspect ratio."""
     height, width = frames.shape[1:3]
     scale = short_side / min(height, width)
     if scale == 1:

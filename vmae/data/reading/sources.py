@@ -1,4 +1,4 @@
-"""Where clips come from: files decoded each time, a store, or some videos of another source."""
+"""Where clips come from: files decoded on the fly, a store, or a subset of another source."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vmae.data.sets.videos import Video
 
 
 class Source(Protocol):
-    """Where clips come from: files, a store, or a store in the device's memory."""
+    """A source of clips: files, a store, or a store in device memory."""
 
     @property
     def videos(self) -> Sequence[Video]:
-        """What it holds, in the order of its numbers."""
+        """The videos, in index order."""
         ...
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
@@ -27,7 +27,7 @@ class Source(Protocol):
 
 @dataclass
 class VideoFiles:
-    """Clips decoded from the files each time, the short side resized to `size`."""
+    """Clips decoded from the files on every read, with the short side resized to `size`."""
 
     videos: Sequence[Video]
     size: int
@@ -38,7 +38,7 @@ class VideoFiles:
 
 
 class Subset:
-    """Some videos of a source, by their numbers there."""
+    """Some videos of a source, given by their indices there."""
 
     def __init__(self, source: Source, chosen: Sequence[int]) -> None:
         self.source, self.chosen = source, chosen
@@ -50,7 +50,7 @@ class Subset:
 
 
 def unwrap_subset(source: Source) -> tuple[Source, np.ndarray]:
-    """What a source is a subset of, itself if it is none, and the numbers of its videos there."""
+    """The source behind any subsets, and the indices of this source's videos in it."""
     chosen = np.arange(len(source.videos))
     while isinstance(source, Subset):
         chosen = np.asarray(source.chosen, dtype=np.int64)[chosen]

@@ -1,8 +1,8 @@
-"""Decode once: every video of a split, resized, in memory-mapped files of uint8 frames.
+"""Every video of a split, decoded once and resized, in memory-mapped files of uint8 frames.
 
 A store is a folder of shards (the frames of 512 videos, one after the other, with a checksum) and
-index.json. It grows in a folder of its own name with `.partial`, shard by shard, and is renamed
-when complete: a store that exists is whole, and an interrupted one goes on where it stopped.
+index.json. It is built shard by shard in a folder with the suffix `.partial`, which is renamed once
+complete: a store without the suffix is always complete, and an interrupted build resumes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from vmae.data.sets.videos import Video
 from vmae.support.files import atomic_path, only_writer, require_space, write_text
 
 _VERSION = 2
-#: Videos a shard. What an interruption can lose is at most one shard's decoding.
+#: Videos per shard. An interruption loses the decoding of at most one shard.
 SHARD = 512
-#: Stores up to so many bytes have their checksums tested whenever they are opened (about a second).
+#: Stores of at most this many bytes are verified whenever they are opened (about a second).
 VERIFIED = 1_000_000_000
 
 
 class StoreError(RuntimeError):
-    """A store that cannot be used; the message names the file and the way out."""
+    """An unusable store; the message names the file and says what to do."""
 
 
 class FrameStore:
-    """A store opened for reading. Videos are numbered as in the list it was made from, less the bad.
+    """A store opened for reading. Videos keep the order of the list, without the unreadable ones.
 
-    videos   those that could be read
-    failed   [(path, reason)] of those that could not
+    videos   the readable videos
+    failed   [(path, reason)] of the unreadable ones
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -50,8 +50,8 @@ class FrameStore:
         index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         if index.get("version") != _VERSION:
             raise StoreError(
-                f"{self.folder} is a store of version {index.get('version')}, and this is version "
-                f"{_VERSION}: delete it and run again to decode anew"
+                f"{self.folder} is a store of version {index.get('version')}, but this code reads version "
+                f"{_VERSION}: delete it and run again to decode the videos again"
             )
         self.failed: list[tuple[str, str]] = []
         self.videos: list[Video] = []
@@ -69,8 +69,8 @@ class FrameStore:
             size = self._shard(number).stat().st_size
             if size != offset:
                 raise StoreError(
-                    f"{self._shard(number)} has {size} bytes and its index says {offset}: delete "
-                    f"{self.folder} and run again to decode anew"
+                    f"{self._shard(number)} has {size} bytes, but its index expects {offset}: delete "
+                    f"{self.folder} and run again to decode the videos again"
                 )
         self._frames = [
             np.memmap(self._shard(i), dtype=np.uint8, mode="r")
@@ -86,29 +86,29 @@ class FrameStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all frames."""
+        """Total size of the frames in bytes."""
         return sum(shard.nbytes for shard in self.shards())
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"{number:05d}.bin"
 
     def verify(self) -> None:
-        """Read everything and raise StoreError for a shard whose checksum is wrong."""
+        """Read every shard; raise StoreError if a checksum does not match."""
         for number, (frames, checksum) in enumerate(
             zip(self._frames, self._checksums, strict=True)
         ):
             if frames is not None and zlib.crc32(frames.data) != checksum:
                 raise StoreError(
                     f"{self._shard(number)} is damaged: its CRC-32 is {zlib.crc32(frames.data):08x}, not "
-                    f"{checksum:08x}. Delete {self.folder} and run again to decode anew"
+                    f"{checksum:08x}. Delete {self.folder} and run again to decode the videos again"
                 )
 
     def shape(self, index: int) -> tuple[int, int, int]:
-        """Frames, height and width of a video."""
+        """The number of frames, the height and the width of a video."""
         return self._places[index][2]
 
     def shards(self) -> Iterator[np.ndarray]:
-        """The bytes of each shard, in order: frames of one video after the other."""
+        """The bytes of each shard, in order; the frames of its videos follow one another."""
         yield from (frames for frames in self._frames if frames is not None)
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
@@ -127,12 +127,12 @@ def build_store(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> FrameStore:
-    """Decode `videos` with their short side at `size` into a store below `folder`, once.
+    """Decode `videos`, resized to a short side of `size`, into a store below `folder`, once.
 
-    The store's name holds a digest of the list and of `size`. Where it exists it is opened, unless
-    a file has changed since (in size or time): then it is made anew, with a warning. Bad videos are
-    skipped and listed. Raises DiskError where it does not fit, StoreError where it is damaged,
-    BusyError where another process is making it.
+    The store's name contains a digest of the list and `size`. An existing store is opened, unless
+    a file has changed since (in size or modification time): then everything is decoded again, with
+    a warning. Unreadable videos are skipped and listed in `failed`. Raises DiskError if the store
+    does not fit, StoreError if it is damaged, BusyError if another process is building it.
     """
     listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
     target = Path(folder) / f"{size}px-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
@@ -143,8 +143,8 @@ def build_store(
         if not changed:
             return store
         warnings.warn(
-            f"{len(changed)} of {len(videos)} videos changed since they were decoded, {changed[0]} "
-            "among them: decoding them all anew",
+            f"{len(changed)} of {len(videos)} videos have changed since they were decoded, "
+            f"including {changed[0]}: decoding all of them again",
             stacklevel=2,
         )
         del store
@@ -160,7 +160,7 @@ def build_store(
             _write_shard(
                 unfinished, i, shards[i], islice(results, len(shards[i])), states, len(jobs)
             )
-        for _ in results:  # lets the progress bar see its end
+        for _ in results:  # so that the progress bar reaches its end
             pass
         rows = [json.loads((unfinished / f"{i:05d}.json").read_text()) for i in range(len(shards))]
         write_text(unfinished / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
@@ -176,7 +176,7 @@ def _write_shard(
     states: dict[str, Any],
     left: int,
 ) -> None:
-    """Write the frames of some videos, then what they are: a shard with a .json is complete."""
+    """Write the frames of some videos, then their index: a shard with a .json is complete."""
     rows: list[tuple[str, int, tuple[int, ...]]] = []
     failed: list[tuple[str, str]] = []
     checksum = 0
@@ -197,7 +197,7 @@ def _write_shard(
 
 
 def _is_done(folder: Path, number: int, videos: Sequence[Video], states: dict[str, Any]) -> bool:
-    """Whether an earlier, interrupted call completed this shard, of the same files."""
+    """Whether an earlier, interrupted call completed this shard from the same files."""
     path = folder / f"{number:05d}.json"
     if not path.exists():
         return False
@@ -206,7 +206,7 @@ def _is_done(folder: Path, number: int, videos: Sequence[Video], states: dict[st
 
 
 def _decode(size: int, video: Video) -> np.ndarray | str:
-    """The resized frames, or the reason why there are none."""
+    """The resized frames, or why they cannot be read."""
     try:
         return resize_frames(read_frames(video), size)
     except VideoError as error:
@@ -214,6 +214,6 @@ def _decode(size: int, video: Video) -> np.ndarray | str:
 
 
 def _state(path: Path) -> list[int] | None:
-    """What tells that a file changed: its size and time; None where it is missing."""
+    """Size and modification time, which show whether a file has changed; None if it is missing."""
     stat = path.stat() if path.exists() else None
     return [stat.st_size, stat.st_mtime_ns] if stat else None

@@ -1,4 +1,4 @@
-"""Work in parallel processes; a worker process that dies is an error that says so."""
+"""Work in parallel processes. If a worker process dies, a clear error is raised."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class WorkerError(RuntimeError):
-    """A worker process died; the message says why that may be, and the way out."""
+    """A worker process died; the message gives the likely cause and what to do."""
 
 
 def run_parallel(
     work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, chunk: int = 32
 ) -> Iterator[Any]:
-    """Results of `work` on each job, in order; in this process where there is little to do.
+    """Yield the result of `work` on each job, in order; few jobs are done in this process.
 
-    PyTorch's loader runs the workers: it notices one that dies, they end with their parent, and
-    they are only a few chunks ahead, so results never pile up. They are spawned, not forked: a
-    fork of a process that runs OpenMP threads can hang.
+    PyTorch's DataLoader runs the workers: it notices when one dies, they end with their parent,
+    and they stay only a few chunks ahead, so results never pile up. They are spawned rather than
+    forked, because forking a process with OpenMP threads can hang.
     """
     if workers < 2 or len(jobs) < 4 * chunk:
         yield from map(work, jobs)
@@ -45,9 +45,9 @@ def run_parallel(
 
 
 def end_with_parent(parent: int, _: int) -> None:
-    """At the start of a worker: end where the parent was killed meanwhile.
+    """Exit a starting worker if its parent has been killed in the meantime.
 
-    PyTorch's workers watch for another parent than the one they find when they begin their work.
+    PyTorch's workers only notice that the parent has changed since they started working.
     """
     if os.getppid() != parent:
         os._exit(1)
@@ -55,13 +55,13 @@ def end_with_parent(parent: int, _: int) -> None:
 
 @dataclass
 class _Raised:
-    """An error of a job, on its way from the worker."""
+    """An error raised by a job, passed back from the worker."""
 
     error: Exception
 
 
 class _Jobs(Dataset[Any]):
-    """Jobs as a data set whose items are their results."""
+    """A dataset whose items are the results of the jobs."""
 
     def __init__(self, work: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
         self.work, self.jobs = work, jobs
@@ -72,7 +72,7 @@ class _Jobs(Dataset[Any]):
     def __getitem__(self, place: int) -> Any:
         try:
             return self.work(self.jobs[place])
-        except Exception as error:  # raised again by `run_parallel`, in its own words
+        except Exception as error:  # `run_parallel` raises it again unchanged
             return _Raised(error)
 
 
@@ -82,9 +82,9 @@ def _as_is(batch: Any) -> Any:
 
 @contextmanager
 def named_worker_deaths() -> Iterator[None]:
-    """Around code, or above a function, that uses worker processes: their death is a WorkerError.
+    """Raise WorkerError if a worker process dies in this block, or in a function so decorated.
 
-    A loader's worker may die at any time between two batches, so this goes around the whole loop.
+    A loader's worker may die at any time between two batches, so wrap the whole loop.
     """
     try:
         yield
@@ -92,8 +92,8 @@ def named_worker_deaths() -> Iterator[None]:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise WorkerError(
-            f"a worker process died ({str(error).strip()}): most likely the memory ran out and the "
+            f"a worker process died ({str(error).strip()}): most likely memory ran out and the "
             "system killed it. Use fewer workers (--num-workers, data.num_workers; 0 reads in the main "
-            "process), smaller frames or a smaller batch. What is complete is kept: the same command "
-            "goes on from it (pre-training: with --resume)"
+            "process), smaller frames or a smaller batch. Completed work is kept: the same command "
+            "resumes from it (pre-training: with --resume)"
         ) from error

@@ -1,4 +1,4 @@
-"""Which videos, with which labels: class folders, lists, and the public sets as they are published."""
+"""The videos of a set and their labels: class folders, lists, and public sets as published."""
 
 from vmae.data.sets.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.load import load_set, require_labels

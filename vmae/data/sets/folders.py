@@ -1,4 +1,4 @@
-"""Sets that are folders of classes, without lists."""
+"""Sets without lists, whose folders are the classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vmae.data.sets.videos import SetError, Video, VideoSet
 
 
 def from_split(folder: Path) -> VideoSet:
-    """The set in train/CLASS/ and test/CLASS/; raises SetError where a part is missing."""
+    """The set in train/CLASS/ and test/CLASS/; raises SetError if a split is missing."""
     test = next((folder / n for n in ("test", "val", "validation") if (folder / n).is_dir()), None)
     if test is None:
-        raise SetError(f"{folder}: there is a folder train, but neither test nor val beside it")
+        raise SetError(f"{folder}: there is a folder train, but no test or val folder beside it")
     by_split = [_class_folders(folder / "train"), _class_folders(test)]
     classes = tuple(by_split[0])
     unknown = sorted(set(by_split[1]) - set(classes))
@@ -32,7 +32,7 @@ def from_split(folder: Path) -> VideoSet:
 
 
 def from_classes(folder: Path) -> VideoSet:
-    """The set in CLASS/; every fifth video of a class is for testing."""
+    """The set in CLASS/; every fifth video of a class is used for testing."""
     inner = folder / "Dataset"  # BD Sports-10: the class folders in Dataset/, beside Annotation/
     by_class = _class_folders(inner if inner.is_dir() else folder)
     classes = tuple(by_class)
@@ -46,9 +46,9 @@ def from_classes(folder: Path) -> VideoSet:
 
 
 def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Sub-folders that hold videos, by name, each with its videos in order.
+    """The sub-folders that contain videos, by name, each with its videos in order.
 
-    Where one holds no video file, its own sub-folders of images are its videos.
+    If a sub-folder has no video files, its own sub-folders of images are its videos.
     """
     found = {}
     for sub in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
@@ -65,6 +65,6 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 def _require_classes(folder: Path, classes: Sequence[str]) -> None:
     if not classes:
         raise SetError(
-            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): a set has "
-            "one sub-folder a class, or train.csv, test.csv and classes.txt"
+            f"{folder}: no class folders with videos ({', '.join(VIDEO_SUFFIXES)}) found: a set has "
+            "one sub-folder per class, or train.csv, test.csv and classes.txt"
         )

@@ -1,8 +1,8 @@
-"""The rows of list files: VideoMAE V1's and V2's, labelled and for pre-training; text as it comes.
+"""Rows of list files: VideoMAE V1's and V2's, labelled and for pre-training, in any common encoding.
 
-Official code splits a row at each space, so a path with a space, two spaces or a Windows line end
-break it (REFERENCE.md 5). Here the suffix of a video, or the number columns at the end, say where the
-path ends. A row is a ValueError where it fits no format; the reader adds the file and the line.
+The official code splits rows at every space, so it breaks on paths with spaces, on double spaces and
+on Windows line endings (REFERENCE.md 5). Here the path ends at a video suffix, or before the number
+columns at the end. A row in no known format raises ValueError; the caller adds file and line.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-#: What decord reads exactly in any order (tests/test_data.py). Of .mpg it gives the first frame for
-#: any, and it fails at the end of .ts: such files are to be re-encoded.
+#: Formats that decord reads exactly in any order (tests/data/test_data.py). For any frame of an .mpg
+#: file it returns the first one, and it fails at the end of .ts files: re-encode such files.
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -24,14 +24,14 @@ _FRAMES_ROW = re.compile(r"(.+?)\s+(-?\d+)\s+(\S+)")
 _ROW = re.compile(r"(.+?)\s+(\S+)")
 _NUMBER = re.compile(r"-?\d+")
 
-#: What a row says: the path as written, the label, and of a frame folder its first number and count.
+#: A parsed row: the path as written, the label, and a frame folder's first image number and count.
 Row = tuple[str, int, int, int | None]
 
 
 def read_text(path: Path, problems: list[str]) -> str:
-    """A text file: UTF-8 with or without a mark at its start, or UTF-16 with one (PowerShell's).
+    """A text file in UTF-8, with or without a byte order mark, or in UTF-16 with one (PowerShell).
 
-    Where it is neither, that is added to `problems`, and the text is empty.
+    For any other encoding a problem is added to `problems`, and the text is empty.
     """
     data = path.read_bytes()
     utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -39,23 +39,25 @@ def read_text(path: Path, problems: list[str]) -> str:
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        problems.append(f"{path.name} line {line}: is not UTF-8; save the file as UTF-8")
+        problems.append(f"{path.name} line {line}: this is not UTF-8; save the file as UTF-8")
         return ""
 
 
 def read_lines(path: Path, problems: list[str]) -> list[tuple[str, str]]:
-    """The lines of a text file that are not empty, stripped, each with `where` for a message."""
+    """The non-empty lines of a text file, stripped, each with its location for error messages."""
     text = read_text(path, problems).splitlines()
     lines = ((number, line.strip()) for number, line in enumerate(text, 1))
     return [(line, f"{path.name} line {n}: {line[:80]!r}") for n, line in lines if line]
 
 
 def place(name: str, root: str | Path) -> Path:
-    """The path that a list calls `name`; quotes are taken off, and Windows' backslashes turned."""
+    """The path of a list entry `name`, without quotes and with backslashes as slashes."""
     name = name.strip().strip('"')
     if os.name != "nt":
         if PureWindowsPath(name).drive:
-            raise ValueError("this is a Windows path with a drive; write it relative to the list")
+            raise ValueError(
+                "this is a Windows path with a drive letter; write it relative to the list"
+            )
         name = name.replace("\\", "/")
     return Path(root) / name
 
@@ -66,7 +68,10 @@ def labelled_row(line: str, classes: Sequence[str] | None) -> Row:
         return match[1], _label(match[2], classes), 1, None
     if match := _FRAMES_ROW.fullmatch(line):
         if int(match[2]) < 1:
-            raise ValueError(f"{match[2]} frames; expected `frame_folder total_frames label`")
+            raise ValueError(
+                f"total_frames is {match[2]}, which must be 1 or more: expected "
+                "`frame_folder total_frames label`"
+            )
         return match[1], _label(match[3], classes), 1, int(match[2])
     if match := _ROW.fullmatch(line):
         return match[1], _label(match[2], classes), 1, None
@@ -78,8 +83,8 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
         return classes.index(text)
     if re.fullmatch(r"-1|0\s+-1", text):
         raise ValueError(
-            "-1 means unlabelled, which only a pre-training list can be; it is given as a file, "
-            "not in a folder"
+            "-1 means unlabelled, which is allowed only in a pre-training list; pass that list as a file, "
+            "not as a folder"
         )
     if not _NUMBER.fullmatch(text):
         known = f"classes.txt has {few(classes)}" if classes else "write classes.txt to use names"
@@ -102,7 +107,7 @@ def unlabelled_row(line: str) -> Row:
         return match[1], -1, 1, None
     if match := re.fullmatch(r"(.+?)\s+(-?\d+)\s+(-?\d+)", line):
         first, count = int(match[2]), int(match[3])
-        if count < 0:  # a video file of a kind that VIDEO_SUFFIXES does not name
+        if count < 0:  # a video file with a suffix that is not in VIDEO_SUFFIXES
             return match[1], -1, 1, None
         if first < 0 or count == 0:
             raise ValueError("expected `frame_folder start total_frames`, total_frames 1 or more")
@@ -113,6 +118,6 @@ def unlabelled_row(line: str) -> Row:
 
 
 def few(names: Sequence[str], most: int = 6) -> str:
-    """Names for a message: the first ones, and how many there are in all."""
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    """Names for a message: the first ones, and the total if there are more."""
+    more = f", ... ({len(names)} in total)" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more

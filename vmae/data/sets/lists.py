@@ -1,7 +1,7 @@
-"""Sets that are lists: VideoMAE V1's and V2's, labelled and for pre-training.
+"""Sets given by lists: VideoMAE V1's and V2's, labelled and for pre-training.
 
 A row is `video label`, or `frame_folder total_frames label`. In a pre-training list it is
-`video 0 -1`, `frame_folder start total_frames`, `video label` (the label is not used) or `video`.
+`video 0 -1`, `frame_folder start total_frames`, `video label` (the label is ignored) or `video`.
 Paths are relative to the list, or to `root` (V2's --data_root), or absolute. A label is a number or
 a class name.
 """
@@ -23,11 +23,11 @@ from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
 
 def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
-    """The set in train.csv, test.csv and classes.txt; raises SetError with every wrong line."""
+    """The set in train.csv, test.csv and classes.txt; raises SetError with all invalid lines."""
     test_list = next((folder / n for n in ("test.csv", "val.csv") if (folder / n).exists()), None)
     if test_list is None:
         raise SetError(
-            f"{folder}: there is a train.csv, but neither test.csv nor val.csv; to pre-train only, "
+            f"{folder}: there is a train.csv, but no test.csv or val.csv; for pre-training only, "
             f"give the list itself: {folder / 'train.csv'}"
         )
     problems: list[str] = []
@@ -46,8 +46,8 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
         present = {video.label for video in train + test}
         if 2 * len(present) <= max(present):
             raise SetError(
-                f"{folder}: labels run to {max(present)}, but only {len(present)} different ones "
-                "occur: number the classes 0, 1, 2, ..., or write classes.txt, one name a line"
+                f"{folder}: labels go up to {max(present)}, but only {len(present)} different ones "
+                "occur: number the classes 0, 1, 2, ..., or write classes.txt, one name per line"
             )
         classes = tuple(map(str, range(max(present) + 1)))
     return VideoSet(folder, classes, tuple(train), tuple(test))
@@ -59,15 +59,15 @@ def read_list(
     problems: list[str],
     root: str | Path | None = None,
 ) -> list[Video]:
-    """The videos of one labelled list; what is wrong is added to `problems`, with its line number.
+    """The videos of one labelled list; invalid lines are added to `problems`, with their numbers.
 
-    classes   None: labels are numbers, and any is allowed
+    classes   class names; None means that labels are numbers, and any number is allowed
     """
     return _read_rows(path, root, problems, lambda line: labelled_row(line, classes))
 
 
 def from_pretraining_list(path: Path, root: str | Path | None) -> VideoSet:
-    """The unlabelled videos of one list; raises SetError with every wrong line."""
+    """The unlabelled videos of one list; raises SetError with all invalid lines."""
     problems: list[str] = []
     videos = _read_rows(path, root, problems, unlabelled_row)
     raise_problems(path, problems)
@@ -80,7 +80,7 @@ def _read_rows(
     problems: list[str],
     parse: Callable[[str], Row],
 ) -> list[Video]:
-    """Rows through `parse`, which gives (name, label, first, count) or raises ValueError."""
+    """Parse rows with `parse`, which returns (name, label, first, count) or raises ValueError."""
     videos = []
     lines = read_lines(path, problems)
     for line, where in lines:

@@ -1,15 +1,15 @@
-"""Which videos, with which labels: a set's class list and its train and test lists.
+"""Loading a set: its classes, and its videos for training and testing with their labels.
 
-`load_set` tells the layout from what lies in the folder, in this order:
+`load_set` recognises these layouts, in this order:
 
-- a list file   given itself, not its folder: a pre-training list, every video unlabelled (-1)
+- a list file   given directly instead of a folder: a pre-training list, every video unlabelled (-1)
 - public sets   UCF101, HMDB51, Something-Something V2, Kinetics, as published: see public.py
-- lists         train.csv and test.csv (or val.csv), as VideoMAE V1 and V2 write them, and
-                classes.txt (one name a line); without it classes are called by their numbers
+- lists         train.csv and test.csv (or val.csv), in the format of VideoMAE V1 and V2, and
+                classes.txt (one name per line); without it, classes are named by their numbers
 - split         train/CLASS/*.mp4 and test/CLASS/*.mp4 (or val/, validation/)
-- classes       CLASS/*.mp4; every fifth video of a class is for testing
+- classes       CLASS/*.mp4; every fifth video of a class is used for testing
 
-A video that is not there is no error here: whoever reads it names it.
+A missing video is not an error here; it is reported when it is read.
 """
 
 from __future__ import annotations
@@ -29,36 +29,40 @@ from vmae.data.sets.videos import SetError, VideoSet
 def load_set(
     folder: str | Path, split: int | None = None, root: str | Path | None = None
 ) -> VideoSet:
-    """Read a set in any of the layouts above.
+    """Load a set in any of the layouts above.
 
-    split   of UCF101 and HMDB51, which have three: 1 (the default), 2 or 3
-    root    where the videos lie, if not beside the lists
+    split   for UCF101 and HMDB51, which have three splits: 1 (the default), 2 or 3
+    root    the folder of the videos, if they are not beside the lists
 
-    Raises SetError where there is no set, with every line that is wrong, or where a class is in the
-    test list only. Warns of videos that are both in training and in testing. Whether the videos can
-    be read is found out when they are read.
+    Raises SetError if there is no set, if lines are invalid (all are listed), or if a class occurs
+    only in the test list. Warns about videos in both train and test. The videos themselves are not
+    opened.
     """
     folder = Path(folder)
     if folder.is_file():
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
         raise SetError(
-            f"{folder}: there is no such folder or list: `vmae render` makes the sets motion and "
-            "film; data/README.md says how sets of other videos are laid out"
+            f"{folder}: there is no such folder or list: `vmae render` makes the motion and film "
+            "sets; data/README.md describes the layouts of other sets"
         )
     if (folder / "set.partial.json").exists():
         raise SetError(
-            f"{folder}: making this set was interrupted; run the same `vmae render` or "
-            "`vmae normalize` again"
+            f"{folder}: this set is incomplete, because making it was interrupted; run the same "
+            "`vmae render` or `vmae normalize` command again"
         )
     found = load_public(folder, split, Path(root) if root is not None else None)
     if found is None:
         if split is not None:
-            raise SetError(f"{folder}: split={split} is for UCF101 and HMDB51; leave it out here")
+            raise SetError(
+                f"{folder}: split={split} applies only to UCF101 and HMDB51; omit it here"
+            )
         if (folder / "train.csv").exists():
             found = from_lists(folder, root)
         elif root is not None:
-            raise SetError(f"{folder}: root={str(root)!r} is for lists, and there is no train.csv")
+            raise SetError(
+                f"{folder}: root={str(root)!r} applies only to lists, and there is no train.csv; omit it"
+            )
         else:
             found = from_split(folder) if (folder / "train").is_dir() else from_classes(folder)
     _check(found)
@@ -66,21 +70,21 @@ def load_set(
 
 
 def require_labels(videos: VideoSet) -> VideoSet:
-    """The set itself, where it can be trained on and tested with labels; else raises SetError.
+    """The set itself if it can be used to train and test a classifier; otherwise raises SetError.
 
-    It takes two classes and videos to test on: pre-training is content without.
+    That takes labels, two classes and test videos. Pre-training needs none of these.
     """
     missing = sum(video.label < 0 for video in videos.train + videos.test)
     if missing or not videos.classes:
         raise SetError(
-            f"{videos.folder}: {missing} videos have no label (-1), {len(videos.test)} are for "
-            "testing: a pre-training list serves pre-training only; to fine-tune give a folder with "
-            "train.csv, test.csv and classes.txt, or with one sub-folder a class"
+            f"{videos.folder}: {missing} videos have no label (-1), and {len(videos.test)} are for "
+            "testing: a pre-training list is for pre-training only; to fine-tune, give a folder with "
+            "train.csv, test.csv and classes.txt, or with one sub-folder per class"
         )
     if len(videos.classes) < 2:
         raise SetError(
             f"{videos.folder}: the set has {len(videos.classes)} classes ({few(videos.classes)}); "
-            "a classifier needs 2 or more: one sub-folder a class, or train.csv, test.csv and "
+            "a classifier needs 2 or more: one sub-folder per class, or train.csv, test.csv and "
             "classes.txt"
         )
     if not videos.test:
@@ -91,20 +95,20 @@ def require_labels(videos: VideoSet) -> VideoSet:
 
 
 def _check(videos: VideoSet) -> None:
-    """What no layout may have: a class of testing only (an error), a leak (a warning)."""
+    """Check for test-only classes (an error) and for videos in both splits (a warning)."""
     if not videos.train:
-        raise SetError(f"{videos.folder}: no video is for training")
+        raise SetError(f"{videos.folder}: there are no training videos: add some")
     unseen = sorted({v.label for v in videos.test} - {v.label for v in videos.train})
     if unseen:
         raise SetError(
             f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} are in the test "
-            "list only: add training videos of them, or take them out of the test list"
+            "list only: add training videos for them, or remove them from the test list"
         )
     trained = {(str(video.path), video.first) for video in videos.train}
     leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
-            f"{videos.folder}: {len(leaked)} videos are both for training and for testing, so the "
-            f"test will look better than it is: {few(leaked)}",
+            f"{videos.folder}: {len(leaked)} videos are in both train and test, so test results "
+            f"will be too good: {few(leaked)}",
             stacklevel=3,
         )

@@ -1,17 +1,17 @@
-"""Public sets as they are published: UCF101, HMDB51, Something-Something V2, Kinetics.
+"""Public sets in their published layout: UCF101, HMDB51, Something-Something V2, Kinetics.
 
-What lies in the set's folder, beside or above the videos:
+Files expected in the set's folder, beside or above the videos:
 
 - UCF101      ucfTrainTestlist/{classInd,trainlist01,testlist01,...}.txt · Class/v_Class_g01_c01.avi
 - HMDB51      testTrainMulti_7030_splits/CLASS_test_split1.txt, ... · CLASS/NAME.avi
 - SSv2        labels.json, train.json, validation.json, also in labels/, or with the prefix
               something-something-v2- · ID.webm or ID.mp4
-- Kinetics    train.csv and val.csv (also with a name's prefix, in annotations/) that begin with the
-              columns' names · ID_000010_000020.mp4, anywhere below the folder
+- Kinetics    train.csv and val.csv (also with a prefix, also in annotations/) with a header line ·
+              ID_000010_000020.mp4, anywhere below the folder
 
-A video may have another suffix than its list says, as after normalising. One that is not there keeps
-the path that the list gives it and is named when it is read: downloads are seldom complete. But where
-no folder with videos is found at all, that is an error.
+A video's suffix may differ from the list's, as after `vmae normalize`. Downloads are seldom complete,
+so a missing video keeps the path from the list and is reported when it is read. Finding no videos at
+all is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from vmae.data.sets.formats import VIDEO_SUFFIXES, few, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
-#: Folders below a set's own in which its videos are looked for.
+#: Sub-folders of a set that are searched for its videos.
 _PLACES = (
     ".",
     "videos",
@@ -37,15 +37,15 @@ _PLACES = (
     "hmdb51",
     "20bn-something-something-v2",
 )
-#: Folders below a set's own in which its lists are looked for.
+#: Sub-folders of a set that are searched for its lists.
 _LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
           "test_train_splits")  # fmt: skip
 
 
 def load_public(folder: Path, split: int | None, root: Path | None) -> VideoSet | None:
-    """The public set whose lists lie in `folder`; None where there are none.
+    """The public set whose lists are in `folder`; None if there are no such lists.
 
-    Raises SetError with every line that is wrong, or where the videos are not found.
+    Raises SetError with all invalid lines, or if no videos are found.
     """
     for place in (folder / name for name in _LISTS):
         if (place / "classInd.txt").is_file():
@@ -66,24 +66,24 @@ def load_public(folder: Path, split: int | None, root: Path | None) -> VideoSet 
 
 def _split(folder: Path, split: int | None) -> int:
     if split not in (None, 1, 2, 3):
-        raise SetError(f"{folder}: split={split}; UCF101 and HMDB51 have splits 1, 2 and 3")
+        raise SetError(f"{folder}: split is {split}; UCF101 and HMDB51 have splits 1, 2 and 3")
     return split or 1
 
 
 def _no_splits(folder: Path, name: str, split: int | None) -> None:
     if split is not None:
-        raise SetError(f"{folder}: split={split}, but {name} has one split only; leave it out")
+        raise SetError(f"{folder}: split is {split}, but {name} has only one split; omit it")
 
 
 class _Files:
-    """Video files by folder and stem, so that a suffix may differ; each folder is listed once."""
+    """Find video files by folder and stem, so suffixes may differ; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed: dict[Path, dict[str, str]] = {}
 
     def find(self, name: str) -> Path:
-        """The file listed as `name`, or one beside it with another suffix; else as listed."""
+        """The file `name`, or one beside it with another suffix; if neither exists, the path as listed."""
         path = self.root / name.replace("\\", "/")
         if path.parent not in self._listed:
             stems = _stems(path.parent)
@@ -93,7 +93,7 @@ class _Files:
 
 
 def _stems(folder: Path) -> dict[str, str]:
-    """File names of the videos in a folder by stem; .mp4 goes before other suffixes."""
+    """File names of the videos in a folder by stem; .mp4 takes precedence over other suffixes."""
     videos = sorted(_videos(folder), key=lambda name: name.endswith(".mp4"))
     return {Path(name).stem: name for name in videos}
 
@@ -104,7 +104,7 @@ def _videos(folder: Path) -> list[str]:
 
 
 def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> _Files:
-    """Where the class folders lie."""
+    """The folder that contains the class folders."""
     if root is not None:
         return _Files(root)
     for place in (folder, folder.parent):
@@ -118,7 +118,7 @@ def _no_videos(folder: Path, what: str) -> SetError:
     places = ", ".join(name for name in _PLACES if name != ".")
     return SetError(
         f"{folder}: the lists are there, but {what} was found, neither in the folder itself nor in "
-        f"{places} below it: put the videos there, or give root=, the folder that they lie in"
+        f"its sub-folders {places}: put the videos there, or pass their folder as root="
     )
 
 
@@ -130,9 +130,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
         if number == str(len(classes) + 1) and name.strip():
             classes.append(name.strip())
         else:
-            problems.append(
-                f"{where}: expected `{len(classes) + 1} ClassName`: labels count from 1"
-            )
+            problems.append(f"{where}: expected `{len(classes) + 1} ClassName`; labels start at 1")
     raise_problems(folder, problems)
     files = _class_root(folder, root, classes)
     numbers = {name: label for label, name in enumerate(classes)}
@@ -140,7 +138,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     for kind in ("train", "test"):
         path = lists / f"{kind}list{split:02d}.txt"
         if not path.is_file():
-            raise SetError(f"{folder}: {path} is not there, and split {split} needs it")
+            raise SetError(f"{folder}: {path} is missing, but split {split} needs it")
         videos = []
         for line, where in read_lines(path, problems):
             row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
@@ -148,13 +146,13 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
             label = numbers.get(name)
             if row is None or not re.search(r"[/\\]", row[1]):
                 problems.append(
-                    f"{where}: expected `Class/v_Class_g01_c01.avi`, then a label or none"
+                    f"{where}: expected `Class/v_Class_g01_c01.avi`, optionally followed by a label"
                 )
             elif label is None:
                 problems.append(f"{where}: class {name!r} is not in classInd.txt")
             elif row[2] not in (None, str(label + 1)):
                 problems.append(
-                    f"{where}: label {row[2]}, but classInd.txt gives {name!r} number {label + 1}"
+                    f"{where}: the label is {row[2]}, but classInd.txt gives {name!r} number {label + 1}"
                 )
             else:
                 videos.append(Video(files.find(row[1]), label))
@@ -179,7 +177,7 @@ def _hmdb51(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
                 videos[use].append(Video(files.find(f"{classes[label]}/{name.strip()}"), label))
             else:
                 problems.append(
-                    f"{where}: expected `name.avi N`, N 0 (unused), 1 (train), 2 (test)"
+                    f"{where}: expected `name.avi N` with N = 0 (unused), 1 (train) or 2 (test)"
                 )
     raise_problems(folder, problems)
     return VideoSet(folder, classes, tuple(videos["1"]), tuple(videos["2"]))
@@ -191,7 +189,7 @@ def _json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise SetError(f"{path} line {error.lineno}: this is not JSON ({error.msg})") from None
     except UnicodeDecodeError:
-        raise SetError(f"{path}: is not UTF-8") from None
+        raise SetError(f"{path}: this is not UTF-8; save the file as UTF-8") from None
 
 
 def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
@@ -206,7 +204,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     files = next((_Files(place) for place in places if _stems(place)), None)
     if files is None:
         if root is not None:
-            raise SetError(f"{root}: no video (ID.webm or ID.mp4) lies in it")
+            raise SetError(f"{root}: there is no video (ID.webm or ID.mp4) in this folder")
         raise _no_videos(folder, "no video (ID.webm or ID.mp4)")
     problems: list[str] = []
     splits: list[tuple[Video, ...]] = []
@@ -231,7 +229,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
 
 
 def _kinetics_lists(place: Path) -> list[Path]:
-    """The list for training and the one for testing; validation goes before test, as in papers."""
+    """The training list and the test list; validation takes precedence over test, as in papers."""
     found = []
     for names in (["train"], ["val", "validate", "validation", "test"]):
         paths = [p for n in names for p in sorted(place.glob(f"*{n}.csv")) if _is_kinetics(p)]
@@ -240,8 +238,8 @@ def _kinetics_lists(place: Path) -> list[Path]:
             return []
     if len(found) < 2:
         raise SetError(
-            f"{place}: {found[0].name} is Kinetics' training list, and there is none to test: val.csv, "
-            "or test.csv with labels"
+            f"{place}: {found[0].name} is Kinetics' training list, but there is no test list: add "
+            "val.csv, or test.csv with labels"
         )
     return found
 
@@ -262,8 +260,8 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     }
     if not by_stem:
         raise SetError(
-            f"{top}: the lists are there, but no video, such as ID_000010_000020.mp4, lies below it: "
-            "put the videos there, or give root=, the folder that they lie in"
+            f"{top}: the lists are there, but no videos such as ID_000010_000020.mp4 are below it: "
+            "put the videos there, or pass their folder as root="
         )
     problems: list[str] = []
     rows: list[list[tuple[Path, str]]] = []
@@ -288,7 +286,9 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
             found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
         rows.append(found)
     raise_problems(folder, problems)
-    classes = tuple(sorted({label for _, label in rows[0]}))  # as all label maps number them
+    classes = tuple(
+        sorted({label for _, label in rows[0]})
+    )  # the numbering of all common label maps
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
         raise SetError(f"{folder}: classes {few(unknown)} are in the test list only")

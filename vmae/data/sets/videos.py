@@ -1,4 +1,4 @@
-"""A set of videos: its classes, its videos, and the error of one that cannot be used."""
+"""A set of videos and its classes, and the error raised for an unusable set."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 class SetError(ValueError):
-    """A set that cannot be used; the message names the files and lines and the way out.
+    """An unusable set; the message names files and lines and says how to fix them.
 
-    problems   every wrong line; the message shows the first 50
+    problems   all invalid lines; the message shows the first 50
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
@@ -20,11 +20,11 @@ class SetError(ValueError):
 
 @dataclass(frozen=True)
 class Video:
-    """One video and its label, an index into the set's classes; -1 where it is not labelled.
+    """One video and its label, an index into the set's classes; -1 means unlabelled.
 
     path    a video file, or a folder of images
-    first   of a folder: the number in the name of the first image
-    count   of a folder: how many images, numbered on from `first`; None: all there are
+    first   for a folder: the number in the name of the first image
+    count   for a folder: the number of images, numbered from `first`; None means all images
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Video:
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A set: where it lies, its class names, its videos for training and for testing."""
+    """A set: its folder, class names, and videos for training and testing."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -43,7 +43,7 @@ class VideoSet:
     test: tuple[Video, ...]
 
     def split(self, name: str) -> tuple[Video, ...]:
-        """The videos of "train" or "test"."""
+        """The videos of the split "train" or "test"."""
         return {"train": self.train, "test": self.test}[name]
 
 
