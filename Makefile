@@ -25,8 +25,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 run: $(READY)
-	@mkdir -p runs
-	$(BIN)/python -m papermill solutions/10_full_run.ipynb runs/10_full_run.ipynb --cwd notebooks $(PARAMS)
+	@$(BIN)/python solutions/run.py $(PARAMS)
 	@# the classic template: the default one leaves alt text out
 	$(BIN)/python -m jupyter nbconvert --to html --template classic --log-level WARN runs/10_full_run.ipynb
 	@$(BIN)/python -m jupyter trust runs/10_full_run.ipynb >/dev/null  # or JupyterLab hides its players

@@ -253,3 +253,12 @@ def test_make_sets_up_once_again_for_other_pins_and_anew_after_a_stop(course):
     assert set_up() == first
     (course / ".venv" / ".half-made").touch()
     assert set_up() == ["python3 -m venv --clear .venv", first[1]]
+
+
+@posix
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make")
+def test_make_run_passes_parameters_on(course):
+    (course / ".venv" / ".ready").touch()
+    first, *rest = planned(course, "run", "PARAMS=-p recipe gpu")
+    assert first == ".venv/bin/python solutions/run.py -p recipe gpu"
+    assert any("nbconvert" in line for line in rest) and any(" trust " in line for line in rest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vmae.config import FinetuneConfig, PretrainConfig
+from vmae.data.progress_file import ProgressFile
 from vmae.flops import classifier_multiply_adds, pretraining_multiply_adds
 from vmae.train.runtime import Progress, Record
 
@@ -56,19 +57,20 @@ def flops_share(
 
 
 class Watched(Progress):
-    """A progress display with a TensorBoard log and a teacher's remarks beside it."""
+    """A progress display with a TensorBoard log, VMAE_PROGRESS and a teacher's remarks beside it."""
 
     def __init__(
         self, shown: Progress, config: PretrainConfig | FinetuneConfig, folder: Path | None
     ) -> None:
         self.shown, self.config = shown, config
-        self.folder = folder if config.tensorboard else None
+        self.folder = folder
         self.advised = False
         self.writer = None
 
     def start(self, title: str, step: int, steps: int) -> None:
         self.steps = steps
-        if self.folder is not None:
+        self.file = ProgressFile(title, step, steps, self.folder)
+        if self.folder is not None and self.config.tensorboard:
             self.writer = _tensorboard(self.folder, step)
         self.shown.start(title, step, steps)
 
@@ -79,6 +81,9 @@ class Watched(Progress):
                     if name != "step" and value is not None:
                         self.writer.add_scalar(name, value, step)
             self._advise(record)
+            self.file.update(step, record.loss, record.clips_per_second)
+        else:
+            self.file.update(step)
         self.shown.update(step, record)
 
     def _advise(self, record: Record) -> None:
