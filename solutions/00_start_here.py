@@ -23,7 +23,7 @@
 # Measured on 2 shared CPU cores, the whole solution: 0.3 minutes, 0.5 GB of memory at the peak. No GPU is needed.
 
 # %% tags=["parameters"]
-checkpoint = "data/tiny"  # a trained masked autoencoder: a folder that data/ship.py wrote
+checkpoint = "data/tiny"  # a trained masked autoencoder: a folder that solutions/ship.py wrote
 film = "data/big_buck_bunny_shot.mp4"  # any video of 64 frames or more
 ratio = 0.75  # share of the places that is hidden
 seed = 0
@@ -46,11 +46,9 @@ from IPython.display import Markdown, display
 
 import vmae
 from vmae import viz
-from vmae.checks import check
 from vmae.config import MaskConfig, ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.motion import render, spec_named
-from vmae.data.sampling import crop_square
+from vmae.course.checks import check
+from vmae.data import crop_square, read_frames, render, resize_frames, spec_named
 from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.masking import make_mask
 from vmae.vit import to_unit
@@ -65,7 +63,7 @@ os.chdir(vmae.ROOT)
 # A computer without GPU is fine.
 
 # %%
-from vmae.check_env import check_env, disk_row, report
+from vmae.course.check_env import check_env, disk_row, report
 
 rows = check_env()
 print(report(rows))
@@ -101,11 +99,15 @@ print(report([disk_row(needed=10**15)]))
 
 # %%
 model = vmae.load(checkpoint)
-size, decoder = model.config, model.config.decoder_width
+size, decoder = model.config, model.config.decoder_embed_dim
 stamp = json.loads((Path(checkpoint) / "stamp.json").read_text())
 print(f"{sum(p.numel() for p in model.parameters()):,} weights in {checkpoint}")
-print(f"clips of {size.frames} frames, {size.size}x{size.size} pixels, tubelets {size.tubelet}")
-print(f"encoder: {size.depth} blocks of {size.width}; decoder: {size.decoder_depth} of {decoder}")
+print(
+    f"clips of {size.num_frames} frames, {size.img_size}x{size.img_size} pixels, tubelets {size.tubelet}"
+)
+print(
+    f"encoder: {size.depth} blocks of {size.embed_dim}; decoder: {size.decoder_depth} of {decoder}"
+)
 print(f"trained by the recipe {stamp['recipe']!r} on {stamp['data']}: {stamp['steps']:,} steps")
 
 # %% [markdown]
@@ -120,14 +122,14 @@ print(f"trained by the recipe {stamp['recipe']!r} on {stamp['data']}: {stamp['st
 # NBVAL_CHECK_OUTPUT
 def to_clip(frames: np.ndarray) -> torch.Tensor:
     """Frames (T, H, W, 3) as a clip (C, T, side, side) of the model's size."""
-    small = crop_square(resize_frames(frames, size.size))  # (T, side, side, 3)
+    small = crop_square(resize_frames(frames, size.img_size))  # (T, side, side, 3)
     return torch.from_numpy(small.copy()).permute(3, 0, 1, 2)  # (C, T, side, side)
 
 
 spec = spec_named(Path(stamp["data"]).name)  # the set that the model was trained on
 rendered = torch.stack([to_clip(render(spec, "test", i)[0]) for i in range(64)])
 starts = range(0, 96, 4)
-step = 4 * np.arange(size.frames)
+step = 4 * np.arange(size.num_frames)
 cut = torch.stack([to_clip(read_frames(film, lambda n, s=s: s + step)) for s in starts])
 clips = {"rendered": rendered, "film": cut}
 print({name: tuple(batch.shape) for name, batch in clips.items()})
@@ -146,8 +148,8 @@ masks = {
 }
 seen, hidden = masks["film"].visible.shape[1], masks["film"].targets.shape[1]
 t, h, w = grid.shape
-print(f"{t} x {h} x {w} = {grid.tokens} tokens: {seen} seen, {hidden} hidden")
-assert seen + hidden == grid.tokens
+print(f"{t} x {h} x {w} = {grid.num_tokens} tokens: {seen} seen, {hidden} hidden")
+assert seen + hidden == grid.num_tokens
 
 # %% [markdown]
 # The *encoder* (編碼器) gets the visible tokens alone. The *decoder* (解碼器) is asked for the pixels of all the others.
@@ -190,7 +192,9 @@ for name, batch in clips.items():
     target = gather_tokens(pixels, masks[name].target_tokens)  # (B, N, P) -> (B, M, P)
     answer = gather_tokens(answers, masks[name].target_tokens)
     visible = gather_tokens(pixels, masks[name].visible).unflatten(2, (-1, 3))
-    mean = visible.mean((1, 2)).repeat(1, grid.pixels // 3)[:, None]  # (B, 1, P): one colour a clip
+    mean = visible.mean((1, 2)).repeat(1, grid.token_dim // 3)[
+        :, None
+    ]  # (B, 1, P): one colour a clip
     errors = {"the model": answer, "mean colour": mean}
     rows.append({"clips": f"{len(batch)} {name}"})
     rows[-1] |= {k: f"{(x - target).square().mean():.4f}" for k, x in errors.items()}
@@ -235,8 +239,11 @@ for name, config, share in (
     sides, mask = config.grid, make_mask(MaskConfig("tube", share), config.grid, batch=1)
     (T, H, W), (t, h, w) = sides.clip, sides.shape
     table[name] = {"T, H, W": (T, H, W), "tubelet": sides.tubelet, "t, h, w": (t, h, w)}
-    table[name] |= {"N": sides.tokens, "P": sides.pixels, "V": mask.visible.shape[1]}
-    table[name] |= {"M": mask.targets.shape[1], "D, E": (config.width, config.decoder_width)}
+    table[name] |= {"N": sides.num_tokens, "P": sides.token_dim, "V": mask.visible.shape[1]}
+    table[name] |= {
+        "M": mask.targets.shape[1],
+        "D, E": (config.embed_dim, config.decoder_embed_dim),
+    }
 for letter in table["tiny"]:
     print(f"{letter:8}", *(f"{column[letter]!s:16}" for column in table.values()))
 assert table["VideoMAE ViT-B"]["N"] == 1568 and table["VideoMAE ViT-B"]["V"] == 160
@@ -336,11 +343,11 @@ famous = {
     "VideoMAE, 16 frames": (16, 224, 224, (2, 16, 16)),
     "16 frames, flat patches": (16, 224, 224, (1, 16, 16)),
     "32 frames": (32, 224, 224, (2, 16, 16)),
-    "the tiny model": (size.frames, size.size, size.size, size.tubelet),
+    "the tiny model": (size.num_frames, size.img_size, size.img_size, size.tubelet),
 }
 for name, (T, H, W, tubelet) in famous.items():
     count = token_count(T, H, W, tubelet)
-    assert count == TokenGrid((T, H, W), tubelet).tokens
+    assert count == TokenGrid((T, H, W), tubelet).num_tokens
     print(f"{name:24} {T:3} x {H} x {W} by {tubelet} → {count}")
 
 # %% [markdown]
@@ -396,7 +403,7 @@ hide = check("00.hide", hide)
 # %%
 # NBVAL_CHECK_OUTPUT
 t, h, w = grid.shape
-places = masks["film"].hidden(grid.tokens)[12].view(t, h, w)  # (N) -> (t, h, w)
+places = masks["film"].hidden(grid.num_tokens)[12].view(t, h, w)  # (N) -> (t, h, w)
 same_in_time = bool((places == places[0]).all())
 unit = clips["film"][12] / 255  # (C, T, H, W)
 ours = torch.stack([hide(frame, places[0], size.tubelet[1]) for frame in unit.unbind(1)], dim=1)
@@ -410,7 +417,7 @@ assert same_in_time and torch.allclose(ours, results["film"].masked[12], atol=1e
 # Passed exercises are noted in your checkout. On a terminal the list is `vmae progress`.
 
 # %%
-from vmae.cli import main
+from vmae.cli.main import main
 
 _ = main(["progress"])
 # %% [markdown]
@@ -576,7 +583,7 @@ display(Markdown("\n".join(lines)))
 # | white noise | 白雜訊 | every pixel drawn for itself |
 
 # %%
-from vmae.train.runtime import peak_memory
+from vmae.train import peak_memory
 
 memory = peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

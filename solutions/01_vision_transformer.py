@@ -46,8 +46,8 @@ from torch import nn
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.checks.notebook_01 import cat
+from vmae.course.checks import check
+from vmae.course.checks.notebook_01 import cat
 
 os.chdir(vmae.ROOT)
 torch.set_num_threads(1)
@@ -207,21 +207,23 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, classes)
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed(patchify(images, self.side))  # (B, N, P) -> (B, N, D)
         first = self.cls_token.expand(len(x), -1, -1)  # (1, 1, D) -> (B, 1, D)
         x = torch.cat((first, x), dim=1) + self.positions  # (B, 1 + N, D)
         return self.norm(self.blocks(x))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        answer = self.features(images)[:, 0]  # the class token alone: (B, 1 + N, D) -> (B, D)
+        answer = self.forward_features(images)[
+            :, 0
+        ]  # the class token alone: (B, 1 + N, D) -> (B, D)
         return self.head(answer)
 
 
 torch.manual_seed(seed)
 dummy = ViT(size=8, side=2, channels=1, width=width, classes=10)
 logits = dummy(test_x[:5])
-print("tokens", tuple(dummy.features(test_x[:5]).shape), "logits", tuple(logits.shape))
+print("tokens", tuple(dummy.forward_features(test_x[:5]).shape), "logits", tuple(logits.shape))
 print("the same answer for every image:", torch.equal(logits, logits[:1].expand(5, -1)))
 
 # %% [markdown]
@@ -598,12 +600,17 @@ def classic(seed: int) -> ViT:
 
 model = classic(seed)
 moved = torch.equal(model(test_x[:3]), model(shuffled))
-print("tokens", tuple(model.features(test_x[:5]).shape), "logits", tuple(model(test_x[:5]).shape))
+print(
+    "tokens",
+    tuple(model.forward_features(test_x[:5]).shape),
+    "logits",
+    tuple(model(test_x[:5]).shape),
+)
 print("the same logits for shuffled patches:", moved)
 
 torch.manual_seed(seed)
-config = ModelConfig.mae("tiny", size=8, channels=1, tubelet=(1, 2, 2))
-theirs = VisionTransformer(config, classes=10).eval()
+config = ModelConfig.mae("tiny", img_size=8, channels=1, tubelet=(1, 2, 2))
+theirs = VisionTransformer(config, num_classes=10).eval()
 with torch.no_grad():
     for parameter in theirs.parameters():
         parameter += 0.1 * torch.randn_like(parameter)  # also the biases, which start at zero
@@ -611,9 +618,9 @@ state = theirs.state_dict()
 weight = state.pop("patch_embed.proj.weight")  # (D, C, 1, 2, 2), of a convolution
 state["patch_embed.weight"] = weight.permute(0, 2, 3, 4, 1).flatten(1)  # (D, P)
 state["patch_embed.bias"] = state.pop("patch_embed.proj.bias")
-places = F.pad(theirs.positions, (0, 0, 1, 0))  # (1, 16, D) -> (1, 17, D): zero for the class token
-blocks = [Block(config.width, config.heads) for _ in range(config.depth)]
-ours = ViT(8, 2, 1, config.width, 10, blocks, places)
+places = F.pad(theirs.pos_embed, (0, 0, 1, 0))  # (1, 16, D) -> (1, 17, D): zero for the class token
+blocks = [Block(config.embed_dim, config.num_heads) for _ in range(config.depth)]
+ours = ViT(8, 2, 1, config.embed_dim, 10, blocks, places)
 ours.load_state_dict(state)
 mean, std = theirs.patch_embed.mean, theirs.patch_embed.std  # the package normalises inside
 standard = (test_x[:5] - mean) / std
@@ -629,7 +636,7 @@ assert same
 # Cross-entropy, AdamW, a learning rate that rises and falls. Nothing here is special to ViT.
 
 # %%
-from vmae.train.runtime import Record
+from vmae.train import Record
 
 
 def train(model: ViT, seed: int) -> list[Record]:
@@ -751,14 +758,14 @@ viz.pictures(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.flops import parameters
+from vmae.cost import parameters
 
 with torch.device("meta"):
     learned = nn.Parameter(torch.empty(1, 1 + 196, 768))
     vit_b = ViT(224, 16, 3, 768, 1000, [Block(768, 12) for _ in range(12)], learned)
-    vit_b_tokens = vit_b.features(torch.empty(1, 3, 224, 224))  # (1, 197, 768)
-    videomae_b = VisionTransformer(ModelConfig.videomae("B"), classes=400).to("meta")
-    videomae_tokens = videomae_b.features(torch.empty(1, 3, 16, 224, 224))  # (1, 1568, 768)
+    vit_b_tokens = vit_b.forward_features(torch.empty(1, 3, 224, 224))  # (1, 197, 768)
+    videomae_b = VisionTransformer(ModelConfig.videomae("B"), num_classes=400).to("meta")
+    videomae_tokens = videomae_b.forward_features(torch.empty(1, 3, 16, 224, 224))  # (1, 1568, 768)
 for name, model, tokens in (
     ("ViT-B/16, 1000 classes", vit_b, vit_b_tokens),
     ("VideoMAE-B, 400 classes", videomae_b, videomae_tokens),
@@ -845,7 +852,7 @@ from vmae.config import MaskConfig
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 
-config = ModelConfig.videomae("tiny", frames=1, size=8, channels=1, tubelet=(1, 2, 2))
+config = ModelConfig.videomae("tiny", num_frames=1, img_size=8, channels=1, tubelet=(1, 2, 2))
 torch.manual_seed(seed)
 autoencoder = MaskedAutoencoder(config)
 mask = make_mask(MaskConfig("random", 0.75), config.grid, 1, torch.Generator().manual_seed(seed))
@@ -854,14 +861,14 @@ patches = torch.rand(1, 16, 4)
 
 def reconstruct(patches: torch.Tensor) -> torch.Tensor:
     clips = grid.unpatchify(patches, config.grid)
-    latents = autoencoder.encoder.features(clips, mask.visible)  # (1, 4, 64)
+    latents = autoencoder.encoder.forward_features(clips, mask.visible)  # (1, 4, 64)
     predicted = autoencoder(clips, mask)  # (1, 12, 4)
     predicted = F.pad(predicted, (0, latents.shape[2] - 4))  # (1, 12, 4) -> (1, 12, 64)
     return torch.cat((latents, predicted), dim=1)  # (1, 4 + 12, 64)
 
 
 sees["ViT"] = who_sees(
-    lambda p: classic(seed).features(grid.unpatchify(p, config.grid)[:, :, 0]), patches
+    lambda p: classic(seed).forward_features(grid.unpatchify(p, config.grid)[:, :, 0]), patches
 )
 sees["MAE, VideoMAE"] = who_sees(reconstruct, patches)
 for name, matrix in sees.items():
@@ -978,7 +985,7 @@ assert [row["decoder's share"] for row in rows] == ["57 %", "8 %", "8 %"]
 # | tubelet | 時空立方體 | a patch with a length in time |
 
 # %%
-from vmae.train.runtime import peak_memory
+from vmae.train import peak_memory
 
 minutes = (time.perf_counter() - started) / 60
 memory = peak_memory(torch.device("cpu")) / 1e9

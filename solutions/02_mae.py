@@ -39,9 +39,10 @@ from einops import rearrange
 from PIL import Image
 
 import vmae
-from vmae import flops, grid, viz
-from vmae.checks import check
+from vmae import grid, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops
+from vmae.course.checks import check
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import all_hidden, make_mask
 
@@ -404,7 +405,7 @@ def encode(images: torch.Tensor, ids_keep: torch.Tensor) -> torch.Tensor:
     """Latents (B, 1 + V, D): the class token, then the visible tokens."""
     encoder = model.encoder
     tokens = grid.patchify(images[:, :, None], mae.grid)  # (B, 196, 768)
-    x = encoder.patch_embed(tokens) + encoder.positions  # (B, 196, D)
+    x = encoder.patch_embed(tokens) + encoder.pos_embed  # (B, 196, D)
     x = take(x, ids_keep)  # (B, 49, D): here the others go
     x = torch.cat((encoder.cls_token.expand(len(x), -1, -1), x), dim=1)  # (B, 50, D)
     for block in encoder.blocks:
@@ -486,7 +487,7 @@ def decode(latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
     """Pixels (B, N, P) of all patches."""
     y = model.encoder_to_decoder(latents)  # (B, 50, D) -> (B, 50, E)
     full = unshuffle(y[:, 1:], model.mask_token, ids_restore)  # (B, 196, E)
-    y = torch.cat((y[:, :1], full + model.decoder_positions), dim=1)  # (B, 197, E)
+    y = torch.cat((y[:, :1], full + model.decoder_pos_embed), dim=1)  # (B, 197, E)
     for block in model.decoder.blocks:
         y = block(y)
     return model.decoder.head(model.decoder.norm(y))[:, 1:]  # (B, 196, P)
@@ -684,7 +685,7 @@ print(f"one colour everywhere: {brown:.2f}")
 
 # %%
 small = ModelConfig.mae(
-    "tiny", size=224, tubelet=(1, 16, 16), width=128, decoder_width=96, decoder_depth=2
+    "tiny", img_size=224, tubelet=(1, 16, 16), embed_dim=128, decoder_embed_dim=96, decoder_depth=2
 )
 torch.manual_seed(seed)
 learner = MaskedAutoencoder(small)

@@ -48,18 +48,24 @@ from sklearn.datasets import load_digits
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.config import FinetuneConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import Video
-from vmae.data.pictures import random_crop
-from vmae.data.sampling import Sampling
+from vmae.config import MaskConfig, ModelConfig
+from vmae.course.checks import check
+from vmae.data import Sampling, Video, random_crop
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.train import schedule
-from vmae.train.evaluate import linear_probe, pooled_features
-from vmae.train.finetune import Sources, finetune
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import Silent, peak_memory
+from vmae.train import (
+    FinetuneConfig,
+    OptimConfig,
+    PretrainConfig,
+    Silent,
+    Sources,
+    finetune,
+    linear_probe,
+    peak_memory,
+    pooled_features,
+    pretrain,
+    schedule,
+)
 from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)
@@ -112,13 +118,18 @@ viz.pictures(
 # %%
 # NBVAL_CHECK_OUTPUT
 model = ModelConfig.mae(
-    "tiny", size=size, tubelet=(1, 4, 4), depth=3, decoder_width=32, decoder_heads=2,
+    "tiny", img_size=size, tubelet=(1, 4, 4), depth=3, decoder_embed_dim=32, decoder_num_heads=2,
     decoder_depth=1, normalize_targets=False,
 )  # fmt: skip
 mask = make_mask(MaskConfig("random", 0.75), model.grid, 2)
 assert mask.visible.shape == (2, 4) and mask.targets.shape == (2, 12)
 print(
-    "tokens", model.grid.tokens, "· visible", mask.visible.shape[1], "· pixels", model.grid.pixels
+    "tokens",
+    model.grid.num_tokens,
+    "· visible",
+    mask.visible.shape[1],
+    "· pixels",
+    model.grid.token_dim,
 )
 
 # %% [markdown]
@@ -205,7 +216,9 @@ learning_rates = check("03.learning_rates", learning_rates)
 # The package's schedule gives the same at every step.
 
 # %%
-optim = OptimConfig(steps=steps, batch_size=batch, lr=blr, lr_batch=256, warmup=0.1, clip_grad=None)
+optim = OptimConfig(
+    steps=steps, batch_size=batch, lr=blr, base_batch_size=256, warmup_ratio=0.1, clip_grad=None
+)
 resolved, warmup = optim.resolved(train_images), round(0.1 * steps)
 ours = learning_rates(steps, warmup, blr, batch)
 theirs = [schedule.learning_rate(k, resolved) for k in range(steps)]
@@ -420,7 +433,12 @@ for name, values in probes.items():
 # %%
 sources = Sources(tuple("0123456789"), train, test)
 tuning = OptimConfig(
-    steps=tune_steps, batch_size=batch, lr=2e-3, betas=(0.9, 0.999), warmup=0.1, clip_grad=None
+    steps=tune_steps,
+    batch_size=batch,
+    lr=2e-3,
+    betas=(0.9, 0.999),
+    warmup_ratio=0.1,
+    clip_grad=None,
 )
 tuned: dict[str, list[float]] = {}
 for count in labels:

@@ -46,12 +46,21 @@ from torch import nn
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.data.annotations import Video, VideoSet
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.encode import write_video
-from vmae.data.loader import ClipDataset, StepBatches, VideoFiles, build_store, train_loader
-from vmae.data.sampling import Sampling, crop_square
+from vmae.course.checks import check
+from vmae.data import (
+    ClipDataset,
+    Sampling,
+    StepBatches,
+    Video,
+    VideoFiles,
+    VideoSet,
+    build_store,
+    crop_square,
+    read_frames,
+    resize_frames,
+    train_loader,
+    write_video,
+)
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.positions import sincos_1d, sincos_2d
 
@@ -109,7 +118,7 @@ assert clip.shape == (3, 4, 224, 224)
 # %%
 import av
 
-from vmae.data.scan import scan_set
+from vmae.data import scan_set
 
 decord.logging.set_level(decord.logging.QUIET)  # it warns, and goes on
 work = TemporaryDirectory(ignore_cleanup_errors=True)
@@ -389,8 +398,8 @@ sizes = {
 counts = []
 for name, (shape, tubelet) in sizes.items():
     grid = TokenGrid(shape, tubelet)
-    counts.append((grid.tokens, grid.pixels))
-    print(f"{name:23} {grid.shape!s:13} = {grid.tokens:4} tokens of {grid.pixels}")
+    counts.append((grid.num_tokens, grid.token_dim))
+    print(f"{name:23} {grid.shape!s:13} = {grid.num_tokens:4} tokens of {grid.token_dim}")
 assert counts == [(196, 768), (3136, 768), (1568, 1536), (3136, 1536)]
 print("pairs of tokens: 1x16x16 has", 3136**2 // 1568**2, "times as many as 2x16x16")
 
@@ -574,7 +583,7 @@ conv3d_weight = check("04.conv3d_weight", conv3d_weight)
 # %%
 # NBVAL_CHECK_OUTPUT
 torch.manual_seed(seed)
-linear = nn.Linear(grid.pixels, 768)
+linear = nn.Linear(grid.token_dim, 768)
 conv = nn.Conv3d(3, 768, grid.tubelet, stride=grid.tubelet)
 with torch.no_grad():
     conv.weight.copy_(conv3d_weight(linear.weight, grid.tubelet))
@@ -604,7 +613,7 @@ embed = PatchEmbed(ModelConfig.videomae("B"))
 print(
     "published weights:", tuple(embed.proj.weight.shape), "and bias", tuple(embed.proj.bias.shape)
 )
-visible = torch.arange(0, grid.tokens, 10)  # every tenth token
+visible = torch.arange(0, grid.num_tokens, 10)  # every tenth token
 print("embedded:", tuple(embed(tokens[:, visible]).shape))
 flat = tubelets(embed.proj.weight.detach(), grid.tubelet)[:, 0]  # a kernel is one tubelet: (D, P)
 assert torch.equal(conv3d_weight(flat, grid.tubelet), embed.proj.weight)
@@ -624,13 +633,17 @@ assert torch.equal(conv3d_weight(flat, grid.tubelet), embed.proj.weight)
 # %%
 # NBVAL_CHECK_OUTPUT
 D = 768
-one_d = sincos_1d(grid.tokens, D)
+one_d = sincos_1d(grid.num_tokens, D)
 in_time = sincos_1d(t, D)  # (t, D)
 in_space = sincos_2d(h, w, D)  # (h·w, D)
 separable = rearrange(in_time[:, None] + in_space, "t n d -> (t n) d")  # (N, D)
 print("1-D", tuple(one_d.shape), "separable", tuple(separable.shape))
 print(
-    "to be learned:", grid.tokens * D, "values joint,", (t + h * w) * D, "separable, 0 with sines"
+    "to be learned:",
+    grid.num_tokens * D,
+    "values joint,",
+    (t + h * w) * D,
+    "separable, 0 with sines",
 )
 
 # %% [markdown]
@@ -704,7 +717,7 @@ def batches(source, start: int = 0) -> list[torch.Tensor]:
     """The clips (B, C, T, H, W) of steps start to 5."""
     dataset = ClipDataset(source, Sampling(16, 2), seed)
     steps = StepBatches(total=count, batch=4, steps=6, seed=seed, start=start)
-    return [batch.clips for batch in train_loader(dataset, steps, workers=0)]
+    return [batch.clips for batch in train_loader(dataset, steps, num_workers=0)]
 
 
 of_files, of_store = batches(files), batches(store)

@@ -45,12 +45,11 @@ import torch
 from einops import rearrange
 
 import vmae
-from vmae import flops, viz
-from vmae.checks import check
+from vmae import viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM, FilmSpec, choose_clips
-from vmae.data.sampling import crop_square
+from vmae.cost import flops
+from vmae.course.checks import check
+from vmae.data import FILM, FilmSpec, choose_clips, crop_square, read_frames, resize_frames
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask, all_hidden, make_mask, tube_visible
 from vmae.vit import VisionTransformer
@@ -195,14 +194,14 @@ viz.show(
 # NBVAL_CHECK_OUTPUT
 grid = TokenGrid((frames, side, side), (2, 8, 8))
 t, h, w = grid.shape
-n = grid.positions
+n = grid.tokens_per_frame
 video = film[:, :, : frames * stride : stride] / 255  # (B, C, T, H, W)
 tokens = patchify(video, grid)  # (B, C, T, H, W) -> (B, N, P)
 assert (t, h, w) == (8, 14, 14) and tokens.shape == (clips, 1568, 384)
 print(tuple(video.shape), "->", tuple(tokens.shape), "on a grid of", grid.shape)
 
 # %%
-block = tokens.view(-1, t, h, w, grid.pixels)  # N -> t, h, w
+block = tokens.view(-1, t, h, w, grid.token_dim)  # N -> t, h, w
 pairs = {
     "one step in time": (block[:, :-1], block[:, 1:]),
     "one place to the left": (block[:, :, :, :-1], block[:, :, :, 1:]),
@@ -242,10 +241,10 @@ def hidden_error(guess: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tensor
 
 
 example = patchify(sources["shot"][:1, :, : frames * stride : stride] / 255, grid)  # (1, N, P)
-dummy = (torch.arange(grid.tokens) % 10 != 0)[None]  # (1, N): hidden, but for every tenth
+dummy = (torch.arange(grid.num_tokens) % 10 != 0)[None]  # (1, N): hidden, but for every tenth
 visible = example[:, ~dummy[0]]  # (1, V, P): all that an encoder would get
 guess = torch.where(dummy[..., None], visible.mean(1, keepdim=True), example)
-print(f"{visible.shape[1]} of {grid.tokens} tokens visible")
+print(f"{visible.shape[1]} of {grid.num_tokens} tokens visible")
 print(f"error of the mean visible token: {hidden_error(guess, example, dummy).item():.4f}")
 viz.film_strips(
     {"clip": unpatchify(example, grid)[0], "masked": paint(example, dummy)[0]},
@@ -335,7 +334,7 @@ print("hidden\n", tube_mask(tiny, 0.5).view(2, 6).int())
 drawn = torch.rand(3, n, generator=torch.Generator().manual_seed(seed))
 ours = tube_mask(-drawn[:, None].expand(-1, t, -1), 0.9)  # (3, N)
 package = make_mask(MaskConfig("tube", 0.9), grid, 3, torch.Generator().manual_seed(seed))
-assert torch.equal(ours, package.hidden(grid.tokens))
+assert torch.equal(ours, package.hidden(grid.num_tokens))
 assert ours.sum(1).tolist() == [1408] * 3
 print("equal to the package:", tuple(ours.shape), "hidden", ours.sum(1).tolist())
 
@@ -395,7 +394,7 @@ short_tubes = check("05.short_tubes", short_tubes)
 drawn = torch.rand(3, 4, n, generator=torch.Generator().manual_seed(seed))  # four tubes a clip
 ours = short_tubes(-drawn.repeat_interleave(2, dim=1), 0.9, 2)  # (3, N)
 package = tube_visible(grid, 0.9, 4, 3, torch.Generator().manual_seed(seed))  # length in frames
-assert torch.equal(ours, all_hidden(package, grid).hidden(grid.tokens))
+assert torch.equal(ours, all_hidden(package, grid).hidden(grid.num_tokens))
 print("equal to the package; hidden", ours.sum(1).tolist())
 many = torch.rand(2000, t, n, generator=torch.Generator().manual_seed(seed))
 steps = short_tubes(many, 0.9, 2).view(-1, t, n)  # (B, t·n) -> (B, t, n)
@@ -423,9 +422,9 @@ schemes = {
 
 def draw(scheme: str, ratio: float, batch: int, seed: int) -> torch.Tensor:
     """Hidden (B, N) bool of a scheme."""
-    config = schemes[scheme].replace(ratio=ratio)
+    config = schemes[scheme].replace(mask_ratio=ratio)
     mask = make_mask(config, grid, batch, torch.Generator().manual_seed(seed))
-    return mask.hidden(grid.tokens)
+    return mask.hidden(grid.num_tokens)
 
 
 viz.film_strips(
@@ -454,7 +453,7 @@ for name, share, g in sizes:
     seen.append(mask.visible.shape[1])
     shape = "x".join(map(str, g.shape))
     print(f"{name:6} {share:5.1%} of {shape:8}: {seen[-1]:4} visible", end=", ")
-    print(f"{mask.queries.shape[1]:4} hidden, really {mask.queries.shape[1] / g.tokens:.1%}")
+    print(f"{mask.queries.shape[1]:4} hidden, really {mask.queries.shape[1] / g.num_tokens:.1%}")
 assert seen == [784, 392, 160, 80, 157, 196, 208, 314, 320]
 
 # %% [markdown]
@@ -538,7 +537,7 @@ mask_indices = check("05.mask_indices", mask_indices)
 # %%
 # NBVAL_CHECK_OUTPUT
 package = make_mask(MaskConfig("tube", 0.9), grid, 3, torch.Generator().manual_seed(seed))
-ours = mask_indices(package.hidden(grid.tokens))
+ours = mask_indices(package.hidden(grid.num_tokens))
 for name in ("visible", "queries", "targets"):
     assert torch.equal(getattr(ours, name), getattr(package, name))
     print(f"{name:8} {tuple(getattr(ours, name).shape)}")
@@ -801,7 +800,13 @@ viz.pictures(
 
 # %%
 small = ModelConfig.videomae(
-    "tiny", frames=frames, size=side, tubelet=grid.tubelet, width=192, heads=3, depth=3
+    "tiny",
+    num_frames=frames,
+    img_size=side,
+    tubelet=grid.tubelet,
+    embed_dim=192,
+    num_heads=3,
+    depth=3,
 )
 torch.manual_seed(seed)
 encoder = VisionTransformer(small)
@@ -811,7 +816,7 @@ batch = (video[:2] * 255).byte()
 def seconds(visible: torch.Tensor | None) -> float:
     """Of processor time, forward and backward: other programs hardly change it."""
     start = time.process_time()
-    encoder.features(batch, visible).square().mean().backward()
+    encoder.forward_features(batch, visible).square().mean().backward()
     return time.process_time() - start
 
 
@@ -834,7 +839,7 @@ viz.table(
     [
         {
             "hidden": f"{share:.0%}",
-            "tokens seen": f"{(t * (n - int(share * n))) / grid.tokens:.1%}",
+            "tokens seen": f"{(t * (n - int(share * n))) / grid.num_tokens:.1%}",
             "multiply-adds": f"{counted[share] / counted[0.0]:.1%}",
             "time": f"{measured[share] / measured[0.0]:.1%}",
         }

@@ -42,21 +42,29 @@ import torch
 from torch import nn
 
 import vmae
-from vmae import claims, flops, viz
-from vmae.checks import check
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import Video, load_set
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import open_source
-from vmae.data.sampling import crop_square
+from vmae import viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import flops
+from vmae.course import experiments as claims
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    DataConfig,
+    FilmSpec,
+    Video,
+    crop_square,
+    load_set,
+    open_source,
+    read_frames,
+    render_film,
+    resize_frames,
+)
 from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
 from vmae.layers import Block, DividedBlock
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.positions import position_table
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import peak_memory
+from vmae.positions import build_pos_embed
+from vmae.train import OptimConfig, PretrainConfig, peak_memory, pretrain
 from vmae.vit import PatchEmbed
 
 os.chdir(vmae.ROOT)
@@ -71,7 +79,7 @@ started = time.perf_counter()
 
 # %%
 # NBVAL_CHECK_OUTPUT
-long = ModelConfig.videomae("B", frames=32)
+long = ModelConfig.videomae("B", num_frames=32)
 g = torch.Generator().manual_seed(seed)
 clip = torch.rand(1, 3, 32, 224, 224, generator=g)
 order = torch.randperm(3136, generator=g)
@@ -141,12 +149,12 @@ visible_tokens = check("06.visible_tokens", visible_tokens)
 # %%
 # NBVAL_CHECK_OUTPUT
 for frames in (16, 32):
-    grid = long.replace(frames=frames).grid
+    grid = long.replace(num_frames=frames).grid
     counts = {f: visible_tokens(grid.shape, 0.9, f) for f in ("mae", "random", "tube")}
     for family in ("random", "tube"):
         package = make_mask(MaskConfig(family, 0.9), grid, 1).visible.shape[1]
         assert counts[family] == package
-    print(f"{frames} frames, {grid.tokens} tokens:", counts)
+    print(f"{frames} frames, {grid.num_tokens} tokens:", counts)
 
 # %% [markdown]
 # The notes' 314 of 3136 is random masking, rounded as VideoMAE does; their 313 is MAE's rounding. Published tubes show 160 of 1568, and would show 320 of 3136.
@@ -308,19 +316,19 @@ class AsymmetricAutoencoder(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         self.grid, self.seen = c.grid, {}
-        blocks = [Block(c.width, c.heads, c.mlp_ratio) for _ in range(c.depth)]
-        narrow = [Block(c.decoder_width, c.decoder_heads) for _ in range(c.decoder_depth)]
-        parts = {"blocks": nn.ModuleList(blocks), "norm": nn.LayerNorm(c.width, eps=1e-6)}
+        blocks = [Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth)]
+        narrow = [Block(c.decoder_embed_dim, c.decoder_num_heads) for _ in range(c.decoder_depth)]
+        parts = {"blocks": nn.ModuleList(blocks), "norm": nn.LayerNorm(c.embed_dim, eps=1e-6)}
         self.encoder = nn.ModuleDict({"patch_embed": PatchEmbed(c)} | parts)
-        self.encoder_to_decoder = nn.Linear(c.width, c.decoder_width, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_width))
+        self.encoder_to_decoder = nn.Linear(c.embed_dim, c.decoder_embed_dim, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_embed_dim))
         norm, head = (
-            nn.LayerNorm(c.decoder_width, eps=1e-6),
-            nn.Linear(c.decoder_width, c.grid.pixels),
+            nn.LayerNorm(c.decoder_embed_dim, eps=1e-6),
+            nn.Linear(c.decoder_embed_dim, c.grid.token_dim),
         )
         self.decoder = nn.ModuleDict({"blocks": nn.ModuleList(narrow), "norm": norm, "head": head})
         self.positions, self.narrow_positions = (
-            position_table(c, w) for w in (c.width, c.decoder_width)
+            build_pos_embed(c, w) for w in (c.embed_dim, c.decoder_embed_dim)
         )
 
     def note(self, stage: str, x: torch.Tensor) -> torch.Tensor:
@@ -420,7 +428,7 @@ print("shuffled queries give the shuffled answers:", same)
 # NBVAL_CHECK_OUTPUT
 tube = MaskConfig("tube", 0.9)
 asymmetric = flops.pretraining_multiply_adds(published, tube)
-wide = published.replace(decoder_width=768, decoder_heads=12, decoder_depth=12)
+wide = published.replace(decoder_embed_dim=768, decoder_num_heads=12, decoder_depth=12)
 all_seen = flops.classifier_multiply_adds(published)  # the encoder on all 1568 tokens
 wide_stages = flops.pretraining_multiply_adds(wide, tube)
 costs = {
@@ -523,7 +531,7 @@ except ValueError as error:
 # NBVAL_CHECK_OUTPUT
 for frames in (16, 32):
     for kind in ("joint", "divided"):
-        c = published.replace(frames=frames, attention=kind)
+        c = published.replace(num_frames=frames, attention=kind)
         seen = flops.pretraining_multiply_adds(c, tube)["encoder"] / 1e9
         every = flops.classifier_multiply_adds(c) / 1e9
         print(f"{frames} frames, {kind:8} tubes visible {seen:5.1f} G, all tokens {every:5.1f} G")
@@ -560,8 +568,8 @@ print(len(videos.train), "files to train on,", len(videos.test), "for the test, 
 
 def file_clips(files: tuple[Video, ...], c: ModelConfig) -> torch.Tensor:
     """Clips (B, C, T, H, W), one a file: every second frame, the square in the middle."""
-    times = np.arange(0, 2 * c.frames, 2)
-    frames = [resize_frames(read_frames(file, lambda _: times), c.size) for file in files]
+    times = np.arange(0, 2 * c.num_frames, 2)
+    frames = [resize_frames(read_frames(file, lambda _: times), c.img_size) for file in files]
     squares = torch.from_numpy(np.stack([crop_square(x) for x in frames]))
     return squares.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
 
@@ -588,9 +596,9 @@ def guesses(clips: torch.Tensor, mask: Mask, grid: TokenGrid) -> dict[str, torch
     near = apart.pow(-3) / apart.pow(-3).sum(-1, keepdim=True)  # rows add up to 1
     mean = colours.mean(1, keepdim=True).expand(-1, mask.queries.shape[1], -1)  # (B, Q, 3)
     return {
-        "mean colour": mean.repeat(1, 1, grid.pixels // 3),  # -> (B, Q, P)
+        "mean colour": mean.repeat(1, 1, grid.token_dim // 3),  # -> (B, Q, P)
         "nearest token": gather_tokens(seen, apart.argmin(-1)),
-        "blended colours": (near @ colours).repeat(1, 1, grid.pixels // 3),
+        "blended colours": (near @ colours).repeat(1, 1, grid.token_dim // 3),
     }
 
 
@@ -671,11 +679,11 @@ viz.explorer(
 # %%
 raw = small.replace(normalize_targets=False)
 config = PretrainConfig(
-    model=raw, mask=tubes, data=DataConfig(path=folder, workers=0, stride=2),
-    optim=OptimConfig(steps=steps, batch_size=batch, lr=2e-3, warmup=0.05), seed=seed, device="cpu",
+    model=raw, mask=tubes, data=DataConfig(path=folder, num_workers=0, stride=2),
+    optim=OptimConfig(steps=steps, batch_size=batch, lr=2e-3, warmup_ratio=0.05), seed=seed, device="cpu",
     log_every=10,
 )  # fmt: skip
-source = open_source(config.data, videos.train, raw.size, raw.frames, progress=viz.track)
+source = open_source(config.data, videos.train, raw.img_size, raw.num_frames, progress=viz.track)
 live = viz.LiveCurve("The loss of pre-training falls steeply, then slowly, and goes on falling.")
 run = pretrain(config, progress=live, source=source)
 print(f"{steps * batch} clips in {run.cost['minutes']:.1f} minutes")
@@ -739,16 +747,16 @@ class NoPositions(MaskedAutoencoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.decoder_positions.zero_()
+        self.decoder_pos_embed.zero_()
 
 
 class WrongOrder(MaskedAutoencoder):
     """Mask tokens first, while the answers are read from the end."""
 
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        x = self.encoder_to_decoder(self.encoder.features(clips, mask.visible))
-        known = x + self.decoder_positions[mask.visible]
-        asked = self.mask_token + self.decoder_positions[mask.queries]
+        x = self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
+        known = x + self.decoder_pos_embed[mask.visible]
+        asked = self.mask_token + self.decoder_pos_embed[mask.queries]
         return self.decoder(torch.cat((asked, known), dim=1), mask.queries.shape[1], mask.targets)
 
 

@@ -44,20 +44,35 @@ from safetensors.torch import load_file
 
 import vmae
 from vmae import viz
-from vmae.checks import check
-from vmae.config import ModelConfig, OptimConfig, Recipe
-from vmae.data.augment import mix
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.film import FILM
-from vmae.data.loader import few_labels, ordered_batches
-from vmae.data.motion import render_set, spec_named, with_sizes
-from vmae.data.sampling import Sampling, crop_square
+from vmae.config import ModelConfig
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    Sampling,
+    crop_square,
+    few_labels,
+    mix,
+    ordered_batches,
+    read_frames,
+    render_set,
+    resize_frames,
+    spec_named,
+    with_sizes,
+)
 from vmae.layers import DropPath
 from vmae.predict import predict
-from vmae.train.evaluate import evaluate, linear_probe, mean_of_views, pooled_features
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.runtime import peak_memory
-from vmae.train.schedule import parameter_groups
+from vmae.train import (
+    OptimConfig,
+    Recipe,
+    evaluate,
+    finetune,
+    linear_probe,
+    mean_of_views,
+    open_sources,
+    parameter_groups,
+    peak_memory,
+    pooled_features,
+)
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load, load_encoder, save
 
@@ -79,12 +94,12 @@ spec = with_sizes(
 path = f"data/motion-textures-24-{train_videos}-{test_videos}"
 render_set(path, spec, workers=1)  # once; the next run finds it
 plan = plan.changed(
-    {"data.path": path, "data.workers": 0},
+    {"data.path": path, "data.num_workers": 0},
     finetune={"labels_per_class": labels, "optim.steps": steps, "seed": seed, "log_every": 5},
 )
 tune = plan.finetune
 sources = open_sources(tune)
-sampling = Sampling.of(tune.data, tune.model.frames)
+sampling = Sampling.of(tune.data, tune.model.num_frames)
 sample = next(ordered_batches(sources.test, sampling, batch=8))
 names = [sources.classes[label] for label in sample.labels]
 viz.film_strips(
@@ -617,8 +632,8 @@ for name, share in predict(back["hf"], video.path, top=3):
 # %%
 with warnings.catch_warnings(record=True) as caught, torch.no_grad():
     warnings.simplefilter("always")
-    guessed = load(official, frames=8, size=16)
-    print("heads taken:", guessed.config.heads)
+    guessed = load(official, num_frames=8, img_size=16)
+    print("heads taken:", guessed.config.num_heads)
     print(f"largest difference of logits: {(guessed(sample.clips) - expected).abs().max():.2f}")
 for warning in caught:
     print("warning:", warning.message)
@@ -646,7 +661,7 @@ with warnings.catch_warnings(record=True) as caught:
     encoder = load_encoder(official, **known)
 for warning in caught:
     print("warning:", warning.message)
-again = VisionTransformer(encoder.config, classes=18)  # another task, 18 classes
+again = VisionTransformer(encoder.config, num_classes=18)  # another task, 18 classes
 again.load_encoder(encoder)
 print("new head:", tuple(again.head.weight.shape))
 
@@ -664,7 +679,7 @@ print("new head:", tuple(again.head.weight.shape))
 #
 # ## Ledger
 #
-# Official scripts: batch and rates are the recipes `v1-*.yaml` and `v2-*.yaml` in `vmae/recipes`.
+# Official scripts: batch and rates are the recipes `v1-*.yaml` and `v2-*.yaml` in `vmae/train/recipes`.
 #
 # | source | cell | value here | why smaller |
 # |---|---|---|---|

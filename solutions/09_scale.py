@@ -53,26 +53,39 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import vmae
-from vmae import flops, viz
-from vmae.checks import check
-from vmae.config import DataConfig, MaskConfig, ModelConfig, OptimConfig, PretrainConfig
-from vmae.data.annotations import load_set
-from vmae.data.augment import multi_scale_crop
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import ClipDataset, open_source
-from vmae.data.sampling import Sampling
-from vmae.data.sources import Source, VideoFiles
-from vmae.data.store import build_store
+from vmae import viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import clip_activations, flops, matmul_rate, training_memory
+from vmae.course.checks import check
+from vmae.data import (
+    FILM,
+    ClipDataset,
+    DataConfig,
+    FilmSpec,
+    Sampling,
+    Source,
+    VideoFiles,
+    build_store,
+    load_set,
+    multi_scale_crop,
+    open_source,
+    render_film,
+)
 from vmae.grid import gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.memory import clip_activations, training_memory
-from vmae.positions import position_table
-from vmae.train.pretrain import pretrain
-from vmae.train.runtime import Record, device_name, peak_memory
-from vmae.train.schedule import adamw
-from vmae.train.speed import checkpointed, compile_blocks
-from vmae.train.watch import matmul_rate
+from vmae.positions import build_pos_embed
+from vmae.train import (
+    OptimConfig,
+    PretrainConfig,
+    Record,
+    adamw,
+    checkpointed,
+    compile_blocks,
+    device_name,
+    peak_memory,
+    pretrain,
+)
 
 os.chdir(vmae.ROOT)
 started = time.perf_counter()
@@ -128,20 +141,20 @@ def compare(variants: dict[str, Callable[[], object]], caption: str) -> dict[str
 # %%
 # NBVAL_CHECK_OUTPUT
 work = ModelConfig(
-    frames=8, size=96, tubelet=(2, 8, 8), width=256, depth=6, heads=4,
-    decoder_width=128, decoder_depth=2, decoder_heads=2,
+    num_frames=8, img_size=96, tubelet=(2, 8, 8), embed_dim=256, depth=6, num_heads=4,
+    decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=2,
 )  # fmt: skip
 tubes = MaskConfig("tube", 0.9)
 mask = make_mask(tubes, work.grid, batch, torch.Generator().manual_seed(seed))
-print(work.grid.tokens, "tokens,", mask.visible.shape[1], "visible")
-assert (work.grid.tokens, mask.visible.shape[1]) == (576, 60)
+print(work.grid.num_tokens, "tokens,", mask.visible.shape[1], "visible")
+assert (work.grid.num_tokens, mask.visible.shape[1]) == (576, 60)
 
 # %%
 folder = f"data/film-32-{film_files}"
 render_film(folder, FILM, FilmSpec(frames=32, most_clips=film_files), progress=viz.track)
 videos = load_set(folder).train
-sampling = Sampling(frames=work.frames, stride=2)
-files = VideoFiles(videos, work.size)
+sampling = Sampling(num_frames=work.num_frames, stride=2)
+files = VideoFiles(videos, work.img_size)
 torch.manual_seed(seed)
 model = MaskedAutoencoder(work).to(device)
 optimizer = adamw(model, OptimConfig(lr=1e-4))
@@ -208,7 +221,7 @@ stacked(
 # %%
 scratch = tempfile.TemporaryDirectory()
 begin = time.perf_counter()
-store = build_store(scratch.name, videos, work.size, workers=0, progress=viz.track)
+store = build_store(scratch.name, videos, work.img_size, workers=0, progress=viz.track)
 print(f"made once in {time.perf_counter() - begin:.1f} s, {store.nbytes / 1e6:.0f} MB for {len(store)} videos,",
       f"{store.nbytes / sum(v.path.stat().st_size for v in videos):.0f} times the files")  # fmt: skip
 keys = [(0, i) for i in range(16)]
@@ -286,7 +299,7 @@ tokens = torch.rand(2, 1568, 1536, generator=g).to(device)
 seen = make_mask(tubes, base.grid, 2, g).visible.to(device)
 weight = (torch.randn(768, 1536, generator=g) / 40).to(device).requires_grad_()
 bias = torch.randn(768, generator=g).to(device).requires_grad_()
-positions = position_table(base, 768).to(device)
+positions = build_pos_embed(base, 768).to(device)
 
 
 def embed_all() -> torch.Tensor:
@@ -322,7 +335,7 @@ with torch.no_grad():
     part = model.encoder.patch_embed
     flat = part.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # (D, C, p_t, p_h, p_w) -> (D, P)
     raw = part.normalize(patchify(clips, work.grid))  # (B, C, T, H, W) -> (B, N, P)
-    ours = embed_visible(raw, mask.visible, flat, part.proj.bias, model.encoder.positions[0])
+    ours = embed_visible(raw, mask.visible, flat, part.proj.bias, model.encoder.pos_embed[0])
     torch.testing.assert_close(ours, model.encoder.embed(clips, mask.visible), rtol=1e-3, atol=1e-3)
 print("equal to the package's embedding")
 
@@ -450,7 +463,7 @@ def losses_in(low: bool) -> list[Record]:
     return records
 
 
-read_all = ClipDataset(store, Sampling(frames=8, stride=2), seed).__getitems__(
+read_all = ClipDataset(store, Sampling(num_frames=8, stride=2), seed).__getitems__(
     [(0, i) for i in range(32)]
 )
 film = F.interpolate(read_all.clips.flatten(1, 2).float(), 16, mode="area")  # (B, C·T, 16, 16)
@@ -486,7 +499,7 @@ _ = compare(
 # ## Activation checkpointing
 #
 # The backward pass needs what the forward pass computed. *Activation checkpointing* (啟動值重算) keeps only the input of each block, and computes the rest again on the way back.
-# `vmae.memory` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
+# `vmae.cost.memory` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
 
 
 # %%
@@ -510,7 +523,7 @@ def kept_a_clip(low: bool, saved: bool) -> float:
 rows = []
 for low in (False, True):
     for saved in (False, True):
-        config = PretrainConfig(work, tubes, checkpointing=saved)
+        config = PretrainConfig(model=work, mask=tubes, activation_checkpointing=saved)
         rows.append(
             {
                 "precision": "bf16" if low else "fp32", "checkpointing": saved,
@@ -642,11 +655,11 @@ def linear_part(rows: int, wide_in: int, wide_out: int) -> tuple[float, float, f
         )
 
 
-seen_rows, all_rows = batch * mask.visible.shape[1], batch * work.grid.tokens
+seen_rows, all_rows = batch * mask.visible.shape[1], batch * work.grid.num_tokens
 places = {
-    "embedding": linear_part(seen_rows, work.grid.pixels, work.width),
-    "encoder MLP": linear_part(seen_rows, work.width, 4 * work.width),
-    "decoder MLP": linear_part(all_rows, work.decoder_width, 4 * work.decoder_width),
+    "embedding": linear_part(seen_rows, work.grid.token_dim, work.embed_dim),
+    "encoder MLP": linear_part(seen_rows, work.embed_dim, 4 * work.embed_dim),
+    "decoder MLP": linear_part(all_rows, work.decoder_embed_dim, 4 * work.decoder_embed_dim),
     "one token, ViT-B": linear_part(1, 768, 3072),
 }
 x = torch.randn(4 * all_rows, 768, device=device)
@@ -839,7 +852,9 @@ runs = {
 }
 for name, given in runs.items():
     lr, clips_each, warm = plan(*given)
-    optim = OptimConfig(lr=given[0], lr_batch=256, batch_size=given[1], epochs=800, warmup=40 / 800)
+    optim = OptimConfig(
+        lr=given[0], base_batch_size=256, batch_size=given[1], epochs=800, warmup_ratio=40 / 800
+    )
     assert optim.resolved(given[5]).lr == lr
     print(f"{name:30} lr {lr:.2e}, {clips_each:3} clips a pass, warm-up {warm:,} steps")
 
@@ -854,7 +869,7 @@ for name, given in runs.items():
 # %%
 config = PretrainConfig(
     model=ModelConfig.videomae("tiny", normalize_targets=False), mask=MaskConfig("tube", 0.75),
-    data=DataConfig(path=folder, workers=0, stride=2),
+    data=DataConfig(path=folder, num_workers=0, stride=2),
     optim=OptimConfig(steps=process_steps, batch_size=8, lr=2e-3),
     device="cpu", precision="fp32", log_every=2, seed=seed,
 )  # fmt: skip
@@ -901,14 +916,16 @@ sizes = {}
 for name in ("S", "B", "L", "H", "g"):
     scheme = MaskConfig("tube", 0.9, None, "running-cell", 0.5) if name == "g" else tubes
     shape = ModelConfig.videomae(name)
-    sizes[name] = PretrainConfig(shape, scheme, precision="bf16", device="cuda")
+    sizes[name] = PretrainConfig(model=shape, mask=scheme, precision="bf16", device="cuda")
 
 
 def needs(
     name: str, clips: int, checkpointing: bool = False, processes: int = 1
 ) -> dict[str, float]:
     """GB of one GPU, by what they are for."""
-    m = training_memory(sizes[name].replace(checkpointing=checkpointing), clips, processes)
+    m = training_memory(
+        sizes[name].replace(activation_checkpointing=checkpointing), clips, processes
+    )
     fixed = m.weights + m.gradients + m.optimizer
     return {"fixed": fixed / 1e9, "activations": m.activations / 1e9}
 

@@ -27,7 +27,9 @@
 # If you stop the run, start it again: it goes on from its last checkpoint.
 
 # %% tags=["parameters"]
-recipe = "cpu"  # "cpu", "evening", "gpu", or the path of a YAML file like those in vmae/recipes
+recipe = (
+    "cpu"  # "cpu", "evening", "gpu", or the path of a YAML file like those in vmae/train/recipes
+)
 data = "motion"  # "motion" (rendered), "film" (Big Buck Bunny), or the path of your own set
 train_videos = None  # how many to render; None: as the recipe's set says
 test_videos = None
@@ -55,20 +57,35 @@ import torch
 
 import vmae
 from vmae import viz
-from vmae.config import MaskConfig, ModelConfig, Recipe
-from vmae.data.annotations import load_set
-from vmae.data.film import FILM, FilmSpec, render_film
-from vmae.data.loader import few_labels, ordered_batches
-from vmae.data.motion import SIZES, render_set, spec_named, with_sizes
-from vmae.data.sampling import Sampling
+from vmae.config import MaskConfig, ModelConfig
+from vmae.data import (
+    FILM,
+    SIZES,
+    FilmSpec,
+    Sampling,
+    few_labels,
+    load_set,
+    ordered_batches,
+    render_film,
+    render_set,
+    spec_named,
+    with_sizes,
+)
 from vmae.masking import make_mask
 from vmae.predict import predict
-from vmae.train.checkpoint import save_classifier
-from vmae.train.evaluate import evaluate, linear_probe, pooled_features
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import free_folder
-from vmae.train.runtime import accelerator_for, device_name
+from vmae.train import (
+    Recipe,
+    accelerator_for,
+    device_name,
+    evaluate,
+    finetune,
+    free_folder,
+    linear_probe,
+    open_sources,
+    pooled_features,
+    pretrain,
+    save_classifier,
+)
 from vmae.weights import save
 
 os.chdir(vmae.ROOT)
@@ -90,17 +107,19 @@ spec = with_sizes(named or SIZES["small"], train=train_videos, test=test_videos)
 if data == "motion" and spec != named:
     data_path += f"-{spec.train}-{spec.test}"
 plan = plan.changed(
-    {"data.path": data_path, "data.max_bad": max_bad, "seed": seed},
+    {"data.path": data_path, "data.max_unreadable": max_bad, "seed": seed},
     pretrain={"optim.steps": pretrain_steps, "optim.epochs": epochs},
     finetune={"optim.steps": finetune_steps, "labels_per_class": labels_per_class},
 )
 model, run_name = plan.pretrain.model, f"{Path(recipe).stem}-{Path(data_path).name}-seed{seed}"
 run = Path(out or f"runs/{run_name}")
-print(f"clips of {model.frames} frames, {model.size}x{model.size} pixels, tubelets {model.tubelet}")
-print(f"tokens {model.grid.shape} = {model.grid.tokens}, each of {model.grid.pixels} values")
 print(
-    f"encoder {model.depth} blocks of {model.width}, "
-    f"decoder {model.decoder_depth} blocks of {model.decoder_width}"
+    f"clips of {model.num_frames} frames, {model.img_size}x{model.img_size} pixels, tubelets {model.tubelet}"
+)
+print(f"tokens {model.grid.shape} = {model.grid.num_tokens}, each of {model.grid.token_dim} values")
+print(
+    f"encoder {model.depth} blocks of {model.embed_dim}, "
+    f"decoder {model.decoder_depth} blocks of {model.decoder_embed_dim}"
 )
 
 # %% [markdown]
@@ -132,7 +151,7 @@ print(f"read: {len(sources.train.videos):,} and {len(sources.test.videos):,} vid
 # One test video of each class (of the first four). Look along a row to see the motion.
 
 # %%
-sampling = Sampling.of(plan.pretrain.data, model.frames)
+sampling = Sampling.of(plan.pretrain.data, model.num_frames)
 sample = next(ordered_batches(sources.test, sampling, batch=64))
 first = {int(label): i for i, label in reversed(list(enumerate(sample.labels)))}
 shown = {sources.classes[label]: sample.clips[i] for label, i in sorted(first.items())[:4]}
@@ -164,14 +183,14 @@ published = {
     "VideoMAE V1": (ModelConfig.videomae("B"), MaskConfig("tube", 0.9)),
     "VideoMAE V2": (ModelConfig.videomae("B"), MaskConfig("tube", 0.9, None, "running-cell", 0.5)),
     "popular account, 32 frames": (
-        ModelConfig.videomae("B", frames=32),
+        ModelConfig.videomae("B", num_frames=32),
         MaskConfig("random", 0.9, None, "drop-visible", 0.5),
     ),
 }
 for name, (size, scheme) in published.items():
     mask = make_mask(scheme, size.grid, batch=2, generator=torch.Generator().manual_seed(0))
     V, Q, M = (index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
-    print(f"{name:27} {size.grid.tokens} tokens: {V} visible, {Q} queries, {M} targets")
+    print(f"{name:27} {size.grid.num_tokens} tokens: {V} visible, {Q} queries, {M} targets")
 
 # %% [markdown]
 # The masks of this run, on two clips, one picture a step in time, one square a token.
@@ -226,7 +245,7 @@ print(
 
 # %% tags=["picture-reconstruction"]
 autoencoder = trained.model
-ask_all = plan.pretrain.mask.replace(decoder="all")
+ask_all = plan.pretrain.mask.replace(decoder_mask_type="all")
 clips = torch.stack(list(shown.values()))
 mask = make_mask(ask_all, model.grid, len(clips), torch.Generator().manual_seed(seed + 1))
 seen = autoencoder.reconstruct(clips, mask)

@@ -121,7 +121,8 @@ class Run:
         self.read += len(whole)
         for line in map(json.loads, whole.splitlines()):
             self.folder = line.get("folder") or self.folder
-            self.display.show(line)
+            if not self.signal:
+                self.display.show(line)
 
     async def follow(self) -> None:
         """Poll for as long as a cell runs."""
@@ -149,7 +150,6 @@ class Run:
 
     async def interrupt(self) -> None:
         """Interrupt the kernel, as Jupyter's button does."""
-        self.poll()
         self.display.say("stopping after this step; Ctrl-C again stops at once")
         assert self.client is not None
         if self.client.km is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vmae.config import ModelConfig
-from vmae.data.motion import SIZES, render_set
+from vmae.data import SIZES, render_set
 
 torch.set_num_threads(1)  # the models here are tiny: threads would only wait for each other
 
@@ -40,8 +40,8 @@ def random_clips(config: ModelConfig, batch: int, seed: int = 0) -> torch.Tensor
 def tiny() -> ModelConfig:
     """A model of every part, at a size for tests: a grid of 4x4x4 tokens."""
     return ModelConfig(
-        frames=8, size=32, tubelet=(2, 8, 8), width=48, depth=3, heads=4,
-        decoder_width=24, decoder_depth=2, decoder_heads=2,
+        num_frames=8, img_size=32, tubelet=(2, 8, 8), embed_dim=48, depth=3, num_heads=4,
+        decoder_embed_dim=24, decoder_depth=2, decoder_num_heads=2,
     )  # fmt: skip
 
 

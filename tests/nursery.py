@@ -110,7 +110,7 @@ def _become(question: dict) -> None:
         for number in (1, 2):
             os.dup2(file, number)
         os.close(0)
-        from vmae.cli import main
+        from vmae.cli.main import main
 
         status = main(question["start"])
     except BaseException:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import random_clips, randomize
 
-from vmae.config import ConfigError, MaskConfig, ModelConfig, PretrainConfig
-from vmae.flops import pretraining_multiply_adds
+from vmae.config import ConfigError, MaskConfig, ModelConfig
+from vmae.cost import pretraining_multiply_adds
 from vmae.layers import DividedBlock
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
+from vmae.train import PretrainConfig
 
 
 def one_by_one(attention, tokens):
@@ -18,9 +19,9 @@ def one_by_one(attention, tokens):
     width = tokens.shape[1]
     bias = torch.cat((attention.q_bias, torch.zeros(width), attention.v_bias))
     q, k, v = (tokens @ attention.qkv.weight.T + bias).split(width, dim=1)
-    size = width // attention.heads
+    size = width // attention.num_heads
     out = []
-    for head in range(attention.heads):
+    for head in range(attention.num_heads):
         part = slice(head * size, (head + 1) * size)
         scores = q[:, part] @ k[:, part].T / size**0.5
         out.append(scores.softmax(-1) @ v[:, part])

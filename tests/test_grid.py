@@ -8,7 +8,7 @@ import torch
 
 from vmae.config import ModelConfig
 from vmae.grid import TokenGrid, patchify, unpatchify
-from vmae.positions import position_table, sincos_1d, sincos_2d
+from vmae.positions import build_pos_embed, sincos_1d, sincos_2d
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from vmae.positions import position_table, sincos_1d, sincos_2d
 )
 def test_published_counts(clip, tubelet, tokens, pixels):
     grid = TokenGrid(clip, tubelet)
-    assert (grid.tokens, grid.pixels) == (tokens, pixels)
+    assert (grid.num_tokens, grid.token_dim) == (tokens, pixels)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -83,20 +83,26 @@ def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
     frames = 1 if family == "mae" else 8
     step = 1 if family == "mae" else 2
     small = ModelConfig(
-        family=family, frames=frames, size=32, tubelet=(step, 8, 8), width=48, heads=4, depth=1
+        family=family,
+        num_frames=frames,
+        img_size=32,
+        tubelet=(step, 8, 8),
+        embed_dim=48,
+        num_heads=4,
+        depth=1,
     )
-    large = small.replace(size=64)
-    rebuilt = position_table(large, 48)
+    large = small.replace(img_size=64)
+    rebuilt = build_pos_embed(large, 48)
     expected = sincos_2d(8, 8, 48) if family == "mae" else sincos_1d(4 * 8 * 8, 48)
     assert torch.equal(rebuilt, expected)
-    taken = position_table(large.replace(positions_of=(frames, 32)), 48)
+    taken = build_pos_embed(large.replace(pos_embed_from=(frames, 32)), 48)
     assert taken.shape == rebuilt.shape
     assert torch.equal(
-        position_table(small.replace(positions_of=(frames, 32)), 48), position_table(small, 48)
+        build_pos_embed(small.replace(pos_embed_from=(frames, 32)), 48), build_pos_embed(small, 48)
     )
     # Twice the size, linear: every 2x2 cell of the larger table averages to an inner old value.
     t = frames // step
-    old = position_table(small, 48).view(t, 4, 4, 48)
+    old = build_pos_embed(small, 48).view(t, 4, 4, 48)
     cells = taken.view(t, 4, 2, 4, 2, 48).mean((2, 4))
     smooth = old.clone()
     for axis in (1, 2):
@@ -107,7 +113,7 @@ def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
         smooth = 0.125 * before + 0.75 * smooth + 0.125 * after
     torch.testing.assert_close(cells, smooth, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="height 30"):
-        large.replace(positions_of=(frames, 30))
+        large.replace(pos_embed_from=(frames, 30))
 
 
 def test_2d_positions_are_mae_layout():

@@ -8,12 +8,12 @@ from vmae.layers import BLOCK, Attention, attention_in_blocks
 
 def formula(layer: Attention, x: torch.Tensor) -> torch.Tensor:
     """Attention head by head, as it is written in the paper."""
-    width, size = x.shape[-1], x.shape[-1] // layer.heads
-    rows = layer.qkv.weight.view(3, layer.heads, size, width)
-    values = layer.v_bias.view(layer.heads, size)
-    queries = layer.q_bias.view(layer.heads, size)
+    width, size = x.shape[-1], x.shape[-1] // layer.num_heads
+    rows = layer.qkv.weight.view(3, layer.num_heads, size, width)
+    values = layer.v_bias.view(layer.num_heads, size)
+    queries = layer.q_bias.view(layer.num_heads, size)
     mixed = []
-    for head in range(layer.heads):
+    for head in range(layer.num_heads):
         q = x @ rows[0, head].T + queries[head]
         k, v = x @ rows[1, head].T, x @ rows[2, head].T + values[head]
         mixed.append((q @ k.transpose(1, 2) / size**0.5).softmax(-1) @ v)

@@ -53,10 +53,10 @@ def test_counts_and_invariants(case, generator):
     for index in (mask.visible, mask.queries, mask.targets):
         assert (index.diff(dim=1) > 0).all(), "ascending, none twice"
         assert index.min() >= 0
-    assert mask.visible.max() < grid.tokens
-    assert mask.queries.max() < grid.tokens
+    assert mask.visible.max() < grid.num_tokens
+    assert mask.queries.max() < grid.num_tokens
     assert mask.targets.max() < mask.queries.shape[1]
-    hidden = mask.hidden(grid.tokens)
+    hidden = mask.hidden(grid.num_tokens)
     assert hidden.gather(1, mask.target_tokens).all(), "no loss on what the encoder sees"
     assert len({tuple(row.tolist()) for row in mask.visible}) > 1, "clips have masks of their own"
 
@@ -68,7 +68,7 @@ def test_without_a_decoder_mask_queries_are_the_complement(case, generator):
     grid, config, _ = CASES[case]
     mask = make_mask(config, grid, 4, generator)
     both = torch.cat((mask.visible, mask.queries), dim=1).sort(dim=1).values
-    assert (both == torch.arange(grid.tokens)).all()
+    assert (both == torch.arange(grid.num_tokens)).all()
 
 
 def test_a_loss_on_every_token_asks_for_all_and_leaves_the_visible_ones_as_they_were(generator):

@@ -19,8 +19,8 @@ from vmae.masking import all_hidden
 transformers = pytest.importorskip("transformers")
 
 CONFIG = ModelConfig(
-    family="mae", frames=1, size=32, tubelet=(1, 8, 8), width=48, depth=3, heads=4,
-    decoder_width=24, decoder_depth=2, decoder_heads=2,
+    family="mae", num_frames=1, img_size=32, tubelet=(1, 8, 8), embed_dim=48, depth=3, num_heads=4,
+    decoder_embed_dim=24, decoder_depth=2, decoder_num_heads=2,
 )  # fmt: skip
 NAMES = (
     ("encoder.cls_token", "vit.embeddings.cls_token"),
@@ -76,7 +76,7 @@ def test_mae_equals_hugging_face(normalize_targets):
             parameter.copy_(ours.get_parameter(name)[rows].reshape(parameter.shape))
         assert sorted(target) == ["decoder.decoder_pos_embed", "vit.embeddings.position_embeddings"]
         for table, own in zip(
-            sorted(target), (ours.decoder_positions, ours.encoder.positions[0]), strict=True
+            sorted(target), (ours.decoder_pos_embed, ours.encoder.pos_embed[0]), strict=True
         ):
             target[table].copy_(torch.nn.functional.pad(own, (0, 0, 1, 0))[None])
 

@@ -70,12 +70,12 @@ def align_epsilons(model: nn.Module) -> nn.Module:
 
 def hf_config(config: ModelConfig, **extra):
     return transformers.VideoMAEConfig(
-        image_size=config.size, patch_size=config.tubelet[1], tubelet_size=config.tubelet[0],
-        num_frames=config.frames, hidden_size=config.width, num_hidden_layers=config.depth,
-        num_attention_heads=config.heads, intermediate_size=int(config.width * config.mlp_ratio),
-        decoder_hidden_size=config.decoder_width, decoder_num_hidden_layers=config.decoder_depth,
-        decoder_num_attention_heads=config.decoder_heads,
-        decoder_intermediate_size=int(config.decoder_width * config.mlp_ratio),
+        image_size=config.img_size, patch_size=config.tubelet[1], tubelet_size=config.tubelet[0],
+        num_frames=config.num_frames, hidden_size=config.embed_dim, num_hidden_layers=config.depth,
+        num_attention_heads=config.num_heads, intermediate_size=int(config.embed_dim * config.mlp_ratio),
+        decoder_hidden_size=config.decoder_embed_dim, decoder_num_hidden_layers=config.decoder_depth,
+        decoder_num_attention_heads=config.decoder_num_heads,
+        decoder_intermediate_size=int(config.decoder_embed_dim * config.mlp_ratio),
         norm_pix_loss=config.normalize_targets, attn_implementation="eager", **extra,
     )  # fmt: skip
 
@@ -95,9 +95,9 @@ def test_pretraining_equals_hugging_face(tiny, tubelet, normalize_targets):
     copy_to_hf(ours, align_epsilons(theirs))
     clips = random_clips(config, 3)
     ratio = 0.75 if tubelet[0] == 2 else 0.5
-    mask = make_mask(MaskConfig(ratio=ratio), config.grid, 3, torch.Generator().manual_seed(1))
+    mask = make_mask(MaskConfig(mask_ratio=ratio), config.grid, 3, torch.Generator().manual_seed(1))
 
-    expected = theirs(normalized(clips), bool_masked_pos=mask.hidden(config.grid.tokens))
+    expected = theirs(normalized(clips), bool_masked_pos=mask.hidden(config.grid.num_tokens))
     predicted, loss = ours(clips, mask), ours.loss(clips, mask)
     torch.testing.assert_close(predicted, expected.logits, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(loss, expected.loss, rtol=1e-6, atol=1e-6)
@@ -114,7 +114,7 @@ def test_pretraining_equals_hugging_face(tiny, tubelet, normalize_targets):
 
 
 def test_classifier_equals_hugging_face(tiny):
-    ours = randomize(VisionTransformer(tiny, classes=5)).eval()
+    ours = randomize(VisionTransformer(tiny, num_classes=5)).eval()
     config = hf_config(tiny, use_mean_pooling=True, num_labels=5)
     theirs = align_epsilons(transformers.VideoMAEForVideoClassification(config)).eval()
     target = dict(theirs.named_parameters())

@@ -7,12 +7,12 @@ import torch
 
 from vmae import ROOT
 from vmae.config import ModelConfig
-from vmae.data.clips import VideoError
+from vmae.data import VideoError
 from vmae.predict import predict, read_clip
 from vmae.vit import VisionTransformer
 
 SHOT = ROOT / "data" / "big_buck_bunny_shot.mp4"
-CONFIG = ModelConfig.videomae("tiny", size=32, tubelet=(2, 8, 8))
+CONFIG = ModelConfig.videomae("tiny", img_size=32, tubelet=(2, 8, 8))
 
 
 def test_a_clip_is_the_centre_of_the_video_and_of_its_frames():
@@ -25,7 +25,7 @@ def test_a_clip_is_the_centre_of_the_video_and_of_its_frames():
 
 def test_predictions_are_named_and_sorted():
     torch.manual_seed(0)
-    model = VisionTransformer(CONFIG, classes=3, init_scale=1.0)
+    model = VisionTransformer(CONFIG, num_classes=3, init_scale=1.0)
     numbered = predict(model, SHOT)
     assert sorted(name for name, _ in numbered) == ["0", "1", "2"]
     model.class_names = ("run", "jump", "sit")

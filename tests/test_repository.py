@@ -66,7 +66,7 @@ def test_every_folder_of_the_package_is_installed():
     assert setuptools["packages"]["find"]["include"] == ["vmae", "vmae.*"]
     folders = {module.parent for module in (ROOT / "vmae").rglob("*.py")}
     assert all((folder / "__init__.py").exists() for folder in folders), "find skips such folders"
-    assert setuptools["package-data"]["vmae"] == ["recipes/*.yaml"]
+    assert setuptools["package-data"]["vmae"] == ["train/recipes/*.yaml"]
 
 
 def test_without_a_checkout_everything_lies_in_the_working_folder(tmp_path):

@@ -27,6 +27,6 @@ def load(path: str | Path, **options: Any) -> MaskedAutoencoder | VisionTransfor
 
     PyTorch is imported here, not with the package, so that `vmae --help` stays quick.
     """
-    from vmae.weights import load
+    from vmae.weights.checkpoints import load
 
     return load(path, **options)

@@ -1,5 +1,5 @@
 """`python -m vmae`."""
 
-from vmae.cli import main
+from vmae.cli.main import main
 
 raise SystemExit(main())

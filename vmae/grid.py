@@ -46,18 +46,18 @@ class TokenGrid:
         return T // p_t, H // p_h, W // p_w
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         """N = t·h·w."""
         t, h, w = self.shape
         return t * h * w
 
     @property
-    def positions(self) -> int:
+    def tokens_per_frame(self) -> int:
         """h·w: tokens of one step in time."""
         return self.shape[1] * self.shape[2]
 
     @property
-    def pixels(self) -> int:
+    def token_dim(self) -> int:
         """P = p_t·p_h·p_w·C: values of one token."""
         p_t, p_h, p_w = self.tubelet
         return p_t * p_h * p_w * self.channels
@@ -89,10 +89,10 @@ def patchify(clips: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 
 def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Put tokens (B, N, P) back together as clips (B, C, T, H, W); the inverse of `patchify`."""
-    if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid.tokens, grid.pixels):
+    if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid.num_tokens, grid.token_dim):
         raise ValueError(
             f"tokens of shape {tuple(tokens.shape)} do not fit the grid: "
-            f"expected (B, N, P) = (B, {grid.tokens}, {grid.pixels})"
+            f"expected (B, N, P) = (B, {grid.num_tokens}, {grid.token_dim})"
         )
     (t, h, w), (p_t, p_h, p_w) = grid.shape, grid.tubelet
     return rearrange(

@@ -46,14 +46,14 @@ class Attention(nn.Module):
     `key_bias=False` is VideoMAE's form: queries and values have a bias, keys have none.
     """
 
-    def __init__(self, width: int, heads: int, key_bias: bool = False) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, key_bias: bool = False) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=key_bias)
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=key_bias)
         if not key_bias:
-            self.q_bias = nn.Parameter(torch.zeros(width))
-            self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = nn.Linear(width, width)
+            self.q_bias = nn.Parameter(torch.zeros(embed_dim))
+            self.v_bias = nn.Parameter(torch.zeros(embed_dim))
+        self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = self._project(x)
@@ -74,7 +74,9 @@ class Attention(nn.Module):
         if bias is None:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
-        return rearrange(qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.heads)
+        return rearrange(
+            qkv, "b n (three heads d) -> three b heads n d", three=3, heads=self.num_heads
+        )
 
 
 def attention_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -93,10 +95,10 @@ def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 class MLP(nn.Module):
     """Two linear layers with the exact (erf) GELU between: (B, N, D) -> (B, N, D)."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, embed_dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(embed_dim, hidden)
+        self.fc2 = nn.Linear(hidden, embed_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -107,17 +109,17 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        heads: int,
+        embed_dim: int,
+        num_heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         key_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn = Attention(width, heads, key_bias)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = MLP(width, int(width * mlp_ratio))
+        self.norm1 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.attn = Attention(embed_dim, num_heads, key_bias)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.mlp = MLP(embed_dim, int(embed_dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -137,17 +139,17 @@ class DividedBlock(Block):
     def __init__(
         self,
         steps: int,
-        width: int,
-        heads: int,
+        embed_dim: int,
+        num_heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         key_bias: bool = False,
     ) -> None:
-        super().__init__(width, heads, mlp_ratio, drop_path, key_bias)
+        super().__init__(embed_dim, num_heads, mlp_ratio, drop_path, key_bias)
         self.steps = steps
-        self.temporal_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.temporal_attn = Attention(width, heads, key_bias)
-        self.temporal_fc = nn.Linear(width, width)
+        self.temporal_norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.temporal_attn = Attention(embed_dim, num_heads, key_bias)
+        self.temporal_fc = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] % self.steps:

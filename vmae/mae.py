@@ -12,8 +12,8 @@ from vmae.config import ModelConfig
 from vmae.grid import gather_tokens, patchify, unpatchify
 from vmae.layers import NORM_EPS, Block
 from vmae.masking import Mask
-from vmae.positions import position_table
-from vmae.vit import VisionTransformer, to_unit
+from vmae.positions import build_pos_embed
+from vmae.vit import VisionTransformer, denormalize_pixels, normalize_pixels, to_unit
 
 #: Added to the standard deviation (VideoMAE) or the variance (MAE) when targets are standardised.
 TARGET_EPS = 1e-6
@@ -39,15 +39,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(
             Block(
-                config.decoder_width,
-                config.decoder_heads,
+                config.decoder_embed_dim,
+                config.decoder_num_heads,
                 config.mlp_ratio,
                 key_bias=config.family == "mae",
             )
             for _ in range(config.decoder_depth)
         )
-        self.norm = nn.LayerNorm(config.decoder_width, eps=NORM_EPS)
-        self.head = nn.Linear(config.decoder_width, config.grid.pixels)
+        self.norm = nn.LayerNorm(config.decoder_embed_dim, eps=NORM_EPS)
+        self.head = nn.Linear(config.decoder_embed_dim, config.grid.token_dim)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -71,7 +71,7 @@ class MaskedAutoencoder(nn.Module):
     care for their order, since each carries its position.
     """
 
-    decoder_positions: torch.Tensor
+    decoder_pos_embed: torch.Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class MaskedAutoencoder(nn.Module):
         mae = config.family == "mae"
         self.encoder = VisionTransformer(config)
         # VideoMAE leaves this layer at PyTorch's default initialisation; MAE treats it as the rest.
-        self.encoder_to_decoder = nn.Linear(config.width, config.decoder_width, bias=mae)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_width))
+        self.encoder_to_decoder = nn.Linear(config.embed_dim, config.decoder_embed_dim, bias=mae)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_embed_dim))
         self.decoder = Decoder(config)
-        table = position_table(config, config.decoder_width)
-        self.register_buffer("decoder_positions", table, persistent=False)
+        table = build_pos_embed(config, config.decoder_embed_dim)
+        self.register_buffer("decoder_pos_embed", table, persistent=False)
         if mae:
             nn.init.xavier_uniform_(self.encoder_to_decoder.weight)
             nn.init.zeros_(self.encoder_to_decoder.bias)
@@ -96,48 +96,18 @@ class MaskedAutoencoder(nn.Module):
 
         clips: (B, C, T, H, W), uint8 or float in [0, 1].
         """
-        latents = self.encoder.features(clips, mask.visible)
+        latents = self.encoder.forward_features(clips, mask.visible)
         x = self.encoder_to_decoder(latents)  # (B, V, E), or (B, 1 + V, E) with a class token
-        positions = self.decoder_positions
-        known, asked = positions[mask.visible], positions[mask.queries]
+        positions = self.decoder_pos_embed
+        visible_pos, query_pos = positions[mask.visible], positions[mask.queries]
         if self.encoder.cls_token is not None:
-            known = F.pad(known, (0, 0, 1, 0))  # the class token's position is zero
-        x = torch.cat((x + known, (self.mask_token + asked).to(x.dtype)), dim=1)
+            visible_pos = F.pad(visible_pos, (0, 0, 1, 0))  # the class token's position is zero
+        x = torch.cat((x + visible_pos, (self.mask_token + query_pos).to(x.dtype)), dim=1)
         return self.decoder(x, mask.queries.shape[1], mask.targets)
-
-    @torch.no_grad()
-    def targets(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        """What the predictions should be, (B, M, P) float32; computed for target tokens only."""
-        tokens = self._pixels(gather_tokens(patchify(clips, self.grid), mask.target_tokens))
-        if not self.config.normalize_targets:
-            return tokens
-        mean, scale = self._statistics(tokens)
-        # in place: `tokens` are a copy already, and new memory costs a CPU more than the arithmetic
-        return self._by_group(tokens).sub_(mean).div_(scale).flatten(-2)
 
     def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         """Mean squared error over the target tokens, a float32 scalar (VideoMAE, equation 1)."""
-        return F.mse_loss(self(clips, mask).float(), self.targets(clips, mask))
-
-    def _pixels(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The pixels that are predicted: VideoMAE's lie in [0, 1], MAE's are ImageNet-normalised."""
-        mae = self.config.family == "mae"
-        return self.encoder.patch_embed.normalize(tokens) if mae else to_unit(tokens)
-
-    def _by_group(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, M, P) -> (B, M, P / G, G): each of the G groups is standardised on its own.
-
-        VideoMAE: one group a channel. MAE: all values of a patch together.
-        """
-        groups = self.config.channels if self.config.family == "videomae" else 1
-        return tokens.unflatten(-1, (-1, groups))
-
-    def _statistics(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and scale (B, M, 1, G) of each group of each token, with the unbiased variance."""
-        var, mean = torch.var_mean(self._by_group(tokens), dim=-2, keepdim=True)
-        if self.config.family == "mae":
-            return mean, (var + TARGET_EPS).sqrt()
-        return mean, var.sqrt() + TARGET_EPS
+        return F.mse_loss(self(clips, mask).float(), pixel_targets(clips, mask, self.config))
 
     @torch.no_grad()
     def reconstruct(self, clips: torch.Tensor, mask: Mask) -> Reconstruction:
@@ -147,13 +117,14 @@ class MaskedAutoencoder(nn.Module):
         input, as in the official visualisation: structure is the model's, brightness is not.
         """
         tokens = patchify(clips, self.grid)
-        pixels, index = self._pixels(tokens), mask.target_tokens
+        index = mask.target_tokens
         predictions = self(clips, mask).float()
         if self.config.normalize_targets:
-            mean, scale = self._statistics(gather_tokens(pixels, index))
-            predictions = (self._by_group(predictions) * scale + mean).flatten(-2)
+            pixels = _predicted_pixels(gather_tokens(tokens, index), self.config)
+            mean, scale = _statistics(pixels, self.config)
+            predictions = (_by_group(predictions, self.config) * scale + mean).flatten(-2)
         if self.config.family == "mae":
-            predictions = self.encoder.patch_embed.denormalize(predictions)
+            predictions = denormalize_pixels(predictions, self.config.channels)
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         unit = to_unit(tokens)
         masked, predicted = torch.full_like(unit, 0.5), torch.full_like(unit, 0.5)
@@ -162,3 +133,37 @@ class MaskedAutoencoder(nn.Module):
         pasted = masked.clone()
         pasted[rows, index] = predicted[rows, index]
         return Reconstruction(*(unpatchify(x, self.grid) for x in (masked, predicted, pasted)))
+
+
+@torch.no_grad()
+def pixel_targets(clips: torch.Tensor, mask: Mask, config: ModelConfig) -> torch.Tensor:
+    """What the predictions should be, (B, M, P) float32; computed for target tokens only."""
+    tokens = gather_tokens(patchify(clips, config.grid), mask.target_tokens)
+    pixels = _predicted_pixels(tokens, config)
+    if not config.normalize_targets:
+        return pixels
+    mean, scale = _statistics(pixels, config)
+    # in place: `pixels` is a copy already, and new memory costs a CPU more than the arithmetic
+    return _by_group(pixels, config).sub_(mean).div_(scale).flatten(-2)
+
+
+def _predicted_pixels(tokens: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """What is predicted: VideoMAE's pixels lie in [0, 1], MAE's are ImageNet-normalised."""
+    return normalize_pixels(tokens, config.channels) if config.family == "mae" else to_unit(tokens)
+
+
+def _by_group(tokens: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """(B, M, P) -> (B, M, P / G, G): each of the G groups is standardised separately.
+
+    VideoMAE: one group per channel. MAE: all values of a patch together.
+    """
+    groups = config.channels if config.family == "videomae" else 1
+    return tokens.unflatten(-1, (-1, groups))
+
+
+def _statistics(tokens: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and scale (B, M, 1, G) of each group of each token, with the unbiased variance."""
+    var, mean = torch.var_mean(_by_group(tokens, config), dim=-2, keepdim=True)
+    if config.family == "mae":
+        return mean, (var + TARGET_EPS).sqrt()
+    return mean, var.sqrt() + TARGET_EPS

@@ -35,7 +35,9 @@ def sincos_2d(rows: int, columns: int, width: int) -> torch.Tensor:
     return torch.from_numpy(table.astype(np.float32))
 
 
-def resample(table: torch.Tensor, source: TokenGrid, target: TokenGrid) -> torch.Tensor:
+def interpolate_pos_embed(
+    table: torch.Tensor, source: TokenGrid, target: TokenGrid
+) -> torch.Tensor:
     """A table (N, width) of one grid, interpolated linearly in time, rows and columns to another."""
     t, h, w = source.shape
     volume = rearrange(table, "(t h w) d -> 1 d t h w", t=t, h=h, w=w)
@@ -43,18 +45,18 @@ def resample(table: torch.Tensor, source: TokenGrid, target: TokenGrid) -> torch
     return rearrange(volume, "1 d t h w -> (t h w) d")
 
 
-def position_table(config: ModelConfig, width: int) -> torch.Tensor:
+def build_pos_embed(config: ModelConfig, width: int) -> torch.Tensor:
     """The table (N, width) of a model's family, for its encoder or decoder width.
 
     It is built anew for the model's own clip, as the official code does for every frame count and
-    resolution; with `config.positions_of` it is that of another clip, interpolated.
+    resolution; with `config.pos_embed_from` it is that of another clip, interpolated.
     """
     grid = config.grid
-    if config.positions_of is not None:
-        frames, size = config.positions_of
-        other = config.replace(frames=frames, size=size, positions_of=None)
-        return resample(position_table(other, width), other.grid, grid)
+    if config.pos_embed_from is not None:
+        frames, size = config.pos_embed_from
+        other = config.replace(num_frames=frames, img_size=size, pos_embed_from=None)
+        return interpolate_pos_embed(build_pos_embed(other, width), other.grid, grid)
     if config.family == "mae":
         t, h, w = grid.shape
         return sincos_2d(h, w, width).repeat(t, 1)
-    return sincos_1d(grid.tokens, width)
+    return sincos_1d(grid.num_tokens, width)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from vmae.config import ModelConfig
-from vmae.data.clips import read_frames, resize_frames
-from vmae.data.sampling import Sampling, crop_square
+from vmae.data.reading.reader import read_frames, resize_frames
+from vmae.data.reading.sampling import Sampling, crop_square
 from vmae.vit import VisionTransformer
 
 
@@ -17,8 +17,8 @@ def read_clip(path: str | Path, config: ModelConfig, stride: int = 1) -> torch.T
 
     Raises VideoError on an unreadable video, or one shorter than the clip.
     """
-    frames = read_frames(path, lambda n: Sampling(config.frames, stride).test(n)[0])
-    frames = crop_square(resize_frames(frames, config.size))
+    frames = read_frames(path, lambda n: Sampling(config.num_frames, stride).test(n)[0])
+    frames = crop_square(resize_frames(frames, config.img_size))
     return torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None]
 
 
@@ -30,10 +30,10 @@ def predict(
 
     Classes without names are called by their number. Raises ValueError for an encoder without head.
     """
-    if model.classes is None:
+    if model.num_classes is None:
         raise ValueError("this model has no head: fine-tune it, or load a classifier")
     device = next(model.parameters()).device
     logits = model.eval()(read_clip(path, model.config, stride).to(device))
-    share, index = logits.softmax(-1)[0].topk(min(top, model.classes))
-    names = model.class_names or tuple(map(str, range(model.classes)))
+    share, index = logits.softmax(-1)[0].topk(min(top, model.num_classes))
+    names = model.class_names or tuple(map(str, range(model.num_classes)))
     return [(names[i], p) for i, p in zip(index.tolist(), share.tolist(), strict=True)]

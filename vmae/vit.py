@@ -10,7 +10,7 @@ from torch import nn
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.grid import gather_tokens, patchify
 from vmae.layers import NORM_EPS, Block, DividedBlock
-from vmae.positions import position_table
+from vmae.positions import build_pos_embed
 
 
 class PatchEmbed(nn.Module):
@@ -21,86 +21,71 @@ class PatchEmbed(nn.Module):
     the tokens that are given.
     """
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(config.channels, config.width, config.tubelet, config.tubelet)
-        mean, std = (_channels(values, config.channels) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-
-    def normalize(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Pixels (B, K, P), uint8 or in [0, 1], with ImageNet's channel statistics taken out."""
-        x = to_unit(tokens).unflatten(-1, (-1, len(self.mean)))  # (B, K, P / C, C)
-        return ((x - self.mean) / self.std).flatten(-2)
-
-    def denormalize(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalize`: back to [0, 1]."""
-        x = tokens.unflatten(-1, (-1, len(self.mean)))
-        return (x * self.std + self.mean).flatten(-2)
+        self.channels = config.channels
+        self.proj = nn.Conv3d(config.channels, config.embed_dim, config.tubelet, config.tubelet)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.normalize(tokens)
+        x = normalize_pixels(tokens, self.channels)
         # Pixels come by frame, row, column and channel.
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return nn.functional.linear(x, weight, self.proj.bias)
 
 
 class VisionTransformer(nn.Module):
-    """Encoder (`classes=None`) or classifier of clips; an image is a clip of one frame.
+    """Encoder (`num_classes=None`) or classifier of clips; an image is a clip of one frame.
 
     The encoder ends in `norm`. The VideoMAE classifier averages the tokens, applies `fc_norm`,
     then `head`; the MAE one reads the class token after `norm`. Parameter names are the official
     ones. Positions are added to the embedded tokens before any is dropped.
     """
 
-    positions: torch.Tensor
+    pos_embed: torch.Tensor
 
     def __init__(
         self,
         config: ModelConfig,
-        classes: int | None = None,
+        num_classes: int | None = None,
         drop_path: float = 0.0,
         head_drop: float = 0.0,
         init_scale: float = 0.001,
     ) -> None:
         super().__init__()
-        self.config, self.grid, self.classes = config, config.grid, classes
+        self.config, self.grid, self.num_classes = config, config.grid, num_classes
         self.class_names: tuple[str, ...] | None = None  # set by those who load or train it
         mae = config.family == "mae"
         self.patch_embed = PatchEmbed(config)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width)) if mae else None
-        table = position_table(config, config.width)
-        self.register_buffer("positions", table[None], persistent=False)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if mae else None
+        table = build_pos_embed(config, config.embed_dim)
+        self.register_buffer("pos_embed", table[None], persistent=False)
         rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         block = Block if config.attention == "joint" else partial(DividedBlock, self.grid.shape[0])
         self.blocks = nn.ModuleList(
-            block(config.width, config.heads, config.mlp_ratio, rate, key_bias=mae)
+            block(config.embed_dim, config.num_heads, config.mlp_ratio, rate, key_bias=mae)
             for rate in rates
         )
-        self.mean_pool = classes is not None and not mae
+        self.mean_pool = num_classes is not None and not mae
         if not self.mean_pool:
-            self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
-        if classes is not None:
+            self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        if num_classes is not None:
             if self.mean_pool:
-                self.fc_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+                self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
             self.head_drop = nn.Dropout(head_drop)
-            self.head = nn.Linear(config.width, classes)
+            self.head = nn.Linear(config.embed_dim, num_classes)
         self._initialize(init_scale)
 
     def _initialize(self, init_scale: float) -> None:
         """As published: xavier for pre-training, truncated normal and a small head for fine-tuning."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                if self.classes is None:
+                if self.num_classes is None:
                     nn.init.xavier_uniform_(module.weight)
                 else:
                     nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if self.classes is not None:
+        if self.num_classes is not None:
             self.head.weight.data.mul_(init_scale)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
@@ -114,7 +99,7 @@ class VisionTransformer(nn.Module):
 
         With `visible` (B, V) only those tokens are computed. A class token comes first.
         """
-        tokens, positions = patchify(clips, self.grid), self.positions
+        tokens, positions = patchify(clips, self.grid), self.pos_embed
         if visible is not None:
             tokens = gather_tokens(tokens, visible)
             positions = positions[0][visible]
@@ -123,7 +108,9 @@ class VisionTransformer(nn.Module):
             x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         return x
 
-    def features(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+    def forward_features(
+        self, clips: torch.Tensor, visible: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """All tokens after the last block (and `norm`, where the model has one): (B, V, D)."""
         x = self.embed(clips, visible)
         for block in self.blocks:
@@ -148,13 +135,13 @@ class VisionTransformer(nn.Module):
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
         """One vector a clip, (B, D): the class token, or the mean of the tokens."""
-        x = self.features(clips)
+        x = self.forward_features(clips)
         return x[:, 0] if self.cls_token is not None else x.mean(1)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Logits (B, classes); features (B, N, D) where the model is an encoder only."""
-        if self.classes is None:
-            return self.features(clips)
+        """Logits (B, num_classes); features (B, N, D) where the model is an encoder only."""
+        if self.num_classes is None:
+            return self.forward_features(clips)
         x = self.pooled(clips)
         if self.mean_pool:
             x = self.fc_norm(x)
@@ -193,7 +180,25 @@ def to_unit(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
-def _channels(values: tuple[float, ...], channels: int) -> torch.Tensor:
-    """Statistics for each channel; their mean where the clips are not RGB."""
-    tensor = torch.tensor(values)
-    return tensor if channels == len(values) else tensor.mean().repeat(channels)
+def normalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
+    """Pixels (B, K, P), uint8 or in [0, 1], standardised by ImageNet's channel statistics."""
+    mean, std = _statistics(channels, tokens.device)
+    return ((to_unit(tokens).unflatten(-1, (-1, channels)) - mean) / std).flatten(-2)
+
+
+def denormalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
+    """The inverse of `normalize_pixels`: back to [0, 1]."""
+    mean, std = _statistics(channels, tokens.device)
+    return (tokens.unflatten(-1, (-1, channels)) * std + mean).flatten(-2)
+
+
+def _statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
+    """Mean and standard deviation (C,); their mean over the channels where clips are not RGB.
+
+    Filled on the device, because a copy of a tensor from the host would make the device wait.
+    """
+    found = []
+    for values in (IMAGENET_MEAN, IMAGENET_STD):
+        tensor = torch.stack([torch.full((), value, device=device) for value in values])
+        found.append(tensor if channels == len(values) else tensor.mean().repeat(channels))
+    return found

@@ -14,8 +14,14 @@ from collections.abc import Callable
 
 import torch
 
-from vmae.data.augment import mix, multi_scale_crop, random_erase, random_flip, random_resized_crop
-from vmae.data.randaugment import rand_augment
+from vmae.data import (
+    mix,
+    multi_scale_crop,
+    rand_augment,
+    random_erase,
+    random_flip,
+    random_resized_crop,
+)
 
 ROUNDS = 7
 SHAPES = ((64, 3, 8, 16, 16), (8, 3, 16, 112, 112))

@@ -83,7 +83,10 @@ def scaling(kind: str) -> Figure:
             axes[1, column].set_xlabel(label)
         axes[0, 0].set_ylabel("seconds a step")
         axes[1, 0].set_ylabel("gigabytes a step")
-        said = ["measured", "expected: multiply-adds from the first dot on; bytes of vmae.memory"]
+        said = [
+            "measured",
+            "expected: multiply-adds from the first dot on; bytes of vmae.cost.memory",
+        ]
         figure.legend([dots, lines], said, loc="outside upper center", ncols=2, fontsize=9)
     return figure
 

@@ -14,12 +14,9 @@ from pathlib import Path
 import torch
 
 from vmae import ROOT, at_root
-from vmae.config import FinetuneConfig, Recipe
-from vmae.data.encode import write_text
-from vmae.data.motion import render_set, spec_named
-from vmae.train.finetune import finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import environment
+from vmae.data import render_set, spec_named
+from vmae.support.files import write_text
+from vmae.train import FinetuneConfig, Recipe, environment, finetune, open_sources, pretrain
 from vmae.weights import load_encoder
 
 LABELS: tuple[int | None, ...] = (10, 40, None)
@@ -59,7 +56,9 @@ def run(name: str, seed: int) -> None:
                 continue
             encoder = None
             if start == "pre-trained":
-                encoder = load_encoder(weights, frames=model.frames, size=model.size)
+                encoder = load_encoder(
+                    weights, num_frames=model.num_frames, img_size=model.img_size
+                )
             result = finetune(tuning(recipe, labels, seed), sources, encoder)
             row = {"accuracy": round(result.test.accuracy, 2), "made": environment(_device())}
             found = json.loads(path.read_text()) if path.exists() else {}

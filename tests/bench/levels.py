@@ -25,13 +25,19 @@ import numpy as np
 import torch
 
 from vmae import ROOT
-from vmae.config import FinetuneConfig, Recipe
-from vmae.data.encode import write_text
-from vmae.data.motion import LEVELS, SIZES, MotionSpec, render_set
-from vmae.train.evaluate import Evaluation
-from vmae.train.finetune import Sources, finetune, open_sources
-from vmae.train.pretrain import pretrain
-from vmae.train.run_folder import environment
+from vmae.data import SIZES, MotionSpec, render_set
+from vmae.data.making.motion import LEVELS
+from vmae.support.files import write_text
+from vmae.train import (
+    Evaluation,
+    FinetuneConfig,
+    Recipe,
+    Sources,
+    environment,
+    finetune,
+    open_sources,
+    pretrain,
+)
 from vmae.vit import VisionTransformer
 
 FOLDER = ROOT / "data" / "levels"
@@ -74,7 +80,7 @@ def recipe_of(level: str, folder: Path, view: str = "video") -> Recipe:
     recipe = Recipe.load("cpu").changed(
         both={
             "data.path": str(folder),
-            "model.size": setting.size,
+            "model.img_size": setting.size,
             "model.tubelet": [2, patch, patch],
         },
         pretrain={"optim.steps": setting.pretraining} if setting.pretraining else {},

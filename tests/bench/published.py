@@ -30,7 +30,7 @@ def norm(x: torch.Tensor, layer: torch.nn.Module) -> torch.Tensor:
 def block(x: torch.Tensor, weights: Block) -> torch.Tensor:
     """Pre-norm attention with the softmax written out, then the MLP."""
     batch, tokens, width = x.shape
-    attn, heads = weights.attn, weights.attn.heads
+    attn, heads = weights.attn, weights.attn.num_heads
     bias = torch.cat((attn.q_bias, torch.zeros_like(attn.v_bias), attn.v_bias))
     qkv = F.linear(norm(x, weights.norm1), attn.qkv.weight, bias)
     q, k, v = qkv.reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
@@ -44,7 +44,7 @@ def embed(pixels: torch.Tensor, encoder: VisionTransformer) -> torch.Tensor:
     """All tokens (B, N, D) by a 3-D convolution, with positions."""
     conv = encoder.patch_embed.proj
     x = F.conv3d(pixels, conv.weight, conv.bias, stride=encoder.grid.tubelet)
-    return x.flatten(2).transpose(1, 2) + encoder.positions
+    return x.flatten(2).transpose(1, 2) + encoder.pos_embed
 
 
 def targets(pixels: torch.Tensor, model: MaskedAutoencoder, hidden: torch.Tensor) -> torch.Tensor:
@@ -65,13 +65,13 @@ def pretraining_loss(
     model: MaskedAutoencoder, pixels: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
     """V1's loss for normalised clips and a boolean mask (B, N), True where a token is hidden."""
-    batch, width = len(pixels), model.config.width
+    batch, width = len(pixels), model.config.embed_dim
     x = embed(pixels, model.encoder)
     x = x[~hidden].reshape(batch, -1, width)
     for weights in model.encoder.blocks:
         x = block(x, weights)
     x = model.encoder_to_decoder(norm(x, model.encoder.norm))
-    positions = model.decoder_positions.expand(batch, -1, -1)
+    positions = model.decoder_pos_embed.expand(batch, -1, -1)
     known = positions[~hidden].reshape(batch, -1, x.shape[2])
     asked = positions[hidden].reshape(batch, -1, x.shape[2])
     x = torch.cat((x + known, model.mask_token + asked), dim=1)

@@ -21,16 +21,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vmae.config import Recipe
-from vmae.data.annotations import Video, load_set
-from vmae.data.clips import read_frames
-from vmae.data.loader import ClipDataset, Source, StepBatches, VideoFiles, train_loader
-from vmae.data.motion import SIZES, render_set, with_sizes
-from vmae.data.sampling import Sampling
-from vmae.data.store import build_store
-from vmae.mae import MaskedAutoencoder
+from vmae.data import (
+    SIZES,
+    ClipDataset,
+    Sampling,
+    Source,
+    StepBatches,
+    Video,
+    VideoFiles,
+    build_store,
+    load_set,
+    read_frames,
+    render_set,
+    train_loader,
+    with_sizes,
+)
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
-from vmae.train.schedule import adamw
+from vmae.train import Recipe, adamw
 
 ROUNDS = 5
 SAMPLING = Sampling(8)
@@ -73,7 +81,9 @@ class Training:
         self.model = MaskedAutoencoder(self.config.model)
         self.optimizer = adamw(self.model, self.config.optim)
         keys = StepBatches(len(source.videos), self.config.optim.batch_size, steps, seed=0)
-        self.batches = iter(train_loader(ClipDataset(source, SAMPLING, seed=0), keys, workers=0))
+        self.batches = iter(
+            train_loader(ClipDataset(source, SAMPLING, seed=0), keys, num_workers=0)
+        )
         self.share_waited(2)  # the first steps start threads and allocate
 
     def share_waited(self, steps: int) -> float:
@@ -84,7 +94,9 @@ class Training:
             clips = next(self.batches).clips
             got = time.perf_counter()
             mask = make_mask(self.config.mask, self.model.grid, len(clips))
-            loss = F.mse_loss(self.model(clips, mask), self.model.targets(clips, mask))
+            loss = F.mse_loss(
+                self.model(clips, mask), pixel_targets(clips, mask, self.model.config)
+            )
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from vmae import ROOT
-from vmae.data.encode import write_text
-from vmae.train.run_folder import environment
+from vmae.support.files import write_text
+from vmae.train import environment
 
 FOLDER = ROOT / "data" / "bench"
 

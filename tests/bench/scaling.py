@@ -1,7 +1,7 @@
 """Time and memory of V1's step as clips, batches and models grow: python tests/bench/scaling.py
 
 A point is a process of its own: the median of its steps (fp32 on a CPU, bf16 on a GPU), the peak of its
-memory, the multiply-adds that `vmae.flops` counts and the bytes that `vmae.memory` expects. Results go
+memory, the multiply-adds that `vmae.cost.flops` counts and the bytes that `vmae.cost.memory` expects. Results go
 to data/bench/DEVICE.json; tests/bench/charts.py draws them.
 """
 
@@ -19,9 +19,9 @@ import models
 import results
 import torch
 
-from vmae import flops
-from vmae.config import ModelConfig, PretrainConfig
-from vmae.memory import training_memory
+from vmae.config import ModelConfig
+from vmae.cost import flops, training_memory
+from vmae.train import PretrainConfig
 
 #: What grows, from a clip of 16 frames of 224x224 through ViT-S: (model, frames, size, clips) by value.
 SERIES: dict[str, dict[int | str, tuple[str, int, int, int]]] = {
@@ -37,7 +37,7 @@ def point(name: str, frames: int, size: int, clips: int, steps: int) -> dict[str
     device = results.device()
     precision = "bf16" if device.type == "cuda" else "fp32"
     base = models.start_of_peak(device)
-    config = ModelConfig.videomae(name, frames=frames, size=size)
+    config = ModelConfig.videomae(name, num_frames=frames, img_size=size)
     case = models.Case("pre-train", config, clips, device)
     running = case.contestant("ours")
     seconds = []
@@ -46,13 +46,15 @@ def point(name: str, frames: int, size: int, clips: int, steps: int) -> dict[str
         models.train(*running, precision, device)
         if number:  # the first one warms up
             seconds.append(time.perf_counter() - start)
-    expected = training_memory(PretrainConfig(config, models.V1, precision=precision), clips)
+    expected = training_memory(
+        PretrainConfig(model=config, mask=models.V1, precision=precision), clips
+    )
     return {
         "seconds": round(statistics.median(seconds), 4),
         "gigabytes": round(models.end_of_peak(device, base) / 1e9, 4),
         "multiply-adds": clips * flops.pretraining_multiply_adds(config, models.V1)["total"],
         "expected gigabytes": round((expected.total - expected.optimizer) / 1e9, 4),
-        "tokens": config.grid.tokens,
+        "tokens": config.grid.num_tokens,
     }
 
 

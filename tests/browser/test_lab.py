@@ -11,7 +11,7 @@ from lab import CHROMIUM, SHOTS, Lab, Notebook, served
 from papermill.iorw import load_notebook_node
 
 from vmae import ROOT
-from vmae.checks.core import PROGRESS
+from vmae.course.progress import PROGRESS
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 EXPLORERS = (

@@ -53,28 +53,30 @@ def make_mask(
     decoder's scheme does not fit the grid.
 
     >>> grid = TokenGrid((16, 224, 224), (2, 16, 16))
-    >>> mask = make_mask(MaskConfig("tube", 0.9, decoder="running-cell", decoder_ratio=0.5), grid, 1)
+    >>> mask = make_mask(MaskConfig("tube", 0.9, None, "running-cell", 0.5), grid, 1)
     >>> mask.visible.shape[1], mask.queries.shape[1], mask.targets.shape[1]
     (160, 784, 704)
     """
     draw = {"random": random_visible, "frame": frame_visible}
-    if config.encoder == "tube":
-        visible = tube_visible(grid, config.ratio, config.tube_length, batch, generator, device)
+    if config.mask_type == "tube":
+        visible = tube_visible(
+            grid, config.mask_ratio, config.tube_length, batch, generator, device
+        )
     else:
-        visible = draw[config.encoder](grid, config.ratio, batch, generator, device)
-    if config.decoder == "every":
+        visible = draw[config.mask_type](grid, config.mask_ratio, batch, generator, device)
+    if config.decoder_mask_type == "every":
         return every_token(visible, grid)
-    if config.decoder == "all" or config.decoder_ratio == 0:
+    if config.decoder_mask_type == "all" or config.decoder_mask_ratio == 0:
         return all_hidden(visible, grid)
-    if config.decoder == "drop-visible":
-        return drop_visible(visible, grid, config.decoder_ratio, generator)
-    if config.decoder == "random":
-        return dual_random(visible, grid, config.decoder_ratio, generator)
-    if config.encoder != "tube" or config.tube_length is not None:
+    if config.decoder_mask_type == "drop-visible":
+        return drop_visible(visible, grid, config.decoder_mask_ratio, generator)
+    if config.decoder_mask_type == "random":
+        return dual_random(visible, grid, config.decoder_mask_ratio, generator)
+    if config.mask_type != "tube" or config.tube_length is not None:
         raise MaskError(
-            f"decoder mask {config.decoder!r} hides the same number of visible tokens in every "
+            f"decoder mask {config.decoder_mask_type!r} hides the same number of visible tokens in every "
             "clip only with tubes over the whole clip: use encoder 'tube' without tube_length, "
             "or decoder 'all' or 'random'"
         )
-    maps = maps_on(config.decoder, grid, config.decoder_ratio, visible.device)
+    maps = maps_on(config.decoder_mask_type, grid, config.decoder_mask_ratio, visible.device)
     return dual(visible, grid, maps, generator)

@@ -79,5 +79,5 @@ def complement(visible: torch.Tensor, tokens: int) -> torch.Tensor:
 
 def with_targets(visible: torch.Tensor, queries: torch.Tensor, count: int, grid: TokenGrid) -> Mask:
     """Targets: the queries that do not lie on `visible`; `count` of them in every clip."""
-    asked_and_hidden = hidden_tokens(visible, grid.tokens).gather(1, queries)
+    asked_and_hidden = hidden_tokens(visible, grid.num_tokens).gather(1, queries)
     return Mask(visible, queries, _first_true(asked_and_hidden, count))

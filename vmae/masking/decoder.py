@@ -12,14 +12,14 @@ from vmae.masking.core import Mask, MaskError, choose, complement, count_kept, w
 
 def all_hidden(visible: torch.Tensor, grid: TokenGrid) -> Mask:
     """MAE and V1: ask for every token that the encoder does not see."""
-    queries = complement(visible, grid.tokens)
+    queries = complement(visible, grid.num_tokens)
     targets = torch.arange(queries.shape[1], device=visible.device).expand_as(queries)
     return Mask(visible, queries, targets)
 
 
 def every_token(visible: torch.Tensor, grid: TokenGrid) -> Mask:
     """MAE's ablation (section 4.1): ask for all tokens, and count the loss on all of them."""
-    tokens = torch.arange(grid.tokens, device=visible.device).expand(visible.shape[0], -1)
+    tokens = torch.arange(grid.num_tokens, device=visible.device).expand(visible.shape[0], -1)
     return Mask(visible, tokens, tokens)
 
 
@@ -36,7 +36,7 @@ def dual(
     queries = maps[pick]
     # Each position is asked `often` times, and V / t positions are visible: so many queries
     # overlap in every clip. This makes M a constant that needs no look at the mask.
-    often = maps.shape[1] // grid.positions
+    often = maps.shape[1] // grid.tokens_per_frame
     overlap = visible.shape[1] // grid.shape[0] * often
     return with_targets(visible, queries, queries.shape[1] - overlap, grid)
 
@@ -45,7 +45,7 @@ def dual_random(
     visible: torch.Tensor, grid: TokenGrid, ratio: float, generator: torch.Generator | None
 ) -> Mask:
     """V2's ablation: ask at positions drawn at random, the same share of visible and hidden ones."""
-    hidden = complement(visible, grid.tokens)
+    hidden = complement(visible, grid.num_tokens)
     parts, kept = [], []
     for pool in (visible, hidden):
         keep = pool.shape[1] - int(ratio * pool.shape[1])
@@ -67,11 +67,11 @@ def drop_visible(
     keep = count_kept(visible.shape[1], ratio, "visible tokens")
     index = choose(visible.shape[1], keep, len(visible), generator, visible.device)
     fewer = visible.gather(1, index)
-    queries = complement(fewer, grid.tokens)
+    queries = complement(fewer, grid.num_tokens)
     return Mask(
         fewer,
         queries,
-        with_targets(visible, queries, grid.tokens - visible.shape[1], grid).targets,
+        with_targets(visible, queries, grid.num_tokens - visible.shape[1], grid).targets,
     )
 
 
@@ -118,8 +118,8 @@ def frame_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
     maps = []
     for phase in range(phases):
         steps = torch.tensor([int(i * every) + phase for i in range(keep)])
-        places = torch.arange(grid.positions)
-        maps.append((steps[:, None] * grid.positions + places).flatten())
+        places = torch.arange(grid.tokens_per_frame)
+        maps.append((steps[:, None] * grid.tokens_per_frame + places).flatten())
     return torch.stack(maps)
 
 

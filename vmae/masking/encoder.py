@@ -19,8 +19,8 @@ def random_visible(
 
     As in MAE; in the notes' account, V1 masks clips so too.
     """
-    keep = count_kept(grid.tokens, ratio, "tokens")
-    return choose(grid.tokens, keep, batch, generator, device)
+    keep = count_kept(grid.num_tokens, ratio, "tokens")
+    return choose(grid.num_tokens, keep, batch, generator, device)
 
 
 def tube_visible(
@@ -37,7 +37,7 @@ def tube_visible(
     3.3); a shorter tube draws anew every `length` frames, as the notes describe it.
     """
     t, _, _ = grid.shape
-    keep = count_kept(grid.positions, ratio, "positions of a frame")
+    keep = count_kept(grid.tokens_per_frame, ratio, "positions of a frame")
     if length is None:
         steps = t
     else:
@@ -48,9 +48,9 @@ def tube_visible(
                 f"frames and divide the clip's {grid.clip[0]}"
             )
     tubes = t // steps
-    chosen = choose(grid.positions, keep, batch * tubes, generator, device)
+    chosen = choose(grid.tokens_per_frame, keep, batch * tubes, generator, device)
     chosen = chosen.view(batch, tubes, 1, keep).expand(-1, -1, steps, -1).reshape(batch, t, keep)
-    offsets = torch.arange(t, device=device)[:, None] * grid.positions
+    offsets = torch.arange(t, device=device)[:, None] * grid.tokens_per_frame
     return (chosen + offsets).flatten(1)
 
 
@@ -64,5 +64,5 @@ def frame_visible(
     """Hide int(ratio·t) whole steps in time (V1, Table 1b). Returns visible (B, V)."""
     keep = count_kept(grid.shape[0], ratio, "steps in time")
     chosen = choose(grid.shape[0], keep, batch, generator, device)
-    places = torch.arange(grid.positions, device=device)
-    return (chosen[:, :, None] * grid.positions + places).flatten(1)
+    places = torch.arange(grid.tokens_per_frame, device=device)
+    return (chosen[:, :, None] * grid.tokens_per_frame + places).flatten(1)

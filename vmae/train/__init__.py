@@ -1,1 +1,62 @@
-"""Training: schedules, checkpoints, pre-training, fine-tuning, evaluation."""
+"""Training: configurations and recipes, pre-training, fine-tuning, testing."""
+
+from vmae.support.progress import Bar, Progress, Record, Silent
+from vmae.train.classifier import load_classifier, save_classifier
+from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig
+from vmae.train.devices import accelerator_for, device_name, peak_memory
+from vmae.train.evaluate import (
+    Evaluation,
+    evaluate,
+    knn_probe,
+    linear_probe,
+    mean_of_views,
+    pooled_features,
+)
+from vmae.train.finetune import FinetuneResult, Sources, augment, finetune, open_sources
+from vmae.train.interrupts import LostPeer, OutOfMemory, Stopped
+from vmae.train.pretrain import PretrainResult, pretrain
+from vmae.train.recipe import RECIPES, Recipe
+from vmae.train.run_folder import environment, free_folder
+from vmae.train.schedule import adamw, layer_of, learning_rate, parameter_groups
+from vmae.train.speed import checkpointed, compile_blocks
+
+__all__ = [
+    "RECIPES",
+    "Bar",
+    "Evaluation",
+    "FinetuneConfig",
+    "FinetuneResult",
+    "LostPeer",
+    "OptimConfig",
+    "OutOfMemory",
+    "PretrainConfig",
+    "PretrainResult",
+    "Progress",
+    "Recipe",
+    "Record",
+    "Silent",
+    "Sources",
+    "Stopped",
+    "accelerator_for",
+    "adamw",
+    "augment",
+    "checkpointed",
+    "compile_blocks",
+    "device_name",
+    "environment",
+    "evaluate",
+    "finetune",
+    "free_folder",
+    "knn_probe",
+    "layer_of",
+    "learning_rate",
+    "linear_probe",
+    "load_classifier",
+    "mean_of_views",
+    "open_sources",
+    "parameter_groups",
+    "peak_memory",
+    "pooled_features",
+    "pretrain",
+    "save_classifier",
+]

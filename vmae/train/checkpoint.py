@@ -1,93 +1,41 @@
-"""Checkpoints: weights as safetensors, the rest of a run's state beside them; whole or not there."""
+"""Checkpoints: weights as safetensors, with the rest of a run's state beside them, written atomically."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
-from vmae.config import Config, ConfigError, FinetuneConfig
-from vmae.data.encode import atomic_path, write_text
-from vmae.vit import VisionTransformer
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message says why and what to do."""
-
-
-def save_weights(
-    model: nn.Module, path: str | Path, metadata: dict[str, str] | None = None
-) -> None:
-    """Write a model's parameters as one safetensors file."""
-    _write_weights(full_state(model), path, metadata)
-
-
-def _write_weights(
-    state: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None
-) -> None:
-    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
+from vmae.support.files import atomic_path, write_text
+from vmae.weights.tensors import load_weights, write_weights
 
 
 def full_state(stateful: nn.Module | torch.optim.Optimizer) -> dict[str, Any]:
-    """A state dict whose tensors are whole, also where processes hold shards of them (FSDP2).
+    """A state dict of whole tensors, even if each process holds a shard of them (FSDP2).
 
-    All processes must ask together.
+    All processes must call it together.
     """
     return tree_map(
         lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, stateful.state_dict()
     )
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read parameters written by `save_weights`; every one must be there and fit.
-
-    Raises CheckpointError with the names that are missing, extra or of another shape.
-    """
-    path = Path(path)
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error})") from None
-    own = model.state_dict()
-    problems = [f"missing: {name}" for name in own.keys() - state.keys()]
-    problems += [f"not in this model: {name}" for name in state.keys() - own.keys()]
-    problems += [
-        f"{name}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if problems:
-        listed = "\n  ".join(sorted(problems))
-        raise CheckpointError(
-            f"{path} holds another model:\n  {listed}\nBuild the model with the configuration that the "
-            "checkpoint was trained with (config.yaml beside it)"
-        )
-    model.load_state_dict(state)
-
-
 @dataclass
 class Checkpoint:
-    """Where a run stands after `step` steps, beside the weights.
+    """The state of a run after `step` steps, apart from the weights.
 
     losses   those since the last record of the log
-    loss     the last logged mean; by it the best checkpoint is chosen
+    loss     the last logged mean, by which the best checkpoint is chosen
     """
 
     step: int = 0
@@ -99,7 +47,7 @@ class Checkpoint:
 def save_state(
     folder: Path, state: Checkpoint, weights: dict[str, torch.Tensor], keep: int
 ) -> None:
-    """Write step-NNNNNNNN below `folder` whole; then remove all but the newest `keep` and the best.
+    """Write step-NNNNNNNN in `folder`, then remove all but the newest `keep` and the best.
 
     `best.json` beside `folder` names the best: the one with the lowest logged mean loss.
     """
@@ -107,7 +55,7 @@ def save_state(
     _remove(target)  # one that was damaged
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        _write_weights(weights, temporary / "model.safetensors")
+        write_weights(weights, temporary / "model.safetensors")
         torch.save({"optimizer": state.optimizer}, temporary / "state.pt")
         facts = {"step": state.step, "loss": state.loss, "losses": state.losses}
         (temporary / "step.json").write_text(json.dumps(facts))
@@ -121,21 +69,24 @@ def save_state(
 
 
 def load_state(folder: Path, model: nn.Module) -> Checkpoint:
-    """Restore the weights of the newest checkpoint that is whole; returns the rest of it.
+    """Restore the weights of the newest intact checkpoint; returns the rest of it.
 
-    A damaged one is passed over with a warning. Raises CheckpointError for another model's.
+    A damaged one is skipped with a warning. Raises CheckpointError for a checkpoint of another model.
     """
     for path in reversed(_steps(folder)):
         try:
             facts = json.loads((path / "step.json").read_text())
             state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
             with safe_open(path / "model.safetensors", "pt"):
-                pass  # its header says whether the file is whole
+                pass  # the header shows whether the file is complete
             found = Checkpoint(
                 int(facts["step"]), state["optimizer"], facts.get("losses", []), _loss(path)
             )
-        except Exception as error:  # whatever a damaged file makes the readers raise
-            warnings.warn(f"{path} is damaged ({error}); trying the one before it", stacklevel=2)
+        except Exception as error:  # the readers raise many kinds for a damaged file
+            warnings.warn(
+                f"{path} is damaged ({error}): falling back to the checkpoint before it",
+                stacklevel=2,
+            )
             continue
         load_weights(model, path / "model.safetensors")
         return found
@@ -143,7 +94,7 @@ def load_state(folder: Path, model: nn.Module) -> Checkpoint:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None) -> None:
-    """Load a whole state into an optimizer whose parameters may be sharded by now."""
+    """Load an unsharded state into an optimizer whose parameters may be sharded."""
     if state is None:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -152,14 +103,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | 
         if isinstance(owner, DTensor):
             mesh, placed = owner.device_mesh, owner.placements
             for name, value in values.items():
-                if value.shape == owner.shape:  # moments; the step is a scalar
-                    value = value.to(owner.device)  # every process has read the same file
+                if value.shape == owner.shape:  # moments, unlike the step, which is a scalar
+                    value = value.to(owner.device)  # every process read the same file
                     values[name] = distribute_tensor(value, mesh, placed, src_data_rank=None)
     optimizer.load_state_dict(state)
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest checkpoint, 0 where there is none."""
+    """The step of the newest checkpoint; 0 if there is none."""
     steps = _steps(folder)
     return int(steps[-1].name[5:]) if steps else 0
 
@@ -184,111 +135,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
         path.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in a run's folder."""
-    for place in (folder, folder / "checkpoints"):
-        for part in place.glob(".*.part"):
-            if part.is_dir():
-                shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink(missing_ok=True)
-
-
-def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -> list[str]:
-    """What differs between two configurations as dicts, one line a field."""
-    lines = []
-    for key in sorted(found.keys() | asked.keys()):
-        a, b = found.get(key), asked.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{where}{key}.")
-        elif a != b:
-            lines.append(f"{where}{key}: {a!r} there, {b!r} asked")
-    return lines
-
-
-def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...]) -> None:
-    """Make `folder` the run of `config`: new, or with `resume` the same run again.
-
-    Fields named in `free` may change on resuming. Raises CheckpointError where the folder holds
-    a run and `resume` is off, or a run of another configuration (with the differences).
-    """
-    saved = folder / "config.yaml"
-    if saved.exists() and not resume:
-        raise CheckpointError(
-            f"{folder} holds a run already: set resume to go on with it, or give another folder"
-        )
-    refuse_other(folder, config, free)
-    with atomic_path(saved) as temporary:
-        config.to_yaml(temporary)
-
-
-def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
-    """Raise CheckpointError where `folder` holds a run of another configuration or kind."""
-    saved = folder / "config.yaml"
-    if not saved.exists():
-        return
-    try:
-        found = type(config).from_yaml(saved).to_dict()
-    except ConfigError as error:
-        raise CheckpointError(
-            f"{folder} holds a run that is no {type(config).__name__}: {error}\nGive another folder"
-        ) from None
-    lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
-    if lines:
-        listed = "\n  ".join(lines)
-        raise CheckpointError(
-            f"{folder} holds a run of another configuration:\n  {listed}\nGive another folder, or "
-            "the old values"
-        )
-
-
-def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
-    """Note what a fine-tuning in `folder` begins from: a hash of `weights`; None: from scratch.
-
-    Raises CheckpointError where the run began from something else.
-    """
-    start = "scratch"
-    if weights is not None:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(weights.items()):
-            values = tensor.detach().cpu().flatten().view(torch.uint8)  # of any type
-            digest.update(name.encode() + values.numpy().tobytes())
-        start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
-    noted = folder / "start.txt"
-    before = noted.read_text().strip() if noted.exists() else start
-    if before != start:
-        raise CheckpointError(
-            f"{folder} holds a run that began from {before}, not from {start}: give the encoder that "
-            "it began with, or another folder"
-        )
-    write_text(noted, start + "\n")
-
-
-def save_classifier(
-    model: VisionTransformer, classes: Sequence[str], config: FinetuneConfig, folder: str | Path
-) -> None:
-    """Write a classifier's folder: model.safetensors, classes.txt, config.yaml.
-
-    Raises CheckpointError where the folder holds a run of another configuration.
-    """
-    folder = Path(folder)
-    refuse_other(folder, config)
-    save_weights(model, folder / "model.safetensors")
-    write_text(folder / "classes.txt", "\n".join(classes) + "\n")
-    with atomic_path(folder / "config.yaml") as temporary:
-        config.to_yaml(temporary)
-
-
-def load_classifier(
-    folder: str | Path,
-) -> tuple[VisionTransformer, tuple[str, ...], FinetuneConfig]:
-    """Read what `save_classifier` wrote: the model, its class names, its configuration."""
-    folder = Path(folder)
-    config = FinetuneConfig.from_yaml(folder / "config.yaml")
-    classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
-    model = VisionTransformer(config.model, len(classes))
-    load_weights(model, folder / "model.safetensors")
-    model.class_names = classes
-    return model.eval(), classes, config

@@ -1,4 +1,4 @@
-"""Testing: logits for a whole split, accuracy, confusion, linear probe, nearest neighbours."""
+"""Evaluation: logits of a whole split, accuracy, confusion, linear probe, nearest neighbours."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from vmae.data.augment import view_of
-from vmae.data.loader import Source, ordered_batches
-from vmae.data.sampling import Sampling
-from vmae.train.runtime import seeded
+from vmae.data.augment.batched import view_of
+from vmae.data.reading.loader import Source, ordered_batches
+from vmae.data.reading.sampling import Sampling
+from vmae.train.batches import seeded
 from vmae.vit import VisionTransformer
 
 
@@ -31,7 +31,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the videos whose highest logit is the label's, in percent."""
+        """Top-1: share of the videos whose highest logit is that of the label, in percent."""
         return 100 * (self.logits.argmax(1) == self.labels).double().mean().item()
 
     def topk(self, k: int) -> float:
@@ -40,13 +40,13 @@ class Evaluation:
         return 100 * (best == self.labels[:, None]).any(1).double().mean().item()
 
     def confusion(self) -> np.ndarray:
-        """(classes, classes): counts, true label by row, prediction by column."""
+        """(classes, classes): number of videos by true label (rows) and prediction (columns)."""
         classes = self.logits.shape[1]
         flat = self.labels * classes + self.logits.argmax(1)
         return torch.bincount(flat, minlength=classes**2).view(classes, classes).numpy()
 
     def per_class(self) -> np.ndarray:
-        """(classes,): share of each class's videos that are found, in percent; nan without any."""
+        """(classes,): accuracy per class, in percent; NaN for a class without videos."""
         counts = self.confusion()
         total = counts.sum(1)
         return np.where(total > 0, 100 * counts.diagonal() / np.maximum(total, 1), np.nan)
@@ -57,30 +57,31 @@ def evaluate(
     model: VisionTransformer,
     source: Source,
     sampling: Sampling,
-    batch: int = 256,
+    batch_size: int = 256,
     clips: int = 1,
     crops: int = 1,
     view: str = "video",
     device: torch.device | str = "cpu",
-    max_bad: float = 0.05,
+    max_unreadable: float = 0.05,
     accelerator: Accelerator | None = None,
 ) -> Evaluation:
-    """Test a classifier on every video, `batch` views at a time. The model stays on `device`.
+    """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
 
-    accelerator   where there are several processes: each tests some batches, all get the whole
+    accelerator   for several processes: each tests some of the batches, all get the whole result
 
-    Raises SetError where more than the share `max_bad` of the videos cannot be read.
-
-    With several clips and crops a video, its logits are the logarithm of the mean of the views'
-    softmax, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
+    With several clips and crops per video, its logits are the logarithm of the mean softmax over the
+    views, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
+    Raises SetError if more than the share `max_unreadable` of the videos cannot be read.
     """
     model = model.to(device).eval()
     rank = accelerator.process_index if accelerator else 0
     world = accelerator.num_processes if accelerator else 1
     gather = gather_object if world > 1 else list
     tested = []
-    videos = max(1, batch // (clips * crops))
-    batches = ordered_batches(source, sampling, videos, clips, crops, max_bad, rank, world, gather)
+    videos = max(1, batch_size // (clips * crops))
+    batches = ordered_batches(
+        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather
+    )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
         seen = view_of(item.clips.to(device), view, generator)
@@ -101,14 +102,14 @@ def pooled_features(
     encoder: VisionTransformer,
     source: Source,
     sampling: Sampling,
-    batch: int = 256,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
-    max_bad: float = 0.05,
+    max_unreadable: float = 0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One feature vector (D,) a video from a frozen encoder, and the labels."""
+    """One feature vector (D,) per video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, sampling, batch, max_bad=max_bad):
+    for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
         features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()
@@ -132,10 +133,10 @@ def knn_probe(
     neighbours: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Test accuracy, in percent, of a vote of the nearest training features.
+    """Test accuracy, in percent, of a weighted vote of the nearest training features.
 
-    train, test: as in `linear_probe`. A neighbour at cosine distance d has exp((1 - d) /
-    temperature) votes. Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
+    train, test: as in `linear_probe`. A neighbour at cosine distance d has the weight
+    exp((1 - d) / temperature). Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
     probe = KNeighborsClassifier(
         min(neighbours, len(train[0])),

@@ -1,14 +1,16 @@
-"""A run's folder: one run at a time in it, and a record of what it ran on."""
+"""A run's folder: one run at a time, always of one configuration, with a record of its environment."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -20,17 +22,36 @@ import psutil
 import torch
 
 from vmae import ROOT, __version__
-from vmae.config import Config
-from vmae.data.encode import DiskError, write_text
-from vmae.train.checkpoint import CheckpointError, refuse_other
-from vmae.train.runtime import device_name
+from vmae.config import Config, ConfigError
+from vmae.support.files import DiskError, atomic_path, write_text
+from vmae.train.devices import device_name
+from vmae.weights.errors import CheckpointError
 
-#: A job that SLURM puts back into the queue keeps its number, perhaps on another machine.
+#: Fields of a run's configuration that may differ when it is resumed.
+FREE_FIELDS = (
+    "save_every",
+    "log_every",
+    "keep_checkpoints",
+    "device",
+    "grad_accum_steps",
+    "activation_checkpointing",
+    "compile",
+    "on_nonfinite",
+    "tensorboard",
+    "log_mfu",
+    "test_clips",
+    "test_crops",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.cache",
+    "data.cache_on_device",
+)
+#: A job that SLURM requeues keeps its number, possibly on another machine.
 JOB = "SLURM_JOB_ID"
 
 
 def free_folder(folder: Path, config: Config) -> Path:
-    """`folder`; where a run of another configuration has it, the next of folder-2, folder-3, ..."""
+    """`folder`, or if it holds a run of another configuration, the next of folder-2, folder-3, ..."""
     names = (f"{folder.name}-{number}" if number > 1 else folder.name for number in count(1))
     for name in names:
         with suppress(CheckpointError):
@@ -41,10 +62,10 @@ def free_folder(folder: Path, config: Config) -> Path:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep a second run out of `folder` as long as this one goes on.
+    """Keep a second run out of `folder` for the duration of the block.
 
-    The lock of a process that is gone, or of this very SLURM job before it was put back into the
-    queue, is taken over. Raises CheckpointError where another run holds it.
+    Takes over the lock of a process that is gone, or of this same SLURM job before it was requeued.
+    Raises CheckpointError if another run holds it.
     """
     path = folder / "lock.json"
     mine = {
@@ -61,13 +82,13 @@ def lock(folder: Path) -> Iterator[None]:
             break
         except FileExistsError:
             holder = _read(path)
-            if not holder:  # perhaps it is being written just now
+            if not holder:  # it may be in the middle of being written
                 time.sleep(0.2)
                 holder = _read(path)
             if _alive(holder):
                 raise CheckpointError(
                     f"{folder} is in use by process {holder['pid']} on {holder['host']}: wait for it, "
-                    f"stop it, or give another folder. If it is surely gone, delete {path}"
+                    f"stop it, or choose another folder. If that process is gone, delete {path}"
                 ) from None
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -90,11 +111,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
-        return {}  # killed while it wrote the lock, or just gone
+        return {}  # killed while writing the lock, or removed just now
 
 
 def _alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lock may still run; on another machine it may, for all we know."""
+    """Whether the holder of a lock may still be running; on another machine we have to assume so."""
     if not holder or (holder["job"] and holder["job"] == os.environ.get(JOB)):
         return False
     if holder["host"] != socket.gethostname():
@@ -108,7 +129,7 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 
 def write_environment(folder: Path, step: int, device: torch.device, processes: int) -> None:
-    """Add to environment.json what the run goes on with from `step`: commit, versions, device."""
+    """Add to environment.json what the run uses from `step` on: commit, versions, device."""
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
     start = {"step": step, **environment(device), "processes": processes}
@@ -116,7 +137,7 @@ def write_environment(folder: Path, step: int, device: torch.device, processes: 
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a result was made with: time, commit (and files changed since), versions, device."""
+    """What produced a result: time, commit (and files changed since), versions, device."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "vmae": __version__,
@@ -130,7 +151,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout; None without git or a checkout."""
+    """The output of a git command in the checkout; None without git or without a checkout."""
     if Path(__file__).resolve().parents[2] != ROOT:  # the working folder may be another repository
         return None
     try:
@@ -140,3 +161,82 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+def sweep(folder: Path) -> None:
+    """Remove files that killed processes left half-written in a run's folder."""
+    for place in (folder, folder / "checkpoints"):
+        for part in place.glob(".*.part"):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -> list[str]:
+    """The differences between two configurations, as dicts: one line per field."""
+    lines = []
+    for key in sorted(found.keys() | asked.keys()):
+        a, b = found.get(key), asked.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{where}{key}.")
+        elif a != b:
+            lines.append(f"{where}{key}: {a!r} in the folder, {b!r} requested")
+    return lines
+
+
+def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...]) -> None:
+    """Make `folder` the run of `config`: a new one or, with `resume`, the same one again.
+
+    Fields named in `free` may change on resuming. Raises CheckpointError if the folder holds a run
+    and `resume` is off, or a run of another configuration (listing the differences).
+    """
+    saved = folder / "config.yaml"
+    if saved.exists() and not resume:
+        raise CheckpointError(f"{folder} already holds a run: resume it, or choose another folder")
+    refuse_other(folder, config, free)
+    with atomic_path(saved) as temporary:
+        config.to_yaml(temporary)
+
+
+def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
+    """Raise CheckpointError if `folder` holds a run of another configuration or kind."""
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        return
+    try:
+        found = type(config).from_yaml(saved).to_dict()
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder} holds another kind of run, not a {type(config).__name__}: {error}\n"
+            "Choose another folder"
+        ) from None
+    lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
+    if lines:
+        listed = "\n  ".join(lines)
+        raise CheckpointError(
+            f"{folder} holds a run with other settings:\n  {listed}\nChoose another folder, or go back "
+            "to the old values"
+        )
+
+
+def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
+    """Record what a fine-tuning run in `folder` starts from: a hash of `weights`; None: from scratch.
+
+    Raises CheckpointError if the run started from something else.
+    """
+    start = "scratch"
+    if weights is not None:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(weights.items()):
+            values = tensor.detach().cpu().flatten().view(torch.uint8)  # of any dtype
+            digest.update(name.encode() + values.numpy().tobytes())
+        start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
+    noted = folder / "start.txt"
+    before = noted.read_text().strip() if noted.exists() else start
+    if before != start:
+        raise CheckpointError(
+            f"{folder} holds a run that started from {before}, not from {start}: pass the encoder it "
+            "started from, or choose another folder"
+        )
+    write_text(noted, start + "\n")

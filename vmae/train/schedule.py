@@ -1,4 +1,4 @@
-"""Learning rates: warm-up and cosine over steps, decay over layers; weight decay for matrices only."""
+"""Learning rates: warm-up and cosine decay over steps, layer decay; weight decay for matrices only."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from vmae.config import OptimConfig
+from vmae.train.config import OptimConfig
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
-    """The rate of `step` (from 0): linear warm-up from 0, then a cosine down to `min_lr`.
+    """The learning rate at `step` (from 0): linear warm-up from 0, then a cosine down to `min_lr`.
 
-    `config` is a resolved one. The official warm-up has rate 0 at step 0, which then changes no
-    weight, and reaches `lr` at the same step as this one.
+    `config` must be resolved. The official warm-up starts with a learning rate of 0, a step that
+    changes no weight, and reaches `lr` at the same step as this one.
 
-    >>> config = OptimConfig(steps=100, lr=1.0, warmup=0.1)
+    >>> config = OptimConfig(steps=100, lr=1.0, warmup_ratio=0.1)
     >>> [round(learning_rate(step, config), 2) for step in (0, 9, 55, 99)]
     [0.1, 1.0, 0.5, 0.0]
     """
-    warmup = round(config.warmup * config.steps)
+    warmup = round(config.warmup_ratio * config.steps)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.steps - warmup)
@@ -29,9 +29,9 @@ def learning_rate(step: int, config: OptimConfig) -> float:
 
 
 def layer_of(name: str, depth: int) -> int:
-    """The layer that a parameter of a VisionTransformer counts as for layer decay.
+    """The layer number of a VisionTransformer's parameter, for layer decay.
 
-    0 the patch embedding and tokens, i + 1 block i, depth + 1 the final norm and the head.
+    0: patch embedding and tokens; i + 1: block i; depth + 1: final norm and head.
 
     >>> [layer_of(name, 12) for name in ("patch_embed.proj.weight", "blocks.3.norm1.bias", "head.bias")]
     [0, 4, 13]
@@ -44,7 +44,7 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> list[dict[str, Any]]:
-    """AdamW's groups: no weight decay on vectors and tokens; rates scaled by layer.
+    """AdamW's groups: no weight decay on vectors and tokens; learning rates scaled per layer.
 
     `lr_scale` is layer_decay^(depth + 1 - layer).
     """
@@ -70,7 +70,7 @@ def adamw(model: nn.Module, config: OptimConfig, depth: int = 0) -> torch.optim.
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its share of the rate."""
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's learning rate: `lr` times its `lr_scale`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
+        group["lr"] = lr * group["lr_scale"]

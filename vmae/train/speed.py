@@ -1,4 +1,4 @@
-"""The same numbers with less memory, or sooner: activation checkpointing, compilation."""
+"""The same results with less memory, or faster: activation checkpointing and compilation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vmae.layers import Block
 
 @contextmanager
 def checkpointed(model: torch.nn.Module, wanted: bool = True) -> Iterator[None]:
-    """Inside, blocks keep their input only, and compute the rest again in the backward pass.
+    """Inside, blocks keep only their input and compute everything else again in the backward pass.
 
-    The same numbers; parameter names and the model's code stay as they are.
+    The results are identical; parameter names and the model's code do not change.
     """
     blocks = [m for m in model.modules() if isinstance(m, Block)] if wanted else []
     compiled = [block._compiled_call_impl for block in blocks]
@@ -36,24 +36,24 @@ def checkpointed(model: torch.nn.Module, wanted: bool = True) -> Iterator[None]:
 
 
 def compile_blocks(model: torch.nn.Module, *inputs: Any) -> None:
-    """Compile every block in place and try it on a batch; where that fails, warn and do without.
+    """Compile every block in place and try it on a batch; if that fails, warn and run without it.
 
-    Parameter names do not change. Blocks of one part share their compiled code. What blocks drop is
-    drawn otherwise than without compiling.
+    Parameter names do not change. Blocks of the same shape share compiled code. DropPath draws other
+    random numbers in compiled blocks.
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     for block in blocks:
         block.compile()
     try:
         model(*inputs).float().sum().backward()
-    except Exception as error:  # a compiler fails in many ways
+    except Exception as error:  # compilers fail in many ways
         torch._dynamo.reset()
         for block in blocks:
             block._compiled_call_impl = None
         reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__
         warnings.warn(
-            f"torch.compile fails here ({reason}): the run goes on without it. It needs a C++ "
-            "compiler, and on a GPU Triton",
+            f"torch.compile failed ({reason}): the run continues without it. It needs a C++ compiler, "
+            "and on a GPU Triton",
             stacklevel=2,
         )
     finally:

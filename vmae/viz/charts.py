@@ -12,7 +12,7 @@ from IPython.display import display
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from vmae.train.runtime import Record
+from vmae.support.progress import Record
 from vmae.viz.core import INK, PALETTE, show, style
 
 

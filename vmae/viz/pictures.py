@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from IPython.display import HTML, display
 
-from vmae.data.encode import write_video
+from vmae.data.making.encode import write_video
 from vmae.viz.core import INK, show, style
 
 

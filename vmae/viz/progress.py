@@ -9,8 +9,7 @@ from typing import Any
 
 from IPython.display import HTML, display
 
-from vmae.data.progress_file import ProgressFile
-from vmae.train.runtime import Record
+from vmae.support.progress import ProgressFile, Record
 from vmae.viz.charts import curve_figure
 from vmae.viz.core import bundle
 

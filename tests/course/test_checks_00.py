@@ -1,0 +1,220 @@
+"""Lesson 00: its checks, its glossary, and the tiny checkpoint that it shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+
+import pytest
+import torch
+
+import vmae
+from vmae import ROOT
+from vmae.config import MaskConfig, ModelConfig
+from vmae.course.checks import exercises, verdict
+from vmae.course.checks import notebook_00 as right
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import make_mask
+from vmae.train import Recipe
+from vmae.weights import save_weights
+
+ALL = exercises("00")
+
+pytestmark = pytest.mark.usefixtures("drawn")
+
+
+def said_of(name: str, function) -> str | None:
+    return verdict(ALL[f"00.{name}"], function)
+
+
+# ---- right answers in other styles -----------------------------------------------------------------
+
+
+def count_at_once(frames, height, width, tubelet):
+    p_t, p_h, p_w = tubelet
+    return frames * height * width // (p_t * p_h * p_w)
+
+
+def count_by_loop(frames, height, width, tubelet):
+    sides = zip((frames, height, width), tubelet, strict=True)
+    t, h, w = (len(range(0, side, step)) for side, step in sides)
+    return t * h * w
+
+
+def hide_by_loop(picture, hidden, patch):
+    out = picture.clone()
+    for row, column in hidden.nonzero().tolist():
+        out[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 0.5
+    return out
+
+
+def hide_by_kron(picture, hidden, patch):
+    pixels = torch.kron(hidden.long(), torch.ones(patch, patch).long())
+    return picture * (1 - pixels) + 0.5 * pixels
+
+
+def hide_by_view(picture, hidden, patch):
+    channels, height, width = picture.shape
+    out = picture.clone().view(channels, height // patch, patch, width // patch, patch)
+    return out.masked_fill_(hidden[:, None, :, None], 0.5).view(channels, height, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("token_count", count_at_once),
+        ("token_count", count_by_loop),
+        ("hide", hide_by_loop),
+        ("hide", hide_by_kron),
+        ("hide", hide_by_view),
+    ],
+)
+def test_right_answers_in_other_styles_pass(name, function):
+    assert said_of(name, function) is None
+
+
+# ---- wrong answers of other kinds ------------------------------------------------------------------
+
+
+def hide_in_place(picture, hidden, patch):
+    picture.copy_(right.hide(picture, hidden, patch))
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("token_count", lambda *a: None, "is the `return` missing"),
+        ("token_count", lambda *a: right.token_count(*a) + 1, "it returns 13; 12 is expected"),
+        ("token_count", lambda *a: "12", "it returns '12'"),
+        ("token_count", lambda T, H, W, p: T // p * 4, "it raises TypeError"),
+        ("hide", hide_in_place, "it changes its arguments"),
+        ("hide", lambda x, m, p: right.hide(x, m, p)[0], r"its shape is \(96, 96\)"),
+        ("hide", lambda x, m, p: right.hide(x, m, p) + 0.1, "the shape is right"),
+        ("hide", lambda x, m, p: x[:, m], "it raises IndexError"),
+        ("hide", lambda x, m, p: right.hide(x, m, p).numpy(), "it returns ndarray; Tensor"),
+    ],
+)
+def test_other_wrong_answers_are_rejected(name, wrong, message):
+    assert re.search(message, said_of(name, wrong) or "")
+
+
+def test_the_drawing_has_as_many_squares_as_the_learner_counts(drawn):
+    said_of("token_count", lambda *a: 5)
+    assert drawn[0].startswith("5 blue squares")
+
+
+def test_the_model_paints_as_the_exercise_does(tiny):
+    """`hide` is what `MaskedAutoencoder.reconstruct` shows as masked, frame by frame."""
+    g = torch.Generator().manual_seed(0)
+    clips = torch.rand(1, 3, *tiny.grid.clip, generator=g)
+    mask = make_mask(MaskConfig("tube", 0.75), tiny.grid, 1, g)
+    masked = MaskedAutoencoder(tiny).eval().reconstruct(clips, mask).masked[0]
+    t, h, w = tiny.grid.shape
+    hidden = mask.hidden(tiny.grid.num_tokens).view(t, h, w)[0]
+    for frame in range(tiny.num_frames):
+        painted = right.hide(clips[0, :, frame], hidden, tiny.tubelet[1])
+        torch.testing.assert_close(masked[:, frame], painted)
+
+
+# ---- the glossary -----------------------------------------------------------------------------------
+
+
+def terms(name: str) -> dict[str, str]:
+    """The glossary of a lesson: Chinese names by term; rows of several are taken apart."""
+    text = (ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8")
+    found = {}
+    for table in re.findall(r"# \| term \| 中文 \|.*\n# \|[-|]+\n((?:# \|.*\n?)+)", text):
+        for row in table.splitlines():
+            term, chinese = (cell.strip() for cell in row.split("|")[1:3])
+            both = list(zip(term.split(", "), chinese.split("、"), strict=False))
+            found |= dict(both) if len(both) == term.count(", ") + 1 else {term: chinese}
+    return found
+
+
+def test_the_glossary_of_lesson_00_has_every_term_of_the_others():
+    """Under the same Chinese name; a term with two names has both, with a slash between."""
+    (start,) = (ROOT / "solutions").glob("00_*.py")
+    glossary, missing = terms(start.stem), []
+    for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py")):
+        for term, chinese in terms(path.stem).items():
+            if chinese not in glossary.get(term, "").split(" / ") and path != start:
+                missing.append(f"{path.stem}: {term} | {chinese}, there {glossary.get(term)}")
+    assert not missing, "put into the glossary of lesson 00:\n" + "\n".join(missing)
+    assert len(glossary) > 40
+
+
+def test_the_executed_map_names_every_lesson_that_is_there():
+    (start,) = (ROOT / "solutions").glob("00_*.ipynb")
+    cells = json.loads(start.read_text(encoding="utf-8"))["cells"]
+    shown = json.dumps([cell.get("outputs") for cell in cells])
+    built = sorted(path.name for path in (ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    missing = [name for name in built if f"../notebooks/{name}" not in shown]
+    assert missing == [], "run `python solutions/build.py --execute 00`, last of all"
+
+
+# ---- the tiny checkpoint ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shipping() -> dict:
+    return runpy.run_path(str(ROOT / "solutions" / "ship.py"))
+
+
+def finished_run(folder, model: MaskedAutoencoder, **changes):
+    """The files of a run of the recipe `evening` with this model, as pre-training leaves them."""
+    folder.mkdir()
+    config = Recipe.load("evening").changed(pretrain=changes).pretrain
+    config.replace(model=model.config).to_yaml(folder / "config.yaml")
+    save_weights(model, folder / "model.safetensors")
+    start = {"step": 0, "time": "2026-11-22", "commit": "c0ffee", "changed_files": 0}
+    start |= {"torch": "2", "device": "CPU", "python": "3"}
+    (folder / "environment.json").write_text(json.dumps([start, start | {"step": 40}]))
+    records = [{"step": step, "loss": 1 / step, "seconds": step} for step in (50, 100)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+def test_a_run_is_shipped_whole_and_again(tmp_path, shipping):
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(Recipe.load("evening").pretrain.model)
+    run = finished_run(tmp_path / "run", model)
+    target = tmp_path / "tiny"
+    for _ in range(2):  # the second replaces the first
+        assert shipping["ship"](run, target) == target
+    assert sorted(p.name for p in target.iterdir()) == [
+        "config.yaml",
+        "model.safetensors",
+        "stamp.json",
+    ]
+    shipped = vmae.load(target).state_dict()
+    assert all(torch.equal(shipped[name], value) for name, value in model.state_dict().items())
+    stamp = json.loads((target / "stamp.json").read_text())
+    assert (stamp["recipe"], stamp["steps"], stamp["loss"]) == ("evening", 100, 0.01)
+    assert [start["step"] for start in stamp["starts"]] == [0, 40]
+    assert stamp["starts"][0]["commit"] == "c0ffee"
+
+
+def test_a_changed_recipe_is_not_called_by_its_name(tmp_path, shipping):
+    model = MaskedAutoencoder(Recipe.load("evening").pretrain.model)
+    run = finished_run(tmp_path / "run", model, **{"optim.lr": 1e-3})
+    assert shipping["stamp_of"](run)["recipe"] is None
+
+
+def test_a_large_model_is_not_shipped(tmp_path, shipping):
+    large = ModelConfig.videomae("tiny", depth=20, embed_dim=256, num_heads=4)
+    run = finished_run(tmp_path / "run", MaskedAutoencoder(large))
+    with pytest.raises(ValueError, match=r"MB of weights; at most 6 ship"):
+        shipping["ship"](run, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_the_shipped_checkpoint_is_a_small_trained_autoencoder(shipping):
+    folder = ROOT / "data" / "tiny"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= shipping["LARGEST"]
+    stamp = json.loads((folder / "stamp.json").read_text())
+    model = vmae.load(folder)
+    assert isinstance(model, MaskedAutoencoder)
+    recipe = Recipe.load(stamp["recipe"]).pretrain
+    assert model.config == recipe.model and stamp["steps"] == recipe.optim.steps

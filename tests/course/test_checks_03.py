@@ -1,0 +1,152 @@
+"""The checks of notebook 03: right answers in any style pass, each wrong one is named."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from vmae.config import ModelConfig
+from vmae.course.checks import exercises, verdict
+from vmae.course.checks import notebook_03 as right
+from vmae.mae import MaskedAutoencoder
+from vmae.train import OptimConfig, parameter_groups
+
+ALL = exercises("03")
+
+pytestmark = pytest.mark.usefixtures("drawn")
+
+
+def message(name: str, function) -> str | None:
+    return verdict(ALL[f"03.{name}"], function)
+
+
+def test_the_package_decays_the_same_parameters():
+    config = ModelConfig.mae("tiny", img_size=32, tubelet=(1, 8, 8))
+    model = MaskedAutoencoder(config)
+    groups = parameter_groups(model, OptimConfig(weight_decay=0.05))
+    kept = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+    names = [name for name, p in model.named_parameters() if id(p) in kept]
+    assert right.decayed({n: tuple(p.shape) for n, p in model.named_parameters()}) == names
+
+
+# ---- right answers in other styles ---------------------------------------------------------------
+
+
+def rates_by_numpy(steps, warmup, base, batch):
+    rise = np.arange(1, warmup + 1) / warmup
+    fall = (1 + np.cos(np.pi * np.arange(steps - warmup) / (steps - warmup))) / 2
+    return list(np.concatenate((rise, fall)) * base * batch / 256)
+
+
+def rates_by_half_angle(steps, warmup, base, batch):
+    found = []
+    for step in range(steps):
+        share = (step + 1) / warmup
+        if step >= warmup:
+            share = math.cos(math.pi / 2 * (step - warmup) / (steps - warmup)) ** 2
+        found.append(share * base * batch / 256)
+    return found
+
+
+def decayed_by_loop(shapes):
+    names = []
+    for name in shapes:
+        if len(shapes[name]) == 1 or "token" in name:
+            continue
+        names.append(name)
+    return names
+
+
+def features_by_sklearn(train, test):
+    scaler = StandardScaler().fit(train)
+    return tuple(torch.from_numpy(scaler.transform(x)).float() for x in (train, test))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("learning_rates", rates_by_numpy),
+        ("learning_rates", rates_by_half_angle),
+        ("decayed", decayed_by_loop),
+        ("standardize_features", features_by_sklearn),
+    ],
+)
+def test_right_answers_in_other_styles_pass(name, function):
+    assert message(name, function) is None
+
+
+# ---- wrong ones, written as a learner would ------------------------------------------------------
+
+
+def not_scaled(steps, warmup, base, batch):
+    return [rate * 256 / batch for rate in rates_by_numpy(steps, warmup, base, batch)]
+
+
+def zero_first(steps, warmup, base, batch):
+    rates = rates_by_numpy(steps, warmup, base, batch)
+    return [0.0, *rates[: warmup - 1], *rates[warmup:]]
+
+
+def straight(steps, warmup, base, batch):
+    highest = base * batch / 256
+    return [highest * min((k + 1) / warmup, (steps - k) / (steps - warmup)) for k in range(steps)]
+
+
+def too_short(steps, warmup, base, batch):
+    return rates_by_numpy(steps, warmup, base, batch)[1:]
+
+
+def no_norms_by_name(shapes):
+    return [name for name in shapes if "bias" not in name]
+
+
+def no_tokens_rule(shapes):
+    return [name for name, shape in shapes.items() if len(shape) != 1]
+
+
+def own_statistics(train, test):
+    return tuple(StandardScaler().fit_transform(x) for x in (train, test))
+
+
+def own_statistics_torch(train, test):
+    return tuple((x - x.mean(0)) / x.std(0, correction=0) for x in (train, test))
+
+
+def joint(train, test):
+    both = torch.cat([train, test])
+    return tuple((x - both.mean(0)) / both.std(0, correction=0) for x in (train, test))
+
+
+def unbiased(train, test):
+    return tuple((x - train.mean(0)) / train.std(0) for x in (train, test))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("learning_rates", not_scaled, "the base rate is not scaled"),
+        ("learning_rates", zero_first, "step 0 has rate 0"),
+        ("learning_rates", straight, "straight line"),
+        ("learning_rates", too_short, "returns 99 value"),
+        ("decayed", no_norms_by_name, "weights of norms are vectors too"),
+        ("decayed", no_tokens_rule, "the mask token or class token decays"),
+        ("decayed", list, "every parameter decays"),
+        ("standardize_features", own_statistics, "ndarray; Tensor is expected"),
+        ("standardize_features", own_statistics_torch, "their own statistics"),
+        ("standardize_features", joint, "both together"),
+        ("standardize_features", unbiased, "divides by n - 1"),
+    ],
+)
+def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
+    found = message(name, wrong)
+    assert found is not None and re.search(said, found), found
+
+
+def test_wrong_features_are_drawn_too(drawn):
+    message("standardize_features", joint)
+    assert len(drawn) == 1

@@ -1,0 +1,143 @@
+"""The checks of notebook 04: right answers in any style pass, each wrong one is named."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vmae.config import ModelConfig
+from vmae.course.checks import exercises, verdict
+from vmae.course.checks import notebook_04 as right
+from vmae.grid import patchify
+from vmae.vit import PatchEmbed
+
+ALL = exercises("04")
+
+
+pytestmark = pytest.mark.usefixtures("drawn")
+
+
+def said_of(name: str, function) -> str | None:
+    return verdict(ALL[f"04.{name}"], function)
+
+
+# ---- right answers in other styles -----------------------------------------------------------------
+
+
+def dense_by_loop(length, frames, stride, rng):
+    last = length - frames * stride
+    start = rng.choice(last + 1) if last > 0 else 0
+    return np.array([min(start + i * stride, length - 1) for i in range(frames)])
+
+
+def dense_by_arange(length, frames, stride, rng):
+    room = max(length - frames * stride, 0)
+    start = int(rng.random() * (room + 1))
+    return np.arange(start, start + frames * stride, stride).clip(max=length - 1)
+
+
+def tsn_by_loop(length, frames, rng):
+    size = length // frames
+    return np.array([rng.integers(i * size, (i + 1) * size) for i in range(frames)])
+
+
+def tubelets_by_loop(clips, sides):
+    p_t, p_h, p_w = sides
+    _, _, T, H, W = clips.shape
+    return torch.stack(
+        [
+            clips[:, :, t : t + p_t, y : y + p_h, x : x + p_w].permute(0, 2, 3, 4, 1).flatten(1)
+            for t in range(0, T, p_t)
+            for y in range(0, H, p_h)
+            for x in range(0, W, p_w)
+        ],
+        dim=1,
+    )
+
+
+def tubelets_by_unfold(clips, sides):
+    for axis, side in zip((2, 3, 4), sides, strict=True):
+        clips = clips.unfold(axis, side, side)
+    return clips.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4).flatten(1, 3)
+
+
+def weight_by_view(weight, sides):
+    return weight.view(len(weight), *sides, -1).permute(0, 4, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("dense_indices", dense_by_loop),
+        ("dense_indices", dense_by_arange),
+        ("tsn_indices", tsn_by_loop),
+        ("tubelets", tubelets_by_loop),
+        ("tubelets", tubelets_by_unfold),
+        ("conv3d_weight", weight_by_view),
+    ],
+)
+def test_right_answers_in_other_styles_pass(name, function):
+    assert said_of(name, function) is None
+
+
+# ---- wrong answers of other kinds ------------------------------------------------------------------
+
+
+def dense_from_global(length, frames, stride, rng):
+    return right.dense_indices(length, frames, stride, np.random.default_rng())
+
+
+def tsn_reversed(length, frames, rng):
+    return right.tsn_indices(length, frames, rng)[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("dense_indices", dense_from_global, "draw from `rng` alone"),
+        ("dense_indices", lambda *a: right.dense_indices(*a).tolist(), "returns list; ndarray"),
+        ("dense_indices", lambda *a: right.dense_indices(*a)[:-1], r"its shape is \(15,\)"),
+        ("dense_indices", lambda *a: right.dense_indices(*a) / 1, "its type is float64"),
+        ("dense_indices", lambda *a: None, "is the `return` missing"),
+        ("dense_indices", lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
+        ("dense_indices", lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
+        ("tsn_indices", tsn_reversed, "for .* it can draw"),
+        ("tsn_indices", lambda n, T, g: right.tsn_indices(n, T, g)[0], "returns int64; ndarray"),
+        ("tubelets", lambda c, s: right.tubelets(c, s)[0], r"its shape is \(24, 1536\)"),
+        ("tubelets", lambda c, s: right.tubelets(c.flip(2), s), "the shape is right"),
+        ("tubelets", lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
+        ("conv3d_weight", lambda w, s: w.T, "its shape is"),
+        ("conv3d_weight", lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is right"),
+    ],
+)
+def test_other_wrong_answers_are_rejected(name, wrong, message):
+    assert re.search(message, said_of(name, wrong) or "")
+
+
+def test_a_clip_drawn_twice_by_chance_does_not_pass_for_a_seed():
+    """A generator of one's own that happens to repeat its first clip, and only that one."""
+    starts = iter([3, 1, 4, 5, 9, 3, *range(10, 60)])
+
+    def sampler(length, frames, stride, rng):
+        return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
+
+    assert "draw from `rng` alone" in (said_of("dense_indices", sampler) or "")
+
+
+def test_the_models_embedding_is_a_conv3d_with_these_weights():
+    """The reference is the inverse of what `PatchEmbed` does with its Conv3d's weights."""
+    torch.manual_seed(0)
+    config = ModelConfig.videomae("tiny")
+    embed = PatchEmbed(config)
+    linear = embed.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
+    assert torch.equal(right.conv3d_weight(linear, config.tubelet), embed.proj.weight)
+    clips = torch.rand(2, config.channels, *config.grid.clip)
+    ours = embed(patchify(clips, config.grid))
+    mean, std = (x.view(1, -1, 1, 1, 1) for x in (embed.mean, embed.std))
+    conv: nn.Conv3d = embed.proj
+    expected = conv((clips - mean) / std).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,196 @@
+"""Processes that are killed, two that write the same folder, places that cannot be written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from vmae.cli.main import main
+from vmae.data import (
+    FILM,
+    ClipDataset,
+    FilmSpec,
+    Sampling,
+    StepBatches,
+    VideoFiles,
+    build_store,
+    load_set,
+    normalize_set,
+    render_film,
+    train_loader,
+    write_video,
+)
+from vmae.data.reading.workers import WorkerError, named_worker_deaths
+from vmae.support import files as encode
+from vmae.support.files import BusyError, DiskError, only_writer
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The spawned workers among a process's children; the resource tracker is none."""
+    return [p for p in process.children() if "spawn_main" in " ".join(p.cmdline())]
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    """Until `condition` holds; the test fails where it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def killed_after(command: list[str], condition) -> None:
+    """Start `vmae ...` in a process of its own and kill it, with SIGKILL, once `condition` holds."""
+    process = subprocess.Popen([sys.executable, "-m", "vmae", *command])
+    try:
+        wait_for(lambda: condition() or process.poll() is not None)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> Path:
+    """A set of videos that take a while to re-encode."""
+    folder = tmp_path_factory.mktemp("sets") / "originals"
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        small = rng.integers(0, 256, (60, 12, 16, 3), dtype=np.uint8)
+        name = folder / "ab"[i % 2] / f"{i}.mp4"
+        write_video(name, small.repeat(16, 1).repeat(16, 2), crf=40)
+    return folder
+
+
+def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
+    tmp_path, motion_mini, monkeypatch
+):
+    monkeypatch.setattr("vmae.data.reading.store.SHARD", 40)
+    videos = load_set(motion_mini).train * 4  # enough of them for worker processes
+
+    def kill_one(results, **_):
+        for i, result in enumerate(results):
+            if i == 50:
+                workers_of(psutil.Process())[0].kill()
+            yield result
+
+    with pytest.raises(WorkerError, match=r"worker process died.*memory.*--num-workers.*goes on"):
+        build_store(tmp_path / "cut", videos, 16, workers=2, progress=kill_one)
+    (unfinished,) = (tmp_path / "cut").iterdir()
+    kept = (unfinished / "00000.bin").stat().st_mtime_ns
+    resumed = build_store(tmp_path / "cut", videos, 16, workers=2)
+    assert (resumed.folder / "00000.bin").stat().st_mtime_ns == kept, "a complete shard is kept"
+    whole = build_store(tmp_path / "whole", videos, 16, workers=1)
+    for one, other in zip(resumed.shards(), whole.shards(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_loader_worker_that_dies_ends_the_training_with_its_reason(motion_mini):
+    videos = load_set(motion_mini).train
+    dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
+    keys = StepBatches(len(videos), 8, 10_000, seed=0)
+    with (  # the system may tell of the death while a step is computed, outside the loader
+        pytest.raises(WorkerError, match=r"worker process died.*memory.*data.num_workers"),
+        named_worker_deaths(),
+    ):
+        for step, _ in enumerate(train_loader(dataset, keys, num_workers=2)):
+            if step == 2:
+                workers_of(psutil.Process())[0].kill()
+
+
+def test_other_errors_keep_their_own_words():
+    with pytest.raises(RuntimeError, match="^shapes differ$"), named_worker_deaths():
+        raise RuntimeError("shapes differ")
+
+
+def working(process: psutil.Process) -> bool:
+    """Whether a process still does something: one that ended may stay listed until init looks."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
+    found: list[psutil.Process] = []
+
+    def started() -> bool:
+        mine = [p for p in psutil.Process().children() if "normalize" in " ".join(p.cmdline())]
+        found[:] = workers_of(mine[0]) if mine else []
+        return len(found) == 2 and any((tmp_path / "out").rglob("*.part"))
+
+    killed_after(
+        ["normalize", str(originals), str(tmp_path / "out"), "--num-workers", "2"], started
+    )
+    wait_for(lambda: not any(working(p) for p in found))
+
+
+def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    normalize_set(originals, whole, workers=1)
+    expected = {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*.mp4")}
+    assert len(expected) == 12
+    command = ["normalize", str(originals), str(out), "--num-workers", "1"]
+    for done in (1, 5):  # in the middle of a file, after so many whole ones
+        killed_after(
+            command,
+            lambda n=done: len(list(out.rglob("[!.]*.mp4"))) >= n and any(out.rglob(".*.part")),
+        )
+        for path in out.rglob("[!.]*.mp4"):
+            assert path.read_bytes() == expected[path.relative_to(out)], "never half a file"
+    assert main(command) == 0
+    assert {p.relative_to(out): p.read_bytes() for p in out.rglob("*.mp4")} == expected
+    assert not list(out.rglob(".*.part")), "what was half-written is gone"
+
+
+def test_two_writers_of_one_folder(tmp_path, motion_mini, originals):
+    videos = load_set(motion_mini).train
+    folder = build_store(tmp_path, videos, 16, workers=1).folder
+    unfinished = folder.with_name(folder.name + ".partial")
+    folder.rename(unfinished)
+    with only_writer(unfinished), pytest.raises(BusyError, match=r"partial is being written by an"):
+        build_store(tmp_path, videos, 16, workers=1)
+    assert len(build_store(tmp_path, videos, 16, workers=1)) == len(videos)
+
+    normalize_set(originals, tmp_path / "out", workers=1)
+    with only_writer(tmp_path / "out"), pytest.raises(BusyError, match="wait until it is done"):
+        normalize_set(originals, tmp_path / "out", workers=1)
+
+
+def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, monkeypatch):
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in originals.rglob("*.mp4")}
+    real, written = encode.os.replace, []
+
+    def full(source, target):
+        if Path(target).suffix == ".mp4":
+            written.append(target)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(encode.os, "replace", full)
+    with pytest.raises(DiskError, match=r"no space left.*goes on"):
+        normalize_set(originals, tmp_path / "out", workers=1)
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
+    assert not list((tmp_path / "out").rglob("*.part"))
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in originals.rglob("*.mp4")} == before
+    assert normalize_set(originals, tmp_path / "out", workers=1).written == 12
+
+
+@pytest.mark.parametrize("what", ["store", "normalize", "film"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, motion_mini, originals, what):
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "folder"
+    videos = load_set(motion_mini).train[:3]
+    with pytest.raises(DiskError, match=r"cannot write .*file.folder.*another folder"):
+        if what == "store":
+            build_store(below, videos, 16, workers=1)
+        elif what == "normalize":
+            normalize_set(originals, below, workers=1)
+        else:
+            render_film(below, FILM, FilmSpec(most_clips=1), workers=1)

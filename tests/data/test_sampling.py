@@ -1,0 +1,108 @@
+"""Frame sampling as published, and testing with several views."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vmae.config import ConfigError
+from vmae.data import DataConfig, Sampling, VideoError, crop_square
+from vmae.train import mean_of_views
+
+
+def many(sampling: Sampling, length: int, draws: int = 400) -> np.ndarray:
+    return np.stack([sampling.train(length, np.random.default_rng(i)) for i in range(draws)])
+
+
+def test_dense_training_clips_have_exact_strides_from_every_start():
+    index = many(Sampling(16, 4), 80)
+    assert (np.diff(index) == 4).all()
+    assert set(index[:, 0]) == set(range(80 - 16 * 4 + 1)), (
+        "the official code leaves room for 16·4 frames"
+    )
+    assert many(Sampling(4, 3), 10)[:, -1].max() == 9
+
+
+def test_dense_short_videos_are_named_or_repeat_their_last_frame():
+    with pytest.raises(
+        VideoError, match='9 frames; a clip of 4 with stride 3 covers 10.* short to "repeat"'
+    ):
+        Sampling(4, 3).test(9)
+    repeat = Sampling(4, 3, short="repeat")
+    assert repeat.train(9, np.random.default_rng(0)).tolist() == [0, 3, 6, 8]
+    assert repeat.test(2, clips=2).tolist() == [[0, 1, 1, 1]] * 2
+
+
+def test_kinetics_training_strides_are_4_4_4_5():
+    """Transformers' own test clip, taken with the official code, has the indices 164 168 172 176 181 ..."""
+    index = many(Sampling(16, 4, "kinetics"), 300)
+    assert set(np.diff(index).ravel()) <= {3, 4, 5}
+    spans = index[:, -1] - index[:, 0]
+    assert set(spans) == {63}
+    one = Sampling(16, 4, "kinetics")._points(164, 228)
+    assert one[:5].tolist() == [164, 168, 172, 176, 181]
+    short = Sampling(16, 4, "kinetics", short="repeat").train(40, np.random.default_rng(0))
+    expected = np.clip(np.linspace(0, 40, 10), 0, 39).astype(int).tolist()
+    assert short.tolist() == expected + [39] * 6
+
+
+def test_kinetics_test_clips_spread_over_every_fourth_frame():
+    clips = Sampling(16, 4, "kinetics").test(300, clips=5)
+    assert clips.shape == (5, 16)
+    assert (np.diff(clips) == 4).all()
+    starts = [int(k * (75 - 16) / 4) * 4 for k in range(5)]
+    assert clips[:, 0].tolist() == starts
+    short = Sampling(16, 4, "kinetics", short="repeat").test(20, clips=2)
+    assert short[0].tolist() == [0, 4, 8, 12, 16] + [16] * 11
+
+
+def test_tsn_takes_one_frame_of_each_segment():
+    index = many(Sampling(16, scheme="tsn"), 100)
+    assert ((index // 6) == np.arange(16)).all(), "segments of 100 // 16 frames"
+    assert len(set(index[:, 3])) == 6
+    views = Sampling(16, scheme="tsn").test(64, clips=2)
+    both = np.sort(views.ravel())
+    assert both.tolist() == sorted([*(np.arange(16) * 4), *(np.arange(16) * 4 + 2)]), (
+        "starts and midpoints"
+    )
+    assert views[0].tolist() == both[::2].tolist()
+    few = Sampling(16, scheme="tsn", short="repeat")
+    assert few.train(5, np.random.default_rng(0)).max() <= 4
+    assert few.test(5).max() == 4
+
+
+@pytest.mark.parametrize("scheme", ["dense", "kinetics", "tsn"])
+@pytest.mark.parametrize("length", [1, 5, 15, 16, 17, 63, 64, 65, 300])
+def test_indices_always_lie_in_the_video(scheme, length):
+    sampling = Sampling(16, 4, scheme, short="repeat")
+    for index in (many(sampling, length, 20), sampling.test(length, 3), sampling.test(length)):
+        assert index.shape[-1] == 16
+        assert index.min() >= 0
+        assert index.max() < length
+        assert (np.diff(index) >= 0).all()
+
+
+def test_crops_run_along_the_long_side():
+    wide = np.arange(10)[None, None, :, None] * np.ones((1, 4, 1, 3))
+    assert [crop_square(wide, crop=k, crops=3)[0, 0, 0, 0] for k in range(3)] == [0, 3, 6]
+    assert crop_square(wide)[0, 0, 0, 0] == 3
+    tall = wide.transpose(0, 2, 1, 3)
+    assert [crop_square(tall, crop=k, crops=3)[0, 0, 0, 0] for k in range(3)] == [0, 3, 6]
+    starts = {crop_square(wide, np.random.default_rng(i))[0, 0, 0, 0] for i in range(200)}
+    assert starts == set(range(7))
+
+
+def test_views_average_their_probabilities():
+    logits = torch.randn(5, 6, 3, generator=torch.Generator().manual_seed(0)) * 3
+    expected = logits.softmax(-1).mean(1)
+    torch.testing.assert_close(mean_of_views(logits).exp(), expected)
+
+
+def test_a_wrong_sampling_is_refused():
+    with pytest.raises(ConfigError, match="sampling is 'random'"):
+        DataConfig(sampling="random")
+    with pytest.raises(ConfigError, match="short is 'pad'"):
+        DataConfig(short="pad")
+    with pytest.raises(ConfigError, match="clips is 0"):
+        Sampling(4).test(10, clips=0)

@@ -1,0 +1,81 @@
+"""The public address: stated in pyproject.toml alone; nothing points at one before it is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import build
+import lesson
+import pytest
+
+from vmae import ROOT
+
+ADDRESS = "https://example.org/ada/course"
+#: Where a document leads to this repository: a clone command, a badge, a hosted notebook, a citation.
+LEADS = re.compile(
+    r"git clone \S+|repository-code: \S+"
+    r"|https://(?:img\.shields\.io|colab\.research\.google\.com|(?:www\.)?kaggle\.com/kernels|mybinder\.org)\S+"
+    r"|https://\S+/badge\.svg\S*"
+)
+
+
+@pytest.fixture(params=[None, ADDRESS], ids=["none yet", "filled in"])
+def address(request, tmp_path, monkeypatch) -> str | None:
+    """The address that pyproject.toml states: none, as it came, or the commented line put to use."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    pyproject = tmp_path / "pyproject.toml"
+    line = f'Repository = "{request.param}"' if request.param else '# Repository = "https://..."'
+    text, count = re.subn(r"^(# )?Repository = .*$", line, text, flags=re.M)
+    assert count == 1
+    pyproject.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(lesson, "PYPROJECT", pyproject)
+    return request.param
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_where_vmae_is_not_installed_the_first_cell_says_what_to_type(address, hidden, tmp_path):
+    notebook = lesson.read_source(build.sources()[0])
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code").source
+    before = "import sys; sys.modules['vmae'] = None\n" if hidden else ""
+    done = subprocess.run(
+        [sys.executable, "-c", before + first], capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert bool(done.returncode) is hidden
+    assert ("python -m pip install -r requirements.txt -e ." in done.stderr) is hidden
+    assert "Traceback" not in done.stderr
+    clone = f"!git clone {address} course && pip install -e course\n"
+    assert (clone in done.stderr) is (hidden and address is not None)
+    assert ("clone" in done.stderr) is (hidden and address is not None), "no command without one"
+
+
+def test_another_address_keeps_the_outputs(address):
+    path = build.sources()[0]
+    solution = build.builds(path)[path.with_suffix(".ipynb")]
+    assert solution.metadata["vmae"]["code"] == lesson.code_hash(solution)
+    assert any(cell.get("outputs") for cell in solution.cells)
+
+
+def strays(text: str, address: str | None) -> list[str]:
+    """The leads of a document that do not lead to the address; all of them while there is none."""
+    place = urlsplit(address).path.strip("/").removesuffix(".git") if address else None
+    return [lead for lead in LEADS.findall(text) if place is None or place not in lead]
+
+
+def test_no_document_leads_elsewhere():
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("*.cff"), *ROOT.glob("solutions/[0-9]*.py")]
+    documents += [path for path in (ROOT / ".github").rglob("*") if path.is_file()]
+    found = {path.name: strays(path.read_text("utf-8"), lesson.address()) for path in documents}
+    assert not any(found.values()), found
+
+
+def test_leads_are_found():
+    badge = "![tests](https://example.org/ada/course/actions/workflows/ci.yml/badge.svg)"
+    colab = "https://colab.research.google.com/github/ada/course/blob/main/notebooks/02_mae.ipynb"
+    for lead in (badge, colab, f"git clone {ADDRESS}.git", f"repository-code: {ADDRESS}"):
+        assert strays(lead, None) != []
+        assert strays(lead, ADDRESS) == []
+        assert strays(lead, "https://example.org/bob/course") != []

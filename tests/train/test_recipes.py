@@ -1,0 +1,313 @@
+"""The published recipes, each against its row in the papers' and the official scripts' tables."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from vmae.config import ConfigError, ModelConfig
+from vmae.masking import make_mask
+from vmae.train import (
+    RECIPES,
+    OptimConfig,
+    Recipe,
+    Silent,
+    finetune,
+    learning_rate,
+    open_sources,
+    pretrain,
+)
+
+#: Recipes of this course's own, which have no row.
+OWN = {"cpu", "evening", "gpu"}
+#: So many videos a set is pretended to have; any number will do.
+VIDEOS = 20_000
+
+
+class Pre(NamedTuple):
+    """Pre-training: `lr` is for 256 videos; `rate` what the published batch makes of it."""
+
+    size: str
+    decoder_depth: int
+    path: str
+    lr: float
+    gpus: int
+    each: int
+    rate: float
+    epochs: int
+    warmup: int
+    ratio: float
+    stride: int
+    repeat: int = 1
+    clip_grad: float | None = None
+
+
+class Fine(NamedTuple):
+    """Fine-tuning, likewise; what is not given is the command line's default."""
+
+    path: str
+    sampling: str
+    lr: float
+    gpus: int
+    each: int
+    repeat: int
+    epochs: int
+    rate: float
+    warmup: int = 5
+    min_lr: float = 1e-6
+    layer_decay: float = 0.75
+    drop_path: float = 0.1
+    head_drop: float = 0.0
+    weight_decay: float = 0.05
+    clip_grad: float | None = None
+    stride: int = 4
+    test: tuple[int, int] = (5, 3)
+
+
+UCF, HMDB, SSV2, K400, K710, HYBRID = (
+    "data/ucf101", "data/hmdb51", "data/ssv2", "data/k400", "data/k710", "data/hybrid.csv"
+)  # fmt: skip
+KIN, TSN = "kinetics", "tsn"
+HYBRID_B = Pre("B", 4, HYBRID, 1e-3, 32, 32, 4e-3, 200, 20, 0.9, 4, 4)
+HYBRID_G = Pre("g", 4, HYBRID, 6e-4, 64, 32, 4.8e-3, 300, 30, 0.9, 4, 4, 0.02)
+
+TABLE: dict[str, tuple[Pre, Fine]] = {
+    "v1-ucf101-b": (
+        Pre("B", 4, UCF, 3e-4, 8, 24, 2.25e-4, 3200, 40, 0.75, 4),
+        Fine(UCF, KIN, 5e-4, 8, 16, 2, 100, 2.5e-4, 5, 1e-5, 0.7, 0.2, 0.5),
+    ),
+    "v1-hmdb51-b": (
+        Pre("B", 4, HMDB, 3e-4, 8, 24, 2.25e-4, 4800, 40, 0.75, 2),
+        Fine(HMDB, KIN, 1e-3, 8, 16, 2, 50, 5e-4, 5, 1e-5, 0.7, 0.2, 0.5, stride=2, test=(10, 3)),
+    ),
+    "v1-ssv2-s": (
+        Pre("S", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 2400, 40, 0.9, 2),
+        Fine(SSV2, TSN, 1e-3, 32, 12, 2, 40, 1.5e-3, layer_decay=0.7, test=(2, 3)),
+    ),
+    "v1-ssv2-b": (
+        Pre("B", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 800, 40, 0.9, 2),
+        Fine(SSV2, TSN, 5e-4, 64, 8, 1, 50, 1e-3, test=(2, 3)),
+    ),
+    "v1-ssv2-b-2400": (
+        Pre("B", 4, SSV2, 1.5e-4, 64, 32, 1.2e-3, 2400, 40, 0.9, 2),
+        Fine(SSV2, TSN, 5e-4, 64, 6, 2, 30, 7.5e-4, test=(2, 3)),
+    ),
+    "v1-k400-s": (
+        Pre("S", 4, K400, 1.5e-4, 32, 32, 6e-4, 1600, 40, 0.9, 4),
+        Fine(K400, KIN, 5e-4, 32, 12, 2, 150, 7.5e-4),
+    ),
+    "v1-k400-b": (
+        Pre("B", 4, K400, 1.5e-4, 64, 32, 1.2e-3, 800, 40, 0.9, 4),
+        Fine(K400, KIN, 1e-3, 64, 8, 1, 100, 2e-3),
+    ),
+    "v1-k400-b-1600": (
+        Pre("B", 4, K400, 1.5e-4, 64, 32, 1.2e-3, 1600, 40, 0.9, 4),
+        Fine(K400, KIN, 5e-4, 64, 6, 2, 75, 7.5e-4),
+    ),
+    "v1-k400-l": (
+        Pre("L", 12, K400, 1.5e-4, 64, 8, 3e-4, 1600, 40, 0.9, 4),
+        Fine(K400, KIN, 2e-3, 64, 2, 2, 35, 1e-3),
+    ),
+    "v1-k400-h": (
+        Pre("H", 12, K400, 1.5e-4, 64, 16, 6e-4, 1600, 40, 0.9, 4),
+        Fine(K400, KIN, 1e-3, 64, 8, 2, 50, 2e-3, 5, 1e-5, 0.75, 0.2, 0.5),
+    ),
+    "v2-hybrid-b": (HYBRID_B, Fine(K400, KIN, 7e-4, 32, 16, 2, 90, 1.4e-3)),
+    "v2-hybrid-b-ssv2": (
+        HYBRID_B,
+        Fine(SSV2, TSN, 2e-3, 32, 16, 2, 25, 4e-3, layer_decay=0.65, test=(2, 3)),
+    ),
+    "v2-hybrid-l": (
+        Pre("L", 4, HYBRID, 1e-3, 48, 32, 6e-3, 300, 30, 0.9, 4, 4),
+        Fine(K400, KIN, 2e-3, 64, 2, 2, 35, 1e-3),
+    ),
+    "v2-hybrid-h": (
+        Pre("H", 4, HYBRID, 1e-3, 64, 32, 8e-3, 300, 30, 0.9, 4, 4),
+        Fine(K400, KIN, 1e-3, 64, 8, 2, 50, 2e-3, 5, 1e-5, 0.75, 0.2, 0.5),
+    ),
+    "v2-hybrid-g": (
+        HYBRID_G,
+        Fine(K710, KIN, 1e-3, 32, 3, 2, 35, 3.75e-4, 5, 1e-6, 0.9, 0.3, 0.0, 0.1, 5.0),
+    ),
+    "v2-hybrid-g-k400": (
+        HYBRID_G,
+        Fine(K400, KIN, 1e-5, 32, 3, 2, 3, 3.75e-6, 1, 1e-6, 0.9, 0.25, 0.0, 0.1),
+    ),
+    "v2-hybrid-g-ssv2": (
+        HYBRID_G,
+        Fine(SSV2, TSN, 3e-4, 32, 3, 2, 20, 1.125e-4, layer_decay=0.9, drop_path=0.25, test=(2, 3)),
+    ),
+    "v2-hybrid-g-ucf101": (
+        HYBRID_G,
+        Fine(UCF, KIN, 1e-3, 8, 3, 2, 50, 9.375e-5, 5, 1e-6, 0.9, 0.35, 0.5),
+    ),
+    "v2-hybrid-g-hmdb51": (
+        HYBRID_G,
+        Fine(HMDB, KIN, 5e-4, 8, 3, 2, 15, 4.6875e-5, 5, 1e-6, 0.9, 0.35, 0.5, stride=2),
+    ),
+}
+#: Clips that a mask leaves visible and asks for, by grid and ratio.
+COUNTS = {
+    ("v1", 0.75): (392, 1176, 1176),
+    ("v1", 0.9): (160, 1408, 1408),
+    ("v2", 0.9): (160, 784, 704),
+}
+PUBLISHED = pytest.mark.parametrize("name", TABLE)
+
+
+def text_of(name: str) -> str:
+    return (RECIPES / f"{name}.yaml").read_text()
+
+
+def schedule(optim: OptimConfig, row: Pre | Fine, min_lr: float) -> None:
+    """The batch, the rates and the warm-up of a row, in the file and in the steps that come of it."""
+    batch = row.gpus * row.each
+    assert (optim.batch_size, optim.epochs, optim.base_batch_size) == (batch, row.epochs, 256)
+    assert (optim.lr, optim.min_lr) == (row.lr, min_lr)
+    assert optim.clip_grad == row.clip_grad
+    absolute = optim.resolved(VIDEOS)
+    assert absolute.steps == round(row.epochs * VIDEOS / batch)
+    rates = [learning_rate(step, absolute) for step in range(absolute.steps)]
+    peak = rates.index(max(rates)) + 1
+    assert peak == pytest.approx(row.warmup * VIDEOS / batch, abs=1)
+    assert max(rates) == pytest.approx(row.rate, rel=1e-12)
+    assert rates[0] == pytest.approx(row.rate / peak)
+    assert rates[-1] == pytest.approx(min_lr * batch / 256, rel=0.01)
+
+
+def test_no_recipe_is_without_a_row():
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == OWN | set(TABLE)
+
+
+@PUBLISHED
+def test_pretraining_is_as_published(name):
+    row, version = TABLE[name][0], int(name[1])
+    config = Recipe.load(name).pretrain
+    assert config.model == ModelConfig.videomae(row.size, version)
+    assert config.model.decoder_depth == row.decoder_depth
+    dual = ("running-cell", 0.5) if version == 2 else ("all", 0.0)
+    mask = config.mask
+    assert (mask.mask_type, mask.mask_ratio, mask.tube_length) == ("tube", row.ratio, None)
+    assert (mask.decoder_mask_type, mask.decoder_mask_ratio) == dual
+    data = config.data
+    assert (data.path, data.sampling, data.stride) == (row.path, "dense", row.stride)
+    assert data.short == "repeat"
+    assert (config.optim.betas, config.optim.weight_decay) == ((0.9, 0.95), 0.05)
+    assert config.optim.layer_decay == 1
+    assert (config.repeated_aug, config.crop, config.device) == (row.repeat, True, "cuda")
+    schedule(config.optim, row, 1e-5)
+
+
+@PUBLISHED
+def test_finetuning_is_as_published(name):
+    row = TABLE[name][1]
+    config = Recipe.load(name).finetune
+    data, optim = config.data, config.optim
+    assert (data.path, data.sampling, data.short) == (row.path, row.sampling, "repeat")
+    if row.sampling == KIN:  # one frame of each segment has no stride
+        assert data.stride == row.stride
+    assert (optim.betas, optim.weight_decay) == ((0.9, 0.999), row.weight_decay)
+    assert (optim.layer_decay, config.drop_path) == (row.layer_decay, row.drop_path)
+    assert (config.head_drop, config.repeated_aug) == (row.head_drop, row.repeat)
+    assert config.flip == (row.path != SSV2)
+    assert (config.crop, config.crop_area) == (True, (0.08, 1.0))
+    assert (config.randaug_num_ops, config.randaug_magnitude, config.random_erase_prob) == (
+        4,
+        7,
+        0.25,
+    )
+    assert (config.mixup, config.cutmix, config.label_smoothing) == (0.8, 1.0, 0.1)
+    assert (config.labels_per_class, config.view, config.mix_each) == (None, "video", False)
+    assert (config.test_clips, config.test_crops) == row.test
+    assert config.device == "cuda"
+    schedule(optim, row, row.min_lr)
+
+
+@PUBLISHED
+def test_masks_fit_the_grid(name):
+    config = Recipe.load(name).pretrain
+    mask = make_mask(config.mask, config.model.grid, 2)
+    found = tuple(index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
+    giant = (208, 1024, 920)  # of 2048 tokens
+    assert found == (
+        giant if config.model.embed_dim == 1408 else COUNTS[name[:2], config.mask.mask_ratio]
+    )
+
+
+def test_the_table_of_the_readme_is_that_of_the_recipes():
+    rows: dict[str, list[str]] = {}
+    for line in (RECIPES / "README.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            rows[cells[0].strip("`")] = cells[1:]
+    assert list(rows) == list(TABLE)
+    above = ""
+    for name, (_, before, _, after) in rows.items():
+        above = above if before == "as above" else before
+        recipe = Recipe.load(name)
+        for text, optim in ((above, recipe.pretrain.optim), (after, recipe.finetune.optim)):
+            rate = optim.resolved(VIDEOS).lr
+            stated = [float(number) for number in text.split(",")]
+            assert stated == pytest.approx([optim.batch_size, optim.epochs, rate], rel=1e-9), name
+
+
+@PUBLISHED
+def test_a_recipe_names_its_source(name):
+    head = [line for line in text_of(name).splitlines() if line.startswith("# ")]
+    assert any(line.startswith("# Source: ") and len(line) > 30 for line in head)
+
+
+@PUBLISHED
+def test_a_recipe_holds_no_field_twice(name):
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: Strict, node: yaml.MappingNode) -> dict[str, Any]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+    Strict.add_constructor("tag:yaml.org,2002:map", mapping)
+    yaml.load(text_of(name), Strict)
+
+
+@pytest.mark.parametrize("part", ["pretrain", "finetune"])
+def test_the_rates_follow_a_smaller_batch(part):
+    recipe = Recipe.load("v1-k400-b")
+    smaller = recipe.changed({"optim.batch_size": 64})
+    whole, quarter = (getattr(r, part).optim for r in (recipe, smaller))
+    ratio = whole.batch_size / 64
+    before, after = whole.resolved(VIDEOS), quarter.resolved(VIDEOS)
+    assert after.lr == pytest.approx(before.lr / ratio, rel=1e-12)
+    assert after.min_lr == pytest.approx(before.min_lr / ratio, rel=1e-12)
+    assert after.steps == pytest.approx(before.steps * ratio, rel=1e-3)
+    assert after.warmup_ratio == before.warmup_ratio  # a share of the steps, so the same epochs
+
+
+def test_rates_are_absolute_without_lr_batch():
+    optim = OptimConfig(batch_size=64, lr=1e-3, min_lr=1e-5)
+    assert optim.resolved(VIDEOS) == optim
+    per_256 = optim.replace(base_batch_size=256)
+    absolute = per_256.resolved(VIDEOS)
+    assert (absolute.lr, absolute.min_lr) == (2.5e-4, 2.5e-6)
+    assert absolute.resolved(VIDEOS) == absolute  # never scaled twice
+    with pytest.raises(ConfigError, match="base_batch_size is 0; it must be 1 or more"):
+        OptimConfig(base_batch_size=0)
+
+
+def test_runs_train_at_the_scaled_rate(motion_mini, tmp_path):
+    data = {"data.path": str(motion_mini), "data.cache_dir": str(tmp_path), "data.num_workers": 1}
+    optim = {
+        "optim.steps": 2,
+        "optim.batch_size": 8,
+        "optim.base_batch_size": 4,
+        "optim.warmup_ratio": 1.0,
+    }
+    fields = {**data, **optim, "optim.lr": 1e-3, "log_every": 1}
+    recipe = Recipe.load("cpu").changed(fields, finetune={"labels_per_class": 2})
+    first = pretrain(recipe.pretrain, progress=Silent()).records
+    second = finetune(recipe.finetune, open_sources(recipe.finetune)).records
+    for records in (first, second):
+        assert [record.lr for record in records] == pytest.approx([1e-3, 2e-3])

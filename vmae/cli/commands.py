@@ -1,0 +1,247 @@
+"""What each command of `vmae` does. Imports are inside, so that `vmae --help` stays quick."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from vmae import ROOT, at_root
+
+
+def render(arguments: argparse.Namespace) -> None:
+    """Make a set of drifting shapes, or cut the film into clips."""
+    if arguments.what == "motion":
+        from vmae.data.making.motion import SIZES, render_set, set_name, with_sizes
+
+        spec = with_sizes(
+            SIZES[arguments.size], level=arguments.level, train=arguments.train,
+            test=arguments.test, frames=arguments.frames, size=arguments.pixels,
+            seed=arguments.seed,
+        )  # fmt: skip
+        out = arguments.out or ROOT / "data" / set_name(arguments.level, arguments.size)
+        print(render_set(out, spec, arguments.num_workers))
+    else:
+        from vmae.data.making.film import FILM, FilmSpec, render_film
+
+        frames = FilmSpec.frames if arguments.frames is None else arguments.frames
+        spec_film = FilmSpec(frames=frames, label=arguments.label)
+        name = "film" if arguments.label == "arrow" else f"film-{arguments.label}"
+        print(
+            render_film(
+                arguments.out or ROOT / "data" / name, FILM, spec_film, arguments.num_workers
+            )
+        )
+
+
+def store(arguments: argparse.Namespace) -> None:
+    """Decode a set once."""
+    from vmae.data.config import DataConfig
+    from vmae.data.reading.loader import open_source
+    from vmae.data.sets.load import load_set
+
+    videos = load_set(at_root(arguments.set))
+    config = DataConfig(path=str(arguments.set), num_workers=arguments.num_workers)
+    for split in ("train", "test"):
+        source = open_source(config, videos.split(split), arguments.pixels, num_frames=1)
+        print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
+
+
+def scan(arguments: argparse.Namespace) -> int:
+    """Open every video of a set; the status is 1 where something is wrong."""
+    from vmae.data.checking.scan import scan_set, summary, write_json
+    from vmae.data.sets.load import load_set
+
+    videos = load_set(arguments.set)
+    reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
+    print(summary(reports))
+    if arguments.json:
+        write_json(arguments.json, reports)
+    return int(any(report.problems for report in reports))
+
+
+def normalize(arguments: argparse.Namespace) -> None:
+    """Re-encode a set for decord."""
+    from vmae.data.checking.normalize import normalize_set
+
+    done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.num_workers)
+    print(f"{done.folder}: {done.written} videos, {len(done.left_out)} left out")
+    for path, reason in done.left_out[:20]:
+        print(f"  {path}: {reason}")
+    if len(done.left_out) > 20:
+        print(f"  and {len(done.left_out) - 20} more; {done.folder / 'left_out.txt'} has all")
+
+
+def _recipe(arguments: argparse.Namespace):
+    """The recipe that is named, with the fields changed that --set names."""
+    import yaml
+
+    from vmae.config import ConfigError
+    from vmae.train.recipe import Recipe
+
+    changes = {}
+    for text in arguments.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: write name=value, for example optim.steps=100")
+        changes[name] = yaml.safe_load(value)
+    return Recipe.load(arguments.config).changed(**{arguments.command: changes})
+
+
+def training(arguments: argparse.Namespace) -> int:
+    """Pre-train or fine-tune; the status says where a signal stopped the run."""
+    from accelerate import PartialState
+
+    from vmae.train.interrupts import STOPPED_STATUS, Stopped
+
+    try:
+        report = arguments.train(arguments)
+    except Stopped as stopped:
+        print(f"vmae: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        return STOPPED_STATUS
+    if PartialState().is_main_process:
+        print(json.dumps(report, indent=1))
+    return 0
+
+
+def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a pre-training; returns what is printed."""
+    from vmae.train.pretrain import pretrain
+
+    result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
+    return {"loss": result.records[-1].loss if result.records else None, **result.cost}
+
+
+def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a fine-tuning; returns what is printed."""
+    from vmae.support.progress import Bar
+    from vmae.train.finetune import finetune, open_sources
+    from vmae.weights.checkpoints import load_encoder
+
+    config = _recipe(arguments).finetune
+    model, encoder = config.model, None
+    if arguments.encoder:
+        encoder = load_encoder(
+            arguments.encoder, num_frames=model.num_frames, img_size=model.img_size
+        )
+    sources = open_sources(config)
+    result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
+    return {"accuracy": result.test.accuracy, **result.cost}
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Test a classifier on its own set or another, and print the report."""
+    from vmae.data.reading.loader import open_set, open_source
+    from vmae.data.reading.sampling import Sampling
+    from vmae.data.sets.load import load_set, require_labels
+    from vmae.support.files import write_text
+    from vmae.train.classifier import load_classifier
+    from vmae.train.devices import accelerator_for
+    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
+
+    model, classes, config = load_classifier(arguments.model)
+    # The test of its own set is that of the split it was trained on, with the view it was trained with.
+    chosen = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    videos = require_labels(chosen)
+    if videos.classes != classes:
+        raise ValueError(
+            f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
+        )
+    accelerator = accelerator_for(config.precision)
+    data, size, frames = config.data, model.config.img_size, model.config.num_frames
+    with accelerator.main_process_first():  # one process decodes, the others find the store
+        test = open_source(data, videos.test, size, frames)
+    sampling, device = Sampling.of(data, frames), accelerator.device
+    result = evaluate(
+        model,
+        test,
+        sampling,
+        clips=config.test_clips if arguments.clips is None else arguments.clips,
+        crops=config.test_crops if arguments.crops is None else arguments.crops,
+        view=config.view,
+        device=device,
+        max_unreadable=data.max_unreadable,
+        accelerator=accelerator,
+    )
+    if not accelerator.is_main_process:
+        return
+    report: dict[str, Any] = {
+        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+    }  # fmt: skip
+    if arguments.probe or arguments.knn:
+        sources = (open_source(data, videos.train, size, frames), test)
+        known, asked = (
+            pooled_features(
+                model, source, sampling, device=device, max_unreadable=data.max_unreadable
+            )
+            for source in sources
+        )
+        if arguments.probe:
+            report["probe"] = linear_probe(known, asked)
+        if arguments.knn:
+            report["knn"] = knn_probe(known, asked)
+    shares = [None if share != share else share for share in result.per_class().tolist()]
+    report["per_class"] = dict(zip(classes, shares, strict=True))
+    print(json.dumps(report, indent=1))
+    if arguments.json:
+        report["confusion"] = result.confusion().tolist()
+        write_text(arguments.json, json.dumps(report) + "\n")
+
+
+def check_env(_: argparse.Namespace) -> int:
+    """Print what is ready and what is not; the status is 1 where something fails."""
+    from vmae.course.check_env import check_env, report
+
+    rows = check_env()
+    print(report(rows))
+    return int(any(row.status == "FAIL" for row in rows))
+
+
+def progress(arguments: argparse.Namespace) -> None:
+    """Print what is solved, and with --mistakes what the checks know."""
+    from vmae.course.checks.core import exercises, notebooks
+    from vmae.course.progress import solved
+
+    done = solved()
+    for notebook in notebooks():
+        known = exercises(notebook)
+        print(f"{notebook}: {len(done & set(known))} of {len(known)}")
+        for name, exercise in known.items():
+            print(f"  {'[x]' if name in done else '[ ]'} {name}")
+            for mistake in exercise.mistakes if arguments.mistakes else ():
+                print(f"        {mistake}")
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Write weights in another layout."""
+    from vmae.weights.checkpoints import convert
+
+    print(
+        convert(
+            arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
+            encoder_only=arguments.encoder_only, num_frames=arguments.num_frames, img_size=arguments.img_size,
+            num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
+        )
+    )  # fmt: skip
+
+
+def claims(arguments: argparse.Namespace) -> None:
+    """Measure what is missing, and print what is there."""
+    from statistics import mean
+
+    from vmae.course import experiments as claims
+
+    wrong = set(arguments.claims) - set(claims.CLAIMS)
+    if wrong:
+        raise ValueError(f"no claim {', '.join(map(repr, wrong))}; there are {list(claims.CLAIMS)}")
+    names = arguments.claims or list(claims.CLAIMS)
+    if arguments.seeds:
+        claims.measure(names, arguments.seeds)
+    for name in names:
+        for test in ("probe", "10 labels"):
+            print(f"{name}, {test}")
+            for setting, found in claims.values(name, test).items():
+                listed = ", ".join(f"{value:.1f}" for value in found)
+                line = f"{mean(found):5.1f} ({listed})" if found else "not measured yet"
+                print(f"  {setting:14} {line}")

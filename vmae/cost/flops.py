@@ -1,0 +1,84 @@
+"""Multiply-adds of a forward pass, stage by stage, counted by PyTorch while the model runs.
+
+Papers call one multiply-add one FLOP. Norms, softmax and additions are not counted, as there.
+
+>>> stages = pretraining_multiply_adds(ModelConfig.videomae("B"), MaskConfig("tube", 0.9))
+>>> round(stages["published"] / 1e9, 1)
+35.4
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vmae.config import MaskConfig, ModelConfig
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask, make_mask
+from vmae.vit import VisionTransformer
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@lru_cache(maxsize=64)
+def classifier_multiply_adds(config: ModelConfig, classes: int = 400) -> int:
+    """Of one clip through the classifier; papers print it as GFLOPs."""
+    with torch.device("meta"):  # shapes only: no memory, no work
+        model = VisionTransformer(config, classes)
+        return _count(model, _clip(config))["Global"]
+
+
+def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
+    """Of one clip through a masked autoencoder, by stage.
+
+    Keys: "patch embed", "encoder", "encoder to decoder", "decoder", "head", "total" are what runs
+    here. "skipped" is what the official code computes beside it: the embedding of tokens that are
+    then dropped, and pixels for queries without loss. "published" is the sum of both, the number in
+    the papers.
+    """
+    return dict(_pretraining_stages(config, mask))  # a copy: what is kept belongs to nobody
+
+
+@lru_cache(maxsize=64)
+def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
+    grid = config.grid
+    drawn = make_mask(mask, grid, 1, torch.Generator())  # the global draws stay as they are
+    shapes = Mask(*(index.to("meta") for index in (drawn.visible, drawn.queries, drawn.targets)))
+    with torch.device("meta"):
+        model = MaskedAutoencoder(config)
+        counts = _count(model, _clip(config), shapes)
+    name = type(model).__name__
+
+    def blocks(part: str, depth: int) -> int:
+        return sum(counts[f"{name}.{part}.blocks.{i}"] for i in range(depth))
+
+    stages = {
+        "patch embed": counts[f"{name}.encoder.patch_embed"],
+        "encoder": blocks("encoder", config.depth),
+        "encoder to decoder": counts[f"{name}.encoder_to_decoder"],
+        "decoder": blocks("decoder", config.decoder_depth),
+        "head": counts[f"{name}.decoder.head"],
+    }
+    dropped = grid.num_tokens - drawn.visible.shape[1]
+    unscored = drawn.queries.shape[1] - drawn.targets.shape[1]
+    skipped = (dropped * config.embed_dim + unscored * config.decoder_embed_dim) * grid.token_dim
+    total = sum(stages.values())
+    return {**stages, "total": total, "skipped": skipped, "published": total + skipped}
+
+
+def _clip(config: ModelConfig) -> torch.Tensor:
+    return torch.empty(1, config.channels, *config.grid.clip, dtype=torch.uint8, device="meta")
+
+
+def _count(model: nn.Module, *inputs: object) -> dict[str, int]:
+    """Multiply-adds by module name, modules down to the third level; "Global" is all."""
+    model = model.to("meta")  # position tables are computed, so they are not there yet
+    with torch.no_grad(), FlopCounterMode(display=False, depth=4) as counter:
+        model(*inputs)
+    return {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}

@@ -1,0 +1,41 @@
+"""What a device can do, measured."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+import torch
+
+
+@lru_cache(maxsize=8)
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of square matrix products on `device`, the best of a few tries in a fifth of a second."""
+    gpu = device.type == "cuda"
+    side = 8192 if gpu else 512
+    a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    best, end = float("inf"), None
+    while end is None or time.perf_counter() < end:
+        if gpu:
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        if gpu:
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        if end is None:  # the first one sets things up, and is not counted
+            end = now + 0.2
+        else:
+            best = min(best, now - start)
+    return 2 * side**3 / best if best < float("inf") else 2 * side**3 / (now - start)
+
+
+def flops_share(
+    multiply_adds: int, device: torch.device, dtype: torch.dtype, world_size: int = 1
+) -> float:
+    """The share of `world` devices' matmul rate that one clip per second takes in training.
+
+    multiply_adds   of one clip's forward pass; the backward pass costs twice as much, and
+                    activations computed again are not counted
+    """
+    return 3 * 2 * multiply_adds / (world_size * matmul_rate(device, dtype))

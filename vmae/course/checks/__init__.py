@@ -1,0 +1,12 @@
+"""Checks of the exercises, one module a notebook: what is wrong, and the likely cause."""
+
+from vmae.course.checks.core import CheckError, Exercise, check, exercises, notebooks, verdict
+
+__all__ = [
+    "CheckError",
+    "Exercise",
+    "check",
+    "exercises",
+    "notebooks",
+    "verdict",
+]

@@ -1,0 +1,399 @@
+"""Lesson 01, the vision transformer: patches, attention, heads, the block, positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image
+
+from vmae import ROOT, grid, viz
+from vmae.course.checks.core import Exercise
+from vmae.positions import sincos_1d
+
+Branch = Callable[[torch.Tensor], torch.Tensor]
+
+
+# ---- patches ---------------------------------------------------------------------------------------
+
+
+def patchify(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Images (B, C, H, W) as patches (B, N, side·side·C): `vmae.grid.patchify` on one frame."""
+    channels, height, width = images.shape[1:]
+    cut = grid.TokenGrid((1, height, width), (1, side, side), channels)
+    return grid.patchify(images[:, :, None], cut)
+
+
+def cat(height: int, width: int) -> torch.Tensor:
+    """The cat of data/photos, (3, height, width) in [0, 1]."""
+    with Image.open(ROOT / "data" / "photos" / "cat.jpg") as photo:
+        picture = photo.convert("RGB").resize((width, height))
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255
+
+
+def _image_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    photo = cat(48, 72)
+    noise = torch.rand(2, 2, 6, 4, generator=g)
+    return [(torch.stack((photo, photo.flip(-1))), 12), (noise, 2)]
+
+
+def _draw_patches(result: torch.Tensor, images: torch.Tensor, side: int) -> None:
+    channels, _, width = images.shape[1:]
+    viz.pictures(
+        {
+            "the image": images[0],
+            "your patches": viz.tiles(result[0], width // side, channels),
+        },
+        alt="A photo of a cat, and beside it the patches that the learner's function cut from it, "
+        "laid out row by row.",
+    )
+
+
+def _arranged(pattern: str) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    return lambda images, side: rearrange(images, pattern, p=side, q=side)
+
+
+PATCHIFY = Exercise(
+    "01.patchify",
+    patchify,
+    _image_cases,
+    {
+        "the patches run column by column: number them row by row, (h w)": _arranged(
+            "b c (h p) (w q) -> b (w h) (p q c)"
+        ),
+        "the pixels inside a patch run column by column: row by row is (p q c)": _arranged(
+            "b c (h p) (w q) -> b (h w) (q p c)"
+        ),
+        "inside a patch the channel runs slowest; here it runs fastest: (p q c), not (c p q)": _arranged(
+            "b c (h p) (w q) -> b (h w) (c p q)"
+        ),
+        "a patch holds pixels that lie far apart: the grid is the slow part of an axis, "
+        "(h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
+        "a bare reshape cuts strips of memory, not squares: split the axes into (h p) and (w q), "
+        "then reorder them": lambda images, side: images.reshape(
+            len(images), -1, side * side * images.shape[1]
+        ),
+    },
+    draw=_draw_patches,
+)
+
+
+# ---- attention -------------------------------------------------------------------------------------
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scaled dot-product attention: its output (..., N, d) and its weights (..., N, M)."""
+    weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+    return F.scaled_dot_product_attention(q, k, v), weights
+
+
+def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    square = tuple(2 * torch.randn(2, 3, 9, 4, generator=g) for _ in range(3))
+    other = [torch.randn(1, 2, n, 5, generator=g) for n in (4, 7, 7)]
+    return [square, tuple(other)]
+
+
+def _draw_attention(result: Any, *_: torch.Tensor) -> None:
+    weights = result[1][0]
+    viz.pictures(
+        {f"head {i}": head for i, head in enumerate(weights)},
+        alt="The learner's attention weights of three heads, a row for each query.",
+    )
+
+
+def _weighted(weigh: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """Attention with other weights."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[Any, ...]:
+        weights = weigh(q, k)
+        return weights @ v, weights
+
+    return attend
+
+
+def _scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    return q @ k.transpose(-2, -1)
+
+
+ATTENTION = Exercise(
+    "01.attention",
+    attention,
+    _attention_cases,
+    {
+        "the scores are not scaled: divide them by the root of d before the softmax": _weighted(
+            lambda q, k: _scores(q, k).softmax(-1)
+        ),
+        "the scores are divided by d: divide by its root": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1]).softmax(-1)
+        ),
+        "the scale is that of the whole width: d is the size of one head, q.shape[-1]": _weighted(
+            lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
+        ),
+        "the scores are multiplied by the root of d: divide by it": _weighted(
+            lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
+        ),
+        "the softmax runs over the queries: each query's weights over the keys sum to 1, "
+        "so take the last axis": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-2)
+        ),
+        "queries and keys are swapped: a row belongs to a query, q @ k^T": _weighted(
+            lambda q, k: (_scores(k, q) / q.shape[-1] ** 0.5).softmax(-1)
+        ),
+        "the scale comes after the softmax: it must come before": _weighted(
+            lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5
+        ),
+        "the softmax is missing: the weights of a query must be positive and sum to 1": _weighted(
+            lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5
+        ),
+        "it averages the keys: the weights belong on the values": lambda q, k, v: (
+            attention(q, k, k)[0],
+            attention(q, k, v)[1],
+        ),
+        "the values are right, in the wrong order: return the output, then the weights": lambda q, k, v: (
+            attention(q, k, v)[::-1]
+        ),
+    },
+    draw=_draw_attention,
+)
+
+
+# ---- heads -----------------------------------------------------------------------------------------
+
+
+def multi_head(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """Attention in each head: (B, N, 3D) -> (B, N, D)."""
+    return _heads(qkv, heads)
+
+
+def _heads(
+    qkv: torch.Tensor,
+    heads: int,
+    split: str = "b n (three heads d) -> three b heads n d",
+    merge: str = "b heads n d -> b n (heads d)",
+    order: tuple[int, int, int] = (0, 1, 2),
+    scale: float | None = None,
+) -> torch.Tensor:
+    parts = rearrange(qkv, split, three=3, heads=heads)
+    q, k, v = (parts[i] for i in order)
+    return rearrange(F.scaled_dot_product_attention(q, k, v, scale=scale), merge)
+
+
+def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """The heads' outputs reshaped as they lie, heads before tokens."""
+    merged = _heads(qkv, heads, merge="b heads n d -> b heads n d")
+    return merged.reshape(len(qkv), qkv.shape[1], -1)
+
+
+def _draw_heads(result: torch.Tensor, qkv: torch.Tensor, heads: int) -> None:
+    viz.pictures(
+        {"queries, keys, values": qkv[0], f"your output, {heads} heads": result[0]},
+        alt="Two matrices with a row for each token: the queries, keys and values that were given, "
+        "and the learner's output.",
+    )
+
+
+MULTI_HEAD = Exercise(
+    "01.multi_head",
+    multi_head,
+    lambda g: [
+        (2 * torch.randn(2, 8, 3 * 12, generator=g), 3),
+        (torch.randn(1, 5, 3 * 16, generator=g), 2),
+    ],
+    {
+        "the heads are merged in the wrong order: put them side by side, (heads d), "
+        "not interleaved, (d heads)": lambda x, n: _heads(
+            x, n, merge="b heads n d -> b n (d heads)"
+        ),
+        "the heads still lie before the tokens when they are merged: move the tokens' axis in "
+        "front of the heads' before the reshape": _not_moved,
+        "a head takes columns that lie far apart: it should take neighbours, (heads d)": lambda x, n: (
+            _heads(x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)")
+        ),
+        "queries, keys and values are read from every head in turn: the first D columns are all "
+        "queries, (three heads d)": lambda x, n: _heads(
+            x, n, "b n (heads three d) -> three b heads n d"
+        ),
+        "keys and queries are swapped: the columns hold queries, keys, values": lambda x, n: _heads(
+            x, n, order=(1, 0, 2)
+        ),
+        "keys and values are swapped: the columns hold queries, keys, values": lambda x, n: _heads(
+            x, n, order=(0, 2, 1)
+        ),
+        "the scale is that of the whole width D: each head has its own size, D / heads": lambda x, n: (
+            _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
+        ),
+        "it is attention with one head over the whole width: split the columns first": lambda x, n: (
+            _heads(x, 1)
+        ),
+    },
+    draw=_draw_heads,
+)
+
+
+# ---- the block -------------------------------------------------------------------------------------
+
+
+def pre_norm(
+    x: torch.Tensor, norm1: Branch, attend: Branch, norm2: Branch, mlp: Branch
+) -> torch.Tensor:
+    """x + attend(norm1(x)), then x + mlp(norm2(x)): the block of ViT, MAE and VideoMAE."""
+    x = x + attend(norm1(x))
+    return x + mlp(norm2(x))
+
+
+def _norm(width: int, g: torch.Generator) -> Branch:
+    scale = 1 + 0.3 * torch.randn(width, generator=g)
+    return lambda x: F.layer_norm(x, (width,), scale)
+
+
+def _branch(width: int, g: torch.Generator, mix: bool) -> Branch:
+    weight = torch.randn(width, width, generator=g) / width**0.5
+    return lambda x: torch.tanh((x.roll(1, 1) if mix else x) @ weight)
+
+
+def _block_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    return [
+        (
+            2 * torch.randn(batch, tokens, width, generator=g),
+            _norm(width, g),
+            _branch(width, g, mix=True),
+            _norm(width, g),
+            _branch(width, g, mix=False),
+        )
+        for batch, tokens, width in ((2, 6, 16), (1, 9, 8))
+    ]
+
+
+def _draw_block(result: torch.Tensor, x: torch.Tensor, *_: Branch) -> None:
+    viz.pictures(
+        {"x": x[0], "your block(x)": result[0], "what it added": result[0] - x[0]},
+        alt="Three matrices with a row for each token: the input, the learner's output, and the "
+        "difference of the two.",
+    )
+
+
+def _post_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
+    x = n1(x + a(x))
+    return n2(x + m(x))
+
+
+def _normed_path(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
+    x = n1(x)
+    x = n2(x + a(x))
+    return x + m(x)
+
+
+def _late_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
+    x = x + n1(a(x))
+    return x + n2(m(x))
+
+
+def _no_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
+    x = x + a(x)
+    return x + m(x)
+
+
+PRE_NORM = Exercise(
+    "01.pre_norm",
+    pre_norm,
+    _block_cases,
+    {
+        "that is post-norm, the block of 2017: here the norm comes before the branch, "
+        "x + attend(norm1(x))": _post_norm,
+        "both residuals are forgotten: add each branch to x": lambda x, n1, a, n2, m: m(
+            n2(a(n1(x)))
+        ),
+        "the residual around attention is forgotten: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
+            (y := a(n1(x))) + m(n2(y))
+        ),
+        "the residual around the MLP is forgotten: x + mlp(norm2(x))": lambda x, n1, a, n2, m: m(
+            n2(x + a(n1(x)))
+        ),
+        "the norm lies on the residual path: normalise only what goes into the branch, and add "
+        "to x itself": _normed_path,
+        "the norm comes after the branch: normalise its input, not its output": _late_norm,
+        "the norms are not used: normalise what goes into each branch": _no_norm,
+        "the MLP reads the block's input: it must read x after attention was added": lambda x, n1, a, n2, m: (
+            x + a(n1(x)) + m(n2(x))
+        ),
+        "the first norm comes after the sum: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
+            (y := n1(x + a(x))) + m(n2(y))
+        ),
+        "the second norm comes after the sum: x + mlp(norm2(x))": lambda x, n1, a, n2, m: n2(
+            (y := x + a(n1(x))) + m(y)
+        ),
+        "norm1 is used twice: each branch has its own norm": lambda x, n1, a, n2, m: pre_norm(
+            x, n1, a, n1, m
+        ),
+    },
+    draw=_draw_block,
+)
+
+
+# ---- positions -------------------------------------------------------------------------------------
+
+
+def _table(
+    n: int,
+    width: int,
+    rate: Callable[[torch.Tensor, int], torch.Tensor] = lambda pair, width: 2 * pair / width,
+    first: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sines and cosines (n, width / 2) of position / 10000^rate."""
+    pair = torch.arange(width // 2, dtype=torch.float64)
+    angles = torch.arange(first, n + first)[:, None] / 10000 ** rate(pair, width)
+    return angles.sin().float(), angles.cos().float()
+
+
+def _interleaved(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.stack((a, b), -1).flatten(1)
+
+
+def _rate_of_column(n: int, width: int) -> torch.Tensor:
+    column = torch.arange(width, dtype=torch.float64)
+    angles = torch.arange(n)[:, None] / 10000 ** (column / width)
+    return torch.where(column % 2 == 0, angles.sin(), angles.cos()).float()
+
+
+def _draw_positions(result: torch.Tensor, *_: int) -> None:
+    viz.pictures(
+        {"your table": result, "its corner": result[:16, :16]},
+        alt="The learner's position table, a row for each position, and its upper left corner.",
+        cmap="RdBu",
+    )
+
+
+SINCOS_1D = Exercise(
+    "01.sincos_1d",
+    sincos_1d,
+    lambda g: [(64, 48), (7, 6)],
+    {
+        "sines and cosines lie in two halves: here they alternate, sine at even columns and "
+        "cosine at odd (halves are MAE's layout)": lambda n, w: torch.cat(_table(n, w), 1),
+        "sine and cosine are swapped: the sine comes first, at even columns": lambda n, w: (
+            _interleaved(*_table(n, w)[::-1])
+        ),
+        "every column has a rate of its own: the sine and the cosine of a pair share one": _rate_of_column,
+        "the rates fall too slowly: the exponent is 2k / D for pair k, not k / D": lambda n, w: (
+            _interleaved(*_table(n, w, lambda pair, width: pair / width))
+        ),
+        "the rates grow: divide the position by 10000^(2k / D), do not multiply": lambda n, w: (
+            _interleaved(*_table(n, w, lambda pair, width: -2 * pair / width))
+        ),
+        "the positions begin at 1: the first is 0": lambda n, w: _interleaved(
+            *_table(n, w, first=1)
+        ),
+        "the last rate is 1/10000: pairs run k = 0 .. D/2 - 1 and the exponent stays below 1": lambda n, w: (
+            _interleaved(*_table(n, w, lambda pair, width: pair / (width // 2 - 1)))
+        ),
+    },
+    draw=_draw_positions,
+)
+
+EXERCISES = (PATCHIFY, ATTENTION, MULTI_HEAD, PRE_NORM, SINCOS_1D)

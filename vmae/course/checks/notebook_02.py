@@ -1,0 +1,372 @@
+"""Exercises of notebook 02: masks, the way back, standardised targets, the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+
+from vmae import ROOT, viz
+from vmae.course.checks.core import Exercise
+
+Masking = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+# ---- the right answers -------------------------------------------------------------------------
+
+
+def unpatchify(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
+    """Put patches (B, rows·columns, patch·patch·C) together as images (B, C, H, W).
+
+    Inside a patch the values run row, column, channel (MAE `models_mae.py`, `unpatchify`).
+    """
+    return rearrange(
+        tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch
+    )
+
+
+def random_masking(noise: torch.Tensor, ratio: float) -> Masking:
+    """Keep the tokens with the smallest noise (B, N), for each image on its own.
+
+    Returns ids_keep (B, V), in order of noise; ids_restore (B, N), where each token went when they
+    were sorted; hidden (B, N) bool. It hides int(ratio·N). Source: MAE, section 3; `models_mae.py`.
+    """
+    ids_shuffle = noise.argsort(dim=1)
+    ids_restore = ids_shuffle.argsort(dim=1)
+    keep = noise.shape[1] - int(ratio * noise.shape[1])
+    return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
+
+
+def unshuffle(
+    latents: torch.Tensor, mask_token: torch.Tensor, ids_restore: torch.Tensor
+) -> torch.Tensor:
+    """Append mask tokens (1, 1, E) to latents (B, V, E), and restore the order: (B, N, E)."""
+    batch, tokens = ids_restore.shape
+    missing = mask_token.expand(batch, tokens - latents.shape[1], -1)
+    return _take(torch.cat((latents, missing), dim=1), ids_restore)
+
+
+def standardize(patches: torch.Tensor) -> torch.Tensor:
+    """Patches (B, N, P) with mean 0 and variance 1 each, over all of their P values.
+
+    Unbiased variance, 1e-6 added to it (MAE, section 3, "reconstruction target").
+    """
+    mean = patches.mean(dim=-1, keepdim=True)
+    return (patches - mean) / (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+
+
+def masked_loss(
+    predicted: torch.Tensor, target: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error over the hidden patches: (B, N, P), (B, N, P), (B, N) bool -> scalar."""
+    error = (predicted - target).square().mean(dim=-1)
+    return (error * hidden).sum() / hidden.sum()
+
+
+# ---- wrong ones --------------------------------------------------------------------------------
+
+
+def _take(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def _order(pattern: str) -> Callable[..., torch.Tensor]:
+    """Patches put together in another order."""
+    return lambda x, rows, columns, patch: rearrange(
+        x, f"{pattern} -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch
+    )
+
+
+def _reshaped(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
+    return tokens.reshape(len(tokens), -1, rows * patch, columns * patch)
+
+
+def _image_reshaped(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
+    return tokens.reshape(len(tokens), rows * patch, columns * patch, -1).permute(0, 3, 1, 2)
+
+
+def _kept_side(noise: torch.Tensor, ratio: float) -> Masking:
+    ids_shuffle, ids_restore = noise.argsort(dim=1), noise.argsort(dim=1).argsort(dim=1)
+    keep = int((1 - ratio) * noise.shape[1])
+    return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
+
+
+def _not_inverted(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, _, hidden = random_masking(noise, ratio)
+    return keep, noise.argsort(dim=1), hidden
+
+
+def _shuffled_hidden(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, restore, hidden = random_masking(noise, ratio)
+    return keep, restore, torch.arange(hidden.shape[1]).expand_as(hidden) >= keep.shape[1]
+
+
+def _seen(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, restore, hidden = random_masking(noise, ratio)
+    return keep, restore, ~hidden
+
+
+def _sorted_keep(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, restore, hidden = random_masking(noise, ratio)
+    return keep.sort(dim=1).values, restore, hidden
+
+
+def _joined(latents: torch.Tensor, token: torch.Tensor, restore: torch.Tensor) -> torch.Tensor:
+    missing = token.expand(len(latents), restore.shape[1] - latents.shape[1], -1)
+    return torch.cat((latents, missing), dim=1)
+
+
+def _tokens_first(
+    latents: torch.Tensor, token: torch.Tensor, restore: torch.Tensor
+) -> torch.Tensor:
+    joined = _joined(latents, token, restore)
+    return _take(joined.roll(-latents.shape[1], dims=1), restore)
+
+
+def _divided(x: torch.Tensor, dims: Any, unbiased: bool = True) -> torch.Tensor:
+    """Standardised over other axes, or with the other variance."""
+    var = x.var(dim=dims, unbiased=unbiased, keepdim=True)
+    return (x - x.mean(dim=dims, keepdim=True)) / (var + 1e-6).sqrt()
+
+
+def _centred(x: torch.Tensor) -> torch.Tensor:
+    return x - x.mean(dim=-1, keepdim=True)
+
+
+def _error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (predicted - target).square().mean(dim=-1)
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def _draw_image(result: torch.Tensor, *case: Any) -> None:
+    both = {"yours": result, "expected": unpatchify(*case)}
+    viz.pictures(
+        {name: x[0] for name, x in both.items()},
+        "The patches as your function puts them together, beside the photo of the cat.",
+    )
+
+
+def _draw_masks(result: Masking, noise: torch.Tensor, ratio: float) -> None:
+    side = int(noise.shape[1] ** 0.5)
+    viz.pictures(
+        {f"image {i + 1}": row.view(side, side) for i, row in enumerate(result[2])},
+        "Your masks, one square an image and one cell a token; what is hidden is light.",
+    )
+
+
+def _draw_tokens(result: torch.Tensor, *case: torch.Tensor) -> None:
+    both = {"yours": result, "expected": unshuffle(*case)}
+    viz.pictures(
+        {name: x[0] for name, x in both.items()},
+        "The tokens of the first image, one row a token, as your function orders them and as "
+        "expected. Mask tokens are rows of one colour pattern.",
+    )
+
+
+def _draw_patches(result: torch.Tensor, patches: torch.Tensor) -> None:
+    both = {"patches": patches, "yours": result, "expected": standardize(patches)}
+    with viz.style():
+        figure, axes = plt.subplots(1, 3, figsize=(6.2, 1.5), layout="constrained")
+        for axis, (name, x) in zip(axes, both.items(), strict=True):
+            ink = {part: {"color": viz.INK} for part in ("boxprops", "whiskerprops", "capprops")}
+            axis.boxplot(x[0].T.numpy(), showfliers=False, **ink)
+            axis.set_title(name, fontsize=8)
+            axis.set_xlabel("patch", fontsize=8)
+    viz.show(figure, "Values of each patch before and after: yours, and as expected.")
+
+
+def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
+    predicted, target, hidden = case
+    over = {
+        "visible patches": masked_loss(predicted, target, ~hidden),
+        "all patches": _error(predicted, target).mean(),
+        "hidden patches": masked_loss(*case),
+    }
+    with viz.style():
+        figure, axis = plt.subplots(figsize=(5, 1.3))
+        axis.barh(list(over), [float(x) for x in over.values()], color=viz.PALETTE[0], alpha=0.75)
+        axis.axvline(float(result), color=viz.PALETTE[4], lw=2)
+        axis.set_title(f"mean squared error; the line is yours, {float(result):.3g}", fontsize=8)
+    viz.show(figure, f"Errors over visible, all and hidden patches; yours is {float(result):.3g}.")
+
+
+# ---- inputs ------------------------------------------------------------------------------------
+
+
+def _patch_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    photo = np.asarray(Image.open(ROOT / "data" / "photos" / "cat.jpg").convert("RGB"))
+    cat = torch.from_numpy(photo[60:220, 100:292].copy()).float() / 255  # 160 rows, 192 columns
+    tokens = rearrange(cat, "(h p) (w q) c -> 1 (h w) (p q c)", p=16, q=16)
+    return [(tokens, 10, 12, 16), (torch.rand(2, 6, 48, generator=g), 2, 3, 4)]
+
+
+def _masking_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    sizes = ((3, 16, 0.75), (2, 10, 0.75), (4, 196, 0.75))
+    return [(torch.rand(batch, n, generator=g), ratio) for batch, n, ratio in sizes]
+
+
+def _token_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    cases = []
+    for batch, n, width in ((3, 12, 8), (2, 20, 4)):
+        keep, restore, _ = random_masking(torch.rand(batch, n, generator=g), 0.75)
+        latents = torch.randn(batch, keep.shape[1], width, generator=g)
+        cases.append((latents, torch.randn(1, 1, width, generator=g), restore))
+    return cases
+
+
+def _target_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    patches = torch.randn(2, 5, 12, generator=g) * torch.rand(2, 5, 1, generator=g)
+    patches = patches + torch.randn(2, 5, 1, generator=g)
+    patches[:, 3] = 1e-3 * torch.randn(2, 12, generator=g)  # nearly flat: the epsilon shows
+    flat = torch.rand(3, 4, 27, generator=g)
+    flat[1, 2] = 0.5
+    return [(patches,), (flat,)]
+
+
+def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    cases = []
+    for batch, n, pixels in ((2, 8, 27), (3, 20, 48)):
+        hidden = random_masking(torch.rand(batch, n, generator=g), 0.75)[2]
+        target = torch.randn(batch, n, pixels, generator=g)
+        noise = torch.randn(batch, n, pixels, generator=g)
+        cases.append((target + noise * (0.4 + hidden[..., None]), target, hidden))
+    return cases
+
+
+EXERCISES = (
+    Exercise(
+        "02.unpatchify",
+        unpatchify,
+        _patch_cases,
+        {
+            "inside a patch you read the channels first: the values run row, column, channel, so "
+            "split them as (p, q, c) and move c to the front": _order("b (h w) (c p q)"),
+            "inside a patch rows and columns are swapped: split its values as (p, q, c), "
+            "p the row": _order("b (h w) (q p c)"),
+            "the patches run down the columns: they run along the rows, so split N as "
+            "(rows, columns)": _order("b (w h) (p q c)"),
+            "a reshape alone keeps each patch's values side by side: split both axes, bring "
+            "(rows, p) and (columns, q) together, then merge": _reshaped,
+            "you reshape straight to (H, W, C), which keeps each patch's values side by side: "
+            "bring (rows, p) and (columns, q) together first": _image_reshaped,
+        },
+        draw=_draw_image,
+    ),
+    Exercise(
+        "02.random_masking",
+        random_masking,
+        _masking_cases,
+        {
+            "every image has the same mask: sort the noise of each row, dim=1, not that of the "
+            "first": lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio),
+            "the count is off where ratio·N is no whole number: hide int(ratio * N) and keep the "
+            "rest; rounding, or counting from the kept side, gives another number": _kept_side,
+            "ids_restore points the wrong way, it is the shuffle itself: it must undo the "
+            "shuffle, so take the argsort of ids_shuffle": _not_inverted,
+            "hidden is still in the shuffled order: bring it back with ids_restore": (
+                _shuffled_hidden
+            ),
+            "hidden is inverted: True is what the encoder does not see": _seen,
+            "you keep the tokens with the largest noise: keep the smallest": (
+                lambda noise, ratio: random_masking(-noise, ratio)
+            ),
+            "ids_keep is sorted, and ids_restore is not made for that: leave ids_keep in the order "
+            "of the shuffle": _sorted_keep,
+        },
+        draw=_draw_masks,
+    ),
+    Exercise(
+        "02.unshuffle",
+        unshuffle,
+        _token_cases,
+        {
+            "you forgot to unshuffle: the visible tokens still come first. Gather with "
+            "ids_restore": _joined,
+            "ids_restore is used the wrong way round: token i comes from place ids_restore[i], "
+            "which is gather, not scatter, and needs no other argsort": (
+                lambda x, token, restore: _take(_joined(x, token, restore), restore.argsort(dim=1))
+            ),
+            "the mask tokens come before the visible ones: ids_restore counts the visible ones "
+            "first": _tokens_first,
+            "every image is restored with the order of the first: each row of ids_restore has its "
+            "own": lambda x, token, restore: unshuffle(x, token, restore[:1].expand_as(restore)),
+            "the hidden places hold zeros: put the mask token there": (
+                lambda x, token, restore: unshuffle(x, torch.zeros_like(token), restore)
+            ),
+        },
+        draw=_draw_tokens,
+    ),
+    Exercise(
+        "02.standardize",
+        standardize,
+        _target_cases,
+        {
+            "the variance is the biased one, divided by P: MAE divides by P - 1, as torch.var "
+            "does": lambda x: _divided(x, -1, unbiased=False),
+            "mean and variance run over the whole batch: each patch has its own, dim=-1": (
+                lambda x: _divided(x, (0, 1, 2))
+            ),
+            "mean and variance run over the patches of an image: they run over the values of one "
+            "patch, dim=-1": lambda x: _divided(x, 1),
+            "all patches of an image share one mean and variance: each patch has its own, dim=-1": (
+                lambda x: _divided(x, (1, 2))
+            ),
+            "there is no epsilon: a flat patch would divide by zero. Add 1e-6 to the variance": (
+                lambda x: _centred(x) / x.std(dim=-1, keepdim=True)
+            ),
+            "the epsilon is added to the standard deviation, as VideoMAE does: MAE adds it to the "
+            "variance, inside the root": (
+                lambda x: _centred(x) / (x.std(dim=-1, keepdim=True) + 1e-6)
+            ),
+            "you divide by the variance: take its root": (
+                lambda x: _centred(x) / (x.var(dim=-1, keepdim=True) + 1e-6)
+            ),
+            "only the mean is taken off: divide by the standard deviation too": _centred,
+            "each channel is standardised on its own, as VideoMAE does: MAE takes all values of a "
+            "patch together": lambda x: _divided(x.unflatten(-1, (-1, 3)), -2).flatten(-2),
+        },
+        draw=_draw_patches,
+    ),
+    Exercise(
+        "02.masked_loss",
+        masked_loss,
+        _loss_cases,
+        {
+            "your loss also counts visible patches: weigh the errors with `hidden`": (
+                lambda predicted, target, hidden: _error(predicted, target).mean()
+            ),
+            "your loss counts the visible patches only: hidden is True where it counts": (
+                lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)
+            ),
+            "you divide by the number of all patches: divide by that of the hidden ones, "
+            "hidden.sum()": (
+                lambda predicted, target, hidden: (_error(predicted, target) * hidden).mean()
+            ),
+            "it is a sum over patches: divide by their number, hidden.sum()": (
+                lambda predicted, target, hidden: (_error(predicted, target) * hidden).sum()
+            ),
+            "it is a sum over all hidden values: take the mean over pixels, then over hidden "
+            "patches": lambda predicted, target, hidden: (
+                (predicted - target)[hidden].square().sum()
+            ),
+            "the pixels of a patch are summed: take their mean": (
+                lambda predicted, target, hidden: (
+                    masked_loss(predicted, target, hidden) * target.shape[-1]
+                )
+            ),
+            "that is the absolute error: square it": (
+                lambda predicted, target, hidden: (predicted - target)[hidden].abs().mean()
+            ),
+            "that is the root of the mean squared error: leave the root out": (
+                lambda predicted, target, hidden: masked_loss(predicted, target, hidden).sqrt()
+            ),
+        },
+        draw=_draw_loss,
+    ),
+)

@@ -1,0 +1,234 @@
+"""Exercises of notebook 03: the rate of a step, what weight decay touches, features for a probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from vmae import viz
+from vmae.config import ModelConfig
+from vmae.course.checks.core import Exercise
+from vmae.mae import MaskedAutoencoder
+from vmae.train import schedule
+from vmae.train.config import OptimConfig
+from vmae.vit import VisionTransformer
+
+Shapes = dict[str, tuple[int, ...]]
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+# ---- the right answers -------------------------------------------------------------------------
+
+
+def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[float]:
+    """The rate of each step: warm-up over `warmup` steps, then a cosine down to 0.
+
+    The highest rate is base·batch / 256 (MAE, appendix A.1; `main_pretrain.py`).
+    """
+    config = OptimConfig(
+        steps=steps, warmup_ratio=warmup / steps, lr=base, base_batch_size=256, batch_size=batch
+    ).resolved(videos=batch)
+    return [schedule.learning_rate(step, config) for step in range(steps)]
+
+
+def decayed(shapes: Shapes) -> list[str]:
+    """Names of the parameters that weight decay shrinks: matrices, but no tokens."""
+    return [
+        name
+        for name, shape in shapes.items()
+        if len(shape) > 1 and not name.endswith(("mask_token", "cls_token"))
+    ]
+
+
+def standardize_features(train: torch.Tensor, test: torch.Tensor) -> Pair:
+    """Features (n, D) and (m, D), both with the mean and deviation of the training ones taken out.
+
+    The deviation divides by n, as BatchNorm and scikit-learn's StandardScaler do.
+    """
+    mean, std = train.mean(dim=0), train.std(dim=0, correction=0)
+    return (train - mean) / std, (test - mean) / std
+
+
+# ---- wrong ones --------------------------------------------------------------------------------
+
+
+def _shaped(
+    rise: Callable[[int, int], float], fall: Callable[[int, int, int], float]
+) -> Callable[..., list[float]]:
+    """A schedule of other shares: of the warm-up by (step, warmup), then by (step, steps, warmup)."""
+
+    def rates(steps: int, warmup: int, base: float, batch: int) -> list[float]:
+        shares = [rise(k, warmup) if k < warmup else fall(k, steps, warmup) for k in range(steps)]
+        return [base * batch / 256 * share for share in shares]
+
+    return rates
+
+
+def _up(step: int, warmup: int) -> float:
+    return (step + 1) / warmup
+
+
+def _down(step: int, steps: int, warmup: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def _scaled(train: torch.Tensor, test: torch.Tensor, by: torch.Tensor, **how: Any) -> Pair:
+    """Both by the statistics of `by`."""
+    mean, std = by.mean(dim=0), by.std(dim=0, **({"correction": 0} | how))
+    return (train - mean) / std, (test - mean) / std
+
+
+def _each(train: torch.Tensor, test: torch.Tensor) -> Pair:
+    return _scaled(train, train, train)[0], _scaled(test, test, test)[0]
+
+
+def _rows(train: torch.Tensor, test: torch.Tensor) -> Pair:
+    first, second = _each(train.T, test.T)
+    return first.T, second.T
+
+
+def _named(keep: Callable[[str, tuple[int, ...]], bool]) -> Callable[[Shapes], list[str]]:
+    return lambda shapes: [name for name, shape in shapes.items() if keep(name, shape)]
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def _draw_rates(result: list[float], *case: Any) -> None:
+    with viz.style():
+        figure, axis = plt.subplots(figsize=(5, 1.6), layout="constrained")
+        axis.plot(learning_rates(*case), lw=4, alpha=0.4, color=viz.INK, label="expected")
+        axis.plot(result, lw=1.5, color=viz.PALETTE[1], label="yours")
+        axis.set_xlabel("step", fontsize=8)
+        axis.legend(fontsize=7)
+    viz.show(figure, "The rate over the steps: yours over the one that is expected.")
+
+
+def _draw_decayed(result: list[str], shapes: Shapes) -> None:
+    colours = [viz.PALETTE[0] if name in result else "none" for name in shapes]
+    with viz.style():
+        figure, axis = plt.subplots(figsize=(6, 1.2), layout="constrained")
+        axes = [len(shape) for shape in shapes.values()]
+        axis.bar(range(len(axes)), axes, color=colours, edgecolor=viz.INK, linewidth=0.6)
+        axis.set_ylabel("axes", fontsize=8)
+        axis.set_xlabel("parameter, in order; filled: yours decays", fontsize=8)
+    viz.show(figure, "A bar for each parameter, as high as it has axes; filled where it decays.")
+
+
+def _draw_features(result: Pair, *case: torch.Tensor) -> None:
+    names = ("train", "test")
+    with viz.style():
+        figure, axes = plt.subplots(1, 2, figsize=(6, 1.9), layout="constrained")
+        expected = standardize_features(*case)
+        for axis, name, ours, right in zip(axes, names, result, expected, strict=True):
+            axis.plot(right[:, 0], right[:, 1], "o", ms=6, mfc="none", mec=viz.INK, label="right")
+            axis.plot(ours[:, 0], ours[:, 1], ".", ms=4, color=viz.PALETTE[1], label="yours")
+            axis.set_title(name, fontsize=8)
+        axes[0].legend(fontsize=7)
+    viz.show(figure, "Two features of training and test images, yours in the rings expected.")
+
+
+# ---- inputs ------------------------------------------------------------------------------------
+
+
+def _rate_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
+    return [(100, 10, 1.5e-4, 4096), (40, 8, 1e-3, 64)]
+
+
+def _shape_cases(_: torch.Generator) -> list[tuple[Shapes]]:
+    small = ModelConfig.mae("tiny", img_size=32, tubelet=(1, 8, 8), depth=1, decoder_depth=1)
+    models = (MaskedAutoencoder(small), VisionTransformer(small, num_classes=10))
+    return [({name: tuple(p.shape) for name, p in m.named_parameters()},) for m in models]
+
+
+def _feature_cases(g: torch.Generator) -> list[Pair]:
+    """Test features lie elsewhere than training ones, so that every leak shows."""
+    cases = []
+    for n, m, width in ((40, 25, 6), (30, 50, 3)):
+        spread = 0.5 + 3 * torch.rand(width, generator=g)
+        train = torch.randn(n, width, generator=g) * spread + 2
+        cases.append((train, torch.randn(m, width, generator=g) * 1.5 * spread + 3))
+    return cases
+
+
+EXERCISES = (
+    Exercise(
+        "03.learning_rates",
+        learning_rates,
+        _rate_cases,
+        {
+            "the base rate is not scaled: the highest rate is base * batch / 256": (
+                lambda steps, warmup, base, batch: learning_rates(steps, warmup, base, 256)
+            ),
+            "the scale is upside down: base * batch / 256, so that larger batches take larger "
+            "steps": lambda steps, warmup, base, batch: learning_rates(
+                steps, warmup, base, 256 * 256 / batch
+            ),
+            "step 0 has rate 0 and is wasted: count the steps of the warm-up from 1, "
+            "(step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
+            "there is no warm-up: below `warmup` the rate rises in a line": (
+                _shaped(lambda *_: 1.0, _down)
+            ),
+            "the cosine begins at step 0, so the rate jumps down after the warm-up: count from "
+            "there, (step - warmup) / (steps - warmup)": _shaped(
+                _up, lambda step, steps, _: _down(step, steps, 0)
+            ),
+            "the rate falls in a straight line: use 0.5 * (1 + cos(pi * progress))": _shaped(
+                _up, lambda step, steps, warmup: (steps - step) / (steps - warmup)
+            ),
+        },
+        draw=_draw_rates,
+        tolerance=1e-8,
+    ),
+    Exercise(
+        "03.decayed",
+        decayed,
+        _shape_cases,
+        {
+            "every parameter decays: biases and the scales of norms should not, they are vectors": (
+                lambda shapes: list(shapes)
+            ),
+            "only biases are left out: the weights of norms are vectors too, and decay would pull "
+            "their scale to 0": _named(lambda name, _: not name.endswith("bias")),
+            "the mask token or class token decays: they have three axes, but are single vectors": (
+                _named(lambda _, shape: len(shape) > 1)
+            ),
+            "that is the other half: return the names that do decay": (
+                lambda shapes: [name for name in shapes if name not in decayed(shapes)]
+            ),
+            "the convolution of the patch embedding is left out: it is a matrix written with five "
+            "axes, so ask for more than one axis, not for two": _named(
+                lambda _, shape: len(shape) == 2
+            ),
+        },
+        draw=_draw_decayed,
+    ),
+    Exercise(
+        "03.standardize_features",
+        standardize_features,
+        _feature_cases,
+        {
+            "the test features are scaled by their own statistics, which a single test image "
+            "would not have: use those of the training features": _each,
+            "the statistics are those of both together, so the test leaks into the training: use "
+            "the training features alone": (
+                lambda train, test: _scaled(train, test, torch.cat((train, test)))
+            ),
+            "the statistics are those of the test features, a leak: use the training features": (
+                lambda train, test: _scaled(train, test, test)
+            ),
+            "each image is standardised on its own: take mean and deviation over the images, "
+            "dim=0": _rows,
+            "the mean is gone, the scale is not: divide by the deviation of each feature": (
+                lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
+            ),
+            "the deviation divides by n - 1: divide by n, correction=0": (
+                lambda train, test: _scaled(train, test, train, correction=1)
+            ),
+        },
+        draw=_draw_features,
+    ),
+)

@@ -1,0 +1,348 @@
+"""Lesson 04, video in: which frames make a clip, tubelets, and their embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from vmae import ROOT, grid, viz
+from vmae.course.checks.core import Exercise
+from vmae.data.reading.reader import read_frames, resize_frames
+from vmae.data.reading.sampling import Sampling
+
+Sides = tuple[int, int, int]
+#: Given a video's length, frames (and a stride), and a generator: the indices of a random clip.
+Sampler = Callable[..., np.ndarray]
+
+#: Draws with which a random sampler is known: none of its clips is then missed by chance.
+DRAWS = 600
+
+
+# ---- random frames ---------------------------------------------------------------------------------
+
+
+def dense_indices(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices (T,) of a random clip with an exact stride: `Sampling.train`, scheme "dense"."""
+    return Sampling(frames, stride, short="repeat").train(length, rng)
+
+
+def tsn_indices(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices (T,), one random frame of each segment: `Sampling.train`, scheme "tsn"."""
+    return Sampling(frames, scheme="tsn").train(length, rng)
+
+
+def _outcomes(sampler: Sampler, case: Sequence[int]) -> set[tuple[int, ...] | str]:
+    """Every clip that a sampler draws, or the name of what it raises."""
+    try:
+        clips = (sampler(*case, np.random.default_rng(i)) for i in range(DRAWS))
+        return {tuple(np.asarray(clip).tolist()) for clip in clips}
+    except Exception as error:  # whatever a learner's code may raise
+        return {type(error).__name__}
+
+
+def _form(result: Any, frames: int) -> str | None:
+    """What is wrong with the type and shape of a sampler's result."""
+    if result is None:
+        return "it returns None: is the `return` missing?"
+    if not isinstance(result, np.ndarray):
+        return f"it returns {type(result).__name__}; ndarray is expected"
+    if result.shape != (frames,):
+        return f"its shape is {result.shape}; {(frames,)} is expected"
+    if not np.issubdtype(result.dtype, np.integer):
+        return f"its type is {result.dtype}; frames are counted by integers"
+    return None
+
+
+def _judge(
+    reference: Sampler,
+    cases: Sequence[tuple[int, ...]],
+    mistakes: Mapping[str, Sampler],
+    shown: tuple[int, ...],
+    sampler: Sampler,
+) -> str | None:
+    """Compare all the clips that a sampler can draw with those that it should."""
+    draws, again = (
+        {f"draw {i + 1}": sampler(*shown, np.random.default_rng(i)) for i in range(5)}
+        for _ in range(2)
+    )
+    with suppress(Exception):  # a wrong result may be impossible to draw
+        viz.timeline(
+            draws,
+            shown[0],
+            alt=f"The frames that the learner's function takes of a video of {shown[0]} frames, "
+            "one line for each of five draws.",
+        )
+    problem = _form(draws["draw 1"], shown[1])
+    if problem is not None:
+        return problem
+    # One clip of a few dozen may be drawn twice by chance; five of them may not.
+    if not all(np.array_equal(clip, again[name]) for name, clip in draws.items()):
+        return "two generators with the same seed give different clips: draw from `rng` alone"
+    for case in cases:
+        got, expected = _outcomes(sampler, case), _outcomes(reference, case)
+        if got == expected:
+            continue
+        for message, mistaken in mistakes.items():
+            if got == _outcomes(mistaken, case):
+                return message
+        odd = sorted(map(str, got - expected or expected - got))[0]
+        what = "can draw" if got - expected else "never draws"
+        return f"for {case} it {what} {odd}; {len(expected)} different clips are expected"
+    return None
+
+
+def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
+    judge = partial(_judge, reference, *(options[k] for k in ("cases", "mistakes", "shown")))
+    return Exercise(name, reference, mistakes=options["mistakes"], judge=judge)
+
+
+def _dense(room: Callable[[int, int, int], int], clip: bool = True) -> Sampler:
+    """Dense sampling with another last start, or without the repeated last frame."""
+
+    def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+        start = int(rng.integers(room(length, frames, stride) + 1))
+        index = start + stride * np.arange(frames)
+        return np.minimum(index, length - 1) if clip else index
+
+    return sample
+
+
+def _published(length: int, frames: int, stride: int) -> int:
+    return max(length - frames * stride, 0)
+
+
+def _wrapped(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    return _dense(_published, clip=False)(length, frames, stride, rng) % length
+
+
+def _unstrided(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    start = int(rng.integers(_published(length, frames, stride) + 1))
+    return np.minimum(start + np.arange(frames), length - 1)
+
+
+DENSE = _random(
+    "04.dense_indices",
+    dense_indices,
+    shown=(132, 16, 4),
+    cases=[(40, 8, 4), (13, 4, 3), (11, 4, 3), (9, 4, 3), (2, 4, 1)],
+    mistakes={
+        "the last start is never drawn: `rng.integers` leaves its end out, so ask it for "
+        "room + 1": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
+        "your last start leaves room for (T - 1) * stride + 1 frames, all that the clip needs; the "
+        "published code leaves room for T * stride": _dense(lambda n, T, s: max(n - (T - 1) * s - 1, 0)),
+        "the start is drawn from the whole video, so clips run past its end: leave room for "
+        "T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
+        "the start is drawn from the whole video, so clips end in copies of its last frame: leave "
+        "room for T * stride frames": _dense(lambda n, T, s: n - 1),
+        "the room forgets the stride: a clip covers T * stride frames, not T": _dense(
+            lambda n, T, s: max(n - T, 0)
+        ),
+        "the frames follow one another: step by `stride`": _unstrided,
+        "every clip starts at frame 0: draw the start from `rng`": _dense(lambda n, T, s: 0),
+        "a video shorter than T * stride leaves a room below 0, which `rng.integers` refuses: "
+        "max(room, 0)": _dense(lambda n, T, s: n - T * s),
+        "in a video shorter than the clip it asks for frames that are not there: repeat the last "
+        "one, np.minimum(index, length - 1)": _dense(_published, clip=False),
+        "in a video shorter than the clip it starts over from the front: repeat the last frame": _wrapped,
+    },
+)  # fmt: skip
+
+
+def _tsn(offset: Callable[[np.random.Generator, int, int], Any], spread: bool = False) -> Sampler:
+    """Segments with another offset into each, or with the remainder spread over them."""
+
+    def sample(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+        size = length // frames
+        steps = np.arange(frames)
+        starts = steps * length // frames if spread else steps * size
+        return starts + offset(rng, size, frames)
+
+    return sample
+
+
+def _anywhere(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    return np.sort(rng.choice(length, frames, replace=False))
+
+
+TSN = _random(
+    "04.tsn_indices",
+    tsn_indices,
+    shown=(132, 16),
+    cases=[(9, 3), (11, 3), (8, 2), (4, 4)],
+    mistakes={
+        "all segments share one offset: draw one for each, size=T": _tsn(lambda g, s, T: g.integers(s)),
+        "always the first frame of a segment: draw an offset for each from `rng`": _tsn(
+            lambda g, s, T: 0
+        ),
+        "always the middle of a segment, which is for testing: in training draw an offset for "
+        "each": _tsn(lambda g, s, T: s // 2),
+        "the frames are drawn from the whole video, so that two can fall into one segment: draw "
+        "one in each": _anywhere,
+        "the last frame of a segment is never drawn: `rng.integers(size)` already leaves its end "
+        "out": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
+        "an offset may reach the next segment: `rng.integers(size)` is 0 to size - 1": _tsn(
+            lambda g, s, T: g.integers(s + 1, size=T)
+        ),
+        "the segments are of length // T frames each, one after the other; yours spread the rest "
+        "over them": _tsn(lambda g, s, T: g.integers(s, size=T), spread=True),
+    },
+)  # fmt: skip
+
+
+# ---- tubelets --------------------------------------------------------------------------------------
+
+
+def tubelets(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
+    """Clips (B, C, T, H, W) as tokens (B, N, P): `vmae.grid.patchify`."""
+    channels, *clip = clips.shape[1:]
+    return grid.patchify(clips, grid.TokenGrid((clip[0], clip[1], clip[2]), sides, channels))
+
+
+def _film(frames: int, height: int, width: int) -> torch.Tensor:
+    """A clip (C, T, H, W) in [0, 1] of the film that ships."""
+    index = 30 + 12 * np.arange(frames)
+    read = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index)
+    left = read.shape[2] // 4
+    read = resize_frames(read[:, :, left:], height)[:, :, :width]
+    return torch.from_numpy(read.copy()).permute(3, 0, 1, 2) / 255
+
+
+def _clip_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    real = _film(4, 48, 64)
+    return [
+        (torch.stack((real, real.flip(-1))), (2, 16, 16)),
+        (torch.rand(2, 2, 6, 4, 6, generator=g), (3, 2, 2)),
+    ]
+
+
+def _draw_tubelets(result: torch.Tensor, clips: torch.Tensor, sides: Sides) -> None:
+    """One column a token, its frames from top to bottom."""
+    p_t, p_h, p_w = sides
+    tokens = rearrange(result[0], "n (f p q c) -> f n p q c", f=p_t, p=p_h, q=p_w)
+    with viz.style():
+        count = tokens.shape[1]
+        size = (0.36 * count, 0.42 * p_t)
+        figure, axes = plt.subplots(p_t, count, figsize=size, squeeze=False)
+        for (row, column), axis in np.ndenumerate(axes):
+            axis.imshow(tokens[row, column].clamp(0, 1).numpy(), interpolation="nearest")
+            axis.axis("off")
+            if row == 0:
+                axis.set_title(str(column), fontsize=7, pad=2)
+        figure.subplots_adjust(wspace=0.1, hspace=0.1)
+        viz.show(
+            figure,
+            alt=f"The {count} tokens that the learner's function cut from a clip, numbered, one a "
+            "column, their frames one below the other.",
+        )
+
+
+def _cut(
+    inside: str, outside: str = "t h w", axes: str = "(t i) (h p) (w q)"
+) -> Callable[..., Any]:
+    """Tokens in other orders: of the tokens, of the pixels in them, or of the parts of an axis."""
+
+    def cut(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
+        i, p, q = sides
+        return rearrange(clips, f"b c {axes} -> b ({outside}) ({inside})", i=i, p=p, q=q)
+
+    return cut
+
+
+def _bare(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
+    return clips.reshape(len(clips), -1, clips.shape[1] * int(np.prod(sides)))
+
+
+TUBELETS = Exercise(
+    "04.tubelets",
+    tubelets,
+    _clip_cases,
+    {
+        "tokens run rows before time: first all tokens of one time step, (t h w)": _cut(
+            "i p q c", outside="h w t"
+        ),
+        "tokens run columns before rows: row by row is (t h w)": _cut("i p q c", outside="t w h"),
+        "time and channel are swapped inside a token, channel slowest: that is Conv3d's order; here "
+        "it is (p_t p_h p_w c)": _cut("c i p q"),
+        "the channel runs before rows and columns: it is the fastest, (p_t p_h p_w c)": _cut("i c p q"),
+        "the frames of a tubelet run faster than its rows: time is the slowest, (p_t p_h p_w c)": _cut(
+            "p q i c"
+        ),
+        "the pixels of a tubelet run column by column: row by row is (p_t p_h p_w c)": _cut("i q p c"),
+        "a tubelet holds frames and pixels that lie far apart: the grid is the slow part of an axis, "
+        "(t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
+        "a bare reshape cuts strips of memory, not blocks: split each axis in two, then "
+        "reorder": _bare,
+    },
+    draw=_draw_tubelets,
+)  # fmt: skip
+
+
+# ---- the embedding ---------------------------------------------------------------------------------
+
+
+def conv3d_weight(weight: torch.Tensor, sides: Sides) -> torch.Tensor:
+    """Weights (D, P) of a linear layer on tubelets as those of a Conv3d, (D, C, p_t, p_h, p_w).
+
+    The inverse of what `vmae.vit.PatchEmbed` does.
+    """
+    return _kernel("i p q c", weight, sides)
+
+
+def _kernel(inside: str, weight: torch.Tensor, sides: Sides, to: str = "c i p q") -> torch.Tensor:
+    i, p, q = sides
+    return rearrange(weight, f"d ({inside}) -> d {to}", i=i, p=p, q=q)
+
+
+def _weight_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    return [
+        (torch.randn(6, 2 * 4 * 4 * 3, generator=g), (2, 4, 4)),
+        (torch.randn(5, 3 * 2 * 4 * 2, generator=g), (3, 2, 4)),
+    ]
+
+
+def _draw_weight(result: torch.Tensor, weight: torch.Tensor, sides: Sides) -> None:
+    """Both layers on the same clip, as matrices: a row an output, a column a token."""
+    clips = torch.rand(1, 3, 4, 8, 16, generator=torch.Generator().manual_seed(1))
+    linear = tubelets(clips, sides) @ weight.T
+    conv = F.conv3d(clips, result, stride=sides).flatten(2).transpose(1, 2)
+    shown = {"linear layer": linear, "your Conv3d": conv, "difference": conv - linear}
+    limit = linear.abs().max().item()
+    viz.pictures(
+        {name: values[0].T for name, values in shown.items()},
+        alt="The outputs of the linear layer, of a Conv3d with the learner's weights, and their "
+        "difference, one column a token. The difference is blank where the weights are right.",
+        cmap="RdBu",
+        limits=(-limit, limit),
+    )
+
+
+CONV3D = Exercise(
+    "04.conv3d_weight",
+    conv3d_weight,
+    _weight_cases,
+    {
+        "a bare reshape: the channel is the fastest in a row of the linear layer and comes second in "
+        "Conv3d, so the axes must be permuted": partial(_kernel, "c i p q"),
+        "the channel is still last, (D, p_t, p_h, p_w, C): Conv3d has it second": partial(
+            _kernel, "i p q c", to="i p q c"
+        ),
+        "rows and columns of the tubelet are swapped: in a row of weights the order is "
+        "(p_t p_h p_w c)": partial(_kernel, "i q p c"),
+        "time is taken for a fast axis: in a row of weights it is the slowest, "
+        "(p_t p_h p_w c)": partial(_kernel, "p q i c"),
+        "the kernel is turned round: PyTorch's convolution does not flip it": lambda weight, sides: (
+            conv3d_weight(weight, sides).flip(2, 3, 4)
+        ),
+    },
+    draw=_draw_weight,
+)
+
+EXERCISES = (DENSE, TSN, TUBELETS, CONV3D)

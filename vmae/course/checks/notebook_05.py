@@ -1,0 +1,342 @@
+"""Exercises of notebook 05: tubes, a mask as indices, and what a copier gets for free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from vmae import ROOT, viz
+from vmae.course.checks.core import Exercise
+from vmae.data.reading.reader import read_frames, resize_frames
+from vmae.data.reading.sampling import crop_square
+from vmae.grid import TokenGrid, patchify, unpatchify
+from vmae.masking import Mask
+
+#: The grid of the clip of the film that a copier is tried on.
+FILM_GRID = TokenGrid((16, 56, 56), (2, 8, 8))
+
+# ---- the right answers -------------------------------------------------------------------------
+
+
+def tube_mask(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Hide int(ratio·n) positions throughout the clip: noise (B, t, n) -> hidden (B, t·n) bool.
+
+    Those with the largest noise in the first step go. Source: VideoMAE V1, section 3.3;
+    `masking_generator.py`.
+    """
+    return short_tubes(noise, ratio, noise.shape[1])
+
+
+def short_tubes(noise: torch.Tensor, ratio: float, length: int) -> torch.Tensor:
+    """The same with tubes of `length` steps in time, each by the noise of its own first step."""
+    hidden = _largest(noise[:, ::length], int(ratio * noise.shape[2]))
+    return hidden.repeat_interleave(length, dim=1).flatten(1)
+
+
+def mask_indices(hidden: torch.Tensor) -> Mask:
+    """MAE's and V1's mask of hidden (B, N) bool, of which every row has the same number of True."""
+    order = hidden.to(torch.uint8).argsort(dim=1, stable=True)  # visible first, both ascending
+    seen = int((~hidden[0]).sum())
+    visible, queries = order[:, :seen], order[:, seen:]
+    return Mask(visible, queries, torch.arange(queries.shape[1]).expand_as(queries))
+
+
+def copy_in_time(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Fill hidden tokens from the nearest visible step at their position; the earlier of two.
+
+    tokens (B, t, n, P), hidden (B, t, n) bool. A position that is never visible gets the clip's
+    mean visible token.
+    """
+    step = torch.arange(tokens.shape[1])
+    away = (step[:, None] - step).abs() + 0.1 * (step > step[:, None])  # (t to, t from)
+    return _copied(tokens, hidden, away[None, :, :, None] + 1e6 * hidden[:, None])
+
+
+# ---- wrong ones --------------------------------------------------------------------------------
+
+Masking = Callable[..., torch.Tensor]
+
+
+def _largest(noise: torch.Tensor, count: int) -> torch.Tensor:
+    """True for the `count` largest numbers of the last axis."""
+    return noise.argsort(-1).argsort(-1) >= noise.shape[-1] - count
+
+
+def _copied(tokens: torch.Tensor, hidden: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
+    """Each token from the step of least cost (B, t to, t from, n); the mean where all are hidden."""
+    source = cost.argmin(dim=2)  # (B, t, n)
+    copies = tokens.gather(1, source[..., None].expand_as(tokens))
+    return torch.where(hidden.all(1)[:, None, :, None], _mean(tokens, hidden), copies)
+
+
+def _mean(tokens: torch.Tensor, hidden: torch.Tensor, dims: tuple[int, ...] = (1, 2)) -> Any:
+    seen = (~hidden)[..., None]
+    return (tokens * seen).sum(dims, keepdim=True) / seen.sum(dims, keepdim=True)
+
+
+def _interleaved(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+    first = _largest(noise[:, 0], int(ratio * noise.shape[2]))
+    return first.repeat_interleave(noise.shape[1], dim=1)
+
+
+def _threshold(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+    return (noise[:, :1] > 1 - ratio).expand_as(noise).flatten(1)
+
+
+def _visible_down(noise: torch.Tensor, ratio: float, length: int | None = None) -> torch.Tensor:
+    n = noise.shape[2]
+    hide = n - int((1 - ratio) * n)
+    return short_tubes(noise, hide / n + 1e-6, length or noise.shape[1])
+
+
+def _random(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+    flat = noise.flatten(1)
+    return _largest(flat, int(ratio * flat.shape[1]))
+
+
+def _alternating(noise: torch.Tensor, ratio: float, length: int) -> torch.Tensor:
+    tubes = _largest(noise[:, ::length], int(ratio * noise.shape[2]))
+    return tubes.repeat(1, length, 1).flatten(1)
+
+
+def _first_noise(noise: torch.Tensor, ratio: float, length: int) -> torch.Tensor:
+    tubes = noise.shape[1] // length
+    return short_tubes(noise[:, :tubes].repeat_interleave(length, dim=1), ratio, length)
+
+
+def _changed(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[[torch.Tensor], Mask]:
+    """The right indices, changed: (visible, queries, targets, tokens in all) -> the three."""
+
+    def indices(hidden: torch.Tensor) -> Mask:
+        right = mask_indices(hidden)
+        return Mask(*change(right.visible, right.queries, right.targets, hidden.shape[1]))
+
+    return indices
+
+
+def _counted_on(v: torch.Tensor, q: torch.Tensor, m: torch.Tensor, n: int) -> Any:
+    before = torch.arange(len(v))[:, None] * n
+    return v + before, q + before, m
+
+
+def _by_step(cost: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Masking:
+    """Copying from the visible step of least cost, another cost of (step to, step from)."""
+
+    def copy(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        step = torch.arange(tokens.shape[1])
+        away = cost(step[:, None], step)[None, :, :, None].float()
+        return _copied(tokens, hidden, away + 1e6 * hidden[:, None])
+
+    return copy
+
+
+def _neighbour_step(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    before = torch.cat((tokens[:, 1:2], tokens[:, :-1]), dim=1)
+    return torch.where(hidden[..., None], before, tokens)
+
+
+def _only_back(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    filled = [torch.where(hidden[:, :1, :, None], _mean(tokens, hidden), tokens[:, :1])]
+    for i in range(1, tokens.shape[1]):
+        filled.append(torch.where(hidden[:, i, :, None], filled[-1][:, 0], tokens[:, i])[:, None])
+    return torch.cat(filled, dim=1)
+
+
+def _in_space(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    turned = copy_in_time(tokens.transpose(1, 2), hidden.transpose(1, 2))
+    return turned.transpose(1, 2)
+
+
+def _never(tokens: torch.Tensor, hidden: torch.Tensor, value: Any) -> torch.Tensor:
+    """Another value where a position is never visible."""
+    return torch.where(hidden.all(1)[:, None, :, None], value, copy_in_time(tokens, hidden))
+
+
+# ---- pictures ----------------------------------------------------------------------------------
+
+
+def _draw_mask(result: torch.Tensor, noise: torch.Tensor, *_: Any) -> None:
+    batch, t, n = noise.shape
+    steps = F.pad(result.view(batch, t, int(n**0.5), -1).float(), (0, 1, 0, 1), value=0.5)
+    viz.pictures(
+        {"yours: a clip a row, time to the right": rearrange(steps, "b t h w -> (b h) (t w)")},
+        "Your masks, a row a clip and a square a step in time; what is hidden is light.",
+        height=1.3,
+    )
+
+
+def _draw_indices(result: Mask, hidden: torch.Tensor) -> None:
+    roles = torch.zeros(hidden.shape)
+    roles.scatter_(1, result.queries, 1.0).scatter_(1, result.target_tokens, 2.0)
+    roles.scatter_(1, result.visible, 3.0)
+    viz.pictures(
+        {
+            "as given: hidden yellow": 3.0 * hidden,
+            "yours: visible yellow, targets green": roles,
+        },
+        "The mask, a row a clip, and what your indices make of it: tokens in no list are darkest, "
+        "then queries without loss, targets, and visible tokens lightest.",
+        height=0.8,
+        limits=(0, 3),
+    )
+
+
+def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tensor) -> None:
+    masked = torch.where(hidden[..., None], 0.5, tokens)
+    rows = {"masked": masked, "yours": result, "expected": copy_in_time(tokens, hidden)}
+    viz.film_strips(
+        {name: unpatchify(x.flatten(1, 2), FILM_GRID)[0] for name, x in rows.items()},
+        "Three rows of frames: the masked clip, your copies, and the expected ones.",
+        frames=4,
+    )
+
+
+# ---- inputs ------------------------------------------------------------------------------------
+
+
+def _noise_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    sizes = ((2, 4, 36, 0.9), (3, 2, 10, 0.75), (2, 8, 196, 0.9))
+    return [(torch.rand(b, t, n, generator=g), ratio) for b, t, n, ratio in sizes]
+
+
+def _tube_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    sizes = ((2, 8, 36, 0.9, 4), (3, 6, 10, 0.75, 2), (2, 8, 196, 0.9, 2))
+    return [(torch.rand(b, t, n, generator=g), ratio, length) for b, t, n, ratio, length in sizes]
+
+
+def _hidden_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    sizes = ((3, 4, 6, 0.75), (2, 3, 10, 0.5))
+    return [(_random(torch.rand(b, t, n, generator=g), ratio),) for b, t, n, ratio in sizes]
+
+
+def _token_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    def far_apart(_: int) -> np.ndarray:
+        return np.concatenate([start + 4 * np.arange(16) for start in (0, 68)])
+
+    film = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", far_apart)
+    pixels = torch.from_numpy(crop_square(resize_frames(film, 56))) / 255
+    clips = pixels.unflatten(0, (2, 16)).permute(0, 4, 1, 2, 3)  # (B, C, T, H, W)
+    cases = []
+    for tokens in (
+        patchify(clips, FILM_GRID).view(2, 8, 49, -1),
+        torch.rand(3, 4, 6, 5, generator=g),
+    ):
+        batch, t, n = tokens.shape[:3]
+        noise = torch.rand(batch, t, n, generator=g)
+        cases.append((tokens, _random(noise, 0.8).view(batch, t, n)))
+    return cases  # fmt: skip
+
+
+EXERCISES = (
+    Exercise(
+        "05.tube_mask",
+        tube_mask,
+        _noise_cases,
+        {
+            "every clip of the batch has the same mask: sort the noise of each clip, not that of "
+            "the first": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
+            "the mask is not constant in time: choose by the noise of the first step, and hide the "
+            "same positions in all steps": lambda noise, ratio: short_tubes(noise, ratio, 1),
+            "time and space are swapped where you flatten: tokens run time first, so repeat the "
+            "mask of the frame as a whole, and not each entry": _interleaved,
+            "the number of hidden tokens differs from clip to clip: a threshold tosses a coin for "
+            "each position. Sort, and hide exactly int(ratio * n)": _threshold,
+            "the count is rounded on the wrong side: hide int(ratio * n) positions; the rest is "
+            "visible, and there it rounds up": _visible_down,
+            "it is inverted: True is hidden": lambda noise, ratio: ~tube_mask(noise, ratio),
+            "you hide the positions with the smallest noise: hide those with the largest": (
+                lambda noise, ratio: tube_mask(-noise, ratio)
+            ),
+            "every token is drawn for itself, which is random masking: a tube has one draw for "
+            "each position": _random,
+        },
+        draw=_draw_mask,
+    ),
+    Exercise(
+        "05.short_tubes",
+        short_tubes,
+        _tube_cases,
+        {
+            "the tubes alternate step by step: repeat each tube's mask `length` times in a row, "
+            "as repeat_interleave does": _alternating,
+            "there is one tube over the whole clip: draw anew every `length` steps": (
+                lambda noise, ratio, length: tube_mask(noise, ratio)
+            ),
+            "the mask changes at every step: hold it for `length` steps": (
+                lambda noise, ratio, length: short_tubes(noise, ratio, 1)
+            ),
+            "your tubes are half as long: `length` counts steps in time, which are two frames "
+            "each already": lambda noise, ratio, length: short_tubes(noise, ratio, length // 2),
+            "a tube takes the noise of its own first step, noise[:, ::length], not that of the "
+            "clip's first steps": _first_noise,
+            "every clip of the batch has the same mask: sort the noise of each clip": (
+                lambda noise, *rest: short_tubes(noise[:1].expand_as(noise), *rest)
+            ),
+            "the count is rounded on the wrong side: hide int(ratio * n) positions": _visible_down,
+            "it is inverted: True is hidden": lambda *case: ~short_tubes(*case),
+        },
+        draw=_draw_mask,
+    ),
+    Exercise(
+        "05.mask_indices",
+        mask_indices,
+        _hidden_cases,
+        {
+            "visible and queries are swapped: True is hidden, and the encoder sees the rest": (
+                lambda hidden: mask_indices(~hidden)
+            ),
+            "targets hold token numbers: they are places in `queries`, here 0 to Q - 1": (
+                _changed(lambda v, q, m, n: (v, q, q))
+            ),
+            "queries hold all tokens: the decoder is asked only for what the encoder does not "
+            "see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
+            "the numbers count on from clip to clip: each row counts from 0 to N - 1": _changed(
+                _counted_on
+            ),
+            "every clip has the indices of the first: each row has its own": (
+                lambda hidden: mask_indices(hidden[:1].expand_as(hidden))
+            ),
+            "the rows run from the last token to the first: the order is ascending": (
+                _changed(lambda v, q, m, n: (v.flip(1), q.flip(1), m))
+            ),
+        },
+        draw=_draw_indices,
+    ),
+    Exercise(
+        "05.copy_in_time",
+        copy_in_time,
+        _token_cases,
+        {
+            "it copies from the step before, visible or not: a copier may look at visible tokens "
+            "only": _neighbour_step,
+            "of two steps equally near you take the later: take the earlier": _by_step(
+                lambda to, source: (to - source).abs() + 0.1 * (source < to)
+            ),
+            "it looks back only: a later step may be the nearest": _only_back,
+            "it takes the first visible step: take the nearest": _by_step(
+                lambda to, source: source.expand(len(to), -1)
+            ),
+            "a visible token is copied over as well: its own step is the nearest, and it stays": (
+                _by_step(lambda to, source: (to - source).abs() + 0.1 * (source > to) + 1e3 * (to == source))
+            ),
+            "it copies along the row, from another place of the same step: stay at the position, "
+            "and search over time, axis 1": _in_space,
+            "a position that is never visible stays black: give it the clip's mean visible "
+            "token": lambda tokens, hidden: _never(tokens, hidden, 0.0),
+            "the mean counts hidden tokens too: that is a peek at the answer. Take the visible ones "
+            "only": lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True)),
+            "the mean runs over the whole batch: each clip has its own": (
+                lambda tokens, hidden: _never(tokens, hidden, _mean(tokens, hidden, (0, 1, 2)))
+            ),
+            "it copies what is hidden and paints over what is visible: True is hidden": (
+                lambda tokens, hidden: copy_in_time(tokens, ~hidden)
+            ),
+        },
+        draw=_draw_copies,
+    ),
+)  # fmt: skip

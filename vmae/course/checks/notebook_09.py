@@ -1,0 +1,362 @@
+"""Exercises of notebook 09: visible-only embedding, attention, intensity, accumulation, a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from vmae import viz
+from vmae.course.checks.core import Exercise
+from vmae.grid import gather_tokens
+
+# ---- the right answers -------------------------------------------------------------------------
+
+
+def embed_visible(
+    tokens: torch.Tensor,
+    visible: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
+    """Project the visible tokens only, and add their positions: (B, V, D).
+
+    tokens (B, N, P), visible (B, V), weight (D, P), bias (D,), positions (N, D).
+    """
+    return F.linear(gather_tokens(tokens, visible), weight, bias) + positions[visible]
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(QKᵀ / √d) V, written out: (B, heads, N, d) three times -> (B, heads, N, d)."""
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
+def linear_intensity(rows: int, wide_in: int, wide_out: int, size: int) -> float:
+    """FLOPs a byte of a matrix product (rows, wide_in) x (wide_in, wide_out).
+
+    Two FLOPs a multiply-add; both inputs are read and the output is written, `size` bytes a number.
+    """
+    numbers = rows * wide_in + wide_in * wide_out + rows * wide_out
+    return 2 * rows * wide_in * wide_out / (size * numbers)
+
+
+def accumulated_gradient(
+    weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
+) -> torch.Tensor:
+    """The gradient of mse_loss(x @ weight, y) by `weight`, from `parts` equal parts in turn."""
+    own = weight.detach().clone().requires_grad_()
+    for rows, wanted in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        (F.mse_loss(rows @ own, wanted) / parts).backward()
+    assert own.grad is not None
+    return own.grad
+
+
+def plan(
+    base_lr: float,
+    batch: int,
+    repeat: int,
+    processes: int,
+    accumulate: int,
+    videos: int,
+    warmup_epochs: int,
+) -> tuple[float, int, int]:
+    """(rate, clips of a forward pass of one process, warm-up steps) by the published rule.
+
+    rate = base_lr · batch / 256 with all processes' videos together, `repeat` not counted. Source:
+    `run_mae_pretraining.py` of VideoMAE V1 and V2.
+    """
+    clips = batch * repeat // (processes * accumulate)
+    return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
+
+
+# ---- wrong ones --------------------------------------------------------------------------------
+
+
+def _by_rank(
+    tokens: torch.Tensor,
+    visible: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
+    x = F.linear(gather_tokens(tokens, visible), weight, bias)
+    return x + positions[: visible.shape[1]]
+
+
+def _one_row(tokens: torch.Tensor, visible: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return embed_visible(tokens, visible[:1].expand_as(visible), *others)
+
+
+def _mixed(scale: Callable[[torch.Tensor], float], dim: int = -1, soft: bool = True) -> Any:
+    """Attention with another scale, or softmax over another axis, or none."""
+
+    def mistaken(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        scores = q @ k.transpose(-2, -1) * scale(q)
+        return (scores.softmax(dim) if soft else scores) @ v
+
+    return mistaken
+
+
+def _after_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q @ k.transpose(-2, -1)).softmax(-1) * q.shape[-1] ** -0.5 @ v
+
+
+def _root(q: torch.Tensor) -> float:
+    return float(q.shape[-1] ** -0.5)
+
+
+def _moved(*kept: bool) -> Callable[[int, int, int, int], float]:
+    """Intensity that counts only some of: the input, the weights, the output."""
+
+    def mistaken(rows: int, wide_in: int, wide_out: int, size: int) -> float:
+        each = (rows * wide_in, wide_in * wide_out, rows * wide_out)
+        numbers = sum(n for n, counts in zip(each, kept, strict=True) if counts)
+        return 2 * rows * wide_in * wide_out / (size * numbers)
+
+    return mistaken
+
+
+def _only(part: int) -> Callable[..., torch.Tensor]:
+    """The gradient of one part alone, as it counts in the sum."""
+
+    def mistaken(
+        weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
+    ) -> torch.Tensor:
+        rows, wanted = x.chunk(parts)[part], y.chunk(parts)[part]
+        return accumulated_gradient(weight, rows, wanted, 1) / parts
+
+    return mistaken
+
+
+def _last_whole(weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int) -> torch.Tensor:
+    return accumulated_gradient(weight, x.chunk(parts)[-1], y.chunk(parts)[-1], 1)
+
+
+def _rate(rate: Callable[..., float]) -> Callable[..., tuple[float, int, int]]:
+    """A plan with another rate; the arguments are base_lr, batch, repeat, processes, accumulate."""
+    return lambda *given: (rate(*given[:5]), *plan(*given)[1:])
+
+
+def _clips(clips: Callable[[int, int, int, int], int]) -> Callable[..., tuple[float, int, int]]:
+    """A plan with other clips; the arguments are batch, repeat, processes, accumulate."""
+    return lambda *given: (plan(*given)[0], clips(*given[1:5]), plan(*given)[2])
+
+
+def _warmup(steps: Callable[..., int]) -> Callable[..., tuple[float, int, int]]:
+    """A plan with other warm-up steps; all arguments are given."""
+    return lambda *given: (*plan(*given)[:2], steps(*given))
+
+
+# ---- inputs and drawings -----------------------------------------------------------------------
+
+
+def _embed_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    cases = []
+    for batch, n, v, pixels, width in ((2, 12, 5, 6, 8), (3, 20, 4, 9, 4)):
+        visible = torch.rand(batch, n, generator=g).argsort(1)[:, :v].sort(1).values
+        shapes = ((batch, n, pixels), (width, pixels), (width,), (n, width))
+        tokens, *others = (torch.randn(*shape, generator=g) for shape in shapes)
+        cases.append((tokens, visible, *others))
+    return cases
+
+
+def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    shapes = ((1, 2, 7, 8), (2, 3, 10, 4))
+    return [tuple(torch.randn(*shape, generator=g) for _ in range(3)) for shape in shapes]
+
+
+def _intensity_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
+    return [(160, 768, 3072, 2), (1, 768, 768, 4), (5000, 384, 1536, 4)]
+
+
+def _gradient_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    cases = []
+    for batch, parts in ((12, 3), (8, 4)):
+        shapes = ((5, 4), (batch, 5), (batch, 4))
+        cases.append((*(torch.randn(*shape, generator=g) for shape in shapes), parts))
+    return cases
+
+
+def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
+    return [
+        (1e-3, 1024, 4, 32, 2, 100_000, 20),
+        (1.5e-4, 2048, 1, 64, 1, 240_000, 40),
+        (3e-4, 192, 2, 8, 3, 9_537, 5),
+    ]
+
+
+def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, *_: Any) -> None:
+    viz.pictures(
+        {"tokens": tokens[0].T, "your embedding": result[0].T},
+        "Two matrices, a column for each token: the pixels of all tokens, and your embedding.",
+        height=1.0,
+    )
+
+
+def _draw_attention(result: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *_: Any) -> None:
+    viz.pictures(
+        {"scores q·k": (q @ k.transpose(-2, -1))[0, 0], "your output": result[0, 0]},
+        "Two matrices, a row for each query: the scores of all keys, and your output.",
+        height=1.2,
+    )
+
+
+def _draw_gradient(result: torch.Tensor, weight: torch.Tensor, *_: Any) -> None:
+    viz.pictures(
+        {"weights": weight, "your gradient": result},
+        "Two matrices: the weights, and the gradient that you accumulated.",
+        height=1.0,
+    )
+
+
+def _draw_intensity(result: float, rows: int, wide_in: int, wide_out: int, size: int) -> None:
+    shapes = {"input": (rows, wide_in), "weights": (wide_in, wide_out), "output": (rows, wide_out)}
+    viz.pictures(
+        {
+            f"{name} {a} x {b}": torch.full((max(1, a // 32), max(1, b // 32)), float(a * b))
+            for name, (a, b) in shapes.items()
+        },
+        f"Three matrices in true proportion, input, weights and output; you count {result:.1f} "
+        "FLOPs a byte.",
+        height=1.0,
+        limits=(0, 3e6),
+    )
+
+
+def _draw_plan(result: tuple[float, int, int], *given: Any) -> None:
+    processes, accumulate, clips = given[3], given[4], result[1]
+    viz.pictures(
+        {f"{clips} clips at a time": torch.full((accumulate, processes), float(clips))},
+        f"A matrix, a column a process and a row a part in turn: each cell is a forward pass of "
+        f"{clips} clips.",
+        height=0.6,
+    )
+
+
+EXERCISES = (
+    Exercise(
+        "09.embed_visible",
+        embed_visible,
+        _embed_cases,
+        {
+            "positions are added by the place in the sequence: a token keeps the position of its "
+            "place in the clip, positions[visible]": _by_rank,
+            "every clip gets the visible tokens of the first: each row of `visible` has its own": (
+                _one_row
+            ),
+            "the bias is missing": lambda tokens, visible, weight, bias, positions: embed_visible(
+                tokens, visible, weight, 0 * bias, positions
+            ),
+            "the positions are missing: add positions[visible]": (
+                lambda tokens, visible, weight, bias, positions: embed_visible(
+                    tokens, visible, weight, bias, 0 * positions
+                )
+            ),
+            "all tokens are embedded: take the visible ones first, or nothing is saved": (
+                lambda tokens, visible, weight, bias, positions: (
+                    F.linear(tokens, weight, bias) + positions
+                )
+            ),
+        },
+        draw=_draw_embed,
+    ),
+    Exercise(
+        "09.attention",
+        attention,
+        _attention_cases,
+        {
+            "the scores are not scaled: divide them by the root of d, the width of a head": _mixed(
+                lambda q: 1.0
+            ),
+            "the scores are divided by d: divide by its root": _mixed(lambda q: 1 / q.shape[-1]),
+            "the scores are scaled by the width of all heads together: d is that of one head": (
+                _mixed(lambda q: (q.shape[1] * q.shape[-1]) ** -0.5)
+            ),
+            "the softmax runs over the queries: for every query the weights of all keys add up to "
+            "1, so softmax(-1)": _mixed(_root, dim=-2),
+            "there is no softmax": _mixed(_root, soft=False),
+            "the scale comes after the softmax: the scores are scaled, before it": _after_softmax,
+        },
+        draw=_draw_attention,
+    ),
+    Exercise(
+        "09.linear_intensity",
+        linear_intensity,
+        _intensity_cases,
+        {
+            "multiply-adds are counted: each is two FLOPs here": lambda *given: (
+                linear_intensity(*given) / 2
+            ),
+            "the weights are read too: wide_in · wide_out numbers": _moved(True, False, True),
+            "the output is written too: rows · wide_out numbers": _moved(True, True, False),
+            "the input is read too: rows · wide_in numbers": _moved(False, True, True),
+            "numbers are counted, not bytes: each has `size` bytes": (
+                lambda rows, wide_in, wide_out, size: linear_intensity(rows, wide_in, wide_out, 1)
+            ),
+            "that is bytes a FLOP: turn the quotient over": lambda *given: (
+                1 / linear_intensity(*given)
+            ),
+        },
+        draw=_draw_intensity,
+        tolerance=1e-6,
+    ),
+    Exercise(
+        "09.accumulated_gradient",
+        accumulated_gradient,
+        _gradient_cases,
+        {
+            "the gradients are added up, and the loss of each part is a mean already: divide it by "
+            "the number of parts": lambda weight, x, y, parts: (
+                parts * accumulated_gradient(weight, x, y, parts)
+            ),
+            "only the last part is left: set gradients to zero before the first part, not before "
+            "each": _only(-1),
+            "only the last part is left, and as if it were all: sum the gradients of the parts, "
+            "each loss divided by the number of parts": _last_whole,
+            "only the first part counts: does the `return` stand in the loop?": _only(0),
+            "it is divided by the number of parts twice": lambda weight, x, y, parts: (
+                accumulated_gradient(weight, x, y, parts) / parts
+            ),
+        },
+        draw=_draw_gradient,
+    ),
+    Exercise(
+        "09.plan",
+        plan,
+        _plan_cases,
+        {
+            "the rate is not scaled: multiply by batch / 256": _rate(lambda base, *_: base),
+            "the rate counts the repeated views: num_sample is not part of the rule": _rate(
+                lambda base, batch, repeat, *_: base * batch * repeat / 256
+            ),
+            "the rate is scaled by the batch of one process: the rule takes that of all": _rate(
+                lambda base, batch, repeat, processes, _: base * batch / processes / 256
+            ),
+            "the rate is multiplied by the processes once more: `batch` is that of all already": (
+                _rate(lambda base, batch, repeat, processes, _: base * batch * processes / 256)
+            ),
+            "the rate grows with the root of the batch: the published rule is linear": _rate(
+                lambda base, batch, *_: base * (batch / 256) ** 0.5
+            ),
+            "the clips leave out `repeat`: every view takes memory": _clips(
+                lambda batch, repeat, processes, accumulate: batch // (processes * accumulate)
+            ),
+            "the clips leave out `accumulate`: a forward pass takes one part only": _clips(
+                lambda batch, repeat, processes, accumulate: batch * repeat // processes
+            ),
+            "the clips are those of all processes: each takes its share": _clips(
+                lambda batch, repeat, processes, accumulate: batch * repeat // accumulate
+            ),
+            "an epoch is counted in batches of one process: all of them together take `batch` "
+            "videos a step": _warmup(lambda *given: plan(*given)[2] * given[3]),
+            "that is warm-up in epochs: multiply by the steps of an epoch, videos / batch": (
+                _warmup(lambda *given: given[6])
+            ),
+        },
+        draw=_draw_plan,
+        tolerance=1e-8,
+    ),
+)  # fmt: skip

@@ -1,0 +1,179 @@
+"""Re-encode a set once into files that decord reads exactly; the originals stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from vmae.data.checking.scan import pictures, video_stream
+from vmae.data.making.jobs import begin_set, finish_set
+from vmae.data.reading.reader import VideoError
+from vmae.data.reading.workers import run_parallel
+from vmae.data.sets.load import load_set
+from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.support.files import atomic_path, only_writer, write_text
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """Where the new set lies, how many files it has, and [(path, reason)] of those left out."""
+
+    folder: Path
+    written: int
+    left_out: list[tuple[str, str]]
+
+
+def normalize_set(
+    source: str | Path,
+    out: str | Path,
+    short_side: int = 256,
+    workers: int = 2,
+    progress: Callable[..., Any] = tqdm,
+) -> Normalized:
+    """Write the set `source` anew into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
+
+    Frames and rate stay (a variable rate becomes its average). A file whose output is there is not
+    made again, unless the original has changed. What cannot be read is left out and listed in
+    left_out.txt; so are folders of images, which decord does not read.
+
+    Raises ValueError on a bad `short_side`, SetError where nothing could be read, FileExistsError
+    where `out` holds something else or lies inside `source`, DiskError where it does not fit,
+    BusyError where another process writes it.
+    """
+    source, out = Path(source), Path(out)
+    if short_side < 16 or short_side % 2:
+        raise ValueError(f"short side {short_side}: give an even number, 16 or more")
+    if source.is_file():
+        raise SetError(f"{source} is a list: give the folder of a set with train and test")
+    videos = load_set(source)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise FileExistsError(f"{out} is {source} or lies inside it: give a folder outside the set")
+    spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
+    begin_set(out, spec)  # a complete set is gone through again: originals may have been mended
+    with only_writer(out):
+        return _write_set(source, out, spec, videos, short_side, workers, progress)
+
+
+def _write_set(
+    source: Path,
+    out: Path,
+    spec: dict[str, Any],
+    videos: VideoSet,
+    short_side: int,
+    workers: int,
+    progress: Callable[..., Any],
+) -> Normalized:
+    names = _names(source, [*videos.train, *videos.test])
+    jobs = [(path, out / name) for path, name in names.items()]
+    done = run_parallel(partial(_normalize, short_side), jobs, workers, chunk=1)
+    done = progress(done, total=len(jobs), desc="normalize")
+    reasons = {p: why for (p, _), why in zip(jobs, done, strict=True) if why}
+    lists = {
+        split: [(names[v.path], v.label) for v in videos.split(split) if v.path not in reasons]
+        for split in ("train", "test")
+    }
+    left_out = [(str(path), why) for path, why in reasons.items()]
+    write_text(out / "left_out.txt", "".join(f"{path}: {why}\n" for path, why in left_out))
+    for split, rows in lists.items():
+        if not rows:
+            first = "; ".join(": ".join(row) for row in left_out[:3])
+            raise SetError(f"{source}: no video of {split} can be read ({first})")
+    finish_set(out, spec, videos.classes, lists)
+    return Normalized(out, len(names) - len(left_out), left_out)
+
+
+def _names(source: Path, videos: list[Video]) -> dict[Path, str]:
+    """Each original's place in the new set, each its own."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(video.path for video in videos):
+        whole = Path(os.path.abspath(path))
+        inside = whole.is_relative_to(os.path.abspath(source))
+        name = whole.relative_to(os.path.abspath(source)) if inside else Path(whole.name)
+        name = name if name.suffix == ".mp4" else name.with_name(name.name + ".mp4")
+        if not inside or str(name).lower() in taken:
+            digest = hashlib.sha256(str(whole).encode()).hexdigest()[:10]
+            name = name.with_name(f"{name.stem}-{digest}.mp4")
+        taken.add(str(name).lower())
+        names[path] = (Path("videos") / name).as_posix()
+    return names
+
+
+def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
+    """Write one file; the reason where it cannot be, else nothing."""
+    original, target = job
+    try:
+        if original.is_dir():
+            raise VideoError("a folder of images needs no re-encoding: use the original set")
+        if not original.is_file():
+            raise VideoError("there is no such file")
+        stat = original.stat()
+        # An output has its original's time, so it is seen when the original changes.
+        if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
+            return ""
+        rate = _rate(original)
+        with atomic_path(target) as temporary:
+            _encode(original, temporary, rate, short_side)
+            os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    except VideoError as error:
+        return str(error).removeprefix(f"{original}: ")
+    return ""
+
+
+def _rate(path: Path) -> Fraction:
+    """Frames a second, on average."""
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, path)
+            rate = stream.average_rate or stream.guessed_rate or 25
+            return Fraction(rate).limit_denominator(1001)  # keeps 30000/1001
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: cannot be opened as a video ({error})") from None
+
+
+def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> None:
+    frames = pictures(original)
+    first = next(frames, None)
+    if first is None:
+        raise VideoError(f"{original}: there are no frames in it")
+    height, width = target_size(first.shape[0], first.shape[1], short_side)
+    scaled = min(first.shape[:2]) > short_side
+    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.thread_count = 1
+        # sc_threshold: a scene cut adds a key frame, which is harmless; open-gop is off in x264.
+        stream.options = {"preset": "veryfast", "crf": "18", "g": "12", "bf": "0"}
+        picture: np.ndarray | None = first
+        number = 0
+        while picture is not None:
+            if picture.shape != first.shape:
+                raise VideoError(f"{original}: the size of frames changes at frame {number}")
+            if not scaled:  # an odd edge is cut, so that every other pixel stays as it is
+                picture = np.ascontiguousarray(picture[:height, :width])
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if (frame.height, frame.width) != (height, width):
+                frame = frame.reformat(width=width, height=height, interpolation="BILINEAR")
+            container.mux(stream.encode(frame))
+            picture = next(frames, None)
+            number += 1
+        container.mux(stream.encode())
+
+
+def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Even (height, width) with the short side at most `short_side`; never larger than before."""
+    scale = min(1.0, short_side / min(height, width))
+    return (
+        max(2, int(round(height * scale, 6)) // 2 * 2),
+        max(2, int(round(width * scale, 6)) // 2 * 2),
+    )

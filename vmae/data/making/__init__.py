@@ -1,0 +1,30 @@
+"""Sets that the course makes: rendered motion, and Big Buck Bunny cut into clips."""
+
+from vmae.data.making.encode import write_video
+from vmae.data.making.film import FILM, FilmSpec, choose_clips, render_film
+from vmae.data.making.motion import (
+    SIZES,
+    MotionSpec,
+    render,
+    render_set,
+    set_name,
+    spec_named,
+    with_sizes,
+)
+from vmae.data.making.pictures import random_crop
+
+__all__ = [
+    "FILM",
+    "SIZES",
+    "FilmSpec",
+    "MotionSpec",
+    "choose_clips",
+    "random_crop",
+    "render",
+    "render_film",
+    "render_set",
+    "set_name",
+    "spec_named",
+    "with_sizes",
+    "write_video",
+]

@@ -1,0 +1,168 @@
+"""A film as a set: cut into shots and clips by code; the label is the direction of time, or speed.
+
+Cuts are found where the picture changes at once. Credits and near-static clips are left out. Each
+clip is written forward or backward, or at normal or double speed; training and test clips come from
+different shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from vmae import ROOT
+from vmae.data.making.encode import write_video
+from vmae.data.making.jobs import begin_set, finish_set
+from vmae.data.reading.reader import open_video
+from vmae.data.reading.workers import run_parallel
+from vmae.support.files import only_writer
+
+#: The film that ships with the course.
+FILM = ROOT / "data" / "big_buck_bunny_192x108.mp4"
+#: What a clip can be labelled with, and the classes.
+LABELS = {"arrow": ("forward", "backward"), "speed": ("normal", "double")}
+
+
+@dataclass(frozen=True)
+class FilmSpec:
+    """How a film is cut.
+
+    frames    of a clip            overlap   of neighbouring clips of a shot, in frames
+    cut       mean change of a frame, in grey levels of 255, that may begin a new shot
+    static    mean change between frames below which a clip counts as near-static
+    credits   share of the film, at its end, that is left out
+    test      every so many shots, one is for testing
+    label     "arrow": a clip is played forward or backward. "speed": at normal or double speed;
+              both are taken from stretches of 2·frames, each of which gives one clip of one class
+    """
+
+    frames: int = 16
+    overlap: int = 0
+    cut: float = 15.0
+    static: float = 0.5
+    credits: float = 0.2
+    test: int = 5
+    most_clips: int = 0
+    seed: int = 0
+    label: str = "arrow"
+
+    def __post_init__(self) -> None:
+        if self.label not in LABELS:
+            raise ValueError(f"label is {self.label!r}; there are {', '.join(LABELS)}")
+        if self.overlap >= self.stretch:
+            raise ValueError(f"overlap is {self.overlap}; it must be below {self.stretch}")
+
+    @property
+    def stretch(self) -> int:
+        """Frames of the film that a clip, of whichever class, is taken from."""
+        return 2 * self.frames if self.label == "speed" else self.frames
+
+    def described(self) -> dict[str, Any]:
+        """What set.json holds; without the label where it is the arrow, as before there were two."""
+        values = asdict(self)
+        return (
+            values if self.label != "arrow" else {k: v for k, v in values.items() if k != "label"}
+        )
+
+    def chosen(self, start: int, label: int) -> np.ndarray:
+        """(frames,) numbers of the film's frames that make the clip of a stretch, as played."""
+        if self.label == "speed":
+            # The normal clip is the stretch's middle, so neither class is earlier in its shot.
+            first, step = (start, 2) if label else (start + self.frames // 2, 1)
+            return first + step * np.arange(self.frames)
+        return start + np.arange(self.frames)[:: -1 if label else 1]
+
+    def name(self, split: str, start: int, label: int) -> str:
+        """A clip's file in the set."""
+        return f"videos/{split}/{start:06d}_{LABELS[self.label][label]}.mp4"
+
+
+def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Shots of a film as (first, end) frame numbers, and each frame's change from the one before.
+
+    The change is the mean absolute difference of every eighth pixel's luma, 0 to 255.
+    """
+    changes: list[float] = []
+    before: np.ndarray | None = None
+    with av.open(str(film)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in container.decode(video=0):
+            luma = frame.to_ndarray()[: frame.height : 8, ::8].astype(
+                np.int16
+            )  # yuv: luma comes first
+            changes.append(0.0 if before is None else float(np.abs(luma - before).mean()))
+            before = luma
+    change = np.array(changes)
+    # Fast motion changes many frames in a row; a cut stands out from the frames on both its sides.
+    around = np.maximum(np.roll(change, 1), np.roll(change, -1))
+    starts = [0, *np.flatnonzero((change > cut) & (change > 2 * around)).tolist(), len(change)]
+    return [(a, b) for a, b in pairwise(starts) if b > a], change
+
+
+def choose_clips(spec: FilmSpec, film: Path) -> list[tuple[str, int, int]]:
+    """(split, first frame, label) of every clip; split by shot, labels alternate."""
+    shots, change = shot_bounds(film, spec.cut)
+    end = int(len(change) * (1 - spec.credits))
+    clips: list[tuple[str, int, int]] = []
+    counts = {"train": 0, "test": 0}
+    for number, (first, last) in enumerate(shots):
+        split = "test" if number % spec.test == spec.test - 1 else "train"
+        last_start = min(last, end) - spec.stretch
+        for start in range(first, last_start + 1, spec.stretch - spec.overlap):
+            if change[start + 1 : start + spec.stretch].mean() >= spec.static:
+                # The arrow's set alternates over both splits together, and stays as it was.
+                turn = len(clips) if spec.label == "arrow" else counts[split]
+                clips.append((split, start, turn % 2))
+                counts[split] += 1
+    if spec.most_clips:
+        clips = clips[: spec.most_clips]
+    return clips
+
+
+def render_film(
+    folder: str | Path,
+    film: str | Path,
+    spec: FilmSpec,
+    workers: int = 2,
+    progress: Callable[..., Any] = tqdm,
+) -> Path:
+    """Cut `film` into a set below `folder`, as `render_set` does for motions: resumable, complete or not.
+
+    Raises FileExistsError where the folder holds another set, DiskError where it does not fit,
+    BusyError where another process writes it.
+    """
+    folder, film = Path(folder), Path(film)
+    if not begin_set(folder, spec.described()):
+        return folder
+    with only_writer(folder):
+        clips = choose_clips(spec, film)
+        todo = [clip for clip in clips if not (folder / spec.name(*clip)).exists()]
+        groups = [todo[i : i + 16] for i in range(0, len(todo), 16)]  # the film is opened for each
+        done = run_parallel(partial(_write_clips, folder, film, spec), groups, workers, chunk=1)
+        for _ in progress(done, total=len(groups), desc=f"cut {film.name}"):
+            pass
+        lists: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
+        for clip in clips:
+            lists[clip[0]].append((spec.name(*clip), clip[2]))
+        finish_set(folder, spec.described(), LABELS[spec.label], lists)
+    return folder
+
+
+def _write_clips(
+    folder: Path, film: Path, spec: FilmSpec, clips: list[tuple[str, int, int]]
+) -> None:
+    """Write neighbouring clips from one opened film."""
+    reader = open_video(film)
+    for split, start, label in clips:
+        numbers = spec.chosen(start, label)
+        pixels = reader.get_batch(np.sort(numbers)).asnumpy()  # decoding backward would seek
+        played = pixels[np.argsort(np.argsort(numbers))]
+        write_video(folder / spec.name(split, start, label), played, fps=24)

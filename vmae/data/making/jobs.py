@@ -1,0 +1,47 @@
+"""What every set that the course makes shares: claimed, resumable, marked complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vmae.support.files import write_text
+
+
+def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
+    """Claim a folder for a set; False where it is already complete."""
+    for name in ("set.json", "set.partial.json"):
+        if (folder / name).exists():
+            found = json.loads((folder / name).read_text())
+            if found != json.loads(json.dumps(spec)):
+                differs = ", ".join(
+                    f"{k} {found.get(k)!r} there, {spec.get(k)!r} asked"
+                    for k in found | spec
+                    if found.get(k) != spec.get(k)
+                )
+                raise FileExistsError(
+                    f"{folder} holds another set ({differs}): give another folder, or delete this one"
+                )
+            if name == "set.json":
+                return False
+    if folder.exists() and any(folder.iterdir()) and not (folder / "set.partial.json").exists():
+        raise FileExistsError(f"{folder} exists and holds something else: give another folder")
+    write_text(folder / "set.partial.json", json.dumps(spec, indent=1))
+    return True
+
+
+def finish_set(
+    folder: Path,
+    spec: dict[str, Any],
+    classes: Sequence[str],
+    lists: dict[str, list[tuple[str, int]]],
+) -> None:
+    """Write the class list, the annotation files and, last, set.json, which marks it complete."""
+    write_text(folder / "classes.txt", "\n".join(classes) + "\n")
+    for split, rows in lists.items():
+        lines = "".join(f"{name} {label}\n" for name, label in rows)
+        write_text(folder / f"{split}.csv", lines)
+    write_text(folder / "set.json", json.dumps(spec, indent=1))
+    (folder / "set.partial.json").unlink(missing_ok=True)

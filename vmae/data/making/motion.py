@@ -1,0 +1,206 @@
+"""The rendered, labelled set: real mp4 files whose label is in the motion and in no single frame.
+
+In three levels, each harder than the one before:
+
+digits     two coloured handwritten digits lie on a tile that wraps around (a torus); the whole tile
+           drifts in one of eight directions
+textures   the same eight directions; what drifts is a photo or a frame of the film
+scenes     18 motions of camera and object, in reversed pairs: cut-outs before photos and film, with
+           a distractor that drifts about, flickering light, a noisy sensor, and coarser video
+
+The starting phase is uniform, so every single frame looks the same for both classes of a pair, and
+only the order of the frames tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vmae.data.making.encode import write_video
+from vmae.data.making.jobs import begin_set, finish_set
+from vmae.data.making.scenes import SCENES, scene, texture
+from vmae.data.reading.workers import run_parallel
+from vmae.support.files import only_writer, require_space
+
+#: Classes of the levels "digits" and "textures", around the circle.
+CLASSES = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
+#: The classes of every level.
+LEVELS = {"digits": CLASSES, "textures": CLASSES, "scenes": SCENES}
+#: What a frame of 64x64 takes on disk, in bytes, at the worst of the sizes; for a check only.
+BYTES_PER_FRAME = {"digits": 500, "textures": 500, "scenes": 2500}
+
+
+@dataclass(frozen=True)
+class MotionSpec:
+    """What is rendered. `train` and `test` are numbers of videos, `size` is in pixels.
+
+    `speed`, of the levels "digits" and "textures", is in frame widths a frame. Digits, photos and
+    shots of the film that the test videos show are never used in training.
+    """
+
+    level: str = "digits"
+    train: int = 16_000
+    test: int = 2_000
+    frames: int = 8
+    size: int = 64
+    speed: float = 1.5 / 16
+    fps: int = 12
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(
+                f"there is no motion level {self.level!r}; there are {', '.join(LEVELS)}"
+            )
+        if self.size < 64 or self.size % 2:
+            raise ValueError(f"size is {self.size}; render even sizes of 64 pixels or more")
+        if self.frames < 2 or min(self.train, self.test) < len(self.classes):
+            raise ValueError(
+                f"a set needs 2 frames and {len(self.classes)} videos a split at least"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in label order."""
+        return LEVELS[self.level]
+
+    @property
+    def opposites(self) -> tuple[int, ...]:
+        """For each class the one that it becomes when its frames are reversed."""
+        count = len(self.classes)
+        if self.level == "scenes":
+            return tuple(label ^ 1 for label in range(count))
+        return tuple((label + count // 2) % count for label in range(count))
+
+
+#: Named sizes: for tests (seconds), for two CPU cores (a minute), for a GPU.
+SIZES = {
+    "mini": MotionSpec(train=48, test=24, frames=16),
+    "small": MotionSpec(),
+    "full": MotionSpec(train=20_000, test=2_000, frames=32, size=112),
+}
+
+
+@lru_cache(maxsize=1)
+def _digits() -> np.ndarray:
+    """(1797, 8, 8) handwritten digits in [0, 1], from scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    return load_digits().images.astype(np.float32) / 16
+
+
+def _upscale(image: np.ndarray, factor: int) -> np.ndarray:
+    """Bilinear enlargement of (H, W) by a whole factor."""
+    places = (np.arange(len(image) * factor) + 0.5) / factor - 0.5
+    low = np.clip(np.floor(places).astype(int), 0, len(image) - 1)
+    high = np.clip(low + 1, 0, len(image) - 1)
+    share = np.clip(places - low, 0, 1).astype(image.dtype)
+    rows = image[low] * (1 - share[:, None]) + image[high] * share[:, None]
+    return rows[:, low] * (1 - share) + rows[:, high] * share
+
+
+def render(spec: MotionSpec, split: str, index: int) -> tuple[np.ndarray, int]:
+    """Video `index` of a split as (T, H, W, 3) uint8, and its label; a function of spec and index.
+
+    Labels run through the classes, so every prefix of a split is balanced.
+    """
+    rng = np.random.default_rng((spec.seed, ("train", "test").index(split), index))
+    label = index % len(spec.classes)
+    if spec.level == "scenes":
+        return scene(rng, split, label, spec.frames, spec.size), label
+    angle = 2 * np.pi * label / len(spec.classes)
+    velocity = spec.speed * np.array([np.cos(angle), np.sin(angle)])  # x, y in frame widths
+    if spec.level == "textures":
+        return texture(rng, split, 2 * velocity, spec.frames, spec.size), label
+    return _drifting_digits(rng, split, velocity, spec.frames, spec.size), label
+
+
+def _drifting_digits(
+    rng: np.random.Generator, split: str, velocity: np.ndarray, frames: int, size: int
+) -> np.ndarray:
+    """Two digits on a tile that drifts: (T, H, W, 3) uint8."""
+    digits = _digits()
+    seen = len(digits) * 4 // 5
+    pool = range(seen) if split == "train" else range(seen, len(digits))
+    tile = np.zeros((size, size, 3), np.float32)
+    side = size // 16 * 8
+    for _ in range(2):
+        glyph = _upscale(digits[rng.choice(pool)], side // 8)
+        colour = rng.uniform(0.3, 1.0, 3).astype(np.float32)
+        colour[rng.integers(3)] = 1.0
+        picture = np.zeros_like(tile)
+        picture[:side, :side] = glyph[..., None] * colour
+        row, column = rng.integers(size, size=2)
+        tile = np.maximum(tile, np.roll(picture, (row, column), axis=(0, 1)))
+    tile = (tile * 255).round().astype(np.uint8)
+    step = size * velocity[::-1]
+    offsets = np.rint(np.arange(frames)[:, None] * step + rng.uniform(0, size, 2)).astype(int)
+    return np.stack([np.roll(tile, tuple(offset), axis=(0, 1)) for offset in offsets])
+
+
+def render_set(
+    folder: str | Path,
+    spec: MotionSpec,
+    workers: int = 2,
+    progress: Callable[..., Any] = tqdm,
+) -> Path:
+    """Render a whole set into `folder`: videos/, train.csv, test.csv, classes.txt, set.json.
+
+    A call that was interrupted goes on where it stopped; a complete set is left as it is.
+    Raises FileExistsError where the folder holds another set, DiskError where it does not fit.
+    """
+    folder = Path(folder)
+    if not begin_set(folder, asdict(spec)):
+        return folder
+    jobs = [(s, i) for s, n in (("train", spec.train), ("test", spec.test)) for i in range(n)]
+    todo = [job for job in jobs if not (folder / _name(*job)).exists()]
+    frame_bytes = BYTES_PER_FRAME[spec.level] * (spec.size / 64) ** 2
+    require_space(folder, int(len(todo) * spec.frames * frame_bytes))
+    work = partial(_render_file, folder, spec)
+    with only_writer(folder):
+        done = run_parallel(work, todo, workers)
+        for _ in progress(done, total=len(todo), desc=f"render {folder.name}"):
+            pass
+        lists = {
+            s: [(_name(s, i), i % len(spec.classes)) for i in range(getattr(spec, s))]
+            for s in ("train", "test")
+        }
+        finish_set(folder, asdict(spec), spec.classes, lists)
+    return folder
+
+
+def _name(split: str, index: int) -> str:
+    return f"videos/{split}/{index:06d}.mp4"
+
+
+def _render_file(folder: Path, spec: MotionSpec, job: tuple[str, int]) -> None:
+    frames, _ = render(spec, *job)
+    # "scenes" vary the codec's quality too: from what the other levels have down to visible blocks.
+    crf = 20 + job[1] * 7 % 13 if spec.level == "scenes" else 20
+    write_video(folder / _name(*job), frames, spec.fps, crf)
+
+
+def with_sizes(spec: MotionSpec, **changes: Any) -> MotionSpec:
+    """The spec with those changes that are not None."""
+    return replace(spec, **{k: v for k, v in changes.items() if v is not None})
+
+
+def set_name(level: str, size: str) -> str:
+    """The folder that a level at a named size is kept in: motion-small, motion-scenes-full."""
+    return f"motion-{size}" if level == "digits" else f"motion-{level}-{size}"
+
+
+def spec_named(name: str) -> MotionSpec | None:
+    """The set that a folder's name stands for, as `set_name` gives them; None for another name."""
+    for level in LEVELS:
+        for size, spec in SIZES.items():
+            if name == set_name(level, size):
+                return replace(spec, level=level)
+    return None

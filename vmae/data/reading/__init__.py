@@ -1,0 +1,45 @@
+"""Clips from videos: decoding, sampling, the store of decoded frames, batches."""
+
+from vmae.data.reading.device_store import DeviceStore
+from vmae.data.reading.failures import Failures
+from vmae.data.reading.loader import (
+    Batch,
+    ClipDataset,
+    StepBatches,
+    few_labels,
+    open_set,
+    open_source,
+    ordered_batches,
+    train_loader,
+)
+from vmae.data.reading.reader import VideoError, open_video, read_frames, resize_frames
+from vmae.data.reading.sampling import Sampling, crop_square
+from vmae.data.reading.sources import Source, Subset, VideoFiles
+from vmae.data.reading.store import FrameStore, StoreError, build_store
+from vmae.data.reading.workers import WorkerError
+
+__all__ = [
+    "Batch",
+    "ClipDataset",
+    "DeviceStore",
+    "Failures",
+    "FrameStore",
+    "Sampling",
+    "Source",
+    "StepBatches",
+    "StoreError",
+    "Subset",
+    "VideoError",
+    "VideoFiles",
+    "WorkerError",
+    "build_store",
+    "crop_square",
+    "few_labels",
+    "open_set",
+    "open_source",
+    "open_video",
+    "ordered_batches",
+    "read_frames",
+    "resize_frames",
+    "train_loader",
+]

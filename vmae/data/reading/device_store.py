@@ -1,0 +1,88 @@
+"""A store's frames in a device's memory: clips are gathered there, and no pixel crosses the bus again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+
+from vmae.data.reading.reader import FrameSelector
+from vmae.data.reading.store import FrameStore
+
+#: Share of the free memory that frames may take; the rest is the model's.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class ClipLocation:
+    """Where a clip lies: a video by its number, its frames (T,), and the corner of its square."""
+
+    video: int
+    frames: np.ndarray
+    row: int
+    column: int
+    side: int
+
+
+class DeviceStore:
+    """A FrameStore whose frames are also one tensor on `device`."""
+
+    def __init__(self, store: FrameStore, device: torch.device) -> None:
+        self.store, self.videos = store, store.videos
+        self._pixels = torch.empty((store.nbytes // 3, 3), dtype=torch.uint8, device=device)
+        first = 0
+        for shard in store.shards():
+            pixels = torch.from_numpy(np.array(shard).reshape(-1, 3))  # a memmap is read-only
+            self._pixels[first : first + len(pixels)] = pixels.to(device)
+            first += len(pixels)
+        shapes = np.array([store.shape(i) for i in range(len(store))], dtype=np.int64)
+        self._first = np.cumsum(shapes.prod(1)) - shapes.prod(1)  # each video's first pixel
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Frames, height and width of a video."""
+        return self.store.shape(index)
+
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
+        """The chosen frames (T, H, W, 3) of a video, on the host, from the memory-mapped files."""
+        return self.store.read(index, choose)
+
+    def gather(self, places: Sequence[ClipLocation]) -> torch.Tensor:
+        """Clips (B, 3, T, S, S) uint8 on the device; the same S and T for all."""
+        side = torch.arange(places[0].side, device=self._pixels.device)
+        corners, widths = [], []  # (B, T): the pixel at each frame's corner; (B,): pixels a row
+        for place in places:
+            _, height, width = self.shape(place.video)
+            corner = self._first[place.video] + place.row * width + place.column
+            corners.append(corner + place.frames * height * width)
+            widths.append(width)
+        # One small copy to the device: everything else is computed there.
+        host = torch.from_numpy(np.column_stack([np.stack(corners), np.array(widths)]))
+        index = host.to(self._pixels.device, non_blocking=True)
+        rows = index[:, -1:, None] * side  # (B, 1, S)
+        pixels = index[:, :-1, None, None] + rows[..., None] + side  # (B, T, S, S)
+        return self._pixels[pixels].permute(0, 4, 1, 2, 3)
+
+
+def to_device(store: FrameStore, device: torch.device) -> DeviceStore | FrameStore:
+    """The store in the device's memory; the store itself, with a warning, where it does not fit."""
+    free = free_memory(device)
+    if store.nbytes > SHARE * free:
+        warnings.warn(
+            f"the frames are not kept in the memory of {device}: they need {store.nbytes:,} bytes, "
+            f"{free:,} are free, and {SHARE:.0%} of those may be used. They are read from "
+            f"{store.folder} instead; smaller or fewer frames would fit",
+            stacklevel=3,
+        )
+        return store
+    return DeviceStore(store, device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device; of the host where the device shares its memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

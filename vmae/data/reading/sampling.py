@@ -1,0 +1,151 @@
+"""Which frames of a video make a clip: the published schemes, for training and for testing.
+
+dense      frames an exact stride apart, from a random start (V1 and V2 pre-training)
+kinetics   16 points over 16·stride frames, both ends included, so that strides of 4 become 4, 4, 4, 5
+           (V1 and V2 fine-tuning on Kinetics, UCF101, HMDB51; `kinetics.py`)
+tsn        one frame of each of 16 equal segments (Something-Something; `ssv2.py`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmae.config import ConfigError
+from vmae.data.config import DataConfig
+from vmae.data.reading.reader import VideoError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips of `frames` frames are taken from a video.
+
+    short   "skip": a video shorter than a clip is an error that names it; "repeat": its last frame
+            is repeated, as published
+    """
+
+    num_frames: int
+    stride: int = 1
+    scheme: str = "dense"
+    short: str = "skip"
+
+    @classmethod
+    def of(cls, config: DataConfig, frames: int) -> Sampling:
+        """The sampling that a run's configuration asks for."""
+        return cls(frames, config.stride, config.sampling, config.short)
+
+    @property
+    def span(self) -> int:
+        """Frames that a video needs for one clip without repeating any."""
+        if self.scheme == "tsn":
+            return self.num_frames
+        if self.scheme == "kinetics":
+            return self.num_frames * self.stride
+        return (self.num_frames - 1) * self.stride + 1
+
+    def check(self, length: int) -> None:
+        """Raise VideoError where a video is too short and short videos are to be left out."""
+        if length < 1 or (length < self.span and self.short == "skip"):
+            raise VideoError(
+                f"the video has {length} frames; a clip of {self.num_frames} with stride {self.stride} "
+                f"covers {self.span}: use fewer frames or a smaller stride, leave the video out, or "
+                'set short to "repeat"'
+            )
+
+    def train(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """(frames,) indices of a random clip."""
+        self.check(length)
+        if self.scheme == "tsn":
+            return self._segments(length, rng)
+        if length < self.span:
+            return self._padded(length)
+        if self.scheme == "kinetics":
+            end = int(rng.integers(self.span, length)) if length > self.span else length
+            return self._points(end - self.span, end)
+        # The official code leaves room for frames·stride, one step more than the clip needs.
+        room = max(length - self.num_frames * self.stride, 0)
+        return int(rng.integers(room + 1)) + self.stride * np.arange(self.num_frames)
+
+    def test(self, length: int, clips: int = 1) -> np.ndarray:
+        """(clips, frames) indices, evenly spread over the video; a single clip is its centre."""
+        self.check(length)
+        if self.scheme == "tsn":
+            return self._segment_views(length, clips)
+        if self.scheme == "kinetics":
+            every = np.arange(0, length, self.stride)
+            every = np.pad(every, (0, max(0, self.num_frames - len(every))), mode="edge")
+            return every[
+                _starts(len(every) - self.num_frames, clips)[:, None] + np.arange(self.num_frames)
+            ]
+        if length < self.span:
+            return np.repeat(self._padded(length)[None], clips, axis=0)
+        steps = self.stride * np.arange(self.num_frames)
+        return _starts(length - self.span, clips)[:, None] + steps
+
+    def _points(self, start: int, end: int) -> np.ndarray:
+        """Evenly spread points from start to end, both included, then kept below the end."""
+        points = np.linspace(start, end, self.num_frames)
+        return np.clip(points, start, end - 1).astype(np.int64)
+
+    def _padded(self, length: int) -> np.ndarray:
+        """A whole short video, then its last frame again and again."""
+        if self.scheme == "kinetics":
+            points = np.linspace(0, length, max(1, length // self.stride))
+        else:
+            points = np.arange(0.0, length, self.stride)
+        index = np.clip(points, 0, length - 1).astype(np.int64)[: self.num_frames]
+        return np.pad(index, (0, self.num_frames - len(index)), constant_values=length - 1)
+
+    def _segments(self, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A random frame of each of `frames` equal segments."""
+        size = length // self.num_frames
+        if size == 0:  # fewer frames than segments: some serve twice
+            return np.sort(rng.integers(length, size=self.num_frames))
+        return np.arange(self.num_frames) * size + rng.integers(size, size=self.num_frames)
+
+    def _segment_views(self, length: int, clips: int) -> np.ndarray:
+        """The points of clip k lie k / clips into their segments; a single clip's in the middle."""
+        size = length / self.num_frames
+        shifts = np.array([0.5]) if clips == 1 else np.arange(clips) / clips
+        points = (np.arange(self.num_frames) + shifts[:, None]) * size
+        return np.minimum(points.astype(np.int64), length - 1)
+
+
+def _starts(room: int, clips: int) -> np.ndarray:
+    """First frames of `clips` clips over `room`: the centre for one, else from end to end."""
+    if clips < 1:
+        raise ConfigError(f"clips is {clips}; test with 1 or more")
+    if clips == 1:
+        return np.array([max(room, 0) // 2])
+    return (np.arange(clips) * (max(room, 0) / (clips - 1))).astype(np.int64)
+
+
+def place_square(
+    height: int,
+    width: int,
+    rng: np.random.Generator | None = None,
+    crop: int = 0,
+    crops: int = 1,
+) -> tuple[int, int, int]:
+    """Row and column of the corner, and the side, of a square of the short side of a frame.
+
+    With `rng` at a random place along the long side; else place `crop` of `crops`, from one end to
+    the other (a single one in the centre), as published for testing.
+    """
+    side = min(height, width)
+    room = height - side + width - side
+    start = int(_starts(room, crops)[crop]) if rng is None else int(rng.integers(room + 1))
+    return (start, 0, side) if height > width else (0, start, side)
+
+
+def crop_square(
+    frames: np.ndarray,
+    rng: np.random.Generator | None = None,
+    crop: int = 0,
+    crops: int = 1,
+) -> np.ndarray:
+    """A square of the short side of frames (T, H, W, 3); its place as `place_square` has it."""
+    height, width = frames.shape[1:3]
+    row, column, side = place_square(height, width, rng, crop, crops)
+    return frames[:, row : row + side, column : column + side]

@@ -1,0 +1,219 @@
+"""Decode once: every video of a split, resized, in memory-mapped files of uint8 frames.
+
+A store is a folder of shards (the frames of 512 videos, one after the other, with a checksum) and
+index.json. It grows in a folder of its own name with `.partial`, shard by shard, and is renamed
+when complete: a store that exists is whole, and an interrupted one goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vmae.data.reading.reader import FrameSelector, VideoError, read_frames, resize_frames
+from vmae.data.reading.workers import run_parallel
+from vmae.data.sets.videos import Video
+from vmae.support.files import atomic_path, only_writer, require_space, write_text
+
+_VERSION = 2
+#: Videos a shard. What an interruption can lose is at most one shard's decoding.
+SHARD = 512
+#: Stores up to so many bytes have their checksums tested whenever they are opened (about a second).
+VERIFIED = 1_000_000_000
+
+
+class StoreError(RuntimeError):
+    """A store that cannot be used; the message names the file and the way out."""
+
+
+class FrameStore:
+    """A store opened for reading. Videos are numbered as in the list it was made from, less the bad.
+
+    videos   those that could be read
+    failed   [(path, reason)] of those that could not
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        if index.get("version") != _VERSION:
+            raise StoreError(
+                f"{self.folder} is a store of version {index.get('version')}, and this is version "
+                f"{_VERSION}: delete it and run again to decode anew"
+            )
+        self.failed: list[tuple[str, str]] = []
+        self.videos: list[Video] = []
+        self._places: list[tuple[int, int, tuple[int, int, int]]] = []  # shard, offset, shape
+        self._checksums: list[int] = [shard["crc32"] for shard in index["shards"]]
+        self.states: dict[str, Any] = {}
+        for number, shard in enumerate(index["shards"]):
+            self.failed += [tuple(row) for row in shard["failed"]]
+            self.states |= shard["states"]
+            offset = 0
+            for path, label, shape in shard["videos"]:
+                self.videos.append(Video(Path(path), label))
+                self._places.append((number, offset, tuple(shape)))
+                offset += int(np.prod(shape)) * 3
+            size = self._shard(number).stat().st_size
+            if size != offset:
+                raise StoreError(
+                    f"{self._shard(number)} has {size} bytes and its index says {offset}: delete "
+                    f"{self.folder} and run again to decode anew"
+                )
+        self._frames = [
+            np.memmap(self._shard(i), dtype=np.uint8, mode="r")
+            if self._shard(i).stat().st_size
+            else None
+            for i in range(len(index["shards"]))
+        ]
+        if self.nbytes <= VERIFIED:
+            self.verify()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all frames."""
+        return sum(shard.nbytes for shard in self.shards())
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.bin"
+
+    def verify(self) -> None:
+        """Read everything and raise StoreError for a shard whose checksum is wrong."""
+        for number, (frames, checksum) in enumerate(
+            zip(self._frames, self._checksums, strict=True)
+        ):
+            if frames is not None and zlib.crc32(frames.data) != checksum:
+                raise StoreError(
+                    f"{self._shard(number)} is damaged: its CRC-32 is {zlib.crc32(frames.data):08x}, not "
+                    f"{checksum:08x}. Delete {self.folder} and run again to decode anew"
+                )
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Frames, height and width of a video."""
+        return self._places[index][2]
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """The bytes of each shard, in order: frames of one video after the other."""
+        yield from (frames for frames in self._frames if frames is not None)
+
+    def read(self, index: int, choose: FrameSelector) -> np.ndarray:
+        """The chosen frames (T, H, W, 3) of a video."""
+        shard, offset, (length, height, width) = self._places[index]
+        frames = self._frames[shard]
+        assert frames is not None
+        video = frames[offset : offset + length * height * width * 3]
+        return video.reshape(length, height, width, 3)[choose(length)]
+
+
+def build_store(
+    folder: str | Path,
+    videos: Sequence[Video],
+    size: int,
+    workers: int = 2,
+    progress: Callable[..., Any] = tqdm,
+) -> FrameStore:
+    """Decode `videos` with their short side at `size` into a store below `folder`, once.
+
+    The store's name holds a digest of the list and of `size`. Where it exists it is opened, unless
+    a file has changed since (in size or time): then it is made anew, with a warning. Bad videos are
+    skipped and listed. Raises DiskError where it does not fit, StoreError where it is damaged,
+    BusyError where another process is making it.
+    """
+    listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
+    target = Path(folder) / f"{size}px-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+    states = {str(video.path): _state(video.path) for video in videos}
+    if target.exists():
+        store = FrameStore(target)
+        changed = [path for path, state in states.items() if store.states.get(path) != state]
+        if not changed:
+            return store
+        warnings.warn(
+            f"{len(changed)} of {len(videos)} videos changed since they were decoded, {changed[0]} "
+            "among them: decoding them all anew",
+            stacklevel=2,
+        )
+        del store
+        shutil.rmtree(target)
+    unfinished = target.with_name(target.name + ".partial")
+    with only_writer(unfinished):
+        shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
+        todo = [i for i, shard in enumerate(shards) if not _is_done(unfinished, i, shard, states)]
+        jobs = [video for i in todo for video in shards[i]]
+        decoded = run_parallel(partial(_decode, size), jobs, workers)
+        results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
+        for i in todo:
+            _write_shard(
+                unfinished, i, shards[i], islice(results, len(shards[i])), states, len(jobs)
+            )
+        for _ in results:  # lets the progress bar see its end
+            pass
+        rows = [json.loads((unfinished / f"{i:05d}.json").read_text()) for i in range(len(shards))]
+        write_text(unfinished / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
+    os.replace(unfinished, target)
+    return FrameStore(target)
+
+
+def _write_shard(
+    folder: Path,
+    number: int,
+    videos: Sequence[Video],
+    results: Iterator[np.ndarray | str],
+    states: dict[str, Any],
+    left: int,
+) -> None:
+    """Write the frames of some videos, then what they are: a shard with a .json is complete."""
+    rows: list[tuple[str, int, tuple[int, ...]]] = []
+    failed: list[tuple[str, str]] = []
+    checksum = 0
+    with atomic_path(folder / f"{number:05d}.bin") as temporary, open(temporary, "wb") as file:
+        for video, result in zip(videos, results, strict=True):
+            if isinstance(result, str):
+                failed.append((str(video.path), result))
+                continue
+            if not rows and number == 0:
+                require_space(folder, result.nbytes * left)
+            data = result.tobytes()
+            checksum = zlib.crc32(data, checksum)
+            file.write(data)
+            rows.append((str(video.path), video.label, result.shape[:3]))
+    known = {str(video.path): states[str(video.path)] for video in videos}
+    shard = {"crc32": checksum, "videos": rows, "failed": failed, "states": known}
+    write_text(folder / f"{number:05d}.json", json.dumps(shard))
+
+
+def _is_done(folder: Path, number: int, videos: Sequence[Video], states: dict[str, Any]) -> bool:
+    """Whether an earlier, interrupted call completed this shard, of the same files."""
+    path = folder / f"{number:05d}.json"
+    if not path.exists():
+        return False
+    known = json.loads(path.read_text())["states"]
+    return known == {str(video.path): states[str(video.path)] for video in videos}
+
+
+def _decode(size: int, video: Video) -> np.ndarray | str:
+    """The resized frames, or the reason why there are none."""
+    try:
+        return resize_frames(read_frames(video), size)
+    except VideoError as error:
+        return str(error)
+
+
+def _state(path: Path) -> list[int] | None:
+    """What tells that a file changed: its size and time; None where it is missing."""
+    stat = path.stat() if path.exists() else None
+    return [stat.st_size, stat.st_mtime_ns] if stat else None

@@ -1,0 +1,95 @@
+"""Sets that are lists: VideoMAE V1's and V2's, labelled and for pre-training.
+
+A row is `video label`, or `frame_folder total_frames label`. In a pre-training list it is
+`video 0 -1`, `frame_folder start total_frames`, `video label` (the label is not used) or `video`.
+Paths are relative to the list, or to `root` (V2's --data_root), or absolute. A label is a number or
+a class name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vmae.data.sets.formats import (
+    Row,
+    labelled_row,
+    place,
+    read_lines,
+    read_text,
+    unlabelled_row,
+)
+from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
+
+
+def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
+    """The set in train.csv, test.csv and classes.txt; raises SetError with every wrong line."""
+    test_list = next((folder / n for n in ("test.csv", "val.csv") if (folder / n).exists()), None)
+    if test_list is None:
+        raise SetError(
+            f"{folder}: there is a train.csv, but neither test.csv nor val.csv; to pre-train only, "
+            f"give the list itself: {folder / 'train.csv'}"
+        )
+    problems: list[str] = []
+    names = folder / "classes.txt"
+    classes: tuple[str, ...] | None = None
+    if names.exists():
+        lines = read_text(names, problems).splitlines()
+        raise_problems(folder, problems)
+        classes = tuple(line.strip() for line in lines)
+        classes = classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
+    train, test = (
+        read_list(path, classes, problems, root) for path in (folder / "train.csv", test_list)
+    )
+    raise_problems(folder, problems)
+    if classes is None:
+        present = {video.label for video in train + test}
+        if 2 * len(present) <= max(present):
+            raise SetError(
+                f"{folder}: labels run to {max(present)}, but only {len(present)} different ones "
+                "occur: number the classes 0, 1, 2, ..., or write classes.txt, one name a line"
+            )
+        classes = tuple(map(str, range(max(present) + 1)))
+    return VideoSet(folder, classes, tuple(train), tuple(test))
+
+
+def read_list(
+    path: Path,
+    classes: Sequence[str] | None,
+    problems: list[str],
+    root: str | Path | None = None,
+) -> list[Video]:
+    """The videos of one labelled list; what is wrong is added to `problems`, with its line number.
+
+    classes   None: labels are numbers, and any is allowed
+    """
+    return _read_rows(path, root, problems, lambda line: labelled_row(line, classes))
+
+
+def from_pretraining_list(path: Path, root: str | Path | None) -> VideoSet:
+    """The unlabelled videos of one list; raises SetError with every wrong line."""
+    problems: list[str] = []
+    videos = _read_rows(path, root, problems, unlabelled_row)
+    raise_problems(path, problems)
+    return VideoSet(path.parent, (), tuple(videos), ())
+
+
+def _read_rows(
+    path: Path,
+    root: str | Path | None,
+    problems: list[str],
+    parse: Callable[[str], Row],
+) -> list[Video]:
+    """Rows through `parse`, which gives (name, label, first, count) or raises ValueError."""
+    videos = []
+    lines = read_lines(path, problems)
+    for line, where in lines:
+        try:
+            name, label, first, count = parse(line)
+            file = place(name, path.parent if root is None else root)
+            videos.append(Video(file, label, first, count))
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    if not lines and not problems:
+        problems.append(f"{path.name}: the list is empty")
+    return videos

@@ -1,0 +1,297 @@
+"""Public sets as they are published: UCF101, HMDB51, Something-Something V2, Kinetics.
+
+What lies in the set's folder, beside or above the videos:
+
+- UCF101      ucfTrainTestlist/{classInd,trainlist01,testlist01,...}.txt · Class/v_Class_g01_c01.avi
+- HMDB51      testTrainMulti_7030_splits/CLASS_test_split1.txt, ... · CLASS/NAME.avi
+- SSv2        labels.json, train.json, validation.json, also in labels/, or with the prefix
+              something-something-v2- · ID.webm or ID.mp4
+- Kinetics    train.csv and val.csv (also with a name's prefix, in annotations/) that begin with the
+              columns' names · ID_000010_000020.mp4, anywhere below the folder
+
+A video may have another suffix than its list says, as after normalising. One that is not there keeps
+the path that the list gives it and is named when it is read: downloads are seldom complete. But where
+no folder with videos is found at all, that is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vmae.data.sets.formats import VIDEO_SUFFIXES, few, read_lines
+from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
+
+#: Folders below a set's own in which its videos are looked for.
+_PLACES = (
+    ".",
+    "videos",
+    "UCF-101",
+    "UCF101",
+    "hmdb51_org",
+    "hmdb51",
+    "20bn-something-something-v2",
+)
+#: Folders below a set's own in which its lists are looked for.
+_LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
+          "test_train_splits")  # fmt: skip
+
+
+def load_public(folder: Path, split: int | None, root: Path | None) -> VideoSet | None:
+    """The public set whose lists lie in `folder`; None where there are none.
+
+    Raises SetError with every line that is wrong, or where the videos are not found.
+    """
+    for place in (folder / name for name in _LISTS):
+        if (place / "classInd.txt").is_file():
+            return _ucf101(folder, place, _split(folder, split), root)
+        if place.is_dir() and any(place.glob("*_test_split[123].txt")):
+            return _hmdb51(folder, place, _split(folder, split), root)
+        for prefix in ("", "something-something-v2-"):
+            files = [place / f"{prefix}{n}.json" for n in ("labels", "train", "validation")]
+            if all(path.is_file() for path in files):
+                _no_splits(folder, "Something-Something V2", split)
+                return _ssv2(folder, files, root)
+        lists = _kinetics_lists(place)
+        if lists:
+            _no_splits(folder, "Kinetics", split)
+            return _kinetics(folder, lists, root)
+    return None
+
+
+def _split(folder: Path, split: int | None) -> int:
+    if split not in (None, 1, 2, 3):
+        raise SetError(f"{folder}: split={split}; UCF101 and HMDB51 have splits 1, 2 and 3")
+    return split or 1
+
+
+def _no_splits(folder: Path, name: str, split: int | None) -> None:
+    if split is not None:
+        raise SetError(f"{folder}: split={split}, but {name} has one split only; leave it out")
+
+
+class _Files:
+    """Video files by folder and stem, so that a suffix may differ; each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path:
+        """The file listed as `name`, or one beside it with another suffix; else as listed."""
+        path = self.root / name.replace("\\", "/")
+        if path.parent not in self._listed:
+            stems = _stems(path.parent)
+            self._listed[path.parent] = stems | {file: file for file in _videos(path.parent)}
+        listed = self._listed[path.parent]
+        return path.with_name(listed.get(path.name) or listed.get(path.stem, path.name))
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    """File names of the videos in a folder by stem; .mp4 goes before other suffixes."""
+    videos = sorted(_videos(folder), key=lambda name: name.endswith(".mp4"))
+    return {Path(name).stem: name for name in videos}
+
+
+def _videos(folder: Path) -> list[str]:
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+
+
+def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> _Files:
+    """Where the class folders lie."""
+    if root is not None:
+        return _Files(root)
+    for place in (folder, folder.parent):
+        for name in _PLACES:
+            if any((place / name / c).is_dir() for c in classes):
+                return _Files(place / name)
+    raise _no_videos(folder, f"no class folder such as {classes[0]!r}" if classes else "no class")
+
+
+def _no_videos(folder: Path, what: str) -> SetError:
+    places = ", ".join(name for name in _PLACES if name != ".")
+    return SetError(
+        f"{folder}: the lists are there, but {what} was found, neither in the folder itself nor in "
+        f"{places} below it: put the videos there, or give root=, the folder that they lie in"
+    )
+
+
+def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSet:
+    problems: list[str] = []
+    classes: list[str] = []
+    for line, where in read_lines(lists / "classInd.txt", problems):
+        number, _, name = line.partition(" ")
+        if number == str(len(classes) + 1) and name.strip():
+            classes.append(name.strip())
+        else:
+            problems.append(
+                f"{where}: expected `{len(classes) + 1} ClassName`: labels count from 1"
+            )
+    raise_problems(folder, problems)
+    files = _class_root(folder, root, classes)
+    numbers = {name: label for label, name in enumerate(classes)}
+    splits: list[tuple[Video, ...]] = []
+    for kind in ("train", "test"):
+        path = lists / f"{kind}list{split:02d}.txt"
+        if not path.is_file():
+            raise SetError(f"{folder}: {path} is not there, and split {split} needs it")
+        videos = []
+        for line, where in read_lines(path, problems):
+            row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
+            name = re.split(r"[/\\]", line)[0]
+            label = numbers.get(name)
+            if row is None or not re.search(r"[/\\]", row[1]):
+                problems.append(
+                    f"{where}: expected `Class/v_Class_g01_c01.avi`, then a label or none"
+                )
+            elif label is None:
+                problems.append(f"{where}: class {name!r} is not in classInd.txt")
+            elif row[2] not in (None, str(label + 1)):
+                problems.append(
+                    f"{where}: label {row[2]}, but classInd.txt gives {name!r} number {label + 1}"
+                )
+            else:
+                videos.append(Video(files.find(row[1]), label))
+        splits.append(tuple(videos))
+    raise_problems(folder, problems)
+    return VideoSet(folder, tuple(classes), *splits)
+
+
+def _hmdb51(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSet:
+    end = f"_test_split{split}.txt"
+    paths = sorted(lists.glob(f"*{end}"), key=lambda path: path.name[: -len(end)])
+    if not paths:
+        raise SetError(f"{folder}: there is no CLASS{end} in {lists}")
+    classes = tuple(path.name[: -len(end)] for path in paths)
+    files = _class_root(folder, root, classes)
+    problems: list[str] = []
+    videos: dict[str, list[Video]] = {"0": [], "1": [], "2": []}  # unused, train, test
+    for label, path in enumerate(paths):
+        for line, where in read_lines(path, problems):
+            name, _, use = line.rpartition(" ")
+            if use in videos and name:
+                videos[use].append(Video(files.find(f"{classes[label]}/{name.strip()}"), label))
+            else:
+                problems.append(
+                    f"{where}: expected `name.avi N`, N 0 (unused), 1 (train), 2 (test)"
+                )
+    raise_problems(folder, problems)
+    return VideoSet(folder, classes, tuple(videos["1"]), tuple(videos["2"]))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise SetError(f"{path} line {error.lineno}: this is not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise SetError(f"{path}: is not UTF-8") from None
+
+
+def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
+    names = _json(lists[0])
+    if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(
+        map(str, range(len(names)))
+    ):
+        raise SetError(f"{lists[0]}: expected class names with numbers 0, 1, 2, ..., each once")
+    classes = tuple(sorted(names, key=lambda name: int(names[name])))
+    numbers = {name: label for label, name in enumerate(classes)}
+    places = [root] if root is not None else [folder / name for name in _PLACES]
+    files = next((_Files(place) for place in places if _stems(place)), None)
+    if files is None:
+        if root is not None:
+            raise SetError(f"{root}: no video (ID.webm or ID.mp4) lies in it")
+        raise _no_videos(folder, "no video (ID.webm or ID.mp4)")
+    problems: list[str] = []
+    splits: list[tuple[Video, ...]] = []
+    for path in lists[1:]:
+        rows = _json(path)
+        if not isinstance(rows, list):
+            raise SetError(f"{path}: expected a list of entries with id and template")
+        videos = []
+        for number, row in enumerate(rows, 1):
+            where = f"{path.name} entry {number}"
+            if not isinstance(row, dict) or not row.get("id") or "template" not in row:
+                problems.append(f"{where}: expected an id and a template, found {str(row)[:80]}")
+                continue
+            name = re.sub(r"[\[\]]", "", str(row["template"]))
+            if name in numbers:
+                videos.append(Video(files.find(f"{row['id']}.webm"), numbers[name]))
+            else:
+                problems.append(f"{where} (id {row['id']}): {name!r} is not in {lists[0].name}")
+        splits.append(tuple(videos))
+    raise_problems(folder, problems)
+    return VideoSet(folder, classes, *splits)
+
+
+def _kinetics_lists(place: Path) -> list[Path]:
+    """The list for training and the one for testing; validation goes before test, as in papers."""
+    found = []
+    for names in (["train"], ["val", "validate", "validation", "test"]):
+        paths = [p for n in names for p in sorted(place.glob(f"*{n}.csv")) if _is_kinetics(p)]
+        found += paths[:1]
+        if not found:
+            return []
+    if len(found) < 2:
+        raise SetError(
+            f"{place}: {found[0].name} is Kinetics' training list, and there is none to test: val.csv, "
+            "or test.csv with labels"
+        )
+    return found
+
+
+def _is_kinetics(path: Path) -> bool:
+    with path.open("rb") as file:
+        columns = file.readline(1000).decode("utf-8", "replace").lower()
+    return all(name in columns for name in ("label", "youtube_id", "time_start", "time_end"))
+
+
+def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSet:
+    top = root or folder
+    by_stem = {
+        Path(name).stem: Path(base) / name
+        for base, _, names in os.walk(top, followlinks=True)
+        for name in sorted(names)
+        if name.lower().endswith(VIDEO_SUFFIXES)
+    }
+    if not by_stem:
+        raise SetError(
+            f"{top}: the lists are there, but no video, such as ID_000010_000020.mp4, lies below it: "
+            "put the videos there, or give root=, the folder that they lie in"
+        )
+    problems: list[str] = []
+    rows: list[list[tuple[Path, str]]] = []
+    for path in lists:
+        lines = read_lines(path, problems)
+        columns = (
+            [name.strip().strip('"').lower() for name in lines[0][0].split(",")] if lines else []
+        )
+        found = []
+        for line, where in lines[1:]:
+            values = next(csv.reader([line]))
+            row = dict(zip(columns, values, strict=False))
+            try:
+                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+                label, name = row["label"].strip(), row["youtube_id"].strip()
+                if not label or not name or len(values) != len(columns):
+                    raise ValueError
+            except (KeyError, ValueError):
+                problems.append(f"{where}: expected {','.join(columns)}, times in seconds")
+                continue
+            stem = f"{name}_{start:06d}_{end:06d}"
+            found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
+        rows.append(found)
+    raise_problems(folder, problems)
+    classes = tuple(sorted({label for _, label in rows[0]}))  # as all label maps number them
+    unknown = sorted({label for _, label in rows[1]} - set(classes))
+    if unknown:
+        raise SetError(f"{folder}: classes {few(unknown)} are in the test list only")
+    numbers = {name: label for label, name in enumerate(classes)}
+    train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
+    return VideoSet(folder, classes, train, test)

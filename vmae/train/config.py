@@ -1,0 +1,205 @@
+"""What a training run is, beside its model and its mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vmae.config import Config, ConfigError, MaskConfig, ModelConfig
+from vmae.data.config import DataConfig
+
+
+@dataclass(frozen=True)
+class OptimConfig(Config):
+    """AdamW with linear warm-up and cosine decay."""
+
+    steps: int = 1000
+    """Batches of the run, where `epochs` is None."""
+    epochs: float | None = None
+    """Passes over the training videos."""
+    batch_size: int = 256
+    """Videos per step, of all processes together; `repeated_aug` makes several clips of each."""
+    lr: float = 2e-3
+    min_lr: float = 0.0
+    """The learning rate at the end."""
+    base_batch_size: int | None = None
+    """The batch size that `lr` and `min_lr` are stated for, 256 as published: they are multiplied by
+    batch_size / base_batch_size. None: they are used as they are."""
+    warmup_ratio: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.05
+    clip_grad: float | None = 1.0
+    """The largest norm of all gradients; None: no limit."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each layer of a classifier to the one below."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "batch_size", "base_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be 1 or more")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ConfigError(f"epochs is {self.epochs}; it must be above 0, or None to use steps")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be in [0, 1]")
+
+    def resolved(self, videos: int) -> OptimConfig:
+        """The same in absolute numbers: steps over so many videos, learning rates for this batch."""
+        steps, scale = self.steps, 1.0
+        if self.epochs is not None:
+            steps = max(1, round(self.epochs * videos / self.batch_size))
+        if self.base_batch_size is not None:
+            scale = self.batch_size / self.base_batch_size
+        return self.replace(
+            steps=steps,
+            epochs=None,
+            lr=scale * self.lr,
+            min_lr=scale * self.min_lr,
+            base_batch_size=None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
+    """What pre-training and fine-tuning have in common."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    repeated_aug: int = 1
+    """Clips of each video that is read: one decode, several masks and crops."""
+    crop: bool = False
+    """Random crops, multi-scale as published; off where the position in the frame matters."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run. "cuda": an NVIDIA or AMD GPU. "auto": such a GPU where there is one, else the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products. "auto": bf16 on a GPU that supports it, else fp32. "bf16" works on a CPU too."""
+    grad_accum_steps: int = 1
+    """Micro-batches that a process computes its batch in: less memory, the same gradient."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, the same gradient."""
+    compile: bool = False
+    """Use torch.compile; where that fails, warn and run without it."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do at a NaN or infinite loss: stop the run, or skip the step."""
+    seed: int = 0
+    save_every: int = 500
+    """Steps from one checkpoint to the next."""
+    log_every: int = 20
+    """Steps from one record of the log to the next."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, beside the best."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too."""
+    log_mfu: bool | None = None
+    """Log model FLOPs utilisation: achieved FLOP/s over the device's matmul rate, measured at the
+    start. None: on a GPU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = ("repeated_aug", "grad_accum_steps", "save_every", "log_every", "keep_checkpoints")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(RunConfig):
+    """A pre-training run."""
+
+    mask: MaskConfig = field(default_factory=MaskConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        tubes = self.mask.mask_type == "tube" and self.mask.tube_length is None
+        if self.model.attention == "divided" and not tubes:
+            raise ConfigError(
+                'attention "divided" needs visible tokens that form a grid: mask.mask_type "tube" '
+                "without tube_length"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(RunConfig):
+    """A fine-tuning run: labelled clips, a classifier, optionally pre-trained weights.
+
+    Augmentation is off by default; randaug_num_ops and random_erase_prob need RGB clips.
+    """
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            steps=300, batch_size=32, lr=1e-3, betas=(0.9, 0.999), layer_decay=0.75
+        )
+    )
+    labels_per_class: int | None = None
+    """Train on so many videos of each class; None: on all."""
+    view: Literal["video", "single-frame", "shuffled"] = "video"
+    """What the classifier sees, in training and in the test: "video"; or a baseline that is denied
+    the motion, the middle frame repeated or the frames in random order."""
+    label_smoothing: float = 0.1
+    drop_path: float = 0.0
+    """Probability that a sample skips the last block; less for earlier blocks, in a line."""
+    head_drop: float = 0.0
+    """Dropout before the head."""
+    crop_area: tuple[float, float] | None = None
+    """Least and largest share of the frame of a random resized crop ((0.08, 1.0) as published);
+    None: multi-scale crops."""
+    flip: bool = False
+    """Mirror half of the clips; off where labels tell left from right, as in the motion set and in
+    Something-Something."""
+    randaug_num_ops: int = 0
+    """RandAugment: operations per clip (4 as published); 0: none."""
+    randaug_magnitude: float = 7.0
+    """Their mean level, 0 to 10 (7 as published)."""
+    random_erase_prob: float = 0.0
+    """Probability that a rectangle of a clip is replaced by noise (0.25 as published)."""
+    mixup: float = 0.0
+    """Alpha of mixup (0.8 as published); 0: none."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (1.0 as published); 0: none."""
+    mix_each: bool = False
+    """Draw the mixing for each clip; else, as published, once per batch."""
+    test_clips: int = 1
+    """Clips along a video in the test, whose probabilities are averaged (5 as published on
+    Kinetics)."""
+    test_crops: int = 1
+    """Squares along the long side of each (3 as published)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("test_clips", "test_crops"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.labels_per_class is not None and self.labels_per_class < 1:
+            raise ConfigError(
+                f"labels_per_class is {self.labels_per_class}; it must be 1 or more, or None for all"
+            )
+        self._check_augmentation()
+
+    def _check_augmentation(self) -> None:
+        if self.crop_area is not None:
+            if not self.crop:
+                raise ConfigError("crop_area is set, but crop is false: set crop to true")
+            if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+                raise ConfigError(
+                    f"crop_area is {self.crop_area}; give the least and the largest share of the "
+                    "frame, above 0 and up to 1, such as [0.08, 1.0]"
+                )
+        for name in ("randaug_num_ops", "mixup", "cutmix"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give 0 (none) or more")
+        if not 0 <= self.randaug_magnitude <= 10:
+            raise ConfigError(
+                f"randaug_magnitude is {self.randaug_magnitude}; it must be in [0, 10]"
+            )
+        if not 0 <= self.random_erase_prob <= 1:
+            raise ConfigError(
+                f"random_erase_prob is {self.random_erase_prob}; it is a probability, in [0, 1]"
+            )
+        if (self.randaug_num_ops or self.random_erase_prob) and self.model.channels != 3:
+            raise ConfigError(
+                "randaug_num_ops and random_erase_prob need 3 channels, the model has "
+                f"{self.model.channels}: set both to 0"
+            )

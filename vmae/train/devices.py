@@ -1,0 +1,101 @@
+"""The device and the processes of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import warnings
+from datetime import timedelta
+
+import psutil
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+from vmae.config import ConfigError
+
+#: A process that waits this long for the others gives up; waiting for a set to be decoded counts.
+PEER_TIMEOUT = timedelta(hours=1)
+
+
+def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -> Accelerator:
+    """Accelerate's view of the device and the processes, at a precision.
+
+    A GPU is one that PyTorch calls "cuda" (NVIDIA or AMD). Nothing here has been tried on Apple's
+    GPUs, so a Mac uses its CPU. Precision "auto" is bf16 on a GPU that supports it and fp32
+    elsewhere: the tiny model, which is what a CPU trains, is slower in bf16. A ViT-S may be faster in
+    "bf16" on a CPU too. Raises ConfigError if a GPU is requested and there is none.
+    """
+    gpu = torch.cuda.is_available()
+    if device == "cuda" and not gpu:
+        raise ConfigError(
+            f'device is "cuda", but PyTorch {torch.__version__} finds no GPU: run on a machine with '
+            'one, install the PyTorch build for its driver, set device to "cpu", or use the recipe '
+            "`cpu`, which is made for two CPU cores"
+        )
+    if precision == "auto":
+        bf16 = device != "cpu" and gpu and torch.cuda.is_bf16_supported()
+        precision = "bf16" if bf16 else "fp32"
+    wanted = "no" if precision == "fp32" else precision
+    # Accelerate would pick any accelerator; processes without one communicate by gloo, on the CPU only.
+    cpu = device == "cpu" or not gpu
+    # Accelerate keeps one state per process, but a notebook may run two settings in turn.
+    if AcceleratorState._shared_state:
+        state = AcceleratorState()
+        moved = cpu != (state.device.type == "cpu")
+        if moved and state.num_processes == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)
+        elif state.mixed_precision != wanted:
+            AcceleratorState._reset_state()
+    sharding = _sharding() if os.environ.get("ACCELERATE_USE_FSDP") == "true" else None
+    accelerator = Accelerator(
+        mixed_precision=wanted,
+        cpu=cpu,
+        gradient_accumulation_steps=accumulate,
+        fsdp_plugin=sharding,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PEER_TIMEOUT)],
+    )
+    if sharding and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # CPU processes can shard too, but Accelerate enables it for accelerators only.
+        if wanted != "no":
+            sharding.set_mixed_precision(wanted)
+        accelerator.state.fsdp_plugin = sharding
+        accelerator.state.distributed_type = DistributedType.FSDP
+        PartialState().distributed_type = DistributedType.FSDP  # every new state copies this one
+    return accelerator
+
+
+def _sharding() -> FullyShardedDataParallelPlugin:
+    """FSDP2 with one shard per block, whatever other options `accelerate launch --use_fsdp` got."""
+    # Nothing here modifies the model's output in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        reshard_after_forward=True,
+        auto_wrap_policy="TRANSFORMER_BASED_WRAP",
+        transformer_cls_names_to_wrap=["Block"],
+        # Each process reads the checkpoint: Accelerate's own way cannot handle parameters of the root.
+        cpu_ram_efficient_loading=False,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """A readable name of the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    kind = platform.processor() or platform.machine()
+    return f"CPU ({kind}, {torch.get_num_threads()} threads)"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory that PyTorch has held on a GPU, or else this process, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

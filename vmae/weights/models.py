@@ -1,0 +1,131 @@
+"""A model takes the weights of a file: what is left out, what must fit, under which names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from vmae.config import ModelConfig
+from vmae.mae import MaskedAutoencoder
+from vmae.vit import VisionTransformer
+from vmae.weights.errors import CheckpointError, warn
+from vmae.weights.files import WeightFile
+from vmae.weights.names import State
+
+Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
+
+
+#: With these, layers of PyTorch and models here draw their first weights.
+_DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
+
+
+class skip_init(TorchFunctionMode):
+    """Models that are built in its context begin with zeros: a file's weights take their place.
+
+    To draw them takes most of the time of a load otherwise. Zeros, since `trunc_normal_` draws
+    until all values are within its bounds.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function not in _DRAWS:
+            return function(*args, **kwargs)
+        with torch.no_grad():
+            return (args[0] if args else kwargs["tensor"]).zero_()
+
+
+def check_pooling(file: WeightFile, config: ModelConfig) -> None:
+    """Refuse classifiers that read their logits from elsewhere than ours."""
+    if config.family == "videomae" and "fc_norm.weight" not in file.state:
+        raise CheckpointError(
+            f"{file.path} classifies by its first token: it has a head and no fc_norm. transformers "
+            "builds such a model where use_mean_pooling is False, as it is in the pre-training files "
+            "on the hub; VideoMAE has no class token, so that token is one corner patch. The "
+            "classifier here averages all tokens. drop_head=True gives the encoder"
+        )
+    if config.family == "mae" and "fc_norm.weight" in file.state:
+        raise CheckpointError(
+            f"{file.path} is an MAE classifier that averages tokens (--global_pool); the one here "
+            "reads the class token. drop_head=True gives the encoder"
+        )
+
+
+def drop_keys(file: WeightFile, parts: tuple[str, ...], but: str) -> None:
+    """Leave out all of some parts, and say so."""
+    dropped = [name for name in file.state if name.startswith(parts)]
+    for name in dropped:
+        del file.state[name]
+    # Blocks by their part's name only: thirty numbered lines would hide the rest.
+    names = dict.fromkeys(re.sub(r"\.\d+\..*", ".*", file.names[name]) for name in dropped)
+    left = f"left out {', '.join(names)}" if names else ""
+    if left or but:
+        warn(f"{file.path}: " + "; ".join(text for text in (left, but) if text))
+
+
+def _has_norm(file: WeightFile) -> bool:
+    return any(name.startswith("encoder.norm.") for name in file.state)
+
+
+def reduce_to_encoder(file: WeightFile) -> None:
+    """Leave out decoder and head, and say so."""
+    but = "" if _has_norm(file) else "it has no final norm, so the encoder ends without one"
+    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), but)
+    file.tables.pop("decoder_pos_embed", None)
+
+
+def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
+    """The encoder with the file's weights; where they have no final norm, the identity stands there."""
+    with skip_init():
+        model = VisionTransformer(config)
+    if not _has_norm(file):
+        model.add_module("norm", nn.Identity())
+    return load_into(model, file)
+
+
+def load_into(model: Model, file: WeightFile) -> Model:
+    """The model with the file's weights, in eval mode.
+
+    Raises CheckpointError with all names that are missing, extra or of another shape.
+    """
+    own, state = named_parameters(model), file.state
+    problems = [f"missing: {name}" for name in own.keys() - state.keys()]
+    problems += [f"not in this model: {file.names[name]}" for name in state.keys() - own.keys()]
+    problems += [
+        f"{file.names[name]}: {tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the "
+        "model"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if problems:
+        listed = "\n  ".join(sorted(problems))
+        hint = ""
+        if "encoder.norm.weight" not in state and isinstance(model, MaskedAutoencoder):
+            hint = (
+                "\nThe encoder has no final norm: transformers builds none where use_mean_pooling is "
+                "True, and VideoMAE is pre-trained with one. load_encoder takes the encoder as it is"
+            )
+        raise CheckpointError(f"{file.path} does not fit the model:\n  {listed}{hint}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(state[name])
+    return model.eval()
+
+
+def named_parameters(model: nn.Module) -> State:
+    """A model's parameters under the names of `vmae.weights.names`; they share its memory."""
+    state = model.state_dict()
+    if not isinstance(model, VisionTransformer):
+        return state
+    top = ("fc_norm.", "head.")
+    return {n if n.startswith(top) else f"encoder.{n}": tensor for n, tensor in state.items()}

@@ -1,0 +1,203 @@
+"""Names of parameters in every published layout, from and to ours, and what their shapes say.
+
+Tensors in, tensors out; files are read and written in `vmae.weights`. In between every model has
+the names of our MaskedAutoencoder: `encoder.*`, `decoder.*`, `mask_token`, `encoder_to_decoder.*`;
+a classifier adds `fc_norm.*` and `head.*` beside `encoder.*`.
+
+Layouts: VideoMAE (`modeling_pretrain.py`, `modeling_finetune.py`), MAE (`models_mae.py`,
+`models_vit.py`), mmaction2 (`vit_mae.py`), Hugging Face VideoMAE, ViTMAE and ViT of transformers 4
+and 5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+
+from vmae.config import ModelConfig
+from vmae.positions import build_pos_embed
+
+State = dict[str, torch.Tensor]
+
+#: Parts of a name that say how a model was trained, not what it is: DataParallel, torch.compile.
+_WRAPPERS = {"module", "_orig_mod"}
+
+# One table reads all layouts: no two of them use one name for different things.
+_READ = [
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (r"^((backbone|model|videomae|vit)\.)+", ""),
+        (r"^(cls_head\.fc_cls|classifier)\.", "head."),
+        # Hugging Face
+        (r"^embeddings\.patch_embeddings\.projection\.", "encoder.patch_embed.proj."),
+        (r"^embeddings\.cls_token$", "encoder.cls_token"),
+        (r"^embeddings\.position_embeddings$", "pos_embed"),
+        (r"^(encoder\.layer|layers)\.", "encoder.blocks."),
+        (r"^layernorm\.", "encoder.norm."),
+        # the second is what save_pretrained of 5.23 makes of ViTMAE's decoder_layers
+        (r"^decoder\.(decoder_layers|decoder_encoder\.layer)\.", "decoder.blocks."),
+        (r"^decoder\.(mask_token|decoder_pos_embed)$", r"\1"),
+        (r"\.layernorm_before\.", ".norm1."),
+        (r"\.layernorm_after\.", ".norm2."),
+        (r"\.attention\.attention\.([qv])_bias$", r".attn.\1.bias"),
+        (r"\.attention\.attention\.(q|k|v)(uery|ey|alue)\.", r".attn.\1."),
+        (r"\.attention\.([qkv])_proj\.", r".attn.\1."),
+        (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
+        (r"\.output\.dense\.", ".mlp.fc2."),
+        # MAE; Hugging Face keeps its names and puts "decoder." before them
+        (r"^decoder_blocks\.", "decoder.blocks."),
+        (r"^(decoder\.)?decoder_embed\.", "encoder_to_decoder."),
+        (r"^(decoder\.)?decoder_norm\.", "decoder.norm."),
+        (r"^(decoder\.)?decoder_pred\.", "decoder.head."),
+        # mmaction2
+        (r"^patch_embed\.projection\.", "patch_embed.proj."),
+        (r"\.mlp\.layers\.0\.0\.", ".mlp.fc1."),
+        (r"\.mlp\.layers\.1\.", ".mlp.fc2."),
+        # with or without "encoder."
+        (r"^(encoder\.)*(patch_embed|blocks|norm|cls_token)(?=\.|$)", r"encoder.\2"),
+        (r"^(encoder\.)+(pos_embed|fc_norm|head)(?=\.|$)", r"\2"),
+    )
+]
+
+#: Tables that some layouts store and we compute.
+TABLES = ("pos_embed", "decoder_pos_embed")
+
+
+def our_name(name: str) -> str:
+    """Our name of a parameter of any layout; a name that no layout has comes back as it is."""
+    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    for pattern, ours in _READ:
+        name = pattern.sub(ours, name)
+    return name
+
+
+def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
+    """A state dict of any layout under our names, and the file's name of each of them.
+
+    Queries, keys and values of separate layers are joined (3·D, D), and a Conv2d kernel
+    (D, C, p_h, p_w) becomes a Conv3d one (D, C, 1, p_h, p_w). Raises ValueError where two
+    parameters would get one name.
+    """
+    ours: State = {}
+    names: dict[str, str] = {}
+    for name, tensor in state.items():
+        own = our_name(name)
+        if own in ours:
+            raise ValueError(f"{names[own]} and {name} are both {own}: two models in one file")
+        ours[own], names[own] = tensor, name
+    for name in [name for name in ours if name.endswith(".attn.q.weight")]:
+        _join(ours, names, name.removesuffix("q.weight"))
+    kernel = ours.get("encoder.patch_embed.proj.weight")
+    if kernel is not None and kernel.ndim == 4:
+        ours["encoder.patch_embed.proj.weight"] = kernel.unsqueeze(2)
+    return ours, names
+
+
+def _join(state: State, names: dict[str, str], at: str) -> None:
+    """Replace separate q, k, v below the name `at` by the fused layer; incomplete ones are left."""
+    for kind in ("weight", "bias"):
+        parts = [f"{at}{part}.{kind}" for part in "qkv"]
+        if all(part in state for part in parts):
+            state[f"{at}qkv.{kind}"] = torch.cat([state.pop(part) for part in parts])
+            names[f"{at}qkv.{kind}"] = names[parts[0]]
+        elif kind == "bias":  # VideoMAE's keys have none
+            for part in "qv":
+                if f"{at}{part}.bias" in state:
+                    state[f"{at}{part}_bias"] = state.pop(f"{at}{part}.bias")
+                    names[f"{at}{part}_bias"] = names[f"{at}{part}.bias"]
+
+
+def table_of(config: ModelConfig, name: str) -> torch.Tensor:
+    """A stored position table, (1, N, D), or with MAE's zero row for the class token (1, 1 + N, D)."""
+    width = config.embed_dim if name == "pos_embed" else config.decoder_embed_dim
+    table = build_pos_embed(config, width)
+    if config.family == "mae":
+        table = torch.cat((torch.zeros(1, width), table))
+    return table[None]
+
+
+def to_official(state: State, config: ModelConfig) -> State:
+    """Our names as the official code has them; MAE with its Conv2d kernel and position tables."""
+    _check_published(config)
+    if config.family == "videomae":  # fine-tuned models are the encoder itself
+        bare = "head.weight" in state
+        return {n.removeprefix("encoder.") if bare else n: tensor for n, tensor in state.items()}
+    official = {}
+    for name, tensor in state.items():
+        for ours, theirs in (
+            (r"^encoder\.", ""),
+            (r"^encoder_to_decoder\.", "decoder_embed."),
+            (r"^decoder\.(blocks|norm)\.", r"decoder_\1."),
+            (r"^decoder\.head\.", "decoder_pred."),
+        ):
+            name = re.sub(ours, theirs, name)
+        official[name] = tensor
+    official["patch_embed.proj.weight"] = _flat_kernel(official["patch_embed.proj.weight"], config)
+    official["pos_embed"] = table_of(config, "pos_embed")
+    if "mask_token" in state:
+        official["decoder_pos_embed"] = table_of(config, "decoder_pos_embed")
+    return official
+
+
+def _check_published(config: ModelConfig) -> None:
+    if config.attention != "joint":
+        raise ValueError(
+            f"attention is {config.attention!r}, which VideoMAE's published code and transformers do "
+            'not have: save with to="vmae"'
+        )
+
+
+def _flat_kernel(kernel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    if config.num_frames != 1 or kernel.shape[2] != 1:
+        raise ValueError(
+            f"MAE is written for images: frames is {config.num_frames} and the tubelet {config.tubelet}; "
+            'both must be of 1 frame (or save with to="vmae")'
+        )
+    return kernel.squeeze(2)
+
+
+def to_hf(state: State, config: ModelConfig) -> State:
+    """Our names as transformers has them: those of version 4, which version 5 reads as well."""
+    _check_published(config)
+    mae = config.family == "mae"
+    base = ("vit." if mae else "videomae.") if {"mask_token", "head.weight"} & set(state) else ""
+    theirs: State = {}
+    for name, tensor in state.items():
+        for pattern, replacement in (
+            (r"^encoder\.patch_embed\.proj\.", f"{base}embeddings.patch_embeddings.projection."),
+            (r"^encoder\.cls_token$", f"{base}embeddings.cls_token"),
+            (r"^encoder\.norm\.", f"{base}layernorm."),
+            (r"^encoder\.blocks\.", f"{base}encoder.layer."),
+            (r"^decoder\.blocks\.", "decoder.decoder_layers."),
+            (r"^head\.", "classifier."),
+            (r"\.norm1\.", ".layernorm_before."),
+            (r"\.norm2\.", ".layernorm_after."),
+            (r"\.attn\.proj\.", ".attention.output.dense."),
+            (r"\.attn\.([qv]_bias|qkv\.(weight|bias))$", r".attention.attention.\1"),
+            (r"\.mlp\.fc1\.", ".intermediate.dense."),
+            (r"\.mlp\.fc2\.", ".output.dense."),
+        ):
+            name = re.sub(pattern, replacement, name)
+        if mae:
+            for pattern, replacement in (
+                (r"^mask_token$", "decoder.mask_token"),
+                (r"^encoder_to_decoder\.", "decoder.decoder_embed."),
+                (r"^decoder\.norm\.", "decoder.decoder_norm."),
+                (r"^decoder\.head\.", "decoder.decoder_pred."),
+            ):
+                name = re.sub(pattern, replacement, name)
+        if ".qkv." in name:
+            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                theirs[name.replace("qkv", part)] = third
+        else:
+            theirs[name] = tensor
+    if mae:
+        kernel = f"{base}embeddings.patch_embeddings.projection.weight"
+        theirs[kernel] = _flat_kernel(theirs[kernel], config)
+        theirs[f"{base}embeddings.position_embeddings"] = table_of(config, "pos_embed")
+        if "mask_token" in state:
+            theirs["decoder.decoder_pos_embed"] = table_of(config, "decoder_pos_embed")
+    return theirs
