@@ -45,10 +45,9 @@ import torch
 from IPython.display import Markdown, display
 
 import vmae
-from vmae import viz
+from vmae import cli, data, train, viz
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks import check
-from vmae.data import crop_square, read_frames, render, resize_frames, spec_named
 from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.masking import make_mask
 from vmae.vit import to_unit
@@ -62,7 +61,7 @@ os.chdir(vmae.ROOT)
 # One row a question. `[OK]` is good. `[FAIL]` must be mended, and the line below it says how. `[--]` is worth knowing, and no problem.
 # A computer without GPU is fine.
 
-# %%
+# %% tags=["timing"]
 from vmae.course.check_env import check_env, disk_row, report
 
 rows = check_env()
@@ -73,7 +72,7 @@ print(report(rows))
 #
 # What does trouble look like? We ask for a disk of a million gigabytes.
 
-# %%
+# %% tags=["timing"]
 print(report([disk_row(needed=10**15)]))
 
 # %% [markdown]
@@ -122,15 +121,15 @@ print(f"trained by the recipe {stamp['recipe']!r} on {stamp['data']}: {stamp['st
 # NBVAL_CHECK_OUTPUT
 def to_clip(frames: np.ndarray) -> torch.Tensor:
     """Frames (T, H, W, 3) as a clip (C, T, side, side) of the model's size."""
-    small = crop_square(resize_frames(frames, size.img_size))  # (T, side, side, 3)
+    small = data.crop_square(data.resize_frames(frames, size.img_size))  # (T, side, side, 3)
     return torch.from_numpy(small.copy()).permute(3, 0, 1, 2)  # (C, T, side, side)
 
 
-spec = spec_named(Path(stamp["data"]).name)  # the set that the model was trained on
-rendered = torch.stack([to_clip(render(spec, "test", i)[0]) for i in range(64)])
+spec = data.spec_named(Path(stamp["data"]).name)  # the set that the model was trained on
+rendered = torch.stack([to_clip(data.render(spec, "test", i)[0]) for i in range(64)])
 starts = range(0, 96, 4)
 step = 4 * np.arange(size.num_frames)
-cut = torch.stack([to_clip(read_frames(film, lambda n, s=s: s + step)) for s in starts])
+cut = torch.stack([to_clip(data.read_frames(film, lambda n, s=s: s + step)) for s in starts])
 clips = {"rendered": rendered, "film": cut}
 print({name: tuple(batch.shape) for name, batch in clips.items()})
 
@@ -192,9 +191,8 @@ for name, batch in clips.items():
     target = gather_tokens(pixels, masks[name].target_tokens)  # (B, N, P) -> (B, M, P)
     answer = gather_tokens(answers, masks[name].target_tokens)
     visible = gather_tokens(pixels, masks[name].visible).unflatten(2, (-1, 3))
-    mean = visible.mean((1, 2)).repeat(1, grid.token_dim // 3)[
-        :, None
-    ]  # (B, 1, P): one colour a clip
+    # (B, 1, P): one colour a clip
+    mean = visible.mean((1, 2)).repeat(1, grid.token_dim // 3)[:, None]
     errors = {"the model": answer, "mean colour": mean}
     rows.append({"clips": f"{len(batch)} {name}"})
     rows[-1] |= {k: f"{(x - target).square().mean():.4f}" for k, x in errors.items()}
@@ -417,9 +415,8 @@ assert same_in_time and torch.allclose(ours, results["film"].masked[12], atol=1e
 # Passed exercises are noted in your checkout. On a terminal the list is `vmae progress`.
 
 # %%
-from vmae.cli.main import main
+_ = cli.main(["progress"])
 
-_ = main(["progress"])
 # %% [markdown]
 # - Write your answers in `notebooks/`. `git restore notebooks/02_mae.ipynb` brings a fresh copy back.
 # - `solutions/` has the same notebooks solved and executed. Look there when hints are not enough, or to compare pictures.
@@ -431,7 +428,7 @@ _ = main(["progress"])
 #
 # The table is made from the files that are there. Minutes are those of the executed solution on 2 CPU cores.
 
-# %%
+# %% tags=["timing"]
 course = {
     "00": "the computer, the exercises, the map",
     "01": "the vision transformer from its parts, trained on digits",
@@ -582,8 +579,6 @@ display(Markdown("\n".join(lines)))
 # | weight decay | 權重衰減 | weights are pulled towards 0 |
 # | white noise | 白雜訊 | every pixel drawn for itself |
 
-# %%
-from vmae.train import peak_memory
-
-memory = peak_memory(torch.device("cpu")) / 1e9
+# %% tags=["timing"]
+memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

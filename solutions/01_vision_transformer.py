@@ -45,7 +45,8 @@ from einops import rearrange
 from torch import nn
 
 import vmae
-from vmae import viz
+from vmae import cost, grid, layers, masking, positions, viz
+from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks import check
 from vmae.course.checks.notebook_01 import cat
 
@@ -136,8 +137,6 @@ patchify = check("01.patchify", patchify)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae import grid
-
 numbered = torch.arange(16.0).view(1, 1, 4, 4)  # (B, C, H, W)
 print(numbered[0, 0].int(), patchify(numbered, 2)[0].int(), sep="\n")
 cat_patches = patchify(photo[None], 16)
@@ -214,10 +213,8 @@ class ViT(nn.Module):
         return self.norm(self.blocks(x))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        answer = self.forward_features(images)[
-            :, 0
-        ]  # the class token alone: (B, 1 + N, D) -> (B, D)
-        return self.head(answer)
+        x = self.forward_features(images)
+        return self.head(x[:, 0])  # the class token alone: (B, 1 + N, D) -> (B, D)
 
 
 torch.manual_seed(seed)
@@ -370,10 +367,8 @@ multi_head = check("01.multi_head", multi_head)
 # Around it go two linear layers. *Self*-attention (自注意力) means that queries, keys and values all come from the same tokens.
 # The package has this layer with the same names; it runs PyTorch's fused kernel, which never writes the weights down.
 
+
 # %%
-from vmae import layers
-
-
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens: (B, N, D) -> (B, N, D)."""
 
@@ -562,8 +557,6 @@ sincos_1d = check("01.sincos_1d", sincos_1d)
 # </details>
 
 # %%
-from vmae import positions
-
 table = sincos_1d(196, 768)
 assert torch.allclose(table, positions.sincos_1d(196, 768), atol=1e-5)
 likeness = F.normalize(table, dim=1) @ F.normalize(table, dim=1).T  # (196, 196), cosines
@@ -587,8 +580,7 @@ viz.pictures(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.config import ModelConfig
-from vmae.vit import VisionTransformer
+from vmae.vit import VisionTransformer, normalize_pixels
 
 
 def classic(seed: int) -> ViT:
@@ -622,8 +614,7 @@ places = F.pad(theirs.pos_embed, (0, 0, 1, 0))  # (1, 16, D) -> (1, 17, D): zero
 blocks = [Block(config.embed_dim, config.num_heads) for _ in range(config.depth)]
 ours = ViT(8, 2, 1, config.embed_dim, 10, blocks, places)
 ours.load_state_dict(state)
-mean, std = theirs.patch_embed.mean, theirs.patch_embed.std  # the package normalises inside
-standard = (test_x[:5] - mean) / std
+standard = normalize_pixels(test_x[:5], channels=1)  # the package normalises inside
 same = torch.allclose(ours(standard), theirs(test_x[:5, :, None]), atol=1e-4)
 print("the same logits as the package's:", same)
 assert same
@@ -636,7 +627,7 @@ assert same
 # Cross-entropy, AdamW, a learning rate that rises and falls. Nothing here is special to ViT.
 
 # %%
-from vmae.train import Record
+from vmae.train import Record, peak_memory
 
 
 def train(model: ViT, seed: int) -> list[Record]:
@@ -758,8 +749,6 @@ viz.pictures(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.cost import parameters
-
 with torch.device("meta"):
     learned = nn.Parameter(torch.empty(1, 1 + 196, 768))
     vit_b = ViT(224, 16, 3, 768, 1000, [Block(768, 12) for _ in range(12)], learned)
@@ -770,9 +759,9 @@ for name, model, tokens in (
     ("ViT-B/16, 1000 classes", vit_b, vit_b_tokens),
     ("VideoMAE-B, 400 classes", videomae_b, videomae_tokens),
 ):
-    print(f"{name:23} tokens {tuple(tokens.shape[1:])}, {parameters(model):,} parameters")
-assert vit_b_tokens.shape == (1, 197, 768) and parameters(vit_b) == 86_567_656
-assert videomae_tokens.shape == (1, 1568, 768) and parameters(videomae_b) == 86_534_800
+    print(f"{name:23} tokens {tuple(tokens.shape[1:])}, {cost.parameters(model):,} parameters")
+assert vit_b_tokens.shape == (1, 197, 768) and cost.parameters(vit_b) == 86_567_656
+assert videomae_tokens.shape == (1, 1568, 768) and cost.parameters(videomae_b) == 86_534_800
 
 # %% [markdown]
 # The first number is the one that torchvision documents for `vit_b_16`; the second is in the log of issue 38 of OpenGVLab/VideoMAEv2.
@@ -848,14 +837,14 @@ assert encoder_rows[:, :6].all() and not encoder_rows[:, 6:].any()
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.config import MaskConfig
 from vmae.mae import MaskedAutoencoder
-from vmae.masking import make_mask
 
 config = ModelConfig.videomae("tiny", num_frames=1, img_size=8, channels=1, tubelet=(1, 2, 2))
 torch.manual_seed(seed)
 autoencoder = MaskedAutoencoder(config)
-mask = make_mask(MaskConfig("random", 0.75), config.grid, 1, torch.Generator().manual_seed(seed))
+mask = masking.make_mask(
+    MaskConfig("random", 0.75), config.grid, 1, torch.Generator().manual_seed(seed)
+)
 patches = torch.rand(1, 16, 4)
 
 
@@ -914,7 +903,7 @@ parts = {
 }
 rows = []
 for name, (model, reading, writing) in parts.items():
-    encoder, decoder = (parameters(half) / 1e6 for half in (model.encoder, model.decoder))
+    encoder, decoder = (cost.parameters(half) / 1e6 for half in (model.encoder, model.decoder))
     rows.append(
         {
             "model": name,
@@ -984,9 +973,7 @@ assert [row["decoder's share"] for row in rows] == ["57 %", "8 %", "8 %"]
 # | mask token | 遮罩詞元 | a learned vector in place of what is hidden |
 # | tubelet | 時空立方體 | a patch with a length in time |
 
-# %%
-from vmae.train import peak_memory
-
+# %% tags=["timing"]
 minutes = (time.perf_counter() - started) / 60
 memory = peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {minutes:.1f} minutes, at most {memory:.1f} GB of memory")

@@ -39,12 +39,12 @@ from einops import rearrange
 from PIL import Image
 
 import vmae
-from vmae import grid, viz
+from vmae import cost, grid, viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import flops
 from vmae.course.checks import check
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import all_hidden, make_mask
+from vmae.vit import denormalize_pixels, normalize_pixels
 
 os.chdir(vmae.ROOT)
 
@@ -373,8 +373,8 @@ viz.table(
 # %%
 for name in ("B", "L"):
     size = ModelConfig.mae(name)
-    stages = flops.pretraining_multiply_adds(size, scheme)
-    everything = flops.classifier_multiply_adds(size)  # the encoder on all 196 tokens
+    stages = cost.pretraining_multiply_adds(size, scheme)
+    everything = cost.classifier_multiply_adds(size)  # the encoder on all 196 tokens
     decoder = stages["decoder"] + stages["head"] + stages["encoder to decoder"]
     more = (everything + decoder) / stages["total"]
     print(
@@ -556,10 +556,13 @@ standardize = check("02.standardize", standardize)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-normal = model.encoder.patch_embed.normalize(grid.patchify(images[:, :, None], mae.grid))
+normal = normalize_pixels(grid.patchify(images[:, :, None], mae.grid))
 target = standardize(normal)  # (2, 196, 768)
 torch.testing.assert_close(
-    take(target, mask.target_tokens), model.targets(images[:, :, None], mask), rtol=1e-4, atol=1e-4
+    take(target, mask.target_tokens),
+    pixel_targets(images[:, :, None], mask, mae),
+    rtol=1e-4,
+    atol=1e-4,
 )
 print(f"mean {target.mean(-1).abs().max():.3f}, variance {target.var(-1).mean():.3f}")
 
@@ -567,7 +570,7 @@ print(f"mean {target.mean(-1).abs().max():.3f}, variance {target.var(-1).mean():
 # %%
 def to_picture(x: torch.Tensor) -> torch.Tensor:
     """The first of ImageNet-normalised patches (B, 196, 768), as a picture (3, 224, 224)."""
-    return unpatchify(model.encoder.patch_embed.denormalize(x), 14, 14, 16)[0]
+    return unpatchify(denormalize_pixels(x), 14, 14, 16)[0]
 
 
 means = torch.ones_like(normal) * normal.mean(-1, keepdim=True)
@@ -656,7 +659,7 @@ names = ("cat", "astronaut", "coffee", "gravel")
 photos = {name: torch.from_numpy(centre_crop(f"data/photos/{name}.jpg").copy()) for name in names}
 for name, x in photos.items():
     x = grid.patchify(x.permute(2, 0, 1)[None, :, None], mae.grid)  # (1, 196, 768) uint8
-    x = model.encoder.patch_embed.normalize(x)
+    x = normalize_pixels(x)
     nothing = masked_loss(torch.zeros_like(x), standardize(x), hidden[:1])
     mean_of_patch = masked_loss(x.mean(-1, keepdim=True), x, hidden[:1])
     print(f"{name:10} normalised {nothing:.3f}, raw pixels {mean_of_patch:.3f}")
@@ -704,7 +707,7 @@ for _ in viz.track(range(overfit_steps), overfit_steps, "steps"):
     optimizer.step()
     schedule.step()
     losses.append(loss.item())
-print(f"{flops.parameters(learner):,} parameters, loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+print(f"{cost.parameters(learner):,} parameters, loss {losses[0]:.2f} -> {losses[-1]:.2f}")
 
 # %%
 with viz.style():
@@ -736,7 +739,7 @@ rows, after = {}, {}
 for name, image in (("cat", cat), ("coffee", coffee)):
     clip = image[:, :, None]
     result = learner.eval().reconstruct(clip, fresh)
-    x = learner.encoder.patch_embed.normalize(grid.patchify(clip, small.grid))
+    x = normalize_pixels(grid.patchify(clip, small.grid))
     nothing = torch.where(
         fresh.hidden(196)[..., None], x.mean(-1, keepdim=True), x
     )  # (1, 196, 768)

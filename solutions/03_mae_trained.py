@@ -47,11 +47,10 @@ import torch
 from sklearn.datasets import load_digits
 
 import vmae
-from vmae import viz
+from vmae import data, viz
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks import check
-from vmae.data import Sampling, Video, random_crop
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.train import (
     FinetuneConfig,
@@ -64,7 +63,6 @@ from vmae.train import (
     peak_memory,
     pooled_features,
     pretrain,
-    schedule,
 )
 from vmae.vit import VisionTransformer
 
@@ -84,7 +82,7 @@ class Images:
     """Images (n, H, W, 3) uint8 as a source of clips of one frame, for the package's training."""
 
     pixels: np.ndarray
-    videos: list[Video]
+    videos: list[data.Video]
 
     def read(self, index: int, choose) -> np.ndarray:
         return self.pixels[index : index + 1][choose(1)]  # (1, H, W, 3)
@@ -94,13 +92,13 @@ def render(count: int, split: str, seed: int = 0) -> Images:
     """Coloured digits over dimmed crops."""
     rng, digits = np.random.default_rng((seed, split == "test")), load_digits()
     chosen = rng.integers(*((0, 1437) if split == "train" else (1437, 1797)), size=count)
-    crops = np.stack([random_crop(rng, split, size) for _ in range(min(count, 400))])
+    crops = np.stack([data.random_crop(rng, split, size) for _ in range(min(count, 400))])
     ground = 0.08 * crops[rng.integers(len(crops), size=count)]  # (n, H, W, 3)
     ink = digits.images[chosen].repeat(size // 8, 1).repeat(size // 8, 2)[..., None] / 16
     colour = rng.uniform(120, 255, (count, 1, 1, 3))
     pixels = (ground * (1 - ink) + colour * ink).astype(np.uint8)
     numbered = enumerate(digits.target[chosen])
-    return Images(pixels, [Video(Path(f"{split}-{i}"), int(label)) for i, label in numbered])
+    return Images(pixels, [data.Video(Path(f"{split}-{i}"), int(label)) for i, label in numbered])
 
 
 train, test = render(train_images, "train"), render(test_images, "test")
@@ -221,7 +219,7 @@ optim = OptimConfig(
 )
 resolved, warmup = optim.resolved(train_images), round(0.1 * steps)
 ours = learning_rates(steps, warmup, blr, batch)
-theirs = [schedule.learning_rate(k, resolved) for k in range(steps)]
+theirs = [vmae.train.learning_rate(k, resolved) for k in range(steps)]
 assert np.allclose(ours, theirs)
 with viz.style():
     figure, axis = plt.subplots(figsize=(6, 1.8))
@@ -279,7 +277,7 @@ decayed = check("03.decayed", decayed)
 named = dict(MaskedAutoencoder(model).named_parameters())
 chosen = decayed({name: tuple(p.shape) for name, p in named.items()})
 fresh = MaskedAutoencoder(model)
-groups = schedule.parameter_groups(fresh, optim)
+groups = vmae.train.parameter_groups(fresh, optim)
 with_decay = {id(p) for g in groups if g["weight_decay"] > 0 for p in g["params"]}
 assert {n for n, p in fresh.named_parameters() if id(p) in with_decay} == set(chosen)
 print(len(chosen), "of", len(named), "parameters decay")
@@ -296,8 +294,8 @@ some = torch.from_numpy(test.pixels[:100]).permute(0, 3, 1, 2)[:, :, None]  # (1
 some_masks = make_mask(
     MaskConfig("random", 0.75), model.grid, len(some), torch.Generator().manual_seed(0)
 )
-trivial = MaskedAutoencoder(normalised).targets(some, some_masks).square().mean().item()
-raw = MaskedAutoencoder(model).targets(some, some_masks)
+trivial = pixel_targets(some, some_masks, normalised).square().mean().item()
+raw = pixel_targets(some, some_masks, model)
 constant = (raw - raw.mean()).square().mean().item()
 print(f"says the mean of each patch, normalised: {trivial:.2f}")
 print(f"says one grey for all, raw: {constant:.2f}")
@@ -401,7 +399,7 @@ standardize_features = check("03.standardize_features", standardize_features)
 # %%
 def probe(encoder: VisionTransformer) -> float:
     """Accuracy of a linear layer on frozen features, in percent."""
-    sets = [pooled_features(encoder, images, Sampling(1)) for images in (train, test)]
+    sets = [pooled_features(encoder, images, data.Sampling(1)) for images in (train, test)]
     features = standardize_features(*(torch.from_numpy(x) for x, _ in sets))
     pairs = [(x.numpy(), y) for x, (_, y) in zip(features, sets, strict=True)]
     return linear_probe(*pairs, strength=0.1)
@@ -482,7 +480,7 @@ viz.table(rows, f"{short_steps} steps each. Losses of different rows are differe
 # And after 100 steps no probe here stands clearly above that of random features: it took the 1,500 steps above. The size of the run and the brightness
 # of the backgrounds were chosen by such trials on one seed, so read the figures of this lesson as an example, not as a benchmark.
 
-# %%
+# %% tags=["timing"]
 minutes = (time.perf_counter() - started) / 60
 memory = peak_memory(torch.device("cpu")) / 1e9
 print(f"{minutes:.1f} minutes, {memory:.1f} GB, {torch.get_num_threads()} thread(s)")

@@ -45,22 +45,8 @@ from einops import rearrange
 from torch import nn
 
 import vmae
-from vmae import viz
+from vmae import data, viz
 from vmae.course.checks import check
-from vmae.data import (
-    ClipDataset,
-    Sampling,
-    StepBatches,
-    Video,
-    VideoFiles,
-    VideoSet,
-    build_store,
-    crop_square,
-    read_frames,
-    resize_frames,
-    train_loader,
-    write_video,
-)
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.positions import sincos_1d, sincos_2d
 
@@ -98,7 +84,7 @@ print("key frames:", reader.get_key_indices())
 
 def to_clip(pictures: np.ndarray, side: int = 224) -> torch.Tensor:
     """Frames (T, H, W, 3) as a clip (C, T, side, side): resized, the square of the centre."""
-    square = crop_square(resize_frames(pictures, side))  # (T, side, side, 3)
+    square = data.crop_square(data.resize_frames(pictures, side))  # (T, side, side, 3)
     return rearrange(torch.from_numpy(square), "t h w c -> c t h w").contiguous()
 
 
@@ -118,13 +104,11 @@ assert clip.shape == (3, 4, 224, 224)
 # %%
 import av
 
-from vmae.data import scan_set
-
 decord.logging.set_level(decord.logging.QUIET)  # it warns, and goes on
 work = TemporaryDirectory(ignore_cleanup_errors=True)
 folder = Path(work.name)
-pictures = resize_frames(read_frames(film, lambda n: np.arange(n)), 96)[:, :, :160]
-write_video(folder / "closed.mp4", pictures, fps=25)
+pictures = data.resize_frames(data.read_frames(film, lambda n: np.arange(n)), 96)[:, :, :160]
+data.write_video(folder / "closed.mp4", pictures, fps=25)
 group = "keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:log-level=none"
 with av.open(str(folder / "open.mp4"), "w") as container:
     stream = container.add_stream("libx264", rate=25)
@@ -134,9 +118,11 @@ with av.open(str(folder / "open.mp4"), "w") as container:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
     container.mux(stream.encode())
 
-three = tuple(Video(path, 0) for path in (Path(film), folder / "closed.mp4", folder / "open.mp4"))
-scanned = VideoSet(folder, ("film",), train=three, test=())
-for report in scan_set(scanned, workers=1, progress=lambda reports, **_: reports):
+three = tuple(
+    data.Video(path, 0) for path in (Path(film), folder / "closed.mp4", folder / "open.mp4")
+)
+scanned = data.VideoSet(folder, ("film",), train=three, test=())
+for report in data.scan_set(scanned, workers=1, progress=lambda reports, **_: reports):
     print(Path(report.path).name, "→", [text for _, text in report.problems] or "read exactly")
 
 # %% [markdown]
@@ -156,7 +142,7 @@ def first_frames(length: int) -> np.ndarray:
 
 def read_clip(choose, side: int = 64) -> torch.Tensor:
     """The chosen frames of the film as a clip (C, T, side, side)."""
-    return to_clip(read_frames(film, choose), side)
+    return to_clip(data.read_frames(film, choose), side)
 
 
 viz.film_strips(
@@ -246,7 +232,9 @@ viz.player(
     player, alt="Two clips playing: the film's first frames, nearly still, and frames 4 apart."
 )
 ours = dense(length)
-assert np.array_equal(ours, Sampling(frames, stride).train(length, np.random.default_rng(seed)))
+assert np.array_equal(
+    ours, data.Sampling(frames, stride).train(length, np.random.default_rng(seed))
+)
 print(ours)
 
 # %% [markdown]
@@ -263,7 +251,7 @@ print(ours)
 points = np.linspace(0, frames * stride, frames)
 index = np.minimum(points.astype(int), frames * stride - 1)
 print("gaps by hand:    ", np.diff(index))
-kinetics = Sampling(frames, stride, "kinetics").train(length, np.random.default_rng(0))
+kinetics = data.Sampling(frames, stride, "kinetics").train(length, np.random.default_rng(0))
 print("from the package:", np.diff(kinetics))
 assert np.array_equal(np.diff(index), np.diff(kinetics))
 
@@ -332,7 +320,7 @@ viz.timeline(
     alt="Marks on four lines of time. The first 16 frames lie together at the start; "
     "dense and kinetics cover about half of the film; TSN covers nearly all of it, unevenly.",
 )
-package = Sampling(frames, scheme="tsn").train(length, np.random.default_rng(seed))
+package = data.Sampling(frames, scheme="tsn").train(length, np.random.default_rng(seed))
 assert np.array_equal(tsn(length), package)
 
 # %%
@@ -355,10 +343,10 @@ viz.film_strips(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-views = Sampling(frames, stride, "kinetics").test(length, clips=5)
+views = data.Sampling(frames, stride, "kinetics").test(length, clips=5)
 print(views.shape, "starts", views[:, 0])
-sampling = Sampling(frames, stride, "kinetics")
-dataset = ClipDataset(VideoFiles([Video(Path(film), 0)], 224), sampling, seed)
+sampling = data.Sampling(frames, stride, "kinetics")
+dataset = data.ClipDataset(data.VideoFiles([data.Video(Path(film), 0)], 224), sampling, seed)
 fifteen = dataset.views(0, clips=5, crops=3)
 print(fifteen.shape, "(views, T, H, W, 3)")
 assert fifteen.shape == (15, 16, 224, 224, 3)
@@ -696,12 +684,14 @@ print(f"{similarity(one_d, edge).flatten()[edge + 1].item():.3f}")
 
 # %%
 piece, count = 64, 12
-scene = read_frames("data/big_buck_bunny_192x108.mp4", lambda n: 3000 + np.arange(piece * count))
-videos = [Video(folder / f"{i:02d}.mp4", label=i) for i in range(count)]
+scene = data.read_frames(
+    "data/big_buck_bunny_192x108.mp4", lambda n: 3000 + np.arange(piece * count)
+)
+videos = [data.Video(folder / f"{i:02d}.mp4", label=i) for i in range(count)]
 for i, video in enumerate(videos):
-    write_video(video.path, scene[i * piece : (i + 1) * piece], fps=24)
-files = VideoFiles(videos, 64)
-store = build_store(folder / "stores", videos, 64, workers=1, progress=viz.track)
+    data.write_video(video.path, scene[i * piece : (i + 1) * piece], fps=24)
+files = data.VideoFiles(videos, 64)
+store = data.build_store(folder / "stores", videos, 64, workers=1, progress=viz.track)
 compressed = sum(video.path.stat().st_size for video in videos)
 raw = sum(np.prod(store.shape(i)) * 3 for i in range(count))
 print(f"{count} files: {compressed / 1e6:.1f} MB as mp4, {raw / 1e6:.1f} MB in the store")
@@ -715,9 +705,9 @@ print(f"{count} files: {compressed / 1e6:.1f} MB as mp4, {raw / 1e6:.1f} MB in t
 # NBVAL_CHECK_OUTPUT
 def batches(source, start: int = 0) -> list[torch.Tensor]:
     """The clips (B, C, T, H, W) of steps start to 5."""
-    dataset = ClipDataset(source, Sampling(16, 2), seed)
-    steps = StepBatches(total=count, batch=4, steps=6, seed=seed, start=start)
-    return [batch.clips for batch in train_loader(dataset, steps, num_workers=0)]
+    dataset = data.ClipDataset(source, data.Sampling(16, 2), seed)
+    steps = data.StepBatches(total=count, batch=4, steps=6, seed=seed, start=start)
+    return [batch.clips for batch in data.train_loader(dataset, steps, num_workers=0)]
 
 
 of_files, of_store = batches(files), batches(store)
@@ -731,7 +721,7 @@ assert same and resumed
 # And the time? The cell takes the best of three passes over the same batches.
 
 
-# %%
+# %% tags=["timing"]
 def seconds(source) -> float:
     """The fastest of three passes."""
     times = []

@@ -45,11 +45,9 @@ import torch
 from einops import rearrange
 
 import vmae
-from vmae import viz
+from vmae import cost, data, viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import flops
 from vmae.course.checks import check
-from vmae.data import FILM, FilmSpec, choose_clips, crop_square, read_frames, resize_frames
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask, all_hidden, make_mask, tube_visible
 from vmae.vit import VisionTransformer
@@ -63,7 +61,7 @@ os.chdir(vmae.ROOT)
 # A thing that stands still draws a vertical line. A thing that moves draws a slanted one.
 
 # %%
-whole = read_frames(shot)  # (T, H, W, 3)
+whole = data.read_frames(shot)  # (T, H, W, 3)
 row = torch.from_numpy(whole[:, whole.shape[1] // 2])  # (T, W, 3)
 dice = torch.Generator().manual_seed(seed)
 noise_row = torch.randint(0, 256, (33, 99, 3), generator=dice).byte()
@@ -121,14 +119,16 @@ side, length = 112, 64
 
 def as_clips(pictures: np.ndarray) -> torch.Tensor:
     """Frames (B·length, H, W, 3), one piece after the other, as clips (B, C, length, side, side)."""
-    square = torch.from_numpy(crop_square(resize_frames(pictures, side)))
+    square = torch.from_numpy(data.crop_square(data.resize_frames(pictures, side)))
     return rearrange(square, "(b t) h w c -> b c t h w", t=length).contiguous()
 
 
-starts = [start for _, start, _ in choose_clips(FilmSpec(frames=length, static=0.0), FILM)]
+starts = [
+    start for _, start, _ in data.choose_clips(data.FilmSpec(frames=length, static=0.0), data.FILM)
+]
 chosen = [starts[int(i)] for i in np.linspace(0, len(starts) - 1, clips)]
 index = np.add.outer(chosen, np.arange(length)).ravel()
-film = as_clips(read_frames(FILM, lambda _: index))
+film = as_clips(data.read_frames(data.FILM, lambda _: index))
 sources = {
     "film": film,
     "shot": as_clips(whole[: 2 * length]),
@@ -821,11 +821,11 @@ def seconds(visible: torch.Tensor | None) -> float:
 
 
 shares = (0.0, 0.5, 0.75, 0.9, 0.95)
-seen, counted = {0.0: None}, {0.0: flops.classifier_multiply_adds(small)}
+seen, counted = {0.0: None}, {0.0: cost.classifier_multiply_adds(small)}
 for share in shares[1:]:
     scheme = MaskConfig("tube", share)
     seen[share] = make_mask(scheme, small.grid, len(batch)).visible
-    stages = flops.pretraining_multiply_adds(small, scheme)
+    stages = cost.pretraining_multiply_adds(small, scheme)
     counted[share] = stages["patch embed"] + stages["encoder"]
 threads = torch.get_num_threads()
 torch.set_num_threads(1)  # threads that wait for each other would count as work
@@ -834,7 +834,7 @@ torch.set_num_threads(threads)
 fastest = np.min(rounds[1:], axis=0)  # the first round warms up
 measured = dict(zip(shares, fastest, strict=True))
 
-# %%
+# %% tags=["timing"]
 viz.table(
     [
         {
@@ -857,15 +857,15 @@ viz.table(
 # %%
 # NBVAL_CHECK_OUTPUT
 base = ModelConfig.videomae("B")
-everything = flops.classifier_multiply_adds(base) / 1e9
+everything = cost.classifier_multiply_adds(base) / 1e9
 print(f"nothing hidden: encoder {everything:5.1f} G")
 for share in (0.5, 0.75, 0.9, 0.95):
-    stages = flops.pretraining_multiply_adds(base, MaskConfig("tube", share))
+    stages = cost.pretraining_multiply_adds(base, MaskConfig("tube", share))
     encoder_g, decoder_g, total = (stages[k] / 1e9 for k in ("encoder", "decoder", "total"))
     print(
         f"{share:14.0%}: encoder {encoder_g:5.1f} G + decoder {decoder_g:.1f} G, in all {total:6.1f} G"
     )
-at_90 = flops.pretraining_multiply_adds(base, MaskConfig("tube", 0.9))
+at_90 = cost.pretraining_multiply_adds(base, MaskConfig("tube", 0.9))
 print(
     f"at 90 %, with the embedding of all tokens as in the official code: {at_90['published'] / 1e9:.1f} G"
 )

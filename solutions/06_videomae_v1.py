@@ -35,6 +35,7 @@ seed = 0
 # %%
 import os
 import time
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,30 +43,13 @@ import torch
 from torch import nn
 
 import vmae
-from vmae import viz
+from vmae import cost, data, layers, positions, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import flops
 from vmae.course import experiments as claims
 from vmae.course.checks import check
-from vmae.data import (
-    FILM,
-    DataConfig,
-    FilmSpec,
-    Video,
-    crop_square,
-    load_set,
-    open_source,
-    read_frames,
-    render_film,
-    resize_frames,
-)
 from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
-from vmae.layers import Block, DividedBlock
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask
-from vmae.positions import build_pos_embed
-from vmae.train import OptimConfig, PretrainConfig, peak_memory, pretrain
-from vmae.vit import PatchEmbed
 
 os.chdir(vmae.ROOT)
 torch.set_num_threads(1)  # most models here are small: threads would wait for each other
@@ -316,10 +300,12 @@ class AsymmetricAutoencoder(nn.Module):
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
         self.grid, self.seen = c.grid, {}
-        blocks = [Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth)]
-        narrow = [Block(c.decoder_embed_dim, c.decoder_num_heads) for _ in range(c.decoder_depth)]
+        blocks = [layers.Block(c.embed_dim, c.num_heads, c.mlp_ratio) for _ in range(c.depth)]
+        narrow = [
+            layers.Block(c.decoder_embed_dim, c.decoder_num_heads) for _ in range(c.decoder_depth)
+        ]
         parts = {"blocks": nn.ModuleList(blocks), "norm": nn.LayerNorm(c.embed_dim, eps=1e-6)}
-        self.encoder = nn.ModuleDict({"patch_embed": PatchEmbed(c)} | parts)
+        self.encoder = nn.ModuleDict({"patch_embed": vit.PatchEmbed(c)} | parts)
         self.encoder_to_decoder = nn.Linear(c.embed_dim, c.decoder_embed_dim, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.decoder_embed_dim))
         norm, head = (
@@ -328,7 +314,7 @@ class AsymmetricAutoencoder(nn.Module):
         )
         self.decoder = nn.ModuleDict({"blocks": nn.ModuleList(narrow), "norm": norm, "head": head})
         self.positions, self.narrow_positions = (
-            build_pos_embed(c, w) for w in (c.embed_dim, c.decoder_embed_dim)
+            positions.build_pos_embed(c, w) for w in (c.embed_dim, c.decoder_embed_dim)
         )
 
     def note(self, stage: str, x: torch.Tensor) -> torch.Tensor:
@@ -369,14 +355,12 @@ def follow(config: ModelConfig, scheme: MaskConfig, clips: torch.Tensor) -> dict
     with torch.device("meta"):  # no second copy of the weights
         ours = AsymmetricAutoencoder(config)
     ours.load_state_dict(package.state_dict(), assign=True)
-    own, lent = ours.encoder["patch_embed"], package.encoder.patch_embed
-    own.mean, own.std = lent.mean, lent.std  # no weights: the channel statistics of ImageNet
     mask = make_mask(scheme, config.grid, 1, torch.Generator().manual_seed(seed))
     answers, theirs = ours(clips, mask), package(clips, mask)
     torch.testing.assert_close(answers, theirs, rtol=1e-3, atol=1e-4)
     goals = normalize_targets(patchify(clips, config.grid))
     loss = masked_loss(answers, goals, mask)
-    expected = nn.functional.mse_loss(theirs, package.targets(clips, mask))
+    expected = nn.functional.mse_loss(theirs, pixel_targets(clips, mask, config))
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)
     return ours.seen
 
@@ -427,17 +411,17 @@ print("shuffled queries give the shuffled answers:", same)
 # %%
 # NBVAL_CHECK_OUTPUT
 tube = MaskConfig("tube", 0.9)
-asymmetric = flops.pretraining_multiply_adds(published, tube)
+asymmetric = cost.pretraining_multiply_adds(published, tube)
 wide = published.replace(decoder_embed_dim=768, decoder_num_heads=12, decoder_depth=12)
-all_seen = flops.classifier_multiply_adds(published)  # the encoder on all 1568 tokens
-wide_stages = flops.pretraining_multiply_adds(wide, tube)
+all_seen = cost.classifier_multiply_adds(published)  # the encoder on all 1568 tokens
+wide_stages = cost.pretraining_multiply_adds(wide, tube)
 costs = {
     "VideoMAE": asymmetric["total"],
     "encoder sees all": all_seen + asymmetric["total"] - asymmetric["encoder"],
     "and decoder as large": all_seen + wide_stages["decoder"] + wide_stages["head"],
 }
-for name, cost in costs.items():
-    print(f"{name:21} {cost / 1e9:6.1f} G, {cost / costs['VideoMAE']:.1f} times")
+for name, macs in costs.items():
+    print(f"{name:21} {macs / 1e9:6.1f} G, {macs / costs['VideoMAE']:.1f} times")
 print(
     f"of VideoMAE: encoder {asymmetric['encoder'] / 1e9:.1f} G, decoder {asymmetric['decoder'] / 1e9:.1f} G"
 )
@@ -447,7 +431,7 @@ print(
 # The small decoder has 4 blocks of half the width.
 
 
-# %%
+# %% tags=["timing"]
 def seconds(*stages: tuple[list[nn.Module], int, int]) -> float:
     """Fastest of some rounds, forward and backward, of stages (blocks, tokens, width)."""
     best = float("inf")
@@ -461,7 +445,7 @@ def seconds(*stages: tuple[list[nn.Module], int, int]) -> float:
 
 
 def stack(depth: int, width: int, heads: int) -> list[nn.Module]:
-    return [Block(width, heads) for _ in range(depth)]
+    return [layers.Block(width, heads) for _ in range(depth)]
 
 
 large, light = stack(12, 96, 3), stack(4, 48, 3)
@@ -523,7 +507,7 @@ viz.pictures(
 divided_small = MaskedAutoencoder(small.replace(attention="divided"))
 print("tubes:", tuple(divided_small(few, mask).shape))
 try:
-    PretrainConfig(model=divided_small.config, mask=MaskConfig("random", 0.75))
+    train.PretrainConfig(model=divided_small.config, mask=MaskConfig("random", 0.75))
 except ValueError as error:
     print("random:", error)
 
@@ -532,19 +516,19 @@ except ValueError as error:
 for frames in (16, 32):
     for kind in ("joint", "divided"):
         c = published.replace(num_frames=frames, attention=kind)
-        seen = flops.pretraining_multiply_adds(c, tube)["encoder"] / 1e9
-        every = flops.classifier_multiply_adds(c) / 1e9
+        seen = cost.pretraining_multiply_adds(c, tube)["encoder"] / 1e9
+        every = cost.classifier_multiply_adds(c) / 1e9
         print(f"{frames} frames, {kind:8} tubes visible {seen:5.1f} G, all tokens {every:5.1f} G")
 
 # %% [markdown]
 # Joint attention multiplies n·n pairs, divided only n·(t + places). But divided has a second attention in each block, with its own projections.
 # So on 160 visible tokens it costs more, on all of 16 frames still a little more, and less only on all of 32. With 90 % hidden there is little left to save.
 
-# %%
+# %% tags=["timing"]
 rows = []
 for n, t in ((160, 8), (1568, 8), (3136, 16)):
-    joint = seconds(([Block(96, 3) for _ in range(2)], n, 96))
-    apart = seconds(([DividedBlock(t, 96, 3) for _ in range(2)], n, 96))
+    joint = seconds(([layers.Block(96, 3) for _ in range(2)], n, 96))
+    apart = seconds(([layers.DividedBlock(t, 96, 3) for _ in range(2)], n, 96))
     rows.append(
         {"tokens": n, "joint, ms": f"{1e3 * joint:.0f}", "divided, ms": f"{1e3 * apart:.0f}"}
     )
@@ -560,17 +544,19 @@ viz.table(rows, caption="Two blocks of width 96, forward and backward, on this c
 
 # %%
 folder = f"data/film-32-{film_files or 'all'}"
-spec = FilmSpec(frames=32, most_clips=film_files)
-render_film(folder, FILM, spec, workers=2, progress=viz.track)
-videos = load_set(folder)
+spec = data.FilmSpec(frames=32, most_clips=film_files)
+data.render_film(folder, data.FILM, spec, workers=2, progress=viz.track)
+videos = data.load_set(folder)
 print(len(videos.train), "files to train on,", len(videos.test), "for the test, of other shots")
 
 
-def file_clips(files: tuple[Video, ...], c: ModelConfig) -> torch.Tensor:
+def file_clips(files: tuple[data.Video, ...], c: ModelConfig) -> torch.Tensor:
     """Clips (B, C, T, H, W), one a file: every second frame, the square in the middle."""
     times = np.arange(0, 2 * c.num_frames, 2)
-    frames = [resize_frames(read_frames(file, lambda _: times), c.img_size) for file in files]
-    squares = torch.from_numpy(np.stack([crop_square(x) for x in frames]))
+    frames = [
+        data.resize_frames(data.read_frames(file, lambda _: times), c.img_size) for file in files
+    ]
+    squares = torch.from_numpy(np.stack([data.crop_square(x) for x in frames]))
     return squares.permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
 
 
@@ -678,14 +664,16 @@ viz.explorer(
 
 # %%
 raw = small.replace(normalize_targets=False)
-config = PretrainConfig(
-    model=raw, mask=tubes, data=DataConfig(path=folder, num_workers=0, stride=2),
-    optim=OptimConfig(steps=steps, batch_size=batch, lr=2e-3, warmup_ratio=0.05), seed=seed, device="cpu",
-    log_every=10,
+config = train.PretrainConfig(
+    model=raw, mask=tubes, data=data.DataConfig(path=folder, num_workers=0, stride=2),
+    optim=train.OptimConfig(steps=steps, batch_size=batch, lr=2e-3, warmup_ratio=0.05),
+    seed=seed, device="cpu", log_every=10,
 )  # fmt: skip
-source = open_source(config.data, videos.train, raw.img_size, raw.num_frames, progress=viz.track)
+source = data.open_source(
+    config.data, videos.train, raw.img_size, raw.num_frames, progress=viz.track
+)
 live = viz.LiveCurve("The loss of pre-training falls steeply, then slowly, and goes on falling.")
-run = pretrain(config, progress=live, source=source)
+run = train.pretrain(config, progress=live, source=source)
 print(f"{steps * batch} clips in {run.cost['minutes']:.1f} minutes")
 
 # %%
@@ -730,16 +718,14 @@ for at in (len(film) // 4, len(film) // 2):
 # ## A gallery of failures
 #
 # How do you find a bug? Give the model one clip, and see whether it learns it by heart. A right one must; and it takes seconds.
-# Each run below has one bug, and otherwise the same clip, seed, and steps. Targets are normalised pixels. The bugs are subclasses and settings.
+# Each run below has one bug, and otherwise the same clip, seed, and steps. Targets are normalised pixels. The bugs are subclasses, settings, and another function for the targets.
 
 
 # %%
-class Joint(MaskedAutoencoder):
+def joint_targets(clips: torch.Tensor, mask: Mask, c: ModelConfig) -> torch.Tensor:
     """Targets standardised over all channels together, as in MAE."""
-
-    def targets(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        pixels = gather_tokens(patchify(clips / 255, self.grid), mask.target_tokens)  # (B, M, P)
-        return (pixels - pixels.mean(-1, keepdim=True)) / (pixels.std(-1, keepdim=True) + 1e-6)
+    pixels = gather_tokens(patchify(clips / 255, c.grid), mask.target_tokens)  # (B, M, P)
+    return (pixels - pixels.mean(-1, keepdim=True)) / (pixels.std(-1, keepdim=True) + 1e-6)
 
 
 class NoPositions(MaskedAutoencoder):
@@ -760,14 +746,15 @@ class WrongOrder(MaskedAutoencoder):
         return self.decoder(torch.cat((asked, known), dim=1), mask.queries.shape[1], mask.targets)
 
 
+every_token = MaskConfig("tube", 0.75, None, "every")
 bugs = {
-    "right": (MaskedAutoencoder, tubes, 4e-3),
-    "targets jointly": (Joint, tubes, 4e-3),
-    "loss on all": (MaskedAutoencoder, MaskConfig("tube", 0.75, None, "every"), 4e-3),
-    "no positions": (NoPositions, tubes, 4e-3),
-    "wrong order": (WrongOrder, tubes, 4e-3),
-    "no tube": (MaskedAutoencoder, MaskConfig("random", 0.75), 4e-3),
-    "rate x 10": (MaskedAutoencoder, tubes, 4e-2),
+    "right": (MaskedAutoencoder, pixel_targets, tubes, 4e-3),
+    "targets jointly": (MaskedAutoencoder, joint_targets, tubes, 4e-3),
+    "loss on all": (MaskedAutoencoder, pixel_targets, every_token, 4e-3),
+    "no positions": (NoPositions, pixel_targets, tubes, 4e-3),
+    "wrong order": (WrongOrder, pixel_targets, tubes, 4e-3),
+    "no tube": (MaskedAutoencoder, pixel_targets, MaskConfig("random", 0.75), 4e-3),
+    "rate x 10": (MaskedAutoencoder, pixel_targets, tubes, 4e-2),
 }
 
 # %%
@@ -775,14 +762,17 @@ lesson_clip = file_clips(videos.train[-1:], small)  # (1, C, T, H, W)
 eight = lesson_clip.expand(8, -1, -1, -1, -1)  # eight masks of one clip
 
 
-def short_run(kind: type, scheme: MaskConfig, rate: float) -> tuple[MaskedAutoencoder, list[float]]:
+def short_run(
+    kind: type, targets: Callable, scheme: MaskConfig, rate: float
+) -> tuple[MaskedAutoencoder, list[float]]:
     """A model trained for a few steps on one clip, and its losses."""
     torch.manual_seed(seed)
     learner, g = kind(small), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.9, 0.95))
     losses = []
     for _ in range(bug_steps):
-        loss = learner.loss(eight, make_mask(scheme, small.grid, len(eight), g))
+        drawn = make_mask(scheme, small.grid, len(eight), g)
+        loss = nn.functional.mse_loss(learner(eight, drawn), targets(eight, drawn, small))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -808,14 +798,15 @@ fresh = make_mask(tubes, small.grid, 32, torch.Generator().manual_seed(seed + 10
 @torch.no_grad()
 def right_loss(learner: MaskedAutoencoder) -> float:
     """V1's loss under unseen masks: the learner's answers, the right targets."""
-    goals = MaskedAutoencoder(small).targets(judged, fresh)
+    goals = pixel_targets(judged, fresh, small)
     return nn.functional.mse_loss(learner(judged, fresh), goals).item()
 
 
 table = []
 for name, (learner, losses) in runs.items():
-    scheme = make_mask(bugs[name][1], small.grid, 32, torch.Generator().manual_seed(seed))
-    nothing = learner.targets(judged, scheme).square().mean().item()
+    _, targets, scheme, _ = bugs[name]
+    drawn = make_mask(scheme, small.grid, 32, torch.Generator().manual_seed(seed))
+    nothing = targets(judged, drawn, small).square().mean().item()
     last = np.mean(losses[-20:])
     table.append(
         {
@@ -969,5 +960,5 @@ print(sum(any(x.values()) for x in found.values()), "of", len(found), "claims ha
 # | pre-training | 預訓練 | training without labels, before the task |
 
 # %%
-memory = peak_memory(torch.device("cpu")) / 1e9
+memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

@@ -43,36 +43,11 @@ from ipywidgets import IntSlider
 from safetensors.torch import load_file
 
 import vmae
-from vmae import viz
+from vmae import data, train, viz
 from vmae.config import ModelConfig
 from vmae.course.checks import check
-from vmae.data import (
-    FILM,
-    Sampling,
-    crop_square,
-    few_labels,
-    mix,
-    ordered_batches,
-    read_frames,
-    render_set,
-    resize_frames,
-    spec_named,
-    with_sizes,
-)
 from vmae.layers import DropPath
 from vmae.predict import predict
-from vmae.train import (
-    OptimConfig,
-    Recipe,
-    evaluate,
-    finetune,
-    linear_probe,
-    mean_of_views,
-    open_sources,
-    parameter_groups,
-    peak_memory,
-    pooled_features,
-)
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load, load_encoder, save
 
@@ -87,20 +62,20 @@ started = time.perf_counter()
 # What a test video shows never appears in training.
 
 # %%
-plan = Recipe.load("evening")
-spec = with_sizes(
-    spec_named("motion-textures-small"), train=train_videos, test=test_videos, frames=24
+plan = train.Recipe.load("evening")
+spec = data.with_sizes(
+    data.spec_named("motion-textures-small"), train=train_videos, test=test_videos, frames=24
 )
 path = f"data/motion-textures-24-{train_videos}-{test_videos}"
-render_set(path, spec, workers=1)  # once; the next run finds it
+data.render_set(path, spec, workers=1)  # once; the next run finds it
 plan = plan.changed(
     {"data.path": path, "data.num_workers": 0},
     finetune={"labels_per_class": labels, "optim.steps": steps, "seed": seed, "log_every": 5},
 )
 tune = plan.finetune
-sources = open_sources(tune)
-sampling = Sampling.of(tune.data, tune.model.num_frames)
-sample = next(ordered_batches(sources.test, sampling, batch=8))
+sources = train.open_sources(tune)
+sampling = data.Sampling.of(tune.data, tune.model.num_frames)
+sample = next(data.ordered_batches(sources.test, sampling, batch=8))
 names = [sources.classes[label] for label in sample.labels]
 viz.film_strips(
     {names[i]: sample.clips[i] for i in range(3)},
@@ -215,11 +190,13 @@ print("the package's transfer gives the same logits:", same)
 # %%
 torch.manual_seed(seed)
 encoders = {"pre-trained": autoencoder.encoder, "random weights": VisionTransformer(tune.model)}
-chosen = few_labels(sources.train.videos, labels, sources.classes, seed)
+chosen = data.few_labels(sources.train.videos, labels, sources.classes, seed)
 probes = {}
 for name, encoder in encoders.items():
-    known, asked = (pooled_features(encoder, s, sampling) for s in (sources.train, sources.test))
-    probes[name] = [linear_probe([part[chosen] for part in known], asked)]
+    known, asked = (
+        train.pooled_features(encoder, s, sampling) for s in (sources.train, sources.test)
+    )
+    probes[name] = [train.linear_probe([part[chosen] for part in known], asked)]
 viz.bars(
     probes,
     "Two bars: test accuracy of a linear probe on the pre-trained encoder, and on random weights.",
@@ -341,7 +318,9 @@ shown += ("blocks.11.norm1.bias", "head.bias")
 print("ViT-B                  0.65   0.75   0.90")
 for name in shown:
     print(f"{name:21}", *(f"{rate_scale(name, 12, d):6.3f}" for d in (0.65, 0.75, 0.9)))
-for group in parameter_groups(classifier, OptimConfig(layer_decay=0.75), tune.model.depth):
+for group in train.parameter_groups(
+    classifier, train.OptimConfig(layer_decay=0.75), tune.model.depth
+):
     inside = {id(p) for p in group["params"]}
     ours = {rate_scale(n, 4, 0.75) for n, p in classifier.named_parameters() if id(p) in inside}
     assert ours == {group["lr_scale"]}
@@ -424,7 +403,7 @@ pair = sample.clips[[0, 2]].float() / 255
 mixed, targets = mix_batch(pair, torch.tensor([0, 2]), 8, 0.7, 0.1)
 print("targets:", *(f"{x:.4f}" for x in targets[0]), "  sum", f"{targets[0].sum():.2f}")
 hard = torch.nn.functional.one_hot(torch.tensor([0, 2]), 8).float()
-theirs, drawn = mix(pair, hard, mixup=0.8, cutmix=0.0, generator=g)
+theirs, drawn = data.mix(pair, hard, mixup=0.8, cutmix=0.0, generator=g)
 ours, _ = mix_batch(pair, torch.tensor([0, 2]), 8, drawn[0, 0].item(), 0.0)
 torch.testing.assert_close(ours, theirs)
 said = torch.randn(2, 8, generator=g)
@@ -448,8 +427,8 @@ viz.film_strips(
 # *Fine-tuning* (微調) trains everything, encoder and head. Once from the shipped weights, once *from scratch* (從頭訓練); same labels, same steps, same rates.
 
 # %%
-tuned = finetune(tune, sources, autoencoder.encoder)
-scratch = finetune(tune, sources)
+tuned = train.finetune(tune, sources, autoencoder.encoder)
+scratch = train.finetune(tune, sources)
 viz.curves(
     {"pre-trained": tuned.records, "from scratch": scratch.records},
     "Fine-tuning loss over steps on a logarithmic axis: one line pre-trained, one from scratch.",
@@ -496,15 +475,15 @@ for recipe, found in panels.items():
 # Kinetics: 5 clips of 3 crops. Something-Something: 2 of 3. Here is the film, 16:9, 60 frames of it:
 
 # %%
-film_sampling = Sampling(16, 2)
+film_sampling = data.Sampling(16, 2)
 views = film_sampling.test(60, clips=5)  # (5, 16)
 viz.timeline(
     {f"clip {k + 1}": index for k, index in enumerate(views)},
     60,
     "Five rows of marks on a line of 60 frames: the clips overlap and cover the video from end to end.",
 )
-frame = resize_frames(read_frames(FILM, lambda n: views[2][:1] + 3000), 108)
-crops = [crop_square(frame, crop=k, crops=3)[0] for k in range(3)]
+frame = data.resize_frames(data.read_frames(data.FILM, lambda n: views[2][:1] + 3000), 108)
+crops = [data.crop_square(frame, crop=k, crops=3)[0] for k in range(3)]
 viz.pictures(
     {"frame": torch.from_numpy(frame[0].copy())}
     | {f"crop {k + 1}": torch.from_numpy(x.copy()) for k, x in enumerate(crops)},
@@ -561,7 +540,7 @@ print("mean of the probabilities:", *(f"{x:.2f}" for x in shares), "-> class", i
 several = torch.randn(6, 5, 8, generator=g)  # 6 videos of 5 views
 flat = several.flatten(0, 1)  # (6, 5, 8) -> (30, 8)
 ours = mean_over_views(flat, torch.arange(6).repeat_interleave(5))
-torch.testing.assert_close(ours.log(), mean_of_views(several))
+torch.testing.assert_close(ours.log(), train.mean_of_views(several))
 
 # %% [markdown]
 # The package keeps the logarithm of the same mean. Now both classifiers, with one clip a video and with several. The videos are square, so crops would all be the same.
@@ -569,7 +548,7 @@ torch.testing.assert_close(ours.log(), mean_of_views(several))
 # %%
 counts = (1, 2, 5)
 tested = {
-    name: [evaluate(result.model, sources.test, sampling, clips=n) for n in counts]
+    name: [train.evaluate(result.model, sources.test, sampling, clips=n) for n in counts]
     for name, result in {"pre-trained": tuned, "from scratch": scratch}.items()
 }
 viz.table(
@@ -610,7 +589,7 @@ print(f"hf, {len(theirs)} keys:", *theirs[:3], "...", *theirs[-4:], sep="\n  ")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-known = {"frames": 8, "size": 16, "heads": 4}
+known = {"num_frames": 8, "img_size": 16, "num_heads": 4}
 back = {"official": load(official, **known), "hf": load(hugging)}
 with torch.no_grad():
     expected = ours.eval()(sample.clips)
@@ -716,5 +695,5 @@ print("new head:", tuple(again.head.weight.shape))
 # | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
 
 # %%
-memory = peak_memory(torch.device("cpu")) / 1e9
+memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

@@ -47,26 +47,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vmae
-from vmae import viz
+from vmae import cost, data, positions, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import flops, training_memory
 from vmae.course import experiments as claims
 from vmae.course.checks import check
-from vmae.data import MotionSpec, Video, crop_square, read_frames, render, resize_frames
 from vmae.grid import TokenGrid, patchify
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, MaskError, make_mask, running_cell_maps
-from vmae.positions import build_pos_embed
-from vmae.train import (
-    FinetuneConfig,
-    OptimConfig,
-    PretrainConfig,
-    Recipe,
-    Sources,
-    finetune,
-    peak_memory,
-)
-from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)
 torch.set_num_threads(1)  # the models that run here are small: threads would wait for each other
@@ -82,7 +69,7 @@ started = time.perf_counter()
 v1 = MaskConfig("tube", 0.9)
 for name in ("S", "B", "L", "H"):
     c = ModelConfig.videomae(name)
-    stages = flops.pretraining_multiply_adds(c, v1)
+    stages = cost.pretraining_multiply_adds(c, v1)
     share = (stages["decoder"] + stages["head"]) / stages["total"]
     print(
         f"ViT-{name}: encoder {stages['encoder'] / 1e9:5.1f} G, decoder of {c.decoder_depth:2} blocks "
@@ -302,8 +289,11 @@ def roles(mask: Mask, grid: TokenGrid) -> torch.Tensor:
     return ROLES[kind].T.view(3, *grid.shape)  # (N, 3) -> (3, t, h, w)
 
 
-whole = read_frames(shot, lambda _: np.arange(0, 64, 4))  # (16, H, W, 3)
-film = torch.from_numpy(crop_square(resize_frames(whole, 56)).copy()).permute(3, 0, 1, 2) / 255
+whole = data.read_frames(shot, lambda _: np.arange(0, 64, 4))  # (16, H, W, 3)
+film = (
+    torch.from_numpy(data.crop_square(data.resize_frames(whole, 56)).copy()).permute(3, 0, 1, 2)
+    / 255
+)
 one = make_mask(v2, grid, 1, torch.Generator().manual_seed(seed))
 viz.film_strips(
     {
@@ -368,7 +358,7 @@ dual_loss = check("08.dual_loss", dual_loss)
 batch = torch.rand(3, 3, 16, 56, 56, generator=torch.Generator().manual_seed(seed))
 ask_all = Mask(ours.visible, ours.queries, torch.arange(784).expand(3, -1))  # an answer each
 everything = torch.arange(grid.num_tokens).expand(3, -1)
-goals = model.targets(batch, Mask(ours.visible, everything, everything))  # (3, N, P)
+goals = pixel_targets(batch, Mask(ours.visible, everything, everything), narrow)  # (3, N, P)
 with torch.no_grad():
     published = dual_loss(model(batch, ask_all), goals, ours.hidden(grid.num_tokens), ours.queries)
     torch.testing.assert_close(published, model.loss(batch, ours), rtol=1e-4, atol=1e-4)
@@ -437,7 +427,7 @@ assert flows[32, "V2 as told"]["answers"] == (2822, 1536)
 for frames in (16, 32):
     for name, scheme in accounts.items():
         c = ModelConfig.videomae("B", version=2, num_frames=frames)
-        s = flops.pretraining_multiply_adds(c, scheme)
+        s = cost.pretraining_multiply_adds(c, scheme)
         print(
             f"{frames} frames, {name:12} encoder {s['encoder'] / 1e9:4.1f} G, decoder "
             f"{s['decoder'] / 1e9:4.1f} G, total {s['total'] / 1e9:5.1f} G, "
@@ -456,7 +446,7 @@ for frames in (16, 32):
 # The official attention writes every matrix of N·N weights into memory, and keeps it for the way back. The *fused* kernel (融合核心) never does. We try both, on the narrow model.
 
 
-# %%
+# %% tags=["timing"]
 def step_cost(scheme: MaskConfig, fused: bool) -> tuple[float, int]:
     """Seconds of a forward and backward pass of one clip, and bytes kept for the way back."""
     mask = make_mask(scheme, grid, 1, torch.Generator().manual_seed(seed))
@@ -499,17 +489,17 @@ viz.table(rows, caption=f"One clip of 1568 tokens, 6 blocks of 96 and 2 of 48, m
 #
 # ### Memory by size
 #
-# What does it save on a real model? `vmae.cost.memory` computes what a step of one clip keeps, with the fused kernel in bf16, and what weights, gradients and AdamW need beside it.
+# What does it save on a real model? `vmae.cost.training_memory` computes what a step of one clip keeps, with the fused kernel in bf16, and what weights, gradients and AdamW need beside it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 for name in ("B", "L", "H", "g"):
     kept = {}
     for account, scheme in accounts.items():
-        config = PretrainConfig(
+        config = train.PretrainConfig(
             model=ModelConfig.videomae(name, version=2), mask=scheme, precision="bf16"
         )
-        one, two = (training_memory(config, clips) for clips in (1, 2))
+        one, two = (cost.training_memory(config, clips) for clips in (1, 2))
         kept[account] = two.activations - one.activations  # the weights' copies are in both
     listed = ", ".join(f"{account} {1e-6 * x:3.0f}" for account, x in kept.items())
     state = 1e-9 * (one.weights + one.gradients + one.optimizer)
@@ -526,13 +516,13 @@ for name in ("B", "L", "H", "g"):
 
 # %%
 small = ModelConfig.videomae("tiny")
-texture = MotionSpec("textures")
+texture = data.MotionSpec("textures")
 
 
-def rendered(spec: MotionSpec, index: int) -> torch.Tensor:
+def rendered(spec: data.MotionSpec, index: int) -> torch.Tensor:
     """A training clip of the motion set, (C, T, size, size) uint8."""
-    frames, _ = render(spec, "train", index)
-    return torch.from_numpy(resize_frames(frames, small.img_size).copy()).permute(3, 0, 1, 2)
+    frames, _ = data.render(spec, "train", index)
+    return torch.from_numpy(data.resize_frames(frames, small.img_size).copy()).permute(3, 0, 1, 2)
 
 
 four = torch.stack([rendered(texture, i) for i in range(4)])
@@ -569,13 +559,13 @@ judged = four.repeat(16, 1, 1, 1, 1)
 new = make_mask(tubes, small.grid, len(judged), torch.Generator().manual_seed(seed + 1000))
 rows = []
 for name, (learner, last) in learned.items():
-    cost = flops.pretraining_multiply_adds(small, schemes[name])["total"] / 1e6
+    macs = cost.pretraining_multiply_adds(small, schemes[name])["total"] / 1e6
     counted = make_mask(schemes[name], small.grid, 1).targets.shape[1]
     with torch.no_grad():
         right = learner.loss(judged, new).item()
     rows.append(
         {
-            "decoder mask": name, "targets": counted, "million multiply-adds": f"{cost:.1f}",
+            "decoder mask": name, "targets": counted, "million multiply-adds": f"{macs:.1f}",
             "its own last loss": f"{last:.3f}", "V1's loss, new masks": f"{right:.3f}",
         }
     )  # fmt: skip
@@ -719,7 +709,7 @@ viz.pictures(
 def classifier_parameters(c: ModelConfig, classes: int) -> int:
     """Trainable numbers of a VideoMAE classifier.
 
-    c        uses c.width (D), c.depth, c.mlp_ratio, c.grid.pixels (P)
+    c        uses c.embed_dim (D), c.depth, c.mlp_ratio, c.grid.token_dim (P)
     classes  of the head
     """
     ### BEGIN SOLUTION
@@ -740,8 +730,8 @@ classifier_parameters = check("08.classifier_parameters", classifier_parameters)
 # <details><summary>Solution</summary>
 #
 # ```python
-# d, hidden = c.width, int(c.width * c.mlp_ratio)
-# embedding = c.grid.pixels * d + d
+# d, hidden = c.embed_dim, int(c.embed_dim * c.mlp_ratio)
+# embedding = c.grid.token_dim * d + d
 # attention = 3 * d * d + 2 * d + d * d + d
 # mlp = d * hidden + hidden + hidden * d + d
 # norms = 2 * 2 * d
@@ -757,13 +747,13 @@ for name in ("S", "B", "L", "H", "g"):
     c = ModelConfig.videomae(name, version=2)
     count = classifier_parameters(c, 400)
     with torch.device("meta"):
-        assert count == flops.parameters(VisionTransformer(c, 400))
+        assert count == cost.parameters(vit.VisionTransformer(c, 400))
         autoencoder = MaskedAutoencoder(c)
-    rest = flops.parameters(autoencoder) - flops.parameters(autoencoder.encoder)
-    masked = [flops.pretraining_multiply_adds(c, m)["published"] / 1e9 for m in (v1, v2)]
+    rest = cost.parameters(autoencoder) - cost.parameters(autoencoder.encoder)
+    masked = [cost.pretraining_multiply_adds(c, m)["published"] / 1e9 for m in (v1, v2)]
     print(
         f"ViT-{name} {c.embed_dim:5} {c.depth:5} {c.num_heads:5} {c.tubelet[1]:5} {c.grid.num_tokens:6} "
-        f"{count:13,} {flops.classifier_multiply_adds(c) / 1e9:8.1f} "
+        f"{count:13,} {cost.classifier_multiply_adds(c) / 1e9:8.1f} "
         f"{rest / 1e6:12.2f} M {masked[0]:8.1f} {masked[1]:6.1f}"
     )
 
@@ -786,11 +776,11 @@ for name in ("S", "B", "L", "H", "g"):
 # %%
 # NBVAL_CHECK_OUTPUT
 chain = {
-    "vmae pretrain v2-hybrid-g --out runs/g": Recipe.load("v2-hybrid-g").pretrain,
-    "vmae finetune v2-hybrid-g --encoder runs/g/model.safetensors --out runs/g-k710": Recipe.load(
+    "vmae pretrain v2-hybrid-g --out runs/g": train.Recipe.load("v2-hybrid-g").pretrain,
+    "vmae finetune v2-hybrid-g --encoder runs/g/model.safetensors --out runs/g-k710": train.Recipe.load(
         "v2-hybrid-g"
     ).finetune,
-    "vmae finetune v2-hybrid-g-k400 --encoder runs/g-k710 --out runs/g-k400": Recipe.load(
+    "vmae finetune v2-hybrid-g-k400 --encoder runs/g-k710 --out runs/g-k400": train.Recipe.load(
         "v2-hybrid-g-k400"
     ).finetune,
 }
@@ -815,20 +805,22 @@ for command, config in chain.items():
 class Rendered:
     """Clips of the motion set, drawn now and kept small; labels count modulo `classes`."""
 
-    def __init__(self, spec: MotionSpec, split: str, count: int, classes: int) -> None:
-        made = [render(spec, split, i) for i in range(count)]
-        self.frames = [resize_frames(frames, small.img_size) for frames, _ in made]
-        self.videos = [Video(Path(f"{split}-{i}"), y % classes) for i, (_, y) in enumerate(made)]
+    def __init__(self, spec: data.MotionSpec, split: str, count: int, classes: int) -> None:
+        made = [data.render(spec, split, i) for i in range(count)]
+        self.frames = [data.resize_frames(frames, small.img_size) for frames, _ in made]
+        self.videos = [
+            data.Video(Path(f"{split}-{i}"), y % classes) for i, (_, y) in enumerate(made)
+        ]
 
     def read(self, index: int, choose) -> np.ndarray:
         frames = self.frames[index]
         return frames[choose(len(frames))]
 
 
-def sources(level: str, train: int, test: int, classes: int) -> Sources:
-    spec = MotionSpec(level)
-    parts = (Rendered(spec, s, n, classes) for s, n in (("train", train), ("test", test)))
-    return Sources(spec.classes[:classes], *parts)
+def sources(level: str, for_train: int, for_test: int, classes: int) -> train.Sources:
+    spec = data.MotionSpec(level)
+    parts = (Rendered(spec, s, n, classes) for s, n in (("train", for_train), ("test", for_test)))
+    return train.Sources(spec.classes[:classes], *parts)
 
 
 directions = sources("textures", labelled_clips, 64, 8)
@@ -838,18 +830,22 @@ print(len(target.train.videos), "clips of the target,", len(target.classes), "cl
 
 # %%
 shipped = vmae.load(checkpoint)
-base = FinetuneConfig(
+base = train.FinetuneConfig(
     model=shipped.config, device="cpu", seed=seed,
-    optim=OptimConfig(stage_steps, batch_size=32, lr=1e-3, warmup_ratio=0.1, betas=(0.9, 0.999)),
+    optim=train.OptimConfig(
+        stage_steps, batch_size=32, lr=1e-3, warmup_ratio=0.1, betas=(0.9, 0.999)
+    ),
 )  # fmt: skip
 encoders = {"from scratch": None, "stages 1, 3": shipped.encoder}
 for name, labelled in (("directions", directions), ("lines", lines)):
-    tuned = finetune(base, labelled, shipped.encoder)
+    tuned = train.finetune(base, labelled, shipped.encoder)
     encoders[f"1, 2 ({name}), 3"] = tuned.model
     print(f"second stage, {name}: {tuned.test.accuracy:.0f} % of {len(labelled.classes)} classes")
 last = base.replace(optim=base.optim.replace(steps=target_steps), labels_per_class=labels)
 accuracy = {
-    name: [finetune(last.replace(seed=seed + d), target, e).test.accuracy for d in range(draws)]
+    name: [
+        train.finetune(last.replace(seed=seed + d), target, e).test.accuracy for d in range(draws)
+    ]
     for name, e in viz.track(encoders.items(), len(encoders), "stages")
 }
 viz.bars(
@@ -883,12 +879,12 @@ print(
 for name in ("L", "g"):
     for frames in (16, 32, 64):
         c = ModelConfig.videomae(name, version=2, num_frames=frames)
-        cost = flops.classifier_multiply_adds(c) / 1e9
+        macs = cost.classifier_multiply_adds(c) / 1e9
         pairs = 2 * c.depth * c.embed_dim * c.grid.num_tokens**2 / 1e9
-        stages = [flops.pretraining_multiply_adds(c, m)["published"] / 1e9 for m in (v1, v2)]
+        stages = [cost.pretraining_multiply_adds(c, m)["published"] / 1e9 for m in (v1, v2)]
         print(
-            f"ViT-{name}, {frames} frames, {c.grid.num_tokens:5} tokens: classifier {cost:7.0f} G, attention "
-            f"{pairs / cost:3.0%}; pre-training V1 {stages[0]:6.1f} G, V2 {stages[1]:6.1f} G"
+            f"ViT-{name}, {frames} frames, {c.grid.num_tokens:5} tokens: classifier {macs:7.0f} G, attention "
+            f"{pairs / macs:3.0%}; pre-training V1 {stages[0]:6.1f} G, V2 {stages[1]:6.1f} G"
         )
 
 # %% [markdown]
@@ -901,27 +897,27 @@ for name in ("L", "g"):
 
 # %%
 short, long = ModelConfig.videomae("B"), ModelConfig.videomae("B", num_frames=32)
-anew = build_pos_embed(long, 768)
-stretched = build_pos_embed(long.replace(pos_embed_from=(16, 224)), 768)
-assert torch.equal(anew[:1568], build_pos_embed(short, 768))
+anew = positions.build_pos_embed(long, 768)
+stretched = positions.build_pos_embed(long.replace(pos_embed_from=(16, 224)), 768)
+assert torch.equal(anew[:1568], positions.build_pos_embed(short, 768))
 print("built anew, its first 1568 rows are the old table:", anew.shape[0], "rows")
 print("stretched, no row is an old one:", not torch.isin(stretched[:, 0], anew[:, 0]).all())
-longer = MotionSpec("textures", frames=2 * small.num_frames)
-test_clips = [render(longer, "test", i)[0] for i in range(64)]
+longer = data.MotionSpec("textures", frames=2 * small.num_frames)
+test_clips = [data.render(longer, "test", i)[0] for i in range(64)]
 seen_long = torch.stack(
     [
-        torch.from_numpy(resize_frames(x, small.img_size).copy()).permute(3, 0, 1, 2)
+        torch.from_numpy(data.resize_frames(x, small.img_size).copy()).permute(3, 0, 1, 2)
         for x in test_clips
     ]
 )
 ways = {
     f"{small.num_frames} frames, as trained": (shipped, seen_long[:, :, : small.num_frames]),
-    f"{longer.num_frames} frames, built anew": (
+    f"{longer.frames} frames, built anew": (
         vmae.load(checkpoint, num_frames=longer.frames),
         seen_long,
     ),
-    f"{longer.num_frames} frames, stretched": (
-        vmae.load(checkpoint, num_frames=longer.num_frames, interpolate=True),
+    f"{longer.frames} frames, stretched": (
+        vmae.load(checkpoint, num_frames=longer.frames, interpolate=True),
         seen_long,
     ),
 }
@@ -991,8 +987,8 @@ viz.table(
 # | post-pre-training | 後預訓練 | the stage with many labels between the two |
 # | interpolation | 內插 | values between known ones |
 
-# %%
-memory = peak_memory(torch.device("cpu")) / 1e9
+# %% tags=["timing"]
+memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(
     f"this run: {time.perf_counter() - started:.0f} seconds, {time.process_time():.0f} of one core"
 )

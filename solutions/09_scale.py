@@ -53,46 +53,20 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import vmae
-from vmae import viz
+from vmae import cost, data, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import clip_activations, flops, matmul_rate, training_memory
 from vmae.course.checks import check
-from vmae.data import (
-    FILM,
-    ClipDataset,
-    DataConfig,
-    FilmSpec,
-    Sampling,
-    Source,
-    VideoFiles,
-    build_store,
-    load_set,
-    multi_scale_crop,
-    open_source,
-    render_film,
-)
 from vmae.grid import gather_tokens, patchify
-from vmae.mae import MaskedAutoencoder
+from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask
 from vmae.positions import build_pos_embed
-from vmae.train import (
-    OptimConfig,
-    PretrainConfig,
-    Record,
-    adamw,
-    checkpointed,
-    compile_blocks,
-    device_name,
-    peak_memory,
-    pretrain,
-)
 
 os.chdir(vmae.ROOT)
 started = time.perf_counter()
 if device == "auto":
     device = "cuda" if torch.cuda.is_available() else "cpu"
 device = torch.device(device)
-print(device_name(device))
+print(train.device_name(device))
 
 # %% [markdown]
 # ## How to compare
@@ -149,25 +123,27 @@ mask = make_mask(tubes, work.grid, batch, torch.Generator().manual_seed(seed))
 print(work.grid.num_tokens, "tokens,", mask.visible.shape[1], "visible")
 assert (work.grid.num_tokens, mask.visible.shape[1]) == (576, 60)
 
-# %%
+# %% tags=["timing"]
 folder = f"data/film-32-{film_files}"
-render_film(folder, FILM, FilmSpec(frames=32, most_clips=film_files), progress=viz.track)
-videos = load_set(folder).train
-sampling = Sampling(num_frames=work.num_frames, stride=2)
-files = VideoFiles(videos, work.img_size)
+data.render_film(
+    folder, data.FILM, data.FilmSpec(frames=32, most_clips=film_files), progress=viz.track
+)
+videos = data.load_set(folder).train
+sampling = data.Sampling(num_frames=work.num_frames, stride=2)
+files = data.VideoFiles(videos, work.img_size)
 torch.manual_seed(seed)
 model = MaskedAutoencoder(work).to(device)
-optimizer = adamw(model, OptimConfig(lr=1e-4))
+optimizer = train.adamw(model, train.OptimConfig(lr=1e-4))
 
 
-def stages(source: Source, number: int) -> dict[str, float]:
+def stages(source: data.Source, number: int) -> dict[str, float]:
     """Seconds of each stage of one training step."""
     g = torch.Generator(device=device).manual_seed(number)
     keys = [(number, (number * batch + i) % len(videos)) for i in range(batch)]
     marks = [("start", now())]
-    clips = ClipDataset(source, sampling, seed).__getitems__(keys).clips
+    clips = data.ClipDataset(source, sampling, seed).__getitems__(keys).clips
     marks.append(("read", now()))
-    clips = multi_scale_crop(clips.to(device), g)  # (B, C, T, H, W)
+    clips = data.multi_scale_crop(clips.to(device), g)  # (B, C, T, H, W)
     marks.append(("copy, crop", now()))
     drawn = make_mask(tubes, work.grid, batch, g, device)
     marks.append(("mask", now()))
@@ -181,7 +157,7 @@ def stages(source: Source, number: int) -> dict[str, float]:
     return {name: b - a for (_, a), (name, b) in pairwise(marks)}
 
 
-def typical(sources: dict[str, Source]) -> dict[str, dict[str, float]]:
+def typical(sources: dict[str, data.Source]) -> dict[str, dict[str, float]]:
     """The median of each stage over some steps of each source in turn, the first left out."""
     turns = [{n: stages(s, number) for n, s in sources.items()} for number in range(rounds + 1)]
     parts = turns[0][next(iter(sources))]
@@ -218,32 +194,32 @@ stacked(
 #
 # A *store* (解碼後的影格庫) decodes every video once into one file of raw frames, and maps that file into memory. Reading is then a copy.
 
-# %%
+# %% tags=["timing"]
 scratch = tempfile.TemporaryDirectory()
 begin = time.perf_counter()
-store = build_store(scratch.name, videos, work.img_size, workers=0, progress=viz.track)
+store = data.build_store(scratch.name, videos, work.img_size, workers=0, progress=viz.track)
 print(f"made once in {time.perf_counter() - begin:.1f} s, {store.nbytes / 1e6:.0f} MB for {len(store)} videos,",
       f"{store.nbytes / sum(v.path.stat().st_size for v in videos):.0f} times the files")  # fmt: skip
 keys = [(0, i) for i in range(16)]
 read = compare(
     {
-        "mp4 files": lambda: ClipDataset(files, sampling, seed).__getitems__(keys),
-        "store": lambda kept=store: ClipDataset(kept, sampling, seed).__getitems__(keys),
+        "mp4 files": lambda: data.ClipDataset(files, sampling, seed).__getitems__(keys),
+        "store": lambda kept=store: data.ClipDataset(kept, sampling, seed).__getitems__(keys),
     },
     "16 clips read.",
 )
 print({name: f"{16 / seconds:.0f} clips a second" for name, seconds in read.items()})
-same = [ClipDataset(source, sampling, seed).read(0, 3) for source in (files, store)]
+same = [data.ClipDataset(source, sampling, seed).read(0, 3) for source in (files, store)]
 assert np.array_equal(*same)
 
-# %%
+# %% tags=["timing"]
 stacked(
     typical({"mp4 files": files, "store": store}),
     "Two bars of a step, from mp4 files and from the store: with the store, reading nearly vanishes.",
 )
 
 # %% [markdown]
-# The clips are the same, to the bit. The price is disk: raw frames are much larger than the files. Where the disk is too small, worker processes (`data.workers`) decode ahead instead.
+# The clips are the same, to the bit. The price is disk: raw frames are much larger than the files. Where the disk is too small, worker processes (`data.num_workers`) decode ahead instead.
 # What remains is arithmetic. We go through it from the front.
 #
 # ## Embed what is visible
@@ -316,7 +292,7 @@ for name, run in {"all, then drop": embed_all, "visible only": embed_few}.items(
         run()
     print(f"{name:15} {counter.get_total_flops() / 2e9 / 2:.2f} G multiply-adds a clip")
 
-# %%
+# %% tags=["timing"]
 _ = compare(
     {
         "all, then drop": lambda: embed_all().sum().backward(),
@@ -334,7 +310,7 @@ with torch.no_grad():
     mask = make_mask(tubes, work.grid, batch, torch.Generator(device).manual_seed(seed), device)
     part = model.encoder.patch_embed
     flat = part.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)  # (D, C, p_t, p_h, p_w) -> (D, P)
-    raw = part.normalize(patchify(clips, work.grid))  # (B, C, T, H, W) -> (B, N, P)
+    raw = vit.normalize_pixels(patchify(clips, work.grid))  # (B, C, T, H, W) -> (B, N, P)
     ours = embed_visible(raw, mask.visible, flat, part.proj.bias, model.encoder.pos_embed[0])
     torch.testing.assert_close(ours, model.encoder.embed(clips, mask.visible), rtol=1e-3, atol=1e-3)
 print("equal to the package's embedding")
@@ -397,7 +373,7 @@ def kept(run: Callable[[], object], own: tuple[torch.Tensor, ...] = ()) -> int:
     return sum(storage.nbytes() for storage in found.values())
 
 
-# %%
+# %% tags=["timing"]
 for n, dtype in [(n, torch.float32) for n in lengths] + [(lengths[-1], torch.bfloat16)]:
     draws = (torch.randn(1, 6, n, 64, device=device) for _ in range(3))
     q, k, v = (x.to(dtype).requires_grad_() for x in draws)  # (B, heads, N, d)
@@ -443,27 +419,27 @@ assert small.item() == 1.0
 
 
 # %%
-def losses_in(low: bool) -> list[Record]:
+def losses_in(low: bool) -> list[train.Record]:
     """The losses of the tiny model on clips of the film, in fp32 or with autocast."""
     tiny = ModelConfig.videomae("tiny", normalize_targets=False)
     torch.manual_seed(seed)
     learner = MaskedAutoencoder(tiny).to(device)
-    optim, records = adamw(learner, OptimConfig(lr=2e-3)), []
+    optim, records = train.adamw(learner, train.OptimConfig(lr=2e-3)), []
     for group in optim.param_groups:
         group["lr"] = 2e-3
     for number in range(1, steps + 1):
         g = torch.Generator(device=device).manual_seed(number)
         chosen = make_mask(MaskConfig("tube", 0.75), tiny.grid, len(film), g, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=low):
-            loss = F.mse_loss(learner(film, chosen).float(), learner.targets(film, chosen))
+            loss = F.mse_loss(learner(film, chosen).float(), pixel_targets(film, chosen, tiny))
         optim.zero_grad()
         loss.backward()
         optim.step()
-        records.append(Record(number, loss.item(), 2e-3, 0.0, 0.0))
+        records.append(train.Record(number, loss.item(), 2e-3, 0.0, 0.0))
     return records
 
 
-read_all = ClipDataset(store, Sampling(num_frames=8, stride=2), seed).__getitems__(
+read_all = data.ClipDataset(store, data.Sampling(num_frames=8, stride=2), seed).__getitems__(
     [(0, i) for i in range(32)]
 )
 film = F.interpolate(read_all.clips.flatten(1, 2).float(), 16, mode="area")  # (B, C·T, 16, 16)
@@ -477,12 +453,15 @@ print(f"the losses differ by at most {max(apart):.1%} of their value")
 # Each step differs a little; the way down is the same. Now the time, on the larger model.
 
 
-# %%
+# %% tags=["timing"]
 def train_step(low: bool = False, saved: bool = False, learner: MaskedAutoencoder = model) -> None:
     """Forward and backward of one batch."""
-    with checkpointed(learner, saved), torch.autocast(device.type, torch.bfloat16, enabled=low):
-        loss = F.mse_loss(learner(clips, mask).float(), learner.targets(clips, mask))
-    with checkpointed(learner, saved):
+    with (
+        train.checkpointed(learner, saved),
+        torch.autocast(device.type, torch.bfloat16, enabled=low),
+    ):
+        loss = F.mse_loss(learner(clips, mask).float(), pixel_targets(clips, mask, work))
+    with train.checkpointed(learner, saved):
         loss.backward()
     learner.zero_grad()
 
@@ -499,10 +478,10 @@ _ = compare(
 # ## Activation checkpointing
 #
 # The backward pass needs what the forward pass computed. *Activation checkpointing* (啟動值重算) keeps only the input of each block, and computes the rest again on the way back.
-# `vmae.cost.memory` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
+# `vmae.cost.clip_activations` predicts the bytes from the configuration; the hook counts them. The count is the difference of two batches, so that what all clips share drops out.
 
 
-# %%
+# %% tags=["timing"]
 def kept_a_clip(low: bool, saved: bool) -> float:
     """MB that a clip keeps, counted."""
 
@@ -512,9 +491,9 @@ def kept_a_clip(low: bool, saved: bool) -> float:
         def run() -> torch.Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 said = model(clips[:count], few)
-            return F.mse_loss(said.float(), model.targets(clips[:count], few))
+            return F.mse_loss(said.float(), pixel_targets(clips[:count], few, work))
 
-        with checkpointed(model, saved):
+        with train.checkpointed(model, saved):
             return kept(run, (*model.parameters(), *model.buffers()))
 
     return (forward(batch) - forward(1)) / (batch - 1) / 1e6
@@ -523,11 +502,11 @@ def kept_a_clip(low: bool, saved: bool) -> float:
 rows = []
 for low in (False, True):
     for saved in (False, True):
-        config = PretrainConfig(model=work, mask=tubes, activation_checkpointing=saved)
+        config = train.PretrainConfig(model=work, mask=tubes, activation_checkpointing=saved)
         rows.append(
             {
                 "precision": "bf16" if low else "fp32", "checkpointing": saved,
-                "predicted, MB": f"{clip_activations(config, low) / 1e6:.1f}",
+                "predicted, MB": f"{cost.clip_activations(config, low) / 1e6:.1f}",
                 "counted, MB": f"{kept_a_clip(low, saved):.1f}",
             }
         )  # fmt: skip
@@ -546,14 +525,14 @@ _ = compare(
 # Between matrix products lie many small operations: norms, additions, GELU. `torch.compile` joins them into fewer programs. It needs a C++ compiler, on a GPU Triton.
 # `compile_blocks` tries it; where it fails, it says why and the run goes on without.
 
-# %%
+# %% tags=["timing"]
 if try_compile:
     torch.manual_seed(seed)
     compiled = MaskedAutoencoder(work).to(device)
     begin = now()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        compile_blocks(compiled, clips, mask)
+        train.compile_blocks(compiled, clips, mask)
     failed = [str(w.message)[:300] for w in said if "torch.compile fails" in str(w.message)]
     print(*failed or [f"compiled in {now() - begin:.0f} s"])
     variants = {"as it is": train_step, "compiled": lambda: train_step(learner=compiled)}
@@ -611,8 +590,8 @@ for rows_ in (1, 16, 160, 1568, 32 * 160):
 #
 # The *roofline* (屋頂線) draws both speeds: to the left memory limits, to the right arithmetic. First this machine's two numbers, measured.
 
-# %%
-peak = matmul_rate(device, torch.float32)
+# %% tags=["timing"]
+peak = cost.matmul_rate(device, torch.float32)
 big = torch.zeros(2**26, device=device)  # larger than any cache
 other = torch.empty_like(big)
 
@@ -673,7 +652,7 @@ adam = torch.optim.AdamW([p], lr=1e-4, fused=True)
 # About 12 FLOPs a weight; weight, gradient, two moments are read, all but the gradient written.
 places["AdamW"] = (12 / 28, 12.0 * p.numel(), seconds_of(adam.step))
 
-# %%
+# %% tags=["timing"]
 with viz.style():
     figure, axis = plt.subplots(figsize=(7.5, 3.6))
     line = np.logspace(-1, 3, 100)
@@ -708,8 +687,8 @@ viz.table(
 #
 # *Utilisation* (利用率) is the whole step's achieved FLOP/s over the measured rate. The backward pass counts as two forward ones.
 
-# %%
-macs = flops.pretraining_multiply_adds(work, tubes)["total"]
+# %% tags=["timing"]
+macs = cost.pretraining_multiply_adds(work, tubes)["total"]
 seconds = seconds_of(train_step)
 rate = 3 * 2 * macs * batch / seconds
 print(
@@ -717,7 +696,7 @@ print(
 )
 
 # %% [markdown]
-# The package logs this number too (`utilisation: true`). No real step reaches 100 %: norms, softmax and the optimiser do little arithmetic and take time.
+# The package logs this number too (`log_mfu: true`). No real step reaches 100 %: norms, softmax and the optimiser do little arithmetic and take time.
 #
 # ## A large batch in parts
 #
@@ -787,7 +766,7 @@ assert gap < 1e-3
 
 # %% [markdown]
 # It works because all masks have the same counts, so all parts weigh the same.
-# `accumulate` in the configuration does this. It makes nothing faster: it makes a batch possible.
+# `grad_accum_steps` in the configuration does this. It makes nothing faster: it makes a batch possible.
 #
 # ## Batch and rate
 #
@@ -852,14 +831,14 @@ runs = {
 }
 for name, given in runs.items():
     lr, clips_each, warm = plan(*given)
-    optim = OptimConfig(
+    optim = train.OptimConfig(
         lr=given[0], base_batch_size=256, batch_size=given[1], epochs=800, warmup_ratio=40 / 800
     )
     assert optim.resolved(given[5]).lr == lr
     print(f"{name:30} lr {lr:.2e}, {clips_each:3} clips a pass, warm-up {warm:,} steps")
 
 # %% [markdown]
-# In a recipe, `lr_batch: 256` makes the package apply the rule. Eight GPUs with `accumulate: 4` give the published run, in more time.
+# In a recipe, `base_batch_size: 256` makes the package apply the rule. Eight GPUs with `grad_accum_steps: 4` give the published run, in more time.
 #
 # ## Two processes
 #
@@ -867,14 +846,16 @@ for name, given in runs.items():
 # Here it is on the CPU, from the notebook: Accelerate's launcher starts two processes of the command `vmae pretrain`. First the same run by one process.
 
 # %%
-config = PretrainConfig(
+config = train.PretrainConfig(
     model=ModelConfig.videomae("tiny", normalize_targets=False), mask=MaskConfig("tube", 0.75),
-    data=DataConfig(path=folder, num_workers=0, stride=2),
-    optim=OptimConfig(steps=process_steps, batch_size=8, lr=2e-3),
+    data=data.DataConfig(path=folder, num_workers=0, stride=2),
+    optim=train.OptimConfig(steps=process_steps, batch_size=8, lr=2e-3),
     device="cpu", precision="fp32", log_every=2, seed=seed,
 )  # fmt: skip
-source = open_source(config.data, videos, 16, 8, progress=viz.track)  # made before two want it
-alone = pretrain(config, progress=viz.LiveCurve("The loss of one process falls."), source=source)
+source = data.open_source(config.data, videos, 16, 8, progress=viz.track)  # made before two want it
+alone = train.pretrain(
+    config, progress=viz.LiveCurve("The loss of one process falls."), source=source
+)
 
 # %%
 with tempfile.TemporaryDirectory() as there:
@@ -890,7 +871,7 @@ with tempfile.TemporaryDirectory() as there:
     assert done.returncode == 0, done.stderr[-2000:]
     lines = Path(there, "run/metrics.jsonl").read_text().splitlines()
     environment = json.loads(Path(there, "run/environment.json").read_text())
-pair = [Record(**json.loads(line)) for line in lines]
+pair = [train.Record(**json.loads(line)) for line in lines]
 print(
     f"{environment[0]['processes']} processes, {time.perf_counter() - begin:.0f} s with their start"
 )
@@ -916,14 +897,14 @@ sizes = {}
 for name in ("S", "B", "L", "H", "g"):
     scheme = MaskConfig("tube", 0.9, None, "running-cell", 0.5) if name == "g" else tubes
     shape = ModelConfig.videomae(name)
-    sizes[name] = PretrainConfig(model=shape, mask=scheme, precision="bf16", device="cuda")
+    sizes[name] = train.PretrainConfig(model=shape, mask=scheme, precision="bf16", device="cuda")
 
 
 def needs(
     name: str, clips: int, checkpointing: bool = False, processes: int = 1
 ) -> dict[str, float]:
     """GB of one GPU, by what they are for."""
-    m = training_memory(
+    m = cost.training_memory(
         sizes[name].replace(activation_checkpointing=checkpointing), clips, processes
     )
     fixed = m.weights + m.gradients + m.optimizer
@@ -1002,8 +983,8 @@ viz.explorer(
 # What they need:
 #
 # - **a disk that all machines see**, for the run's folder, the set and the stores;
-# - **a batch that divides** by processes times `accumulate`; the rate follows it, by `lr_batch`;
-# - **readers that keep up**: a store, or `data.workers` of every process; compare *read* with the rest, as above;
+# - **a batch that divides** by processes times `grad_accum_steps`; the rate follows it, by `base_batch_size`;
+# - **readers that keep up**: a store, or `data.num_workers` of every process; compare *read* with the rest, as above;
 # - **a run that may be stopped**: on SIGTERM it saves and ends, and `--resume` goes on. `vmae/train/README.md` has the SLURM script;
 # - **the same pins everywhere**: `vmae check-env` on each machine.
 #
@@ -1051,5 +1032,5 @@ viz.explorer(
 # %%
 del store, source  # Windows removes no file that is mapped
 scratch.cleanup()
-memory = peak_memory(torch.device("cpu")) / 1e9
+memory = train.peak_memory(torch.device("cpu")) / 1e9
 print(f"this run: {time.perf_counter() - started:.0f} seconds, at most {memory:.1f} GB of memory")

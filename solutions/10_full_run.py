@@ -37,7 +37,7 @@ pretrain_steps = None  # None: as in the recipe
 epochs = None  # passes over the training videos, in place of pretrain_steps
 finetune_steps = None
 labels_per_class = None
-max_bad = None  # share of unreadable videos at which the run stops
+max_unreadable = None  # share of unreadable videos at which the run stops
 draws = 3  # fine-tune with so many different draws of the labels
 seed = 0
 resume = True  # go on with the run in `out`, if there is one
@@ -56,7 +56,7 @@ from pathlib import Path
 import torch
 
 import vmae
-from vmae import viz
+from vmae import train, viz, weights
 from vmae.config import MaskConfig, ModelConfig
 from vmae.data import (
     FILM,
@@ -71,27 +71,15 @@ from vmae.data import (
     spec_named,
     with_sizes,
 )
+from vmae.grid import gather_tokens, patchify
 from vmae.masking import make_mask
 from vmae.predict import predict
-from vmae.train import (
-    Recipe,
-    accelerator_for,
-    device_name,
-    evaluate,
-    finetune,
-    free_folder,
-    linear_probe,
-    open_sources,
-    pooled_features,
-    pretrain,
-    save_classifier,
-)
-from vmae.weights import save
+from vmae.vit import VisionTransformer, to_unit
 
 os.chdir(vmae.ROOT)
-device = accelerator_for("auto").device
+device = train.accelerator_for("auto").device
 print(f"vmae {vmae.__version__}, torch {torch.__version__}")
-print(f"running on {device_name(device)}")
+print(f"running on {train.device_name(device)}")
 
 # %% [markdown]
 # ## The recipe
@@ -100,14 +88,14 @@ print(f"running on {device_name(device)}")
 # The parameters above replace its values.
 
 # %%
-plan = Recipe.load(recipe)
+plan = train.Recipe.load(recipe)
 data_path = {"motion": plan.pretrain.data.path, "film": "data/film"}.get(data, data)
 named = spec_named(Path(data_path).name)  # level and size of the recipe's motion set
 spec = with_sizes(named or SIZES["small"], train=train_videos, test=test_videos)
 if data == "motion" and spec != named:
     data_path += f"-{spec.train}-{spec.test}"
 plan = plan.changed(
-    {"data.path": data_path, "data.max_unreadable": max_bad, "seed": seed},
+    {"data.path": data_path, "data.max_unreadable": max_unreadable, "seed": seed},
     pretrain={"optim.steps": pretrain_steps, "optim.epochs": epochs},
     finetune={"optim.steps": finetune_steps, "labels_per_class": labels_per_class},
 )
@@ -144,7 +132,7 @@ print(f"{len(videos.train):,} videos to train on, {len(videos.test):,} to test o
 print(f"{len(videos.classes)} classes: {', '.join(videos.classes)}")
 
 # %%
-sources = open_sources(plan.finetune, progress=viz.track)
+sources = train.open_sources(plan.finetune, progress=viz.track)
 print(f"read: {len(sources.train.videos):,} and {len(sources.test.videos):,} videos")
 
 # %% [markdown]
@@ -225,7 +213,7 @@ print(f"{V} visible, {Q} queries, {M} targets")
 # where they go. Then the loss falls again. That is where motion is learned.
 
 # %%
-trained = pretrain(
+trained = train.pretrain(
     plan.pretrain,
     run / "pretrain",
     resume=resume,
@@ -270,9 +258,6 @@ viz.player(
 # the mean of the clip's visible pixels, and grey. Compare the second row with the height of the plateau.
 
 # %%
-from vmae.grid import gather_tokens, patchify
-from vmae.vit import to_unit
-
 test = next(ordered_batches(sources.test, sampling, batch=256)).clips
 mask = make_mask(ask_all, model.grid, len(test), torch.Generator().manual_seed(seed + 2))
 hidden = gather_tokens(to_unit(patchify(test, model.grid)), mask.target_tokens)
@@ -299,8 +284,8 @@ few = plan.finetune
 results = {"pre-trained": [], "from scratch": []}
 for draw in range(draws):
     config = few.replace(seed=seed + draw)
-    results["pre-trained"].append(finetune(config, sources, autoencoder.encoder))
-    results["from scratch"].append(finetune(config, sources))
+    results["pre-trained"].append(train.finetune(config, sources, autoencoder.encoder))
+    results["from scratch"].append(train.finetune(config, sources))
 accuracy = {name: [result.test.accuracy for result in runs] for name, runs in results.items()}
 for name, values in accuracy.items():
     print(f"{name:12}", "  ".join(f"{value:5.1f} %" for value in values))
@@ -329,7 +314,7 @@ viz.curves(
 everything = few.replace(labels_per_class=None)
 views = {"single frame, all labels": "single-frame", "shuffled frames, all labels": "shuffled"}
 baselines = {
-    name: finetune(everything.replace(view=view), sources, autoencoder.encoder)
+    name: train.finetune(everything.replace(view=view), sources, autoencoder.encoder)
     for name, view in views.items()
 }
 for name, result in baselines.items():
@@ -349,22 +334,21 @@ if data == "motion":  # each class has an opposite: its frames in reverse
 # on a set as simple as this; with few labels they do not.
 
 # %%
-from vmae.vit import VisionTransformer
-
 torch.manual_seed(seed)
 encoders = {"pre-trained": autoencoder.encoder, "random weights": VisionTransformer(model)}
 probe = {}
 for name, encoder in encoders.items():
-    train, test = (
-        pooled_features(encoder, s, sampling, device=device) for s in (sources.train, sources.test)
+    known, asked = (
+        train.pooled_features(encoder, s, sampling, device=device)
+        for s in (sources.train, sources.test)
     )
-    probe[f"{name}, all labels"] = [linear_probe(train, test)]
+    probe[f"{name}, all labels"] = [train.linear_probe(known, asked)]
     probe[f"{name}, few labels"] = []
     for draw in range(draws):
         chosen = few_labels(
             sources.train.videos, few.labels_per_class, sources.classes, seed + draw
         )
-        probe[f"{name}, few labels"].append(linear_probe([x[chosen] for x in train], test))
+        probe[f"{name}, few labels"].append(train.linear_probe([x[chosen] for x in known], asked))
 for name, values in probe.items():
     print(f"{name:28}", "  ".join(f"{value:5.1f} %" for value in values))
 
@@ -398,7 +382,7 @@ if len(sources.classes) <= 40:
         f"{tested.test.accuracy:.1f} percent of the test videos lie on its diagonal.",
     )
 
-# %%
+# %% tags=["timing"]
 stages = {
     "pre-training": trained.cost,
     "fine-tuning, one run": results["pre-trained"][0].cost,
@@ -459,10 +443,10 @@ else:
 # `transformers` opens.
 
 # %%
-folder = free_folder(run / "classifier", few)
-save_classifier(tested.model, sources.classes, few, folder)
-save(tested.model, run / "official" / f"{folder.name}.pth", to="official")
-save(autoencoder, run / "huggingface", to="hf")
+folder = train.free_folder(run / "classifier", few)
+train.save_classifier(tested.model, sources.classes, few, folder)
+weights.save(tested.model, run / "official" / f"{folder.name}.pth", to="official")
+weights.save(autoencoder, run / "huggingface", to="hf")
 for path in sorted(run.glob("*/*")):
     if path.is_file():
         print(f"{path.relative_to(run).as_posix():36} {path.stat().st_size / 1e3:8,.0f} kB")
@@ -479,7 +463,7 @@ for video in videos.test[:4]:
     )
 
 # %%
-again = evaluate(classifier, sources.test, sampling, device=device)
+again = train.evaluate(classifier, sources.test, sampling, device=device)
 assert abs(again.accuracy - tested.test.accuracy) < 0.5
 print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test videos")
 

@@ -1,4 +1,4 @@
-"""Shared by the tests: small models with weights that hide nothing, small sets made on the spot."""
+"""Shared by the tests: small models with revealing weights, and small sets rendered on the fly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import nn
 from vmae.config import ModelConfig
 from vmae.data import SIZES, render_set
 
-torch.set_num_threads(1)  # the models here are tiny: threads would only wait for each other
+torch.set_num_threads(1)  # the models here are too small to gain from threads
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter, also biases and norms, a random value that is neither 0 nor 1."""
+    """Give every parameter, including biases and norms, a random value that is neither 0 nor 1."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -38,22 +38,31 @@ def random_clips(config: ModelConfig, batch: int, seed: int = 0) -> torch.Tensor
 
 @pytest.fixture
 def tiny() -> ModelConfig:
-    """A model of every part, at a size for tests: a grid of 4x4x4 tokens."""
+    """A VideoMAE with all parts, small enough for tests: a grid of 4x4x4 tokens."""
     return ModelConfig(
         num_frames=8, img_size=32, tubelet=(2, 8, 8), embed_dim=48, depth=3, num_heads=4,
         decoder_embed_dim=24, decoder_depth=2, decoder_num_heads=2,
     )  # fmt: skip
 
 
+@pytest.fixture
+def image() -> ModelConfig:
+    """An MAE for images of 4x4 tokens."""
+    return ModelConfig(
+        family="mae", num_frames=1, img_size=32, tubelet=(1, 8, 8), embed_dim=48, depth=2, num_heads=4,
+        decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered set in its smallest size."""
+    """The motion set in its smallest size."""
     return render_set(tmp_path_factory.mktemp("sets") / "motion", SIZES["mini"], workers=1)
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The alt texts of the figures that were shown, in place of the figures."""
+    """Collects the alt texts of figures instead of showing them."""
     texts: list[str] = []
     monkeypatch.setattr("vmae.viz.core.display", lambda data, **_: texts.append(data["text/plain"]))
     yield texts

@@ -1,4 +1,4 @@
-"""The lessons as executed: what each code cell showed, by rows of numbers, figures and prose."""
+"""Reads executed lessons: the rows of numbers, figures and prose of each code cell."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\
 
 @dataclass(frozen=True)
 class Row:
-    """A printed line, which is its own name, or a table's row, named by its first column."""
+    """A printed line, named by its text, or a row of a table, named by its first column."""
 
     name: str
     numbers: tuple[float, ...]
     columns: tuple[str, ...] = ()
 
     def under(self, column: str) -> list[float]:
-        """The numbers in the columns whose heads match, ascending."""
+        """The numbers in the columns whose headings match, ascending."""
         pairs = zip(self.columns, self.numbers, strict=False)
         return sorted(number for head, number in pairs if re.search(column, head, re.I))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell, the prose above it and what it showed, in order: (kind, printed or alt text)."""
+    """A code cell, the prose above it and its outputs in order: (kind, printed or alt text)."""
 
     code: str
     prose: str
@@ -55,12 +55,12 @@ class Cell:
 
     @property
     def asserts(self) -> bool:
-        """Whether it has an assert, or a call such as torch.testing.assert_close."""
+        """Whether it contains an assert or a call such as torch.testing.assert_close."""
         return bool(re.search(r"^\s*(assert |[\w.]*\bassert_\w+\()", self.code, re.M))
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """The numbers in a text, not those inside or at the end of a word: 2x16x16 gives 2."""
+    """The numbers in a text, except those inside or at the end of a word: 2x16x16 gives 2."""
     return tuple(float(found.replace(",", "")) for found in NUMBER.findall(text))
 
 
@@ -73,14 +73,14 @@ def _table_rows(page: str) -> Iterator[Row]:
 
 @cache
 def notebook(lesson: str) -> nbformat.NotebookNode:
-    """The solution of lesson "NN"."""
+    """The executed solution of lesson "NN"."""
     (path,) = SOLUTIONS.glob(f"{lesson}_*.ipynb")
     return nbformat.read(path, as_version=4)
 
 
 @cache
 def cells(*lessons: str) -> list[Cell]:
-    """The code cells of these lessons."""
+    """The code cells of one or more lessons."""
     if len(lessons) > 1:
         return [cell for lesson in lessons for cell in cells(lesson)]
     found, prose = [], ""
@@ -98,38 +98,38 @@ def cells(*lessons: str) -> list[Cell]:
             shown.append((kind, text or data.get("text/plain", "")))
         found.append(Cell(node.source, prose, tuple(shown), tuple(rows)))
     assert any(cell.shown for cell in found), (
-        f"lesson {lessons[0]} is not executed; run build.py --execute"
+        f"lesson {lessons[0]} has no outputs; run build.py --execute"
     )
     return found
 
 
 def measured(lessons: str, *names: str) -> Iterator[tuple[Cell, list[Row]]]:
-    """Each cell with a row for each of these patterns, and the first row that matches each."""
+    """Each cell that has a row for every pattern, with the first matching row of each."""
     for cell in cells(*lessons.split()):
         rows = [[row for row in cell.rows if re.search(name, row.name, re.I)] for name in names]
         if all(rows):
             yield cell, [matching[0] for matching in rows]
 
 
-def in_one_row(lesson: str, *wanted: int) -> bool:
-    """Whether a row of the lesson's outputs holds all of these numbers."""
-    return any(set(wanted) <= set(row.numbers) for cell in cells(lesson) for row in cell.rows)
+def in_one_row(lesson: str, *values: int) -> bool:
+    """Whether a row of the lesson's outputs contains all of these numbers."""
+    return any(set(values) <= set(row.numbers) for cell in cells(lesson) for row in cell.rows)
 
 
 def asserted(lesson: str) -> set[object]:
-    """The constants in the cells that assert."""
+    """The constants in cells with an assert."""
     nodes = (node for cell in cells(lesson) if cell.asserts for node in ast.walk(cell.tree))
     return {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
 def names_in(code: str) -> set[str]:
-    """The variables, functions and classes that a piece of code uses."""
+    """The names of variables, functions and classes that a piece of code uses."""
     return {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
 
 
 @cache
 def with_helpers(cell: Cell, *lessons: str) -> str:
-    """The code of a cell and of the lessons' own functions and classes that it uses."""
+    """The code of a cell, plus the functions and classes of the lessons that it uses."""
     bodies = (node for other in cells(*lessons) for node in other.tree.body)
     own = {n.name: ast.unparse(n) for n in bodies if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     code, used = cell.code, set()
@@ -140,7 +140,7 @@ def with_helpers(cell: Cell, *lessons: str) -> str:
 
 
 def checks(lesson: str) -> Iterator[tuple[Cell, ast.stmt, str]]:
-    """The statements that call a check, and the exercise's name: any call of f("NN.name", ...)."""
+    """The statements that call a check, f("NN.name", ...), with the exercise's name."""
     for cell in cells(lesson):
         for node in ast.walk(cell.tree):
             if isinstance(node, ast.Assign | ast.Expr) and (
@@ -150,10 +150,7 @@ def checks(lesson: str) -> Iterator[tuple[Cell, ast.stmt, str]]:
 
 
 def exercises(lesson: str) -> dict[str, tuple[Cell, str]]:
-    """The cells in which a learner defines a function or class and has it checked, by its name.
-
-    With each, the exercise's name.
-    """
+    """The functions and classes that a learner writes and checks: name to (cell, exercise's name)."""
     return {
         node.targets[0].id: (cell, name)
         for cell, node, name in checks(lesson)
@@ -163,7 +160,7 @@ def exercises(lesson: str) -> dict[str, tuple[Cell, str]]:
 
 
 def tables(lesson: str) -> Iterator[list[list[str]]]:
-    """The tables of the prose, without the line of dashes."""
+    """The tables in the prose, without the lines of dashes."""
     text = "\n\n".join(c.source for c in notebook(lesson).cells if c.cell_type == "markdown")
     for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.M):
         rows = [[x.strip() for x in line.strip("|").split("|")] for line in block.splitlines()]

@@ -1,6 +1,6 @@
-"""Starts `vmae` commands as processes that are cheap to kill: PyTorch is imported once, then forked.
+"""Starts `vmae` commands as cheap processes, to be killed: PyTorch is imported once, then forked.
 
-Run as a program; `Nursery` is its other end, for tests.
+This file also runs as a program, the parent of those processes; tests talk to it through `Nursery`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 class Nursery:
-    """The parent of all processes of a test. It never trains itself, so its children can."""
+    """The parent of all processes of a test. It never trains itself, so forking it is safe."""
 
     def __enter__(self) -> Nursery:
         self._parent = subprocess.Popen(
@@ -32,11 +32,11 @@ class Nursery:
         self._parent.stdout.close()
 
     def start(self, log: Path, *arguments: str, env: dict[str, str] | None = None) -> int:
-        """Start `vmae ARGUMENTS`, its output in `log`; returns its process id."""
+        """Start `vmae ARGUMENTS` with its output in `log`; returns its process id."""
         return self._ask({"start": arguments, "log": str(log), "env": env or {}})
 
     def start_group(self, log: Path, world: int, *arguments: str, **env: str) -> list[int]:
-        """Start so many processes of one run, as a launcher would."""
+        """Start `world` processes of one run, as a launcher would."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -56,7 +56,7 @@ class Nursery:
         """The exit status of a process, negative for a signal. Raises TimeoutError."""
         status = self._ask({"wait": process, "seconds": seconds})
         if status is None:
-            raise TimeoutError(f"process {process} still runs after {seconds} s")
+            raise TimeoutError(f"process {process} is still running after {seconds} s")
         return status
 
     def _ask(self, question: dict) -> int:
@@ -68,10 +68,10 @@ class Nursery:
 
 def _serve() -> None:
     import torch
-    import torch._dynamo  # which the first optimizer would import
+    import torch._dynamo  # the first optimizer would import it
 
     import vmae.train.finetune
-    import vmae.train.pretrain  # noqa: F401 - the imports are what is shared
+    import vmae.train.pretrain  # noqa: F401 - imported once, shared by all children
 
     torch.set_num_threads(1)
     started = set()
@@ -87,7 +87,7 @@ def _serve() -> None:
                 _become(question)
             started.add(answer)
         print(json.dumps(answer), flush=True)
-    for process in started:  # of a test that failed; they would slow all that follow
+    for process in started:  # left over from a failed test; they would slow down the rest
         os.kill(process, signal.SIGKILL)
 
 
@@ -102,7 +102,7 @@ def _wait(process: int, seconds: float) -> int | None:
 
 
 def _become(question: dict) -> None:
-    """In the child: run the command, and leave without going back to the parent's work."""
+    """In the child: run the command and exit, without returning to the parent's loop."""
     status = 70
     try:
         os.environ.update(question["env"])

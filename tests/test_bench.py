@@ -1,4 +1,4 @@
-"""The benchmark compares like with like: all contestants give one loss and one gradient."""
+"""The benchmark compares like with like: all contestants have the same loss and gradients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = ModelConfig.videomae("tiny")
 
 
 @pytest.mark.parametrize("task", ["pre-train", "fine-tune"])
-def test_contestants_agree_and_one_that_does_not_is_found(task):
+def test_contestants_agree_and_a_different_one_is_noticed(task):
     case = models.Case(task, TINY, 2, torch.device("cpu"))
     randomize(case.model)
     running = {name: case.contestant(name) for name in case.contestants()}
@@ -59,6 +59,6 @@ def test_the_readme_shows_what_was_measured():
     assert text.strip() == models.table("cpu").strip(), "paste `tests/bench/models.py --table`"
 
 
-def test_the_readme_tells_the_first_hour_as_it_was_clocked():
+def test_the_readme_describes_the_first_hour_as_measured():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert first_hour.sentence() in text, f"write: {first_hour.sentence()}"
+    assert first_hour.sentence() in text, f"the README should say: {first_hour.sentence()}"

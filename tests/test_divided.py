@@ -1,4 +1,4 @@
-"""Divided space-time attention against a loop over rows and columns; its cost beside joint's."""
+"""Divided space-time attention against plain loops, and its cost against joint attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmae.train import PretrainConfig
 
 
 def one_by_one(attention, tokens):
-    """Attention of a single group of tokens (N, D), head by head, in plain steps."""
+    """Attention within one group of tokens (N, D), head by head, in plain steps."""
     width = tokens.shape[1]
     bias = torch.cat((attention.q_bias, torch.zeros(width), attention.v_bias))
     q, k, v = (tokens @ attention.qkv.weight.T + bias).split(width, dim=1)
@@ -35,10 +35,8 @@ def test_a_divided_block_equals_a_loop():
     normed = block.temporal_norm(expected)
     step = torch.zeros_like(expected)
     for b in range(2):
-        for place in range(5):
-            step[b, :, place] = block.temporal_fc(
-                one_by_one(block.temporal_attn, normed[b, :, place])
-            )
+        for p in range(5):
+            step[b, :, p] = block.temporal_fc(one_by_one(block.temporal_attn, normed[b, :, p]))
     expected = expected + step
     normed = block.norm1(expected)
     step = torch.zeros_like(expected)
@@ -59,7 +57,7 @@ def test_tubes_train_with_divided_attention_and_other_masks_are_refused(tiny):
     assert all(p.grad is not None for p in model.parameters())
     odd = make_mask(MaskConfig("random", 0.71), config.grid, 2)
     with pytest.raises(
-        ValueError, match="19 tokens are no grid of 4 steps in time: .* whole tubes"
+        ValueError, match="19 tokens do not form a grid of 4 time steps: .* whole tubes .*'joint'"
     ):
         model(clips, odd)
     with pytest.raises(ConfigError, match="form a grid"):
@@ -74,13 +72,13 @@ def test_a_new_divided_model_starts_as_a_spatial_one(tiny):
     assert (blocks[0].temporal_fc.weight != 0).any()
 
 
-def test_divided_attention_costs_fewer_products_and_more_projections():
+def test_divided_attention_trades_products_for_projections():
     mask = MaskConfig("tube", 0.9)
     costs = {
         kind: pretraining_multiply_adds(ModelConfig.videomae("B", attention=kind), mask)["encoder"]
         for kind in ("joint", "divided")
     }
-    n, t, places, d = 160, 8, 20, 768
+    n, t, positions, d = 160, 8, 20, 768
     assert costs["joint"] == 12 * (12 * n * d * d + 2 * n * n * d)
-    # One more attention (4 d²) and its extra layer (d²), but n² becomes n·t and n·places.
-    assert costs["divided"] == 12 * (17 * n * d * d + 2 * n * t * d + 2 * n * places * d)
+    # One more attention (4 d²) and its extra layer (d²), but n² becomes n·t and n·positions.
+    assert costs["divided"] == 12 * (17 * n * d * d + 2 * n * t * d + 2 * n * positions * d)

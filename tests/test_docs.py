@@ -1,4 +1,4 @@
-"""Every public name says what it is, and the examples in docstrings give what they state."""
+"""Every public name has a docstring, and the examples in docstrings run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def undocumented(module: str) -> list[str]:
     for name, value in own(code, module):
         missing += [] if value.__doc__ else [name]
         for inner, method in own(value, module) if inspect.isclass(value) else ():
-            # What overrides a method of a base does what the base's words say.
+            # An overriding method may rely on the docstring of its base.
             inherited = any(
                 getattr(getattr(base, inner, None), "__doc__", "") for base in value.__mro__[1:]
             )
@@ -43,7 +43,7 @@ def test_every_public_name_is_documented(module):
     assert not undocumented(module)
 
 
-def test_examples_give_what_they_state():
+def test_examples_in_docstrings_are_right():
     tried = 0
     for module in IMPORTABLE:
         result = doctest.testmod(importlib.import_module(module))

@@ -1,12 +1,12 @@
-"""What a refactoring must not change: weights drawn, masks, losses, outputs, and how much is tested.
+"""What refactoring must not change: initial weights, masks, losses, outputs and the number of tests.
 
-`golden.json` was recorded before the package was rearranged. A change of numbers on purpose records it
-again, and the commit says why:
+`golden.json` was recorded before the package was reorganised. After a deliberate change of numbers,
+record it again and say why in the commit message:
 
     python tests/test_golden.py
 
-On the platform that recorded it (the PyTorch build, the CPU's instruction set) everything must be
-equal to the last bit; elsewhere floating-point numbers may differ by rounding.
+On the platform where it was recorded (same PyTorch build, same CPU instruction set), everything must
+be bit-identical; elsewhere floating-point numbers may differ by rounding.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vmae.vit import VisionTransformer
 FILE = Path(__file__).with_name("golden.json")
 GOLDEN = json.loads(FILE.read_text()) if FILE.exists() else {}
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-#: Steps whose loss is recorded, of pre-training and of fine-tuning.
+#: Steps at which the loss is recorded, in pre-training and in fine-tuning.
 STEPS, TUNE_STEPS = (1, 10, 50), (1, 10)
 
 
@@ -47,21 +47,21 @@ def platform() -> dict[str, str]:
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Of the bytes of all tensors, by name."""
-    found = hashlib.sha256()
+    """A hash of all tensors' bytes, in order of their names."""
+    sha = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        found.update(name.encode() + tensor.detach().contiguous().flatten().numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha.update(name.encode() + tensor.detach().contiguous().flatten().numpy().tobytes())
+    return sha.hexdigest()[:16]
 
 
 def size_of(tensors: Mapping[str, torch.Tensor]) -> float:
-    """The mean absolute value: what another platform must reproduce."""
+    """The mean absolute value, which other platforms must reproduce as well."""
     total = sum(t.detach().double().abs().sum().item() for t in tensors.values())
     return total / sum(t.numel() for t in tensors.values())
 
 
 def shallow(model: ModelConfig) -> ModelConfig:
-    """The same with one block: each is drawn as the others are."""
+    """The same model with one block, since all blocks are initialised alike."""
     return model.replace(depth=1, decoder_depth=1) if model.depth > 4 else model
 
 
@@ -77,7 +77,7 @@ def mask_digest(mask: Mask) -> str:
 
 
 def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
-    """A recipe with everything that decides its numbers, at a size that takes a second."""
+    """A recipe with all settings that affect its numbers, at a size that takes a second."""
     model = recipe.pretrain.model
     if model.depth > 4:
         model = model.replace(
@@ -93,7 +93,7 @@ def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
     changed = recipe.changed(
         both=changes, pretrain={"optim.steps": STEPS[-1]}, finetune={"optim.steps": TUNE_STEPS[-1]}
     ).to_dict()
-    for part in changed.values():  # None cannot be asked for by `changed`
+    for part in changed.values():  # `changed` cannot set None
         part["data"] |= {"split": None, "root": None}
         part["optim"] |= {"epochs": None}
         part |= {"log_every": 1}
@@ -103,7 +103,7 @@ def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
 
 def losses_of(recipe: Recipe) -> dict[str, list[float]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sets that are smaller than they should be
+        warnings.simplefilter("ignore")  # about sets that are smaller than they should be
         done = pretrain(recipe.pretrain, progress=Silent())
         tuned = finetune(recipe.finetune, open_sources(recipe.finetune), done.model.encoder)
     return {
@@ -158,7 +158,7 @@ def gradient_size(model: nn.Module) -> float:
 
 
 def parity_golden(name: str) -> list[float]:
-    """Loss and size of the gradients of pre-training, then of a classifier of five classes."""
+    """Loss and gradient size in pre-training, then those of a classifier with five classes."""
     config, mask_config = PARITY[name]
     clips = random_clips(config, 3)
     mask = make_mask(mask_config, config.grid, 3, torch.Generator().manual_seed(1))
@@ -172,13 +172,14 @@ def parity_golden(name: str) -> list[float]:
 
 
 def counts() -> dict[str, int]:
-    """Exercises, and the mistakes that their checks know."""
-    found = [exercise for number in notebooks() for exercise in exercises(number).values()]
-    return {"exercises": len(found), "mistakes": sum(len(x.mistakes) for x in found)}
+    """The number of exercises, and of the mistakes that their checks recognise."""
+    all_exercises = [exercise for number in notebooks() for exercise in exercises(number).values()]
+    mistakes = sum(len(exercise.mistakes) for exercise in all_exercises)
+    return {"exercises": len(all_exercises), "mistakes": mistakes}
 
 
 def same(found: Any, golden: Any) -> bool:
-    """Equal here; numbers close, and digests of floats ignored, on other platforms."""
+    """Identical on the same platform; elsewhere numbers are close, and digests of floats ignored."""
     if platform() == GOLDEN["platform"]:
         return found == golden
     if isinstance(found, list):
@@ -212,17 +213,17 @@ def test_no_exercise_and_no_known_mistake_is_lost():
 
 
 def test_no_test_is_lost(request):
-    """Where the whole suite was collected: functions and cases of tests, which only grow."""
+    """The numbers of test functions and cases only grow; checked if all tests were collected."""
     files = {item.path for item in request.session.items}
     if not files >= {path.resolve() for path in Path(__file__).parent.rglob("test_*.py")}:
-        pytest.skip("a part of the tests was asked for")
+        pytest.skip("only some of the tests were collected")
     functions = {(item.path, item.originalname) for item in request.session.items}
     assert len(functions) >= GOLDEN["tests"]["functions"]
     assert len(request.session.items) >= GOLDEN["tests"]["cases"]
 
 
 def record(data: Path, stores: Path, note: Callable[[str], None] = print) -> None:
-    """Write golden.json; the number of tests is kept as it is."""
+    """Write golden.json; the number of tests stays as it was."""
     recipes = {}
     for name in NAMES:
         recipes[name] = recipe_golden(name, data, stores)

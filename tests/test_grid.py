@@ -1,4 +1,4 @@
-"""Tokens and back, in the published order; positions as published."""
+"""Patchify and unpatchify in the published order; position tables as published."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_published_counts(clip, tubelet, tokens, pixels):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_patchify_equals_a_loop_and_goes_back(dtype):
+def test_patchify_equals_a_loop_and_unpatchify_inverts_it(dtype):
     grid = TokenGrid((4, 6, 8), (2, 3, 4))
     clips = torch.randint(0, 256, (2, 3, 4, 6, 8), generator=torch.Generator().manual_seed(0)).to(
         dtype
@@ -55,7 +55,7 @@ def test_patchify_equals_a_loop_and_goes_back(dtype):
         ((0, 16, 16), (2, 16, 16), ["1 or more"]),
     ],
 )
-def test_sizes_that_do_not_divide_name_the_nearest(clip, tubelet, words):
+def test_indivisible_sizes_name_the_nearest(clip, tubelet, words):
     with pytest.raises(ValueError) as error:
         TokenGrid(clip, tubelet)
     for word in words:
@@ -69,7 +69,7 @@ def test_clips_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("n,width", [(64, 48), (1568, 384)])
 def test_1d_positions_are_bit_equal_to_the_published_formula(n, width):
-    """One entry at a time, in Python's floats: interleaved sines and cosines of the flat index."""
+    """Entry by entry in Python floats: interleaved sines and cosines of the flat index."""
     table = sincos_1d(n, width)
     rng = np.random.default_rng(0)
     for i, j in zip(rng.integers(n, size=500), rng.integers(width, size=500), strict=True):
@@ -79,7 +79,7 @@ def test_1d_positions_are_bit_equal_to_the_published_formula(n, width):
 
 
 @pytest.mark.parametrize("family", ["videomae", "mae"])
-def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
+def test_positions_are_recomputed_or_interpolated_for_other_clip_sizes(family):
     frames = 1 if family == "mae" else 8
     step = 1 if family == "mae" else 2
     small = ModelConfig(
@@ -92,18 +92,18 @@ def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
         depth=1,
     )
     large = small.replace(img_size=64)
-    rebuilt = build_pos_embed(large, 48)
+    recomputed = build_pos_embed(large, 48)
     expected = sincos_2d(8, 8, 48) if family == "mae" else sincos_1d(4 * 8 * 8, 48)
-    assert torch.equal(rebuilt, expected)
-    taken = build_pos_embed(large.replace(pos_embed_from=(frames, 32)), 48)
-    assert taken.shape == rebuilt.shape
+    assert torch.equal(recomputed, expected)
+    interpolated = build_pos_embed(large.replace(pos_embed_from=(frames, 32)), 48)
+    assert interpolated.shape == recomputed.shape
     assert torch.equal(
         build_pos_embed(small.replace(pos_embed_from=(frames, 32)), 48), build_pos_embed(small, 48)
     )
-    # Twice the size, linear: every 2x2 cell of the larger table averages to an inner old value.
+    # At twice the size, each 2x2 cell of the interpolated table has the mean of a smoothed old value.
     t = frames // step
     old = build_pos_embed(small, 48).view(t, 4, 4, 48)
-    cells = taken.view(t, 4, 2, 4, 2, 48).mean((2, 4))
+    cells = interpolated.view(t, 4, 2, 4, 2, 48).mean((2, 4))
     smooth = old.clone()
     for axis in (1, 2):
         before = smooth.roll(1, axis)
@@ -116,7 +116,7 @@ def test_positions_are_rebuilt_for_other_clips_or_interpolated(family):
         large.replace(pos_embed_from=(frames, 30))
 
 
-def test_2d_positions_are_mae_layout():
+def test_2d_positions_have_the_layout_of_mae():
     """[sin column | cos column | sin row | cos row], each over width / 4 frequencies."""
     rows, columns, width = 3, 5, 16
     table = sincos_2d(rows, columns, width).view(rows, columns, 4, width // 4)

@@ -1,4 +1,4 @@
-"""Imports inside the package go one way: each module reads only those above it in ORDER."""
+"""Imports inside the package go one way: each module imports only those before it in ORDER."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from vmae import ROOT
 
-#: From the ground up. A folder is one place; inside it imports go one way too, without a loop.
+#: From the ground up. A folder counts as one entry; inside it, too, there are no cycles.
 ORDER = (
     "vmae", "grid", "config", "positions", "layers", "masking", "vit", "mae",
     "support", "weights", "data", "cost", "train", "predict", "viz", "course", "cli", "__main__",
 )  # fmt: skip
-#: Inside data/, likewise.
+#: The same inside data/.
 DATA_ORDER = ("config", "sets", "reading", "augment", "making", "checking")
 
 PACKAGE = ROOT / "vmae"
@@ -31,7 +31,7 @@ MODULES = {module_of(path): path for path in FILES}
 
 
 def imported(path: Path) -> set[str]:
-    """The package's modules that a file reads when it is imported: not those inside functions."""
+    """The package's modules that a file imports on import, not inside functions."""
     found: set[str] = set()
     todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while todo:
@@ -53,16 +53,16 @@ def place(module: str) -> int:
     return ORDER.index(module.split(".")[1] if "." in module else module)
 
 
-def test_every_module_has_its_place():
+def test_every_module_is_in_the_order():
     assert {
         name.split(".")[-1] if name.count(".") < 2 else name.split(".")[1] for name in MODULES
     } == set(ORDER)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_is_above_it(module):
-    below = {m for m in imported(MODULES[module]) if place(m) > place(module)}
-    assert not below, f"{module} imports {sorted(below)}: they come after it"
+def test_a_module_imports_only_what_comes_before_it(module):
+    later = {m for m in imported(MODULES[module]) if place(m) > place(module)}
+    assert not later, f"{module} imports {sorted(later)}, which come after it"
 
 
 @pytest.mark.parametrize(
@@ -79,23 +79,23 @@ def test_there_is_no_cycle():
     list(TopologicalSorter(graph).static_order())  # raises CycleError with the cycle
 
 
-def test_the_contributors_read_the_same_order():
+def test_contributing_states_the_same_order():
     text = (
         (ROOT / "CONTRIBUTING.md")
         .read_text(encoding="utf-8")
         .split("Imports go one way: ")[1]
         .split("\n(")[0]
     )
-    told = [name.strip(" .\n").rstrip("/") for name in text.replace("·", ",").split(",")]
-    assert told == [name for name in ORDER if not name.startswith(("vmae", "__"))]
+    stated = [name.strip(" .\n").rstrip("/") for name in text.replace("·", ",").split(",")]
+    assert stated == [name for name in ORDER if not name.startswith(("vmae", "__"))]
 
 
 def test_modules_are_short():
-    """300 lines; a lesson's exercises stay together, however many they are."""
+    """At most 300 lines; but the exercises of a lesson stay together in one file."""
     long = {
         module: lines
         for module, path in MODULES.items()
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300
         and not module.startswith("vmae.course.checks.notebook_")
     }
-    assert not long, f"split what has more than one task, or say here why not: {long}"
+    assert not long, f"over 300 lines, so split what does more than one thing: {long}"

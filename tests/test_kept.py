@@ -1,9 +1,9 @@
 """What every rewrite of the lessons must keep, with a named test for each item.
 
-The tests look for what a lesson measures and asserts, not for how it words it, so that new prose,
-new names and another order do not break them. Where a test in another file covers an item, `KEPT`
-names it. If a better measurement replaces one of these, change its test in the same commit and say
-why.
+The tests look for what a lesson measures and asserts, not for its wording, so that rewritten prose,
+new names and a different order do not break them. Some items are covered by tests in other files;
+`KEPT` names all of them. If a better measurement replaces one of these, change its test in the same
+commit and say why.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ KEPT = {
     "sampling timelines": ["test_sampling_rules_are_drawn_on_a_timeline"],
     "checks draw, then name the mistake": [
         "test_a_check_draws_before_it_judges",
-        "test_the_learners_result_is_drawn_first_also_a_wrong_one",
-        "test_each_mistake_is_told_by_its_own_name",
+        "test_the_learners_result_is_drawn_first_even_if_wrong",
+        "test_each_mistake_gets_its_own_message",
     ],
     "checks never block": [
         "test_a_check_never_blocks",
@@ -87,14 +87,16 @@ def test_each_kept_item_has_its_tests():
         if isinstance(node, ast.FunctionDef)
     }
     lost = {item: sorted(set(tests) - defined) for item, tests in KEPT.items()}
-    assert not {item: tests for item, tests in lost.items() if tests}, "renamed? Then also in KEPT"
+    assert not {item: tests for item, tests in lost.items() if tests}, (
+        "lost; if renamed, rename it in KEPT too"
+    )
 
 
 # ---- lessons 01 to 05 --------------------------------------------------------------------------------
 
 
 def test_copying_explains_most_under_frame_masks_and_nothing_under_tubes():
-    """In units of the mean visible token's error: frames < random < 1, and 1 under full tubes."""
+    """Relative to predicting the mean visible token: frames < random < 1, and 1 under full tubes."""
     masks = r"^(whole )?frames?\b", r"\brandom\b", r"^(?!.*\d).*\btubes?\b"
     columns = [zip(*(r.numbers for r in rows), strict=False) for _, rows in measured("05", *masks)]
     explained = any(f < r < 0.98 < t < 1.02 for table in columns for f, r, t in table)
@@ -104,7 +106,7 @@ def test_copying_explains_most_under_frame_masks_and_nothing_under_tubes():
 def test_video_is_more_redundant_in_time_than_in_space():
     film = "film|video"
     rows = [r for cell in cells("05") for r in cell.rows if r.under(film) and r.under("noise")]
-    assert rows, "the film and noise are no longer compared by distance in frames"
+    assert rows, "the film is no longer compared with noise by distance in frames"
     near, far = rows[0], rows[-1]
     assert near.under("noise") == pytest.approx([0, 2], abs=0.1), "correlation, error of a copy"
     assert near.under(film) == pytest.approx([0, 1], abs=0.1), "error of a copy, correlation"
@@ -118,7 +120,7 @@ def test_video_is_more_redundant_in_time_than_in_space():
 def test_who_sees_whom_is_measured_by_gradients():
     gradient = re.compile(r"autograd\.grad\(|\.grad\b|jacobian|jacrev|vjp")
     pairs: dict[str, list[tuple[float, ...]]] = {r"^ViT\b": [], r"\bMAE\b": [], "decoder": []}
-    for name, found in pairs.items():  # the last two numbers of a row: so many pairs of so many
+    for name, found in pairs.items():  # the last two numbers of a row: pairs, of all pairs
         for cell in cells("01", "02"):
             if cell.asserts and gradient.search(with_helpers(cell, "01", "02")):
                 rows = [row for row in cell.rows if re.search(name, row.name, re.I)]
@@ -135,18 +137,18 @@ def test_a_key_bias_changes_nothing():
 
     tried = measured("01 02", r"\bkeys?\b", r"\bquer(y|ies)\b")
     proved = any("bias" in cell.code and changes(q) and not changes(k) for cell, (k, q) in tried)
-    assert proved, "no cell changes the bias of the keys, then that of the queries"
+    assert proved, "no cell changes the bias of the keys and then that of the queries"
 
 
 def test_a_loss_of_one_means_that_nothing_was_learned():
-    """The trivial prediction costs 1 on any picture's normalised pixels, and anything on raw ones."""
+    """The trivial prediction costs 1 on any picture's normalised pixels; on raw ones it varies."""
 
-    def told(cell: Cell) -> bool:
+    def shown(cell: Cell) -> bool:
         pairs = [sorted(row.numbers) for row in cell.rows if len(row.numbers) == 2]
         raw = [low for low, high in pairs if 0.99 <= high <= 1]
         return len(raw) >= 3 and max(raw) - min(raw) > 0.2 and "learn" in cell.prose
 
-    assert any(told(cell) for cell in cells("02")), "no cell measures it on three pictures"
+    assert any(shown(cell) for cell in cells("02")), "no cell measures it on three pictures"
 
 
 def test_a_model_that_learned_nothing_still_shows_a_mosaic():
@@ -157,11 +159,11 @@ def test_a_model_that_learned_nothing_still_shows_a_mosaic():
     nothing = re.compile(r"nothing|no model|without a model|untrained|random weights", re.I)
     lines = [line for cell in cells("02") for line in cell.prose.splitlines()]
     warned = any(mosaic.search(line) and nothing.search(line) for line in lines)
-    assert warned, "the prose no longer warns of it"
+    assert warned, "the prose no longer warns about it"
 
 
 def test_the_order_of_tokens_changes_no_reconstruction():
-    """The lesson restores the order before the decoder, the package does not: 147 equal patches."""
+    """The lesson restores the order before the decoder, the package does not: 147 patches agree."""
     order = re.compile(r"\border\b|shuffl|permut", re.I)
     found = [cell for cell in cells("02") if cell.asserts and order.search(cell.prose)]
     compared = any({147, 768} <= set(numbers(cell.printed)) for cell in found)
@@ -194,7 +196,7 @@ def test_sampling_rules_are_drawn_on_a_timeline():
         return any(all(re.search(word, alt, re.I) for word in words) for alt in alts)
 
     assert drawn(r"\btime", r"dense|stride", r"TSN|segment"), (
-        "the sampling rules, one below another"
+        "the sampling rules, one below the other"
     )
     assert drawn(r"\btime", r"\b(clips|views)\b", r"overlap|cover|evenly"), "the clips of a test"
     gaps = [row.numbers[:4] for cell in cells("04") for row in cell.rows]
@@ -206,15 +208,16 @@ def test_sampling_rules_are_drawn_on_a_timeline():
 
 @pytest.mark.parametrize("frames", [16, 32])
 def test_flows_are_asserted_number_by_number(frames: int):
-    """A clip through V1 in lesson 06; in lesson 08 through V2 and what V2 is often taken for."""
+    """A clip goes through V1 in lesson 06, through V2 and its common misconception in lesson 08."""
     tokens, visible, targets = {16: (1568, 160, 1408), 32: (3136, 314, 2822)}[frames]
     for count, width in ((tokens, 1536), (visible, 768), (tokens, 384), (targets, 1536)):
         assert in_one_row("06", count, width), f"lesson 06 no longer follows {count} tokens"
     assert {tokens, visible, targets} <= asserted("06")
-    decoder, answers, dual = {16: (944, 704, {160, 784, 704}), 32: (1888, 1408, {157, 2979, 2822})}[
-        frames
-    ]
-    assert in_one_row("08", decoder, 384) and in_one_row("08", answers, 1536)
+    decoder, predicted, dual = {
+        16: (944, 704, {160, 784, 704}),
+        32: (1888, 1408, {157, 2979, 2822}),
+    }[frames]
+    assert in_one_row("08", decoder, 384) and in_one_row("08", predicted, 1536)
     assert dual <= asserted("08")
 
 
@@ -225,7 +228,7 @@ def test_paper_and_misconception_run_side_by_side():
 
 
 def test_a_low_loss_can_hide_a_bug():
-    """Six runs with a bug beside the right one; the last column is the right loss of each."""
+    """Six runs with a bug beside the correct one; the last column is the correct loss of each."""
 
     def hides(right: Row, bugs: list[Row]) -> bool:
         bad = [bug for bug in bugs if bug.numbers[-1] > 5 * right.numbers[-1]]
@@ -235,7 +238,7 @@ def test_a_low_loss_can_hide_a_bug():
 
     gallery = measured("06", r"^(right|correct|no bug|without a bug)")
     shown = [hides(right, [r for r in cell.rows if r != right]) for cell, (right,) in gallery]
-    assert any(shown), "no table has bugs whose own loss is as low as that of the right run"
+    assert any(shown), "no table has bugs whose own loss is as low as that of the correct run"
 
 
 def test_controls_show_that_the_label_is_in_the_motion():
@@ -254,12 +257,14 @@ def test_controls_show_that_the_label_is_in_the_motion():
 
 def test_three_weight_traps_are_sprung():
     heads = measured("07", "heads", "differ")
-    assert any(row.numbers[-1] > 0.1 for _, (_, row) in heads), "other heads, other answers"
+    assert any(row.numbers[-1] > 0.1 for _, (_, row) in heads), (
+        "another number of heads gives other logits"
+    )
     caught = [cell for cell in cells("07") if re.search(r"\bexcept\b|\bwarnings\b", cell.code)]
     first = re.compile(r"(first|class|corner) token|token 0")
     assert any("fc_norm" in c.printed and first.search(c.printed) for c in caught), "no class token"
     lost = {"fc_norm.weight", "head.weight"}
-    assert any(all(name in c.printed for name in lost) for c in caught), "what a file has lost"
+    assert any(all(name in c.printed for name in lost) for c in caught), "what a file lacks"
 
 
 MASKS = {
@@ -274,7 +279,7 @@ MASKS = {
 
 @pytest.mark.parametrize("name", MASKS)
 def test_masks_are_drawn_without_looking_at_their_values(name: str):
-    """On the meta device there are no values: a host sync or a shape that depends on one raises."""
+    """On the meta device there are no values: a host sync or a value-dependent shape raises."""
     grid, config = TokenGrid((16, 224, 224), (2, 16, 16)), MaskConfig(*MASKS[name])
     drawn, real = make_mask(config, grid, 4, None, "meta"), make_mask(config, grid, 4)
     for part in ("visible", "queries", "targets"):
@@ -287,5 +292,7 @@ def test_two_processes_report_the_losses_of_one():
         for cell, (row,) in measured("09", "differ")
         if "process" in cell.code and cell.asserts and row.numbers
     ]
-    assert any(gap < 1e-5 for gap in gaps), f"by how much the losses differ: {gaps}"
-    assert any(2 in row.numbers for _, (row,) in measured("09", r"\bprocesses\b")), "two ran"
+    assert any(gap < 1e-5 for gap in gaps), f"the losses of one and two processes differ by {gaps}"
+    assert any(2 in row.numbers for _, (row,) in measured("09", r"\bprocesses\b")), (
+        "no row says that two processes ran"
+    )

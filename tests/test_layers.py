@@ -1,4 +1,4 @@
-"""Attention on every path gives what the formula says."""
+"""Every implementation of attention computes the same formula."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from vmae.layers import BLOCK, Attention, attention_in_blocks
 
 
 def formula(layer: Attention, x: torch.Tensor) -> torch.Tensor:
-    """Attention head by head, as it is written in the paper."""
+    """Attention head by head, as written in the paper."""
     width, size = x.shape[-1], x.shape[-1] // layer.num_heads
     rows = layer.qkv.weight.view(3, layer.num_heads, size, width)
     values = layer.v_bias.view(layer.num_heads, size)
@@ -30,8 +30,8 @@ def layer() -> Attention:
     return layer
 
 
-def answers(layer: Attention, x: torch.Tensor) -> list[torch.Tensor]:
-    """Output, and gradients of the input and all parameters."""
+def results(layer: Attention, x: torch.Tensor) -> list[torch.Tensor]:
+    """The output, and the gradients of the input and all parameters."""
     x = x.clone().requires_grad_()
     y = layer(x)
     gradients = torch.autograd.grad((y.float() ** 2).sum(), [x, *layer.parameters()])
@@ -46,27 +46,29 @@ def expected(layer: Attention, x: torch.Tensor) -> list[torch.Tensor]:
 
 def test_attention_is_the_formula(layer: Attention) -> None:
     x = torch.randn(2, 30, 64)
-    for got, want in zip(answers(layer, x), expected(layer, x), strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-3)
+    for ours, theirs in zip(results(layer, x), expected(layer, x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_bf16_attention_is_the_formula_within_its_rounding(layer: Attention) -> None:
     x = torch.randn(2, 30, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        low = answers(layer, x)
-    for got, want in zip(low, expected(layer, x), strict=True):
-        assert (got - want).norm() < 0.01 * want.norm()  # bf16 keeps 8 bits: 0.004 a rounding
+        low = results(layer, x)
+    for ours, theirs in zip(low, expected(layer, x), strict=True):
+        assert (
+            ours - theirs
+        ).norm() < 0.01 * theirs.norm()  # bf16 keeps 8 bits: 0.004 per rounding
 
 
 @pytest.mark.parametrize("tokens", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 3])
 def test_attention_in_blocks_is_attention(tokens: int) -> None:
     qkv = [torch.randn(2, 3, tokens, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     weight = torch.randn(2, 3, tokens, 8, dtype=torch.float64)
-    found, want = (
+    ours, fused = (
         [y, *torch.autograd.grad((y * weight).sum(), qkv)]
         for y in (attention_in_blocks(*qkv), torch.nn.functional.scaled_dot_product_attention(*qkv))
     )
-    torch.testing.assert_close(found, want)
+    torch.testing.assert_close(ours, fused)
 
 
 def test_attention_maps_are_the_weights_that_mix_the_values(layer: Attention) -> None:

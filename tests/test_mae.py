@@ -1,4 +1,4 @@
-"""The masked autoencoder against plain, dense versions of the published algorithm."""
+"""The masked autoencoder against a plain, dense version of the published algorithm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from conftest import random_clips, randomize
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
 from vmae.data import multi_scale_crop
-from vmae.grid import patchify
+from vmae.grid import patchify, unpatchify
+from vmae.layers import DropPath
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.vit import VisionTransformer
@@ -30,7 +31,7 @@ def normalized(clips: torch.Tensor) -> torch.Tensor:
 
 
 def assert_same_gradients(model, a: torch.Tensor, b: torch.Tensor, **bounds: float) -> None:
-    """Two losses have the same gradient for every parameter of the model."""
+    """Assert that two losses have the same gradient for every parameter of the model."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     gradients = (torch.autograd.grad(loss, parameters) for loss in (a, b))
     for name, x, y in zip(names, *gradients, strict=True):
@@ -38,7 +39,7 @@ def assert_same_gradients(model, a: torch.Tensor, b: torch.Tensor, **bounds: flo
 
 
 def dense_loss(model: MaskedAutoencoder, clips: torch.Tensor, mask) -> torch.Tensor:
-    """V2's step as its code does it: all tokens embedded, boolean masks, all targets, weighted loss."""
+    """V2's step as in its code: embed all tokens, boolean masks, all targets, weighted loss."""
     config, grid = model.config, model.grid
     batch, n = len(clips), grid.num_tokens
     hidden = mask.hidden(n)
@@ -49,12 +50,12 @@ def dense_loss(model: MaskedAutoencoder, clips: torch.Tensor, mask) -> torch.Ten
         x = block(x)
     x = model.encoder_to_decoder(model.encoder.norm(x))
     positions = model.decoder_pos_embed.expand(batch, -1, -1)
-    known = positions[~hidden].reshape(batch, -1, config.decoder_embed_dim)
-    asked = positions[~dropped].reshape(batch, -1, config.decoder_embed_dim)
-    x = torch.cat([x + known, model.mask_token + asked], dim=1)
+    visible_pos = positions[~hidden].reshape(batch, -1, config.decoder_embed_dim)
+    query_pos = positions[~dropped].reshape(batch, -1, config.decoder_embed_dim)
+    x = torch.cat([x + visible_pos, model.mask_token + query_pos], dim=1)
     for block in model.decoder.blocks:
         x = block(x)
-    out = model.decoder.head(model.decoder.norm(x[:, -asked.shape[1] :]))
+    out = model.decoder.head(model.decoder.norm(x[:, -query_pos.shape[1] :]))
 
     tokens = (patchify(clips, grid).float() / 255).unflatten(-1, (-1, 3))  # all tokens, by channel
     labels = (tokens - tokens.mean(-2, keepdim=True)) / (
@@ -62,7 +63,7 @@ def dense_loss(model: MaskedAutoencoder, clips: torch.Tensor, mask) -> torch.Ten
     )
     labels = labels.flatten(-2)[~dropped].reshape(batch, -1, grid.token_dim)
     loss = ((out - labels) ** 2).mean(-1)
-    counts = hidden[~dropped].reshape(batch, -1)  # decoder asked and encoder blind
+    counts = hidden[~dropped].reshape(batch, -1)  # queried by the decoder, hidden from the encoder
     return (loss * counts).sum() / counts.sum()
 
 
@@ -87,7 +88,7 @@ def test_v2_without_a_decoder_ratio_is_v1(tiny):
     assert torch.equal(*losses)
 
 
-def test_patch_embedding_is_the_convolution_and_visible_tokens_are_the_same_tokens(tiny):
+def test_patch_embedding_is_a_convolution_also_for_visible_tokens_only(tiny):
     model = randomize(VisionTransformer(tiny))
     clips, mask = random_clips(tiny, 3), draw(V2, tiny)
     tokens = model.embed(clips)
@@ -103,20 +104,18 @@ def test_patch_embedding_is_the_convolution_and_visible_tokens_are_the_same_toke
 
 
 def test_nothing_hidden_reaches_the_encoder(tiny):
-    """Changing hidden pixels leaves the predictions as they are; changing visible ones does not."""
+    """Changing hidden pixels does not change predictions; changing visible ones does."""
     model = randomize(MaskedAutoencoder(tiny))
     clips, mask = random_clips(tiny, 3), draw(V2, tiny)
     hidden = mask.hidden(tiny.grid.num_tokens)
     noise = random_clips(tiny, 3, seed=9)
-    from vmae.grid import unpatchify
-
     mixed = torch.where(hidden[..., None], patchify(noise, tiny.grid), patchify(clips, tiny.grid))
     assert torch.equal(model(unpatchify(mixed, tiny.grid), mask), model(clips, mask))
     assert not torch.allclose(model(noise, mask), model(clips, mask))
 
 
 def test_loss_near_one_means_the_mean_is_predicted(tiny):
-    """With standardised targets a model that says 0 has a loss of nearly 1: it has learned nothing."""
+    """With normalised targets, a model that predicts 0 has a loss near 1: it has learned nothing."""
     model = MaskedAutoencoder(tiny)
     torch.nn.init.zeros_(model.decoder.head.weight)
     loss = model.loss(random_clips(tiny, 3), draw(V2, tiny)).item()
@@ -124,11 +123,11 @@ def test_loss_near_one_means_the_mean_is_predicted(tiny):
     assert loss == pytest.approx((pixels - 1) / pixels, abs=1e-3)
 
 
-def test_reconstruction_shows_what_it_says(tiny):
+def test_reconstruction_shows_visible_and_predicted_tokens(tiny):
     model = randomize(MaskedAutoencoder(tiny))
     clips, mask = random_clips(tiny, 3), draw(V2, tiny)
-    seen = [patchify(x, tiny.grid) for x in model.reconstruct(clips, mask)]
-    masked, predicted, pasted = seen
+    shown = [patchify(x, tiny.grid) for x in model.reconstruct(clips, mask)]
+    masked, predicted, pasted = shown
     hidden = mask.hidden(tiny.grid.num_tokens)
     unit = patchify(clips, tiny.grid).float() / 255
     assert torch.equal(masked[~hidden], unit[~hidden])
@@ -137,7 +136,7 @@ def test_reconstruction_shows_what_it_says(tiny):
     assert torch.equal(pasted[target], predicted[target])
     assert torch.equal(pasted[~hidden], unit[~hidden])
     assert (predicted[~target] == 0.5).all()
-    assert all(x.min() >= 0 and x.max() <= 1 for x in seen)
+    assert all(x.min() >= 0 and x.max() <= 1 for x in shown)
 
 
 def test_a_perfect_prediction_reconstructs_the_clip(tiny, monkeypatch):
@@ -175,9 +174,7 @@ def test_initialisation_is_the_published_one():
             rows, columns = parameter.shape
             bound = math.sqrt(6 / (rows + columns))  # xavier
             if name.startswith("encoder_to_decoder"):
-                bound = 1 / math.sqrt(
-                    columns
-                )  # PyTorch's default: the official code does not touch it
+                bound = 1 / math.sqrt(columns)  # PyTorch's default, unchanged in the official code
             assert bound * 0.97 < parameter.abs().max() <= bound, name
     fan_in = 3 * 2 * 16 * 16
     assert model.encoder.patch_embed.proj.weight.abs().max() <= 1 / math.sqrt(fan_in)
@@ -199,7 +196,7 @@ def test_initialisation_of_mae_is_the_published_one():
             rows, columns = (
                 len(parameter),
                 parameter[0].numel(),
-            )  # the patch embedding counts as linear
+            )  # the patch embedding is linear too
             bound = math.sqrt(6 / (rows + columns))
             assert bound * 0.97 < parameter.abs().max() <= bound, name
         elif name.endswith("bias") and "patch_embed" not in name:
@@ -207,8 +204,6 @@ def test_initialisation_of_mae_is_the_published_one():
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean(tiny):
-    from vmae.layers import DropPath
-
     drop = DropPath(0.3).train()
     torch.manual_seed(0)
     out = drop(torch.ones(4000, 2, 3)).flatten(1)
@@ -221,7 +216,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean(tiny):
 
 
 def test_bf16_agrees_with_fp32(tiny):
-    """bf16 keeps 8 bits of a number: outputs within 3 % of their scale, the loss within 1 %."""
+    """bf16 keeps 8 significant bits: outputs agree within 3 % of their scale, the loss within 1 %."""
     model = randomize(MaskedAutoencoder(tiny))
     clips, mask = random_clips(tiny, 3), draw(V2, tiny)
     full, loss = model(clips, mask), model.loss(clips, mask)
@@ -266,7 +261,7 @@ def test_attention_maps_are_the_softmax_that_the_block_uses(tiny):
 
 
 @pytest.mark.parametrize("family", ["videomae", "mae"])
-def test_targets_and_losses_leave_the_clips_as_they_are(family: str) -> None:
+def test_targets_and_losses_do_not_change_the_clips(family: str) -> None:
     config = ModelConfig(num_frames=1 if family == "mae" else 8, img_size=32, embed_dim=32, depth=1, num_heads=2,
                          decoder_embed_dim=32, decoder_depth=1, decoder_num_heads=2, family=family,
                          tubelet=(1, 8, 8) if family == "mae" else (2, 8, 8))  # fmt: skip
@@ -289,17 +284,17 @@ def test_targets_and_losses_leave_the_clips_as_they_are(family: str) -> None:
     ],
 )
 def test_a_step_never_waits_for_a_device(encoder, decoder):
-    """Tensors without values: whatever asks for one, or for a shape that hangs on one, raises."""
-    nowhere = torch.device("meta")
+    """Meta tensors have no values: reading one, or a shape that depends on one, raises."""
+    meta = torch.device("meta")
     config = ModelConfig.videomae("tiny", num_frames=16, img_size=64)
-    model = MaskedAutoencoder(config).to(nowhere)
-    clips = torch.empty(3, 3, 16, 64, 64, dtype=torch.uint8, device=nowhere)
+    model = MaskedAutoencoder(config).to(meta)
+    clips = torch.empty(3, 3, 16, 64, 64, dtype=torch.uint8, device=meta)
     ratio = 0.0 if decoder in ("all", "every") else 0.5
-    mask = make_mask(MaskConfig(encoder, 0.75, None, decoder, ratio), config.grid, 3, None, nowhere)
+    mask = make_mask(MaskConfig(encoder, 0.75, None, decoder, ratio), config.grid, 3, None, meta)
     crops = multi_scale_crop(clips)
     loss = model.loss(crops, mask)
     loss.backward()
-    assert all(x.grad is not None and x.grad.device == nowhere for x in model.parameters())
+    assert all(x.grad is not None and x.grad.device == meta for x in model.parameters())
     hidden = mask.hidden(config.grid.num_tokens)
     with pytest.raises(NotImplementedError, match="nonzero"):
-        patchify(crops, config.grid)[hidden]  # the published way: how many are they?
+        patchify(crops, config.grid)[hidden]  # as published: a shape that depends on values

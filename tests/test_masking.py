@@ -1,4 +1,4 @@
-"""Counts and invariants of every mask: REFERENCE facts of MAE, VideoMAE V1 and V2, and the notes'."""
+"""Counts and invariants of every mask: MAE, VideoMAE V1 and V2, and the common misconceptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ B16 = TokenGrid((16, 224, 224), (2, 16, 16))  # 8x14x14 = 1568 tokens
 B32 = TokenGrid((32, 224, 224), (2, 16, 16))  # 3136
 GIANT = TokenGrid((16, 224, 224), (2, 14, 14))  # 8x16x16 = 2048
 IMAGE = TokenGrid((1, 224, 224), (1, 16, 16))  # 196
-NOTES = TokenGrid((16, 224, 224), (1, 16, 16))  # 3136 tokens of one frame each
+SINGLE = TokenGrid((16, 224, 224), (1, 16, 16))  # 3136 tokens of one frame each
 
 CASES = {
     "MAE": (IMAGE, MaskConfig("random", 0.75), (49, 147, 147)),
@@ -34,9 +34,13 @@ CASES = {
         MaskConfig("tube", 0.9, None, "running-cell", 0.0),
         (160, 1408, 1408),
     ),
-    "notes: clip": (NOTES, MaskConfig("random", 0.9), (314, 2822, 2822)),
-    "notes: tube of 4 frames": (B16, MaskConfig("tube", 0.9, 4), (160, 1408, 1408)),
-    "notes: dual": (B32, MaskConfig("random", 0.9, None, "drop-visible", 0.5), (157, 2979, 2822)),
+    "misconception: random V1": (SINGLE, MaskConfig("random", 0.9), (314, 2822, 2822)),
+    "misconception: tube of 4 frames": (B16, MaskConfig("tube", 0.9, 4), (160, 1408, 1408)),
+    "misconception: dual": (
+        B32,
+        MaskConfig("random", 0.9, None, "drop-visible", 0.5),
+        (157, 2979, 2822),
+    ),
 }
 
 
@@ -51,18 +55,18 @@ def test_counts_and_invariants(case, generator):
     mask = make_mask(config, grid, 6, generator)
     assert (mask.visible.shape[1], mask.queries.shape[1], mask.targets.shape[1]) == counts
     for index in (mask.visible, mask.queries, mask.targets):
-        assert (index.diff(dim=1) > 0).all(), "ascending, none twice"
+        assert (index.diff(dim=1) > 0).all(), "ascending, no duplicates"
         assert index.min() >= 0
     assert mask.visible.max() < grid.num_tokens
     assert mask.queries.max() < grid.num_tokens
     assert mask.targets.max() < mask.queries.shape[1]
     hidden = mask.hidden(grid.num_tokens)
     assert hidden.gather(1, mask.target_tokens).all(), "no loss on what the encoder sees"
-    assert len({tuple(row.tolist()) for row in mask.visible}) > 1, "clips have masks of their own"
+    assert len({tuple(row.tolist()) for row in mask.visible}) > 1, "each clip has its own mask"
 
 
 @pytest.mark.parametrize(
-    "case", ["MAE", "V1", "random", "frame", "giant", "notes: tube of 4 frames"]
+    "case", ["MAE", "V1", "random", "frame", "giant", "misconception: tube of 4 frames"]
 )
 def test_without_a_decoder_mask_queries_are_the_complement(case, generator):
     grid, config, _ = CASES[case]
@@ -71,7 +75,7 @@ def test_without_a_decoder_mask_queries_are_the_complement(case, generator):
     assert (both == torch.arange(grid.num_tokens)).all()
 
 
-def test_a_loss_on_every_token_asks_for_all_and_leaves_the_visible_ones_as_they_were(generator):
+def test_a_loss_on_every_token_queries_all_and_keeps_the_visible_ones(generator):
     hidden_only, every = (
         make_mask(MaskConfig("tube", 0.9, None, decoder), B16, 3, generator.manual_seed(1))
         for decoder in ("all", "every")
@@ -92,15 +96,15 @@ def test_tubes_are_constant_over_their_length_and_change_after(length, steps, ge
 
 @pytest.mark.parametrize("ratio,kept", [(0.25, 1176), (0.5, 784), (0.75, 392)])
 def test_running_cell_is_the_published_one(ratio, kept):
-    """Against the official generator's rule, step by step: the pointer moves, the queue rolls."""
+    """Against the official generator's rule, step by step: the pointer moves and the queue rolls."""
     maps = running_cell_maps(B16, ratio)
     assert maps.shape == (4, kept)
     assert len({tuple(row.tolist()) for row in maps}) == 4
     off = int(4 * ratio)
     for start in range(4):
-        asked = torch.zeros(1568, dtype=torch.bool)
-        asked[maps[start]] = True
-        frames = asked.view(8, 14, 14)
+        queried = torch.zeros(1568, dtype=torch.bool)
+        queried[maps[start]] = True
+        frames = queried.view(8, 14, 14)
         queue = [1] * off + [0] * (4 - off)  # 1: dropped
         for step in range(8):
             pointer = (start + step + 1) % 4
@@ -111,13 +115,13 @@ def test_running_cell_is_the_published_one(ratio, kept):
                         rolled[row % 2 * 2 + column % 2] == 0
                     )
         assert torch.equal(frames[:4], frames[4:]), "period 4"
-        assert (frames.sum(0) == kept // 196).all(), "every position is asked equally often"
+        assert (frames.sum(0) == kept // 196).all(), "every position is queried equally often"
 
 
 def test_running_cell_half_has_the_known_cells():
-    asked = torch.zeros(1568, dtype=torch.bool)
-    asked[running_cell_maps(B16, 0.5)[0]] = True
-    cells = (~asked).view(8, 14, 14)[:4, :2, :2].int().tolist()  # 1: dropped
+    queried = torch.zeros(1568, dtype=torch.bool)
+    queried[running_cell_maps(B16, 0.5)[0]] = True
+    cells = (~queried).view(8, 14, 14)[:4, :2, :2].int().tolist()  # 1: dropped
     assert cells == [[[1, 0], [0, 1]], [[0, 0], [1, 1]], [[0, 1], [1, 0]], [[1, 1], [0, 0]]]
 
 
@@ -127,7 +131,7 @@ def test_dual_masking_overlaps_in_exactly_80_queries(generator):
     assert (seen.gather(1, mask.queries).sum(1) == 80).all()
 
 
-def test_frame_maps_ask_for_whole_steps():
+def test_frame_maps_query_whole_time_steps():
     for row in frame_maps(B16, 0.5):
         steps = row.view(4, 196) // 196
         assert (steps == steps[:, :1]).all()
@@ -135,7 +139,7 @@ def test_frame_maps_ask_for_whole_steps():
 
 
 def test_every_token_is_visible_equally_often(generator):
-    """A tube at 75 % shows each position with probability 1/4: within 5 standard deviations."""
+    """At 75 %, each position is visible with probability 1/4, to within 5 standard deviations."""
     grid = TokenGrid((8, 16, 16), (2, 4, 4))
     visible = ~make_mask(MaskConfig("tube", 0.75), grid, 4000, generator).hidden(64)
     share = visible.double().mean(0)
@@ -153,11 +157,11 @@ def test_the_same_generator_gives_the_same_mask():
     [
         (TokenGrid((2, 4, 4), (2, 4, 4)), MaskConfig("random", 0.9), ["0.9", "nothing to predict"]),
         (TokenGrid((8, 8, 8), (2, 4, 4)), MaskConfig("tube", 0.1), ["nothing to predict", "0.25", "0.75"]),
-        (TokenGrid((8, 112, 112), (2, 16, 16)), CASES["V2"][1], ["7x7", "even"]),
-        (TokenGrid((4, 32, 32), (2, 8, 8)), MaskConfig("tube", 0.75, None, "running-cell", 0.5), ["multiple of 8"]),
+        (TokenGrid((8, 112, 112), (2, 16, 16)), CASES["V2"][1], ["7x7", "even", "decoder_mask_type 'all'"]),
+        (TokenGrid((4, 32, 32), (2, 8, 8)), MaskConfig("tube", 0.75, None, "running-cell", 0.5), ["period of 4", "multiple of 8 frames"]),
         (B16, MaskConfig("tube", 0.9, None, "running-cell", 0.4), ["0.4", "0.25, 0.5 or 0.75"]),
-        (B16, MaskConfig("random", 0.9, None, "running-cell", 0.5), ["tube"]),
-        (B16, MaskConfig("tube", 0.9, 3), ["3", "multiple"]),
+        (B16, MaskConfig("random", 0.9, None, "running-cell", 0.5), ["running-cell", "mask_type 'tube'"]),
+        (B16, MaskConfig("tube", 0.9, 3), ["tube_length 3", "multiple"]),
     ],
 )  # fmt: skip
 def test_impossible_masks_say_why(grid, config, words):

@@ -1,7 +1,7 @@
-"""MAE is Hugging Face's ViTMAE with the noise given: predictions, loss and every gradient.
+"""Parity of MAE with Hugging Face's ViTMAE, given the same noise: predictions, loss and gradients.
 
-transformers 5.23 leaves ViTMAE's frozen position tables at zero when it is built from scratch, so
-the published tables are written into it first.
+transformers 5.23 leaves the frozen position tables of a new ViTMAE at zero, so the published tables
+are copied into it first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = (
 
 
 def pairs(ours):
-    """(our name, rows, Hugging Face's name); fused qkv parameters are taken apart."""
+    """(our name, rows, Hugging Face's name); fused qkv parameters are split."""
     for name, parameter in ours.named_parameters():
         theirs = name
         for a, b in NAMES:

@@ -1,7 +1,7 @@
-"""V1 is Hugging Face's VideoMAE: outputs, loss and every gradient, with the same random weights.
+"""Parity of V1 with Hugging Face's VideoMAE: outputs, loss and gradients, same random weights.
 
-Hugging Face is run in eager mode with its LayerNorm epsilons set to 1e-6, where it equals the
-official code (its own defaults are 1e-12 and 1e-5).
+Hugging Face runs in eager mode with LayerNorm epsilons of 1e-6, as in the official code (its own
+defaults are 1e-12 and 1e-5).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ transformers = pytest.importorskip("transformers")
 
 
 def hf_name(name: str) -> str:
-    """The Hugging Face 5.x name of one of our parameters (qkv excepted)."""
+    """The Hugging Face 5.x name of one of our parameters, except qkv."""
     for ours, theirs in (
         ("encoder.patch_embed.proj", "videomae.embeddings.patch_embeddings.projection"),
         ("decoder.blocks.", "decoder.decoder_layers."),
@@ -41,7 +41,7 @@ def hf_name(name: str) -> str:
 
 
 def pairs(ours: nn.Module, prefix: str = ""):
-    """(our name, slice of ours, Hugging Face's name): fused qkv weights are taken apart."""
+    """(our name, slice of ours, Hugging Face's name); fused qkv weights are split."""
     for name, parameter in ours.named_parameters():
         if name.endswith("attn.qkv.weight"):
             width = parameter.shape[1]
@@ -53,7 +53,7 @@ def pairs(ours: nn.Module, prefix: str = ""):
 
 
 def copy_to_hf(ours: nn.Module, theirs: nn.Module, prefix: str = "") -> None:
-    """Load our weights into a Hugging Face model; every parameter of it must be filled."""
+    """Copy our weights into a Hugging Face model, filling every parameter of it."""
     target = dict(theirs.named_parameters())
     with torch.no_grad():
         for name, rows, other in pairs(ours, prefix):
@@ -81,7 +81,7 @@ def hf_config(config: ModelConfig, **extra):
 
 
 def normalized(clips: torch.Tensor) -> torch.Tensor:
-    """ImageNet-normalised floats (B, T, C, H, W), as Hugging Face wants them."""
+    """ImageNet-normalised floats (B, T, C, H, W), the input of Hugging Face's models."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((clips.float() / 255 - mean) / std).transpose(1, 2)
 

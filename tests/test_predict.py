@@ -1,4 +1,4 @@
-"""A classifier on a video file."""
+"""Classifying a video file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOT = ROOT / "data" / "big_buck_bunny_shot.mp4"
 CONFIG = ModelConfig.videomae("tiny", img_size=32, tubelet=(2, 8, 8))
 
 
-def test_a_clip_is_the_centre_of_the_video_and_of_its_frames():
+def test_a_clip_comes_from_the_centre_in_time_and_space():
     clip = read_clip(SHOT, CONFIG, stride=4)
     assert clip.shape == (1, 3, 8, 32, 32)
     assert clip.dtype == torch.uint8
@@ -33,5 +33,5 @@ def test_predictions_are_named_and_sorted():
     assert [p for _, p in named] == sorted((p for _, p in named), reverse=True)
     assert named[0][0] == model.class_names[int(numbered[0][0])]
     assert sum(p for _, p in numbered) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="no head, so it predicts no classes: fine-tune it"):
         predict(VisionTransformer(CONFIG), SHOT)

@@ -1,4 +1,4 @@
-"""The repository agrees with itself: one list of pins, formatted code, licences."""
+"""The repository is consistent: one list of pins, clean code, licences, current tables."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_every_folder_of_the_package_is_installed():
     assert setuptools["package-data"]["vmae"] == ["train/recipes/*.yaml"]
 
 
-def test_without_a_checkout_everything_lies_in_the_working_folder(tmp_path):
-    """As after an installation that is not editable; a repository around it is not ours."""
+def test_without_a_checkout_everything_is_in_the_working_folder(tmp_path):
+    """As after a non-editable installation; a repository around it is not ours."""
     installed, project = tmp_path / "site-packages", tmp_path / "project"
     shutil.copytree(ROOT / "vmae", installed / "vmae", ignore=shutil.ignore_patterns("__pycache__"))
     project.mkdir()
@@ -155,8 +155,8 @@ def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
 
 
 def times() -> str:
-    """The table of TEACHING.md: exercises and minutes by lesson, from cards and stamps."""
-    lines = ["| lesson | exercises | their minutes | runs, minutes |", "|---|---|---|---|"]
+    """The table in TEACHING.md: exercises and minutes per lesson, from cards and stamps."""
+    lines = ["| lesson | exercises | minutes for them | minutes to run |", "|---|---|---|---|"]
     total, minutes = 0, 0
     for path in sorted((ROOT / "solutions").glob("*.py")):
         if not path.stem[:2].isdigit():

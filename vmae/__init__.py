@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SOURCE = Path(__file__).resolve().parents[1]
-#: Where data/ and runs/ are: the checkout, or the working folder where the package has none.
+#: The folder of data/ and runs/: the checkout, or the working folder if there is no checkout.
 ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()
 
 
 def at_root(path: str | Path) -> Path:
-    """A path from a configuration: as it is where it exists, else relative to `ROOT`."""
+    """Resolve a path from a configuration: unchanged if it exists, else relative to `ROOT`."""
     path = Path(path)
     return path if path.is_absolute() or path.exists() else ROOT / path
 
 
 def load(path: str | Path, **options: Any) -> MaskedAutoencoder | VisionTransformer:
-    """The model in a checkpoint of any published layout; see `vmae.weights.load` for the options.
+    """Load the model from a checkpoint in any published layout; `vmae.weights.load` has the options.
 
-    PyTorch is imported here, not with the package, so that `vmae --help` stays quick.
+    PyTorch is imported here rather than with the package, to keep `vmae --help` fast.
     """
     from vmae.weights.checkpoints import load
 

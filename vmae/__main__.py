@@ -1,4 +1,4 @@
-"""`python -m vmae`."""
+"""Runs the command line: `python -m vmae`."""
 
 from vmae.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What a model and a mask are: frozen dataclasses, to and from YAML."""
+"""Configurations of models and masks: frozen dataclasses, read from and written to YAML."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vmae.grid import TokenGrid
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot work; the message names the field, its value and the way out."""
+    """An invalid configuration; the message names the field, its value and a fix."""
 
 
-#: Fields by the names that the first edition gave them; its files still load.
+#: Field names of the first edition, and today's. Its files still load.
 FIRST_EDITION: dict[str, dict[str, str]] = {
     "ModelConfig": {
         "frames": "num_frames", "size": "img_size", "width": "embed_dim", "heads": "num_heads",
@@ -47,7 +47,7 @@ FIRST_EDITION: dict[str, dict[str, str]] = {
 def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` with the first edition's field names replaced by today's.
 
-    A field that is given under both names keeps both, so that the caller can report the old one.
+    If a field is given under both names, both stay, so that the caller can report the old one.
     """
     new = {k: v for base in kind.__mro__ for k, v in FIRST_EDITION.get(base.__name__, {}).items()}
     return {
@@ -70,7 +70,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return None
         hint = next(arm for arm in get_args(hint) if arm is not type(None))
     if get_origin(hint) is Literal:
-        return value  # `Config.__post_init__` looks at it
+        return value  # `Config.__post_init__` checks it
     if dataclasses.is_dataclass(hint):
         return hint.from_dict(value, where + ".")  # type: ignore[union-attr]
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
@@ -91,7 +91,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 class Config:
-    """What all configurations share: reading, writing and changing."""
+    """The base of all configurations: reading, writing and changing them."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -105,7 +105,7 @@ class Config:
     def from_dict(cls, values: Any, where: str = "") -> Self:
         """Build from nested plain dicts; unknown fields are an error that lists the known ones.
 
-        Reads what the first edition wrote, too.
+        Also accepts the field names of the first edition.
         """
         if isinstance(values, cls):
             return values
@@ -129,7 +129,7 @@ class Config:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"{path}: there is no such configuration file") from None
+            raise ConfigError(f"{path}: no such configuration file") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not YAML: {error}") from None
         try:
@@ -142,7 +142,7 @@ class Config:
         return _plain(self)
 
     def to_yaml(self, path: str | Path) -> None:
-        """Write every field, including those at their default."""
+        """Write all fields, including those with default values."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False)
         Path(path).write_text(text, encoding="utf-8")
 
@@ -196,7 +196,7 @@ class ModelConfig(Config):
     normalize_targets: bool = True
     """Whether each patch of the targets is standardised (MAE's norm_pix_loss)."""
     attention: Literal["joint", "divided"] = "joint"
-    """Of the encoder: over all tokens, as published; or over time, then over space, as in
+    """In the encoder: over all tokens, as published; or over time, then over space, as in
     TimeSformer."""
     pos_embed_from: tuple[int, int] | None = None
     """(num_frames, img_size) that the weights were trained with, to interpolate their position
@@ -221,11 +221,11 @@ class ModelConfig(Config):
         if self.pos_embed_from is not None:
             num_frames, img_size = self.pos_embed_from
             _ = TokenGrid((num_frames, img_size, img_size), self.tubelet, self.channels)
-        _ = self.grid  # raises where the clip does not divide into tubelets
+        _ = self.grid  # raises if the clip does not divide into tubelets
 
     @property
     def grid(self) -> TokenGrid:
-        """Where the tokens lie."""
+        """The token grid of the model's clips."""
         clip = (self.num_frames, self.img_size, self.img_size)
         return TokenGrid(clip, self.tubelet, self.channels)
 
@@ -239,7 +239,7 @@ class ModelConfig(Config):
                 values["decoder_embed_dim"] = 640
         if name == "g":
             values["tubelet"] = (2, 14, 14)
-        if name == "tiny":  # the setting that two CPU cores train in minutes
+        if name == "tiny":  # trains in minutes on two CPU cores
             values |= {"num_frames": 8, "img_size": 16, "tubelet": (2, 4, 4), "decoder_depth": 2}
         return cls(**(values | changes))
 
@@ -255,7 +255,7 @@ class ModelConfig(Config):
 
 def _sized(name: str) -> dict[str, Any]:
     if name not in _SIZES:
-        raise ConfigError(f"there is no model size {name!r}; there are {', '.join(_SIZES)}")
+        raise ConfigError(f"unknown model size {name!r}: use one of {', '.join(_SIZES)}")
     fields = (
         "embed_dim", "depth", "num_heads", "mlp_ratio", "decoder_embed_dim", "decoder_num_heads"
     )  # fmt: skip
@@ -264,27 +264,27 @@ def _sized(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MaskConfig(Config):
-    """What is hidden from the encoder, and what the decoder is queried for."""
+    """The tokens hidden from the encoder, and the positions at which the decoder is queried."""
 
     mask_type: Literal["tube", "random", "frame"] = "tube"
     mask_ratio: float = 0.9
-    """Share of the tokens hidden from the encoder."""
+    """Fraction of the tokens hidden from the encoder."""
     tube_length: int | None = None
     """Frames that a tube covers; None: the whole clip, as published."""
     decoder_mask_type: Literal[
         "all", "running-cell", "random", "frame", "drop-visible", "every"
     ] = "all"
-    """What the decoder is queried for. "all": every hidden token (MAE, V1). "running-cell": V2.
+    """Where the decoder is queried. "all": every hidden token (MAE, V1). "running-cell": V2.
     "random", "frame": V2's ablations. "drop-visible": a common misconception of dual masking.
     "every": MAE's ablation, a loss on all tokens, including those that the encoder sees."""
     decoder_mask_ratio: float = 0.0
-    """Share of the positions that the decoder is not queried for; for "drop-visible" the share of
-    visible tokens that are dropped."""
+    """Fraction of the positions at which the decoder is not queried; for "drop-visible", the fraction
+    of visible tokens that are dropped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.mask_ratio < 1:
-            raise ConfigError(f"mask_ratio is {self.mask_ratio}; it must lie between 0 and 1")
+            raise ConfigError(f"mask_ratio is {self.mask_ratio}; it must be between 0 and 1")
         if not 0 <= self.decoder_mask_ratio < 1:
             raise ConfigError(
                 f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be in [0, 1)"

@@ -1,7 +1,7 @@
-"""The token grid: how a clip divides into tubelets, and the way there and back.
+"""The token grid: how a clip is cut into tubelets, and how to patchify and unpatchify it.
 
-Tokens run time first, then rows, then columns. Inside a token the pixels run frame, row, column,
-channel (channel fastest), the order of VideoMAE's and MAE's targets.
+Tokens are ordered by time, then row, then column. Within a token, pixels are ordered by frame, row,
+column and channel (channel fastest), as in the targets of MAE and VideoMAE.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from einops import rearrange
 class TokenGrid:
     """A clip of shape (T, H, W) cut into tubelets of shape (p_t, p_h, p_w).
 
-    Raises ValueError where a side does not divide, with the nearest sizes that do.
+    Raises ValueError if a side is not divisible, and suggests the nearest sizes that are.
 
     >>> TokenGrid((16, 224, 224), (2, 16, 16)).shape
     (8, 14, 14)
@@ -36,12 +36,12 @@ class TokenGrid:
                 nearest = f"{above}" if below == 0 else f"{below} or {above}"
                 raise ValueError(
                     f"{name} {size} is not divisible by the tubelet's side {step}: use {nearest}, "
-                    f"or another tubelet than {self.tubelet}"
+                    f"or a tubelet other than {self.tubelet}"
                 )
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(t, h, w): tubelets in time, rows, columns."""
+        """(t, h, w): number of tubelets along time, rows and columns."""
         (T, H, W), (p_t, p_h, p_w) = self.clip, self.tubelet
         return T // p_t, H // p_h, W // p_w
 
@@ -53,12 +53,12 @@ class TokenGrid:
 
     @property
     def tokens_per_frame(self) -> int:
-        """h·w: tokens of one step in time."""
+        """h·w: tokens per time step."""
         return self.shape[1] * self.shape[2]
 
     @property
     def token_dim(self) -> int:
-        """P = p_t·p_h·p_w·C: values of one token."""
+        """P = p_t·p_h·p_w·C: values per token."""
         p_t, p_h, p_w = self.tubelet
         return p_t * p_h * p_w * self.channels
 
@@ -66,7 +66,7 @@ class TokenGrid:
 def patchify(clips: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
     """Cut clips (B, C, T, H, W) into tokens (B, N, P).
 
-    Raises ValueError where the clips are not of the grid's shape.
+    Raises ValueError if the clips do not have the grid's shape.
 
     >>> patchify(torch.zeros(1, 3, 16, 224, 224), TokenGrid((16, 224, 224), (2, 16, 16))).shape
     torch.Size([1, 1568, 1536])
@@ -88,7 +88,7 @@ def patchify(clips: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 
 
 def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-    """Put tokens (B, N, P) back together as clips (B, C, T, H, W); the inverse of `patchify`."""
+    """Reassemble clips (B, C, T, H, W) from tokens (B, N, P): the inverse of `patchify`."""
     if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (grid.num_tokens, grid.token_dim):
         raise ValueError(
             f"tokens of shape {tuple(tokens.shape)} do not fit the grid: "
@@ -108,7 +108,9 @@ def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 
 
 def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...), no copy of the index.
+    """Select the tokens at `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...).
+
+    Unlike `torch.gather`, this needs no index expanded to the width of the tokens.
 
     >>> gather_tokens(torch.tensor([[10, 11, 12]]), torch.tensor([[2, 0]]))
     tensor([[12, 10]])

@@ -9,12 +9,15 @@ from torch import nn
 
 #: LayerNorm's epsilon in the official code of MAE and VideoMAE (PyTorch's own default is 1e-5).
 NORM_EPS = 1e-6
-#: Queries that attention takes at a time where it is not fused.
+#: Queries per block when attention is not fused.
 BLOCK = 392
 
 
 class DropPath(nn.Module):
-    """Drop a sample's whole residual branch with probability `rate`, and scale the others up."""
+    """Drop a sample's whole residual branch with probability `rate`; scale up the branches kept.
+
+    Also called stochastic depth. Does nothing in eval mode.
+    """
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
@@ -23,19 +26,20 @@ class DropPath(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.rate == 0:
             return x
-        keep = 1 - self.rate
-        kept = torch.empty(x.shape[0], 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
-        return x * kept / keep
+        keep_prob = 1 - self.rate
+        kept = torch.empty(x.shape[0], 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep_prob)
+        return x * kept / keep_prob  # the expected value stays that of x
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
 
 
 def is_fused(device: str, dtype: torch.dtype) -> bool:
-    """Whether attention takes the fused kernel on this type of device.
+    """Whether attention uses the fused kernel on this type of device.
 
-    In bf16 on a CPU it does not: plain products are sooner there (tests/bench/attention.py). They
-    keep the attention itself, (B, heads, N, N), for the backward pass.
+    It does except in bf16 on a CPU, where plain matrix products are faster
+    (tests/bench/attention.py). Those store the attention weights, (B, heads, N, N), for the
+    backward pass.
     """
     return (device, dtype) != ("cpu", torch.bfloat16)
 
@@ -43,7 +47,7 @@ def is_fused(device: str, dtype: torch.dtype) -> bool:
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens: (B, N, D) -> (B, N, D).
 
-    `key_bias=False` is VideoMAE's form: queries and values have a bias, keys have none.
+    `key_bias=False` is VideoMAE's variant: queries and values have a bias, keys do not.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, key_bias: bool = False) -> None:
@@ -64,7 +68,7 @@ class Attention(nn.Module):
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:
-        """The attention itself, (B, heads, N, N), which the fused kernel never writes down."""
+        """The attention weights (B, heads, N, N), which the fused kernel never materialises."""
         q, k, _ = self._project(x)
         return _weights(q, k)
 
@@ -80,12 +84,12 @@ class Attention(nn.Module):
 
 
 def attention_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(QK' / √d) V by plain products, some queries at a time: (B, heads, N, d) -> the same.
+    """softmax(QKᵀ / √d) V by plain products, one block of queries at a time.
 
-    A large result takes new memory from the system each time, which is dear on a CPU (lesson 09
-    measures it). That of a block fits in memory which is used again.
+    All tensors are (B, heads, N, d). On a CPU a large result gets freshly allocated memory, which is
+    expensive (lesson 09 measures it); the result of a block fits in memory that gets reused.
     """
-    return torch.cat([_weights(part, k) @ v for part in q.split(BLOCK, dim=-2)], dim=-2)
+    return torch.cat([_weights(block, k) @ v for block in q.split(BLOCK, dim=-2)], dim=-2)
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -93,7 +97,7 @@ def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 
 class MLP(nn.Module):
-    """Two linear layers with the exact (erf) GELU between: (B, N, D) -> (B, N, D)."""
+    """Two linear layers with the exact (erf) GELU in between: (B, N, D) -> (B, N, D)."""
 
     def __init__(self, embed_dim: int, hidden: int) -> None:
         super().__init__()
@@ -105,7 +109,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)): (B, N, D) -> (B, N, D)."""
 
     def __init__(
         self,
@@ -130,10 +134,13 @@ class Block(nn.Module):
 class DividedBlock(Block):
     """Attention over time, then over space, then the MLP: the divided block of TimeSformer.
 
-    Its tokens must form a grid: `steps` steps in time, each with the same positions, time first.
-    Whole tubes leave such a grid, so the encoder of a masked clip can use it too. Source: Bertasius
-    et al. 2021 (arXiv 2102.05095), figure 2, "divided space-time attention"; `temporal_fc` starts at
-    zero in all blocks but the first, so that a block begins as a spatial one.
+    The tokens must form a grid of `steps` time steps with the same positions in each, ordered by
+    time: (B, steps·positions, D) -> the same shape. The visible tokens of full-length tubes form
+    one, so masked clips can be encoded too. `temporal_fc` starts at zero in all blocks but the first,
+    so these begin as purely spatial blocks. Source: Bertasius et al. 2021 (arXiv 2102.05095),
+    figure 2, "divided space-time attention".
+
+    Raises ValueError if the number of tokens is not divisible by `steps`.
     """
 
     def __init__(
@@ -154,13 +161,15 @@ class DividedBlock(Block):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] % self.steps:
             raise ValueError(
-                f"{x.shape[1]} tokens are no grid of {self.steps} steps in time: divided attention "
-                "needs whole tubes (mask encoder 'tube' without tube_length), or attention 'joint'"
+                f"{x.shape[1]} tokens do not form a grid of {self.steps} time steps: divided attention "
+                "needs whole tubes (mask_type 'tube' without tube_length); or set attention to 'joint'"
             )
         batch = x.shape[0]
+        # attend over time: each position is a sequence of its own
         time = rearrange(x, "b (t p) d -> (b p) t d", t=self.steps)
         time = self.temporal_fc(self.temporal_attn(self.temporal_norm(time)))
         x = x + self.drop_path(rearrange(time, "(b p) t d -> b (t p) d", b=batch))
+        # attend over space: each time step is a sequence of its own
         space = rearrange(x, "b (t p) d -> (b t) p d", t=self.steps)
         space = self.attn(self.norm1(space))
         x = x + self.drop_path(rearrange(space, "(b t) p d -> b (t p) d", b=batch))

@@ -1,4 +1,4 @@
-"""The masked autoencoder. MAE, VideoMAE V1 and VideoMAE V2 are this one class; the mask differs."""
+"""The masked autoencoder. MAE, VideoMAE V1 and VideoMAE V2 are one class; they differ in the mask."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vmae.masking import Mask
 from vmae.positions import build_pos_embed
 from vmae.vit import VisionTransformer, denormalize_pixels, normalize_pixels, to_unit
 
-#: Added to the standard deviation (VideoMAE) or the variance (MAE) when targets are standardised.
+#: Added to the standard deviation (VideoMAE) or variance (MAE) on normalising targets.
 TARGET_EPS = 1e-6
 
 
 class Reconstruction(NamedTuple):
-    """Float clips (B, C, T, H, W) in [0, 1], grey where there is nothing.
+    """Float clips (B, C, T, H, W) in [0, 1], grey outside the tokens shown.
 
-    masked      what the encoder sees
-    predicted   the model's pixels at the targets
-    pasted      both together
+    masked      the visible tokens
+    predicted   the predicted targets
+    pasted      both
     """
 
     masked: torch.Tensor
@@ -33,7 +33,7 @@ class Reconstruction(NamedTuple):
 
 
 class Decoder(nn.Module):
-    """Blocks over all its tokens, then pixels for the targets: (B, V + Q, E) -> (B, M, P)."""
+    """Transformer blocks over all tokens, then pixels for the targets: (B, V + Q, E) -> (B, M, P)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -55,20 +55,25 @@ class Decoder(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor, queries: int, targets: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, M, P) for `targets` (B, M), indices into the last `queries` tokens of `x`."""
+        # apply transformer blocks
         for block in self.blocks:
             x = block(x)
+        # remove visible tokens
         x = x[:, -queries:]
-        if targets.shape[1] < queries:  # V2: some queries carry no loss
+        if targets.shape[1] < queries:  # V2: the queries at visible positions carry no loss
             x = gather_tokens(x, targets)
+        # predict pixels
         return self.head(self.norm(x))
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encode the visible tokens, decode mask tokens at the queries, compare with pixels.
+    """Encode the visible tokens, decode mask tokens at the queries, compare pixels at the targets.
 
     Parameter names and initialisation are the official ones (VideoMAE `modeling_pretrain.py`, MAE
-    `models_mae.py`). The decoder reads visible tokens first, then mask tokens; attention does not
-    care for their order, since each carries its position.
+    `models_mae.py`). MAE's `ids_keep` is `mask.visible` here. MAE restores the original order of
+    tokens before its decoder; here the visible tokens come first, then the mask tokens. The result
+    is the same: attention ignores order, and each token carries its position.
     """
 
     decoder_pos_embed: torch.Tensor
@@ -78,7 +83,7 @@ class MaskedAutoencoder(nn.Module):
         self.config, self.grid = config, config.grid
         mae = config.family == "mae"
         self.encoder = VisionTransformer(config)
-        # VideoMAE leaves this layer at PyTorch's default initialisation; MAE treats it as the rest.
+        # VideoMAE leaves this layer at PyTorch's default initialisation; MAE uses Xavier, as elsewhere.
         self.encoder_to_decoder = nn.Linear(config.embed_dim, config.decoder_embed_dim, bias=mae)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_embed_dim))
         self.decoder = Decoder(config)
@@ -92,39 +97,42 @@ class MaskedAutoencoder(nn.Module):
             nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        """Predictions (B, M, P) for the mask's targets.
-
-        clips: (B, C, T, H, W), uint8 or float in [0, 1].
-        """
-        latents = self.encoder.forward_features(clips, mask.visible)
-        x = self.encoder_to_decoder(latents)  # (B, V, E), or (B, 1 + V, E) with a class token
-        positions = self.decoder_pos_embed
-        visible_pos, query_pos = positions[mask.visible], positions[mask.queries]
+        """Predict the targets of clips (B, C, T, H, W), uint8 or float in [0, 1]: (B, M, P)."""
+        # encode visible tokens
+        latents = self.encoder.forward_features(clips, mask.visible)  # (B, V, D)
+        x = self.encoder_to_decoder(latents)  # (B, V, E); MAE: (B, 1 + V, E), class token first
+        # append mask tokens
+        pos_embed = self.decoder_pos_embed  # (N, E)
+        visible_pos, query_pos = pos_embed[mask.visible], pos_embed[mask.queries]
         if self.encoder.cls_token is not None:
             visible_pos = F.pad(visible_pos, (0, 0, 1, 0))  # the class token's position is zero
-        x = torch.cat((x + visible_pos, (self.mask_token + query_pos).to(x.dtype)), dim=1)
+        mask_tokens = (self.mask_token + query_pos).to(x.dtype)  # (B, Q, E)
+        x = torch.cat((x + visible_pos, mask_tokens), dim=1)  # (B, V + Q, E)
+        # decode the targets
         return self.decoder(x, mask.queries.shape[1], mask.targets)
 
     def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        """Mean squared error over the target tokens, a float32 scalar (VideoMAE, equation 1)."""
+        """Mean squared error over the targets, a float32 scalar (VideoMAE, equation 1)."""
         return F.mse_loss(self(clips, mask).float(), pixel_targets(clips, mask, self.config))
 
     @torch.no_grad()
     def reconstruct(self, clips: torch.Tensor, mask: Mask) -> Reconstruction:
-        """Pictures of what the model sees and predicts.
+        """Show what the model sees and predicts.
 
-        Standardised targets hold no mean and no contrast of a tubelet; both are put back from the
-        input, as in the official visualisation: structure is the model's, brightness is not.
+        Normalised targets lack each tubelet's mean and contrast. Both are restored from the input,
+        as in the official visualisation: structure comes from the model, brightness does not.
         """
         tokens = patchify(clips, self.grid)
         index = mask.target_tokens
         predictions = self(clips, mask).float()
+        # undo both normalisations
         if self.config.normalize_targets:
             pixels = _predicted_pixels(gather_tokens(tokens, index), self.config)
             mean, scale = _statistics(pixels, self.config)
             predictions = (_by_group(predictions, self.config) * scale + mean).flatten(-2)
         if self.config.family == "mae":
             predictions = denormalize_pixels(predictions, self.config.channels)
+        # place on grey
         rows = torch.arange(len(tokens), device=tokens.device)[:, None]
         unit = to_unit(tokens)
         masked, predicted = torch.full_like(unit, 0.5), torch.full_like(unit, 0.5)
@@ -137,32 +145,32 @@ class MaskedAutoencoder(nn.Module):
 
 @torch.no_grad()
 def pixel_targets(clips: torch.Tensor, mask: Mask, config: ModelConfig) -> torch.Tensor:
-    """What the predictions should be, (B, M, P) float32; computed for target tokens only."""
+    """The pixels that a perfect model would predict, (B, M, P) float32, for the targets only."""
     tokens = gather_tokens(patchify(clips, config.grid), mask.target_tokens)
     pixels = _predicted_pixels(tokens, config)
     if not config.normalize_targets:
         return pixels
     mean, scale = _statistics(pixels, config)
-    # in place: `pixels` is a copy already, and new memory costs a CPU more than the arithmetic
+    # In place: `pixels` is already a copy, and on a CPU allocating costs more than the arithmetic.
     return _by_group(pixels, config).sub_(mean).div_(scale).flatten(-2)
 
 
 def _predicted_pixels(tokens: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    """What is predicted: VideoMAE's pixels lie in [0, 1], MAE's are ImageNet-normalised."""
+    """Pixels as the model predicts them: VideoMAE's in [0, 1], MAE's ImageNet-normalised."""
     return normalize_pixels(tokens, config.channels) if config.family == "mae" else to_unit(tokens)
 
 
 def _by_group(tokens: torch.Tensor, config: ModelConfig) -> torch.Tensor:
-    """(B, M, P) -> (B, M, P / G, G): each of the G groups is standardised separately.
+    """(B, M, P) -> (B, M, P / G, G), where each of the G groups is normalised separately.
 
-    VideoMAE: one group per channel. MAE: all values of a patch together.
+    VideoMAE has one group per channel, MAE a single one for all values of a patch.
     """
     groups = config.channels if config.family == "videomae" else 1
     return tokens.unflatten(-1, (-1, groups))
 
 
 def _statistics(tokens: torch.Tensor, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and scale (B, M, 1, G) of each group of each token, with the unbiased variance."""
+    """Mean and scale (B, M, 1, G) of each group of each token, from the unbiased variance."""
     var, mean = torch.var_mean(_by_group(tokens, config), dim=-2, keepdim=True)
     if config.family == "mae":
         return mean, (var + TARGET_EPS).sqrt()

@@ -12,15 +12,16 @@ from vmae.grid import TokenGrid
 
 
 def _angles(positions: np.ndarray, frequencies: int) -> np.ndarray:
-    """(n, frequencies): position / 10000^(k / frequencies), k = 0 .. frequencies - 1."""
-    rates = 10000.0 ** (np.arange(frequencies) / frequencies)
-    return positions[:, None] / rates
+    """(n, frequencies): position / 10000^(k / frequencies) for k = 0 .. frequencies - 1."""
+    wavelengths = 10000.0 ** (np.arange(frequencies) / frequencies)
+    return positions[:, None] / wavelengths
 
 
 def sincos_1d(n: int, width: int) -> torch.Tensor:
-    """VideoMAE's table (n, width) over the flat token index: sines at even columns, cosines at odd.
+    """VideoMAE's table (n, width): sines in even columns, cosines in odd ones.
 
-    There is no separate axis for time or rows. Source: `get_sinusoid_encoding_table`.
+    The position is the flat token index; time, rows and columns have no axes of their own.
+    Source: `get_sinusoid_encoding_table`.
     """
     angles = _angles(np.arange(n, dtype=np.float64), width // 2)
     table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(n, width)
@@ -38,7 +39,7 @@ def sincos_2d(rows: int, columns: int, width: int) -> torch.Tensor:
 def interpolate_pos_embed(
     table: torch.Tensor, source: TokenGrid, target: TokenGrid
 ) -> torch.Tensor:
-    """A table (N, width) of one grid, interpolated linearly in time, rows and columns to another."""
+    """Resize a table (N, width) from one grid to another, linearly in time, rows and columns."""
     t, h, w = source.shape
     volume = rearrange(table, "(t h w) d -> 1 d t h w", t=t, h=h, w=w)
     volume = F.interpolate(volume, size=target.shape, mode="trilinear", align_corners=False)
@@ -46,10 +47,10 @@ def interpolate_pos_embed(
 
 
 def build_pos_embed(config: ModelConfig, width: int) -> torch.Tensor:
-    """The table (N, width) of a model's family, for its encoder or decoder width.
+    """Build the position table (N, width) of a model; width is that of its encoder or decoder.
 
-    It is built anew for the model's own clip, as the official code does for every frame count and
-    resolution; with `config.pos_embed_from` it is that of another clip, interpolated.
+    By default the table is computed for the model's own clip size, as in the official code. With
+    `config.pos_embed_from` it is computed for another clip size and interpolated.
     """
     grid = config.grid
     if config.pos_embed_from is not None:

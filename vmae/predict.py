@@ -1,4 +1,4 @@
-"""A trained classifier on one video file."""
+"""Classify a video file with a trained model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vmae.vit import VisionTransformer
 
 
 def read_clip(path: str | Path, config: ModelConfig, stride: int = 1) -> torch.Tensor:
-    """The centre clip of a video, (1, C, T, H, W) uint8, as a model of `config` wants it.
+    """Read the centre clip of a video, (1, C, T, H, W) uint8, at the clip size of `config`.
 
-    Raises VideoError on an unreadable video, or one shorter than the clip.
+    Raises VideoError if the video is unreadable or shorter than the clip.
     """
     frames = read_frames(path, lambda n: Sampling(config.num_frames, stride).test(n)[0])
     frames = crop_square(resize_frames(frames, config.img_size))
@@ -26,14 +26,17 @@ def read_clip(path: str | Path, config: ModelConfig, stride: int = 1) -> torch.T
 def predict(
     model: VisionTransformer, path: str | Path, stride: int = 1, top: int = 5
 ) -> list[tuple[str, float]]:
-    """The likeliest classes of a video with their probabilities, best first.
+    """The `top` most likely classes of a video with their probabilities, best first.
 
-    Classes without names are called by their number. Raises ValueError for an encoder without head.
+    Classes without names go by their number. Raises ValueError if the model has no head.
     """
     if model.num_classes is None:
-        raise ValueError("this model has no head: fine-tune it, or load a classifier")
+        raise ValueError(
+            "this model has no head, so it predicts no classes: fine-tune it, or load a classifier"
+        )
     device = next(model.parameters()).device
     logits = model.eval()(read_clip(path, model.config, stride).to(device))
-    share, index = logits.softmax(-1)[0].topk(min(top, model.num_classes))
+    probabilities, classes = logits.softmax(-1)[0].topk(min(top, model.num_classes))
     names = model.class_names or tuple(map(str, range(model.num_classes)))
-    return [(names[i], p) for i, p in zip(index.tolist(), share.tolist(), strict=True)]
+    pairs = zip(classes.tolist(), probabilities.tolist(), strict=True)
+    return [(names[c], p) for c, p in pairs]

@@ -1,4 +1,4 @@
-"""The vision transformer: encoder of every model here, and classifier of images and clips."""
+"""The vision transformer: the encoder of every model here, and a classifier of images and clips."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vmae.positions import build_pos_embed
 class PatchEmbed(nn.Module):
     """Project tokens of raw pixels to the encoder's width: (B, K, P) -> (B, K, D).
 
-    The weights lie in a Conv3d, as in every published checkpoint. A convolution whose stride is
-    its kernel is a linear layer on the flattened tubelet, so it is computed as one, and only for
-    the tokens that are given.
+    The weights are those of a Conv3d, as in every published checkpoint. A convolution whose stride
+    equals its kernel size is a linear layer on flattened tubelets. Computing it as one allows
+    embedding only some of the tokens, such as the visible ones.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -28,17 +28,21 @@ class PatchEmbed(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = normalize_pixels(tokens, self.channels)
-        # Pixels come by frame, row, column and channel.
+        # (D, C, p_t, p_h, p_w) -> (D, P), in the pixel order of a token: channel last
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
         return nn.functional.linear(x, weight, self.proj.bias)
 
 
 class VisionTransformer(nn.Module):
-    """Encoder (`num_classes=None`) or classifier of clips; an image is a clip of one frame.
+    """An encoder (`num_classes=None`) or a classifier of clips; an image is a clip of one frame.
 
-    The encoder ends in `norm`. The VideoMAE classifier averages the tokens, applies `fc_norm`,
-    then `head`; the MAE one reads the class token after `norm`. Parameter names are the official
-    ones. Positions are added to the embedded tokens before any is dropped.
+    The encoder ends with `norm`. VideoMAE's classifier averages the tokens, then applies `fc_norm`
+    and `head`; MAE's applies `head` to the class token after `norm`. Parameter names are the
+    official ones.
+
+    drop_path   probability of dropping a residual branch in the last block, rising linearly from 0
+    head_drop   dropout before `head`
+    init_scale  factor on the initial weights of `head`
     """
 
     pos_embed: torch.Tensor
@@ -53,7 +57,7 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.grid, self.num_classes = config, config.grid, num_classes
-        self.class_names: tuple[str, ...] | None = None  # set by those who load or train it
+        self.class_names: tuple[str, ...] | None = None  # set on loading or training a classifier
         mae = config.family == "mae"
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if mae else None
@@ -76,7 +80,7 @@ class VisionTransformer(nn.Module):
         self._initialize(init_scale)
 
     def _initialize(self, init_scale: float) -> None:
-        """As published: xavier for pre-training, truncated normal and a small head for fine-tuning."""
+        """Initialise as published: Xavier for pre-training; truncated normal for fine-tuning."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 if self.num_classes is None:
@@ -90,20 +94,24 @@ class VisionTransformer(nn.Module):
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
             nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
-        for number, block in enumerate(self.blocks):
-            if isinstance(block, DividedBlock) and number > 0:
+        for i, block in enumerate(self.blocks):
+            if isinstance(block, DividedBlock) and i > 0:
                 nn.init.zeros_(block.temporal_fc.weight)
 
     def embed(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens with positions, (B, V, D), for clips (B, C, T, H, W), uint8 or float in [0, 1].
+        """Embed clips (B, C, T, H, W), uint8 or float in [0, 1], as tokens (B, N, D).
 
-        With `visible` (B, V) only those tokens are computed. A class token comes first.
+        With `visible` (B, V), only those tokens are computed: (B, V, D). MAE's class token is
+        prepended, one token more.
         """
-        tokens, positions = patchify(clips, self.grid), self.pos_embed
+        tokens, pos_embed = patchify(clips, self.grid), self.pos_embed  # (B, N, P), (1, N, D)
+        # keep visible tokens
         if visible is not None:
             tokens = gather_tokens(tokens, visible)
-            positions = positions[0][visible]
-        x = self.patch_embed(tokens) + positions
+            pos_embed = pos_embed[0][visible]
+        # embed, add positions
+        x = self.patch_embed(tokens) + pos_embed
+        # prepend class token
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), -1, -1).to(x.dtype), x), dim=1)
         return x
@@ -111,20 +119,28 @@ class VisionTransformer(nn.Module):
     def forward_features(
         self, clips: torch.Tensor, visible: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """All tokens after the last block (and `norm`, where the model has one): (B, V, D)."""
+        """Encode clips: the tokens after the last block and `norm`, if the model has one.
+
+        (B, N, D), or (B, V, D) for the tokens `visible` (B, V); plus the class token, if any.
+        MAE's code calls this `forward_encoder`.
+        """
         x = self.embed(clips, visible)
+        # apply transformer blocks
         for block in self.blocks:
             x = block(x)
         return x if self.mean_pool else self.norm(x)
 
     @torch.no_grad()
     def attention_maps(self, clips: torch.Tensor, layer: int) -> torch.Tensor:
-        """Who looks at whom in block `layer` (from 0; -1 is the last): (B, heads, N, N), rows sum to 1.
+        """Attention weights of block `layer` (from 0; -1 is the last): (B, heads, N, N).
 
-        N counts the class token where there is one. Joint attention only.
+        Each row sums to 1. N includes the class token, if any. Raises ValueError unless attention
+        is joint, IndexError if there is no such block.
         """
         if self.config.attention != "joint":
-            raise ValueError('attention maps over all tokens exist for attention "joint" only')
+            raise ValueError(
+                f'attention is {self.config.attention!r}: maps over all tokens exist for "joint" only'
+            )
         layer = range(len(self.blocks))[layer]
         x = self.embed(clips)
         for block in self.blocks[:layer]:
@@ -134,12 +150,12 @@ class VisionTransformer(nn.Module):
         return chosen.attn.weights(chosen.norm1(x))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
-        """One vector a clip, (B, D): the class token, or the mean of the tokens."""
+        """One vector per clip, (B, D): the class token, or the mean of all tokens."""
         x = self.forward_features(clips)
         return x[:, 0] if self.cls_token is not None else x.mean(1)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_classes); features (B, N, D) where the model is an encoder only."""
+        """Logits (B, num_classes) of a classifier, features (B, N, D) of an encoder."""
         if self.num_classes is None:
             return self.forward_features(clips)
         x = self.pooled(clips)
@@ -149,56 +165,56 @@ class VisionTransformer(nn.Module):
 
     @torch.no_grad()
     def load_encoder(self, encoder: VisionTransformer) -> None:
-        """Take over the weights of a pre-trained encoder: all but its `norm` and any head.
+        """Copy the weights of a pre-trained encoder, all but any head.
 
-        The official code drops the pre-trained `norm` too where the classifier averages tokens.
+        A classifier that averages tokens has no `norm`, so that of the encoder is dropped, as in the
+        official code. Raises ValueError naming parameters that are missing or of another shape.
         """
         state = encoder.state_dict()
-        own = {k for k in self.state_dict() if not k.startswith(("head.", "fc_norm."))}
-        missing = own - set(state)
-        problems = [f"it lacks {name}" for name in sorted(missing)]
+        own = self.state_dict()
+        needed = {name for name in own if not name.startswith(("head.", "fc_norm."))}
+        missing = needed - set(state)
+        problems = [f"it has no {name}" for name in sorted(missing)]
         problems += [
-            f"{name} is of shape {tuple(state[name].shape)}, not {tuple(self.state_dict()[name].shape)}"
-            for name in sorted(own - missing)
-            if state[name].shape != self.state_dict()[name].shape
+            f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+            for name in sorted(needed - missing)
+            if state[name].shape != own[name].shape
         ]
         if encoder.config.family != self.config.family:
-            problems.append(
-                f"it is of family {encoder.config.family!r}, not {self.config.family!r}"
-            )
+            problems.append(f"its family is {encoder.config.family!r}, not {self.config.family!r}")
         if problems:
             listed = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
             raise ValueError(
-                f"the encoder does not fit this classifier: {listed}. Build the classifier with the "
-                "configuration of the encoder"
+                f"the encoder does not fit this classifier: {listed}. Build the classifier from the "
+                "encoder's configuration"
             )
-        self.load_state_dict({k: state[k] for k in own}, strict=False)
+        self.load_state_dict({name: state[name] for name in needed}, strict=False)
 
 
 def to_unit(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 0..255 as float 0..1; floats are taken to be in [0, 1] already."""
+    """Convert uint8 pixels to floats in [0, 1]; floats are assumed to be in that range already."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def normalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
-    """Pixels (B, K, P), uint8 or in [0, 1], standardised by ImageNet's channel statistics."""
-    mean, std = _statistics(channels, tokens.device)
+    """Standardise pixels (B, K, P), uint8 or in [0, 1], by ImageNet's channel statistics."""
+    mean, std = _channel_statistics(channels, tokens.device)
     return ((to_unit(tokens).unflatten(-1, (-1, channels)) - mean) / std).flatten(-2)
 
 
 def denormalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
     """The inverse of `normalize_pixels`: back to [0, 1]."""
-    mean, std = _statistics(channels, tokens.device)
+    mean, std = _channel_statistics(channels, tokens.device)
     return (tokens.unflatten(-1, (-1, channels)) * std + mean).flatten(-2)
 
 
-def _statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
-    """Mean and standard deviation (C,); their mean over the channels where clips are not RGB.
+def _channel_statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
+    """ImageNet's mean and standard deviation (C,), averaged over channels if clips are not RGB.
 
-    Filled on the device, because a copy of a tensor from the host would make the device wait.
+    Filled in on the device: copying a tensor from the host would make the device wait.
     """
-    found = []
+    statistics = []
     for values in (IMAGENET_MEAN, IMAGENET_STD):
         tensor = torch.stack([torch.full((), value, device=device) for value in values])
-        found.append(tensor if channels == len(values) else tensor.mean().repeat(channels))
-    return found
+        statistics.append(tensor if channels == len(values) else tensor.mean().repeat(channels))
+    return statistics

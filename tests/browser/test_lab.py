@@ -23,7 +23,7 @@ TRIED = (
     ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "grey is 0.5"),
     ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel runs slowest"),
     ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
-    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p the row"),
+    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p is the row"),
     ("02_mae", "02.random_masking", ">= keep", "< keep", "what the encoder does not see"),
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (

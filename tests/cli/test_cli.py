@@ -1,4 +1,4 @@
-"""The command line does what the README says, and errors are one message."""
+"""The command line does what the README describes, and prints errors without a traceback."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
 
 
 def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeypatch, capsys):
-    """On its own split and root, with its own view: another would be another task."""
-    asked: dict = {}
+    """On its own split and root and with its own view, as anything else would be another task."""
+    used: dict = {}
     model = ModelConfig.videomae("tiny", depth=1)
     data = DataConfig(
         path=str(motion_mini), split=2, root=str(tmp_path), cache=False, max_unreadable=0.5
@@ -54,22 +54,22 @@ def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeyp
     save_classifier(VisionTransformer(model, 8), CLASSES, config, tmp_path / "classifier")
 
     def load_other_split(config):
-        asked["data"] = config
+        used["data"] = config
         return load_set(config.path)
 
     def remember(*_, **options):
-        asked.update(options)
+        used.update(options)
         return Evaluation(torch.eye(8), torch.arange(8))
 
     monkeypatch.setattr("vmae.data.reading.loader.open_set", load_other_split)
     monkeypatch.setattr(import_module("vmae.train.evaluate"), "evaluate", remember)
     assert main(["evaluate", str(tmp_path / "classifier")]) == 0
-    assert (asked["data"].split, asked["data"].root) == (2, str(tmp_path))
-    assert (asked["view"], asked["max_unreadable"]) == ("shuffled", 0.5)
+    assert (used["data"].split, used["data"].root) == (2, str(tmp_path))
+    assert (used["view"], used["max_unreadable"]) == ("shuffled", 0.5)
     assert json.loads(capsys.readouterr().out)["top1"] == 100
 
 
-def test_errors_are_one_message(tmp_path, capsys):
+def test_errors_are_printed_without_a_traceback(tmp_path, capsys):
     for arguments, words in (
         (["pretrain", "tpu", "--out", str(tmp_path)], "there is no recipe 'tpu'"),
         (["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.steps"], "write name=value"),

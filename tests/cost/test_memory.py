@@ -1,4 +1,4 @@
-"""The expected memory of a training step, held against what PyTorch keeps for the way back."""
+"""The estimated memory of a training step, compared with what autograd really keeps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ V1, V2 = MaskConfig(), MaskConfig("tube", 0.75, None, "running-cell", 0.5)
 
 
 def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int:
-    """Bytes of all that autograd saves in a forward pass, each storage once, parameters left out."""
+    """Bytes that autograd saves in a forward pass, counting each storage once, without parameters."""
     pre = isinstance(config, PretrainConfig)
     model = MaskedAutoencoder(config.model) if pre else VisionTransformer(config.model, 8)
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
@@ -48,9 +48,11 @@ def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int
 @pytest.mark.parametrize("model", [ModelConfig.videomae("tiny"), S], ids=["tiny", "S"])
 @pytest.mark.parametrize("mask", [V1, V2], ids=["V1", "V2"])
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-def test_activations_are_those_that_autograd_keeps(model, mask, bf16):
+def test_activations_match_what_autograd_keeps(model, mask, bf16):
     config = PretrainConfig(model=model, mask=mask.replace(mask_ratio=0.75), device="cpu")
-    found = kept(config, 4, bf16) - kept(config, 2, bf16)  # without what all clips share
+    found = kept(config, 4, bf16) - kept(
+        config, 2, bf16
+    )  # the difference drops what all clips share
     assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
 
 
@@ -59,24 +61,24 @@ def test_activations_are_those_that_autograd_keeps(model, mask, bf16):
     ids=["tiny", "S", "image"],
 )  # fmt: skip
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-def test_activations_of_a_classifier_are_those_that_autograd_keeps(model, bf16):
+def test_activations_of_a_classifier_match_what_autograd_keeps(model, bf16):
     config = FinetuneConfig(model=model, device="cpu")
     found = kept(config, 4, bf16) - kept(config, 2, bf16)
     assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
 
 
-def test_a_classifier_needs_weights_four_times_and_float_clips_where_they_are_changed():
+def test_a_classifier_needs_four_times_its_weights_and_float_clips_if_augmented():
     config = FinetuneConfig(model=S)
     count = sum(p.numel() for p in VisionTransformer(S, 400).parameters())
     needed = training_memory(config, 0)
-    assert needed.total == pytest.approx(16 * count, rel=0.01), "but for the last layer"
+    assert needed.total == pytest.approx(16 * count, rel=0.01), "all but the last layer"
     more = clip_activations(config.replace(mixup=0.8), False) - clip_activations(config, False)
     assert more == 3 * random_clips(S, 1).numel()
     less = clip_activations(config.replace(activation_checkpointing=True), False)
     assert less < 0.3 * clip_activations(config, False)
 
 
-def test_checkpointing_and_bf16_take_less_as_expected():
+def test_checkpointing_and_bf16_save_memory_as_expected():
     plain = PretrainConfig(model=S, mask=V2, device="cuda")
     assert clip_activations(plain, True) < 0.65 * clip_activations(plain, False)
     assert clip_activations(plain.replace(device="cpu"), True) > clip_activations(plain, True), (
@@ -84,7 +86,7 @@ def test_checkpointing_and_bf16_take_less_as_expected():
     )
     less = plain.replace(activation_checkpointing=True)
     assert clip_activations(less, False) < 0.4 * clip_activations(plain, False)
-    assert kept(less, 2, False) < 0.3 * kept(plain, 2, False), "inputs of blocks only"
+    assert kept(less, 2, False) < 0.3 * kept(plain, 2, False), "only the inputs of blocks"
 
 
 def test_weights_gradients_and_moments_are_shared_under_fsdp():

@@ -1,4 +1,4 @@
-"""Published sizes: parameters exactly, multiply-adds to 0.5 %."""
+"""Published sizes: parameters to the digits printed, multiply-adds within 0.5 %."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_parameters_of_the_classifier(size, millions):
     assert round(parameters(model) / 1e6, 1 if size == "g" else 2) == millions
 
 
-def test_the_base_classifier_has_the_number_that_its_authors_logged():
+def test_the_base_classifier_has_as_many_parameters_as_its_authors_logged():
     assert (
         parameters(on_meta(lambda: VisionTransformer(ModelConfig.videomae("B"), 400))) == 86_534_800
     )
@@ -100,11 +100,11 @@ def test_multiply_adds_of_pretraining(mask, giga):
     assert counts["skipped"] > 0
 
 
-def test_stages_are_those_of_a_count_by_hand():
+def test_stages_match_a_count_by_hand():
     """V1-B, from the shapes alone."""
     counts = pretraining_multiply_adds(ModelConfig.videomae("B"), TUBE)
 
-    def blocks(depth, n, d):  # qkv, two products of attention, projection, MLP
+    def blocks(depth, n, d):  # qkv, the two products of attention, projection, MLP
         return depth * (3 * n * d * d + 2 * n * n * d + n * d * d + 8 * n * d * d)
 
     assert counts["patch embed"] == 160 * 1536 * 768
@@ -114,7 +114,7 @@ def test_stages_are_those_of_a_count_by_hand():
     assert counts["head"] == 1408 * 384 * 1536
 
 
-def test_counting_changes_no_draw_and_no_count():
+def test_counting_leaves_the_generator_and_the_cache_alone():
     small = ModelConfig.videomae("tiny")
     counts = [pretraining_multiply_adds, lambda config, mask: {"all": classifier_multiply_adds(config)},
               lambda config, mask: {"all": clip_activations(PretrainConfig(model=config, mask=mask), False)}]  # fmt: skip
@@ -125,5 +125,5 @@ def test_counting_changes_no_draw_and_no_count():
         torch.manual_seed(0)
         assert torch.equal(drawn, torch.rand(1)), "the global generator is the caller's"
         before = dict(found)
-        found.clear()  # what one caller does to its answer is no other's business
+        found.clear()  # a caller may change its copy; the cache must not
         assert count(small, MaskConfig("random", 0.75)) == before

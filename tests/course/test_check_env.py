@@ -1,4 +1,4 @@
-"""`vmae check-env`: every problem is a row with its way out, and none a traceback."""
+"""`vmae check-env`: every problem gives a row with a fix, and never a traceback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def versions(monkeypatch) -> dict[str, str | None]:
-    """What is installed, by package: the tested versions. None: a package that is not there."""
+    """The installed version of each package: the tested ones. None stands for a missing package."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pins = (line.split(";")[0].split("==") for line in lines if not line.startswith("#"))
     found: dict[str, str | None] = dict(pins)
@@ -39,13 +39,13 @@ def versions(monkeypatch) -> dict[str, str | None]:
 
 
 def without(monkeypatch, name: str) -> None:
-    """An import of `name` fails from now on."""
+    """Make every import of `name` fail from now on."""
     real = builtins.__import__
 
-    def fail(wanted, *arguments, **options):
-        if wanted == name:
-            raise ImportError(f"libav.so.58: no such file, for {wanted}", name=wanted)
-        return real(wanted, *arguments, **options)
+    def fail(module, *arguments, **options):
+        if module == name:
+            raise ImportError(f"libav.so.58: no such file, for {module}", name=module)
+        return real(module, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", fail)
 
@@ -53,15 +53,15 @@ def without(monkeypatch, name: str) -> None:
 def test_a_computer_that_is_ready(capsys):
     """This one: it runs the tests."""
     status = main(["check-env"])
-    said = capsys.readouterr().out
-    assert status == 0, said
+    printed = capsys.readouterr().out
+    assert status == 0, printed
     for what in ("Python", "packages", "decord", "GPU", "disk", "kernel"):
-        assert f" {what} " in said
-    assert "132 frames of 456x256" in said
-    assert str(ROOT) not in said  # a notebook shows this
+        assert f" {what} " in printed
+    assert "132 frames of 456x256" in printed
+    assert str(ROOT) not in printed  # a notebook shows this
 
 
-def test_the_least_python_is_that_of_the_package():
+def test_the_minimum_python_is_that_of_the_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=" + ".".join(map(str, check_env.PYTHON))
 
@@ -77,10 +77,10 @@ def test_an_old_python_is_the_only_row(monkeypatch):
     ("name", "found", "status", "text"),
     [
         ("torch", None, "FAIL", "not installed"),
-        ("torch", "2.8.1", "FAIL", "2.8.1; >=2.9 is needed"),
-        ("torch", "2.9.0+cu126", "--", "2.9.0+cu126; 2."),
+        ("torch", "2.8.1", "FAIL", "2.8.1; >=2.9 is required"),
+        ("torch", "2.9.0+cu126", "--", "2.9.0+cu126; tested with 2."),
         ("mypy", None, "--", "runs without it"),
-        ("nbval", "0.1", "--", "0.1; 0."),
+        ("nbval", "0.1", "--", "0.1; tested with 0."),
     ],
 )
 def test_a_package_in_another_version(versions, name, found, status, text):
@@ -93,21 +93,21 @@ def test_a_package_in_another_version(versions, name, found, status, text):
     assert all_rows.status == "OK" and as_tested == of - 1
 
 
-def test_a_failing_package_is_the_exit_status(versions, capsys):
+def test_a_failing_package_sets_the_exit_status(versions, capsys):
     versions["einops"] = None
     assert main(["check-env"]) == 1
-    said = capsys.readouterr().out
-    assert "[FAIL] einops" in said and "→ python -m pip install einops==" in said
+    printed = capsys.readouterr().out
+    assert "[FAIL] einops" in printed and "→ python -m pip install einops==" in printed
 
 
-def test_a_local_build_of_the_tested_version_is_as_tested(versions):
+def test_a_local_build_of_the_tested_version_counts_as_tested(versions):
     versions["torch"] = f"{versions['torch']}+cu130"
     assert [row.status for row in package_rows()] == ["OK"]
 
 
 def test_a_package_outside_its_checkout(tmp_path):
     (row,) = package_rows(tmp_path / "requirements.txt")
-    assert row.status == "FAIL" and "no requirements.txt" in row.found and "clone" in row.fix
+    assert row.status == "FAIL" and "requirements.txt not found" in row.found and "clone" in row.fix
 
 
 @pytest.mark.parametrize(
@@ -128,19 +128,19 @@ def test_a_clip_that_cannot_be_read(tmp_path, content, text):
 
 
 def test_a_library_that_cannot_be_imported(monkeypatch):
-    without(monkeypatch, "vmae.data.reading.reader")  # as where decord, which it imports, is broken
+    without(monkeypatch, "vmae.data.reading.reader")  # as if decord, which it imports, were broken
     row = clip_row()
     assert row.status == "FAIL" and "libav.so.58" in row.found and "pip install" in row.fix
     without(monkeypatch, "torch")
     assert check_env.gpu_row().status == "FAIL"
 
 
-def test_no_gpu_is_fine_and_one_that_is_not_seen_has_its_fix(monkeypatch):
+def test_no_gpu_is_fine_and_an_invisible_one_has_a_fix(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert check_env.gpu_row() == Row(
-        "--", "GPU", "none, and none is needed: all lessons run on the CPU"
+        "--", "GPU", "none, and none needed: all lessons run on the CPU"
     )
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert check_env.gpu_row().status == "--" and "not used" in check_env.gpu_row().found
@@ -154,7 +154,7 @@ def test_a_full_disk(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10**11, 10**11, 3 * 10**7))
     row = disk_row()
     assert row.status == "FAIL" and "0.03 GB free; the lessons need 1 GB" in row.found
-    assert "data/stores can go" in row.fix
+    assert "data/stores can be deleted" in row.fix
 
 
 def kernel_of(monkeypatch, program: str | None) -> Row:
@@ -172,7 +172,7 @@ def test_the_kernel_is_this_python(monkeypatch, versions, tmp_path):
     for program in ("python", beside):
         assert kernel_of(monkeypatch, program).status == "OK"
     other = os.path.join(tmp_path, "bin", "python")
-    for program, text in ((other, "starts another Python"), (None, "knows no kernel")):
+    for program, text in ((other, "starts a different Python"), (None, "has no kernel")):
         row = kernel_of(monkeypatch, program)
         assert row.status == "FAIL" and text in row.found and "ipykernel install" in row.fix
     versions["jupyterlab"] = None
@@ -186,7 +186,7 @@ def test_no_kernel_at_all(monkeypatch):
     assert row.status == "FAIL" and "ipykernel is not installed" in row.found
 
 
-def test_the_fix_stands_below_its_row():
+def test_the_fix_is_printed_below_its_row():
     rows = [Row("OK", "disk", "76 GB free"), Row("FAIL", "torch", "2.5", "pip install torch")]
     first, second, fix = report(rows).splitlines()
     assert first.startswith("[OK]   disk") and second.startswith("[FAIL] torch")

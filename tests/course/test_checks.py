@@ -1,4 +1,4 @@
-"""What a check says, and that it never blocks: tried on a small exercise of its own."""
+"""What a check prints, and that it never blocks: tested on a small exercise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmae.course.progress import solved
 
 
 def centre(x: torch.Tensor) -> torch.Tensor:
-    """Rows with their mean taken off."""
+    """Rows with their mean subtracted."""
     return x - x.mean(dim=1, keepdim=True)
 
 
@@ -21,8 +21,10 @@ CENTRE = Exercise(
     centre,
     lambda g: [(torch.randn(3, 4, generator=g),), (torch.randn(2, 7, generator=g),)],
     {
-        "the mean runs over the whole batch: take it row by row, dim=1": lambda x: x - x.mean(),
-        "that is the mean itself, not the rest": lambda x: x.mean(dim=1, keepdim=True).expand_as(x),
+        "the mean is taken over the whole batch: take it row by row, dim=1": lambda x: x - x.mean(),
+        "this is the mean itself, not the remainder": lambda x: x.mean(
+            dim=1, keepdim=True
+        ).expand_as(x),
     },
 )
 
@@ -59,38 +61,38 @@ def test_right_answers_in_any_style_pass_and_are_kept(capsys):
         (lambda x: x - x.mean(), "row by row, dim=1"),
         (lambda x: x.mean(dim=1, keepdim=True).repeat(1, x.shape[1]), "the mean itself"),
         (lambda x: None, "is the `return` missing"),
-        (lambda x: x.sum(dim=1), r"its shape is \(3,\); \(3, 4\) is expected"),
-        (lambda x: centre(x).long(), "its type is torch.int64"),
-        (lambda x: centre(x) / 0, "not finite"),
-        (lambda x: centre(x) * 1.5, r"the shape is right, and \d+ % of the values are not"),
-        (lambda x: centre(x).tolist(), "it returns list; Tensor is expected"),
+        (lambda x: x.sum(dim=1), r"its shape is \(3,\); expected \(3, 4\)"),
+        (lambda x: centre(x).long(), "its dtype is torch.int64"),
+        (lambda x: centre(x) / 0, "NaN or infinite"),
+        (lambda x: centre(x) * 1.5, r"the shape is right, but \d+ % of the values are wrong"),
+        (lambda x: centre(x).tolist(), "of type list; expected Tensor"),
         (lambda x: x @ x, "it raises RuntimeError.*at `"),
-        (in_place, "it changes its arguments"),
-        (lambda x: centre(x).view(3, 4), "it raises RuntimeError"),  # one shape alone
+        (in_place, "it modifies its arguments"),
+        (lambda x: centre(x).view(3, 4), "it raises RuntimeError"),  # fits one shape only
     ],
 )
 def test_wrong_answers_are_named_and_replaced(wrong, message, capsys):
     assert check("99.centre", wrong) is centre
-    said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith("✗ 99.centre: not right yet: ")
-    assert "goes on with the package's `centre`" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("✗ 99.centre: not right yet: ")
+    assert "continues with the package's `centre`" in printed
     with pytest.raises(AssertionError, match=message):
-        raise AssertionError(said)
+        raise AssertionError(printed)
     assert not solved()
 
 
-def test_an_exercise_left_out_does_not_block(capsys):
+def test_a_skipped_exercise_does_not_block(capsys):
     assert check("99.centre", unsolved) is centre
     assert "· 99.centre: not attempted yet" in capsys.readouterr().out
 
 
-def test_strict_lets_nothing_but_a_pass_through(monkeypatch):
+def test_strict_mode_accepts_nothing_but_a_pass(monkeypatch):
     monkeypatch.setenv("VMAE_STRICT", "1")
     for wrong in (unsolved, lambda x: x):
         with pytest.raises(CheckError, match="99.centre"):
             check("99.centre", wrong)
     assert check("99.centre", centre) is centre
-    assert not solved(), "the course's own runs are no progress of the learner"
+    assert not solved(), "the course's own runs do not count as the learner's progress"
 
 
 def test_an_unknown_exercise_is_an_error():
@@ -98,30 +100,32 @@ def test_an_unknown_exercise_is_an_error():
         check("99.center", centre)
 
 
-def test_the_learners_result_is_drawn_first_also_a_wrong_one():
+def test_the_learners_result_is_drawn_first_even_if_wrong():
     drawn = []
     exercise = Exercise("99.x", centre, CENTRE.cases, draw=lambda result, x: drawn.append(result))
     assert core.verdict(exercise, lambda x: x) is not None
     assert len(drawn) == 1 and drawn[0].shape == (3, 4)
 
 
-def test_functions_that_draw_at_random_are_judged_by_properties():
+def test_functions_that_sample_at_random_are_judged_by_properties():
     def judge(shuffle):
-        return None if sorted(shuffle(5)) == list(range(5)) else "it is no permutation"
+        return None if sorted(shuffle(5)) == list(range(5)) else "it is not a permutation"
 
     exercise = Exercise("99.shuffle", lambda n: torch.randperm(n).tolist(), judge=judge)
     assert core.verdict(exercise, exercise.reference) is None
-    assert core.verdict(exercise, lambda n: [0] * n) == "it is no permutation"
+    assert core.verdict(exercise, lambda n: [0] * n) == "it is not a permutation"
     assert "raises TypeError" in core.verdict(exercise, lambda: [])
 
 
-def test_differences_in_words():
+def test_differences_are_put_into_sentences():
     assert difference((1, 2), (1, 2), 0) is None
     assert difference([1, 2], (1, 2), 0) is None
-    assert difference((1,), (1, 2), 0) == "it returns 1 value(s); 2 are expected"
-    assert difference((1, 3), (1, 2), 0) == "value 2: it returns 3; 2 is expected"
+    assert difference((1,), (1, 2), 0) == "it returns 1 value, but should return 2 values"
+    assert difference((1, 3), (1, 2), 0) == "value 2: it returns 3; expected 2"
     assert difference(torch.tensor(2.0), 2.0, 1e-4) is None
-    assert "6.5 is expected" in difference(6, 6.5, 1e-4)
+    scalar = difference(torch.tensor(2.5), torch.tensor(2.0), 1e-4)
+    assert scalar == "it returns 2.5; expected 2"
+    assert "expected 6.5" in difference(6, 6.5, 1e-4)
 
 
 def test_every_notebook_with_checks_has_exercises():

@@ -1,4 +1,4 @@
-"""Lesson 00: its checks, its glossary, and the tiny checkpoint that it shows."""
+"""Lesson 00: its checks, its glossary, and the tiny checkpoint that it uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = exercises("00")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"00.{name}"], function)
 
 
@@ -71,7 +71,7 @@ def hide_by_view(picture, hidden, patch):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -86,27 +86,27 @@ def hide_in_place(picture, hidden, patch):
     ("name", "wrong", "message"),
     [
         ("token_count", lambda *a: None, "is the `return` missing"),
-        ("token_count", lambda *a: right.token_count(*a) + 1, "it returns 13; 12 is expected"),
+        ("token_count", lambda *a: right.token_count(*a) + 1, "it returns 13; expected 12"),
         ("token_count", lambda *a: "12", "it returns '12'"),
         ("token_count", lambda T, H, W, p: T // p * 4, "it raises TypeError"),
-        ("hide", hide_in_place, "it changes its arguments"),
+        ("hide", hide_in_place, "it modifies its arguments"),
         ("hide", lambda x, m, p: right.hide(x, m, p)[0], r"its shape is \(96, 96\)"),
         ("hide", lambda x, m, p: right.hide(x, m, p) + 0.1, "the shape is right"),
         ("hide", lambda x, m, p: x[:, m], "it raises IndexError"),
-        ("hide", lambda x, m, p: right.hide(x, m, p).numpy(), "it returns ndarray; Tensor"),
+        ("hide", lambda x, m, p: right.hide(x, m, p).numpy(), "of type ndarray; expected Tensor"),
     ],
 )
 def test_other_wrong_answers_are_rejected(name, wrong, message):
-    assert re.search(message, said_of(name, wrong) or "")
+    assert re.search(message, message_of(name, wrong) or "")
 
 
 def test_the_drawing_has_as_many_squares_as_the_learner_counts(drawn):
-    said_of("token_count", lambda *a: 5)
+    message_of("token_count", lambda *a: 5)
     assert drawn[0].startswith("5 blue squares")
 
 
-def test_the_model_paints_as_the_exercise_does(tiny):
-    """`hide` is what `MaskedAutoencoder.reconstruct` shows as masked, frame by frame."""
+def test_the_model_hides_patches_as_the_exercise_does(tiny):
+    """`hide` equals the masked frames that `MaskedAutoencoder.reconstruct` returns."""
     g = torch.Generator().manual_seed(0)
     clips = torch.rand(1, 3, *tiny.grid.clip, generator=g)
     mask = make_mask(MaskConfig("tube", 0.75), tiny.grid, 1, g)
@@ -122,7 +122,7 @@ def test_the_model_paints_as_the_exercise_does(tiny):
 
 
 def terms(name: str) -> dict[str, str]:
-    """The glossary of a lesson: Chinese names by term; rows of several are taken apart."""
+    """A lesson's glossary, {term: Chinese}; rows with several terms are split."""
     text = (ROOT / "solutions" / f"{name}.py").read_text(encoding="utf-8")
     found = {}
     for table in re.findall(r"# \| term \| 中文 \|.*\n# \|[-|]+\n((?:# \|.*\n?)+)", text):
@@ -134,24 +134,26 @@ def terms(name: str) -> dict[str, str]:
 
 
 def test_the_glossary_of_lesson_00_has_every_term_of_the_others():
-    """Under the same Chinese name; a term with two names has both, with a slash between."""
+    """With the same Chinese; a term with two translations lists both, separated by a slash."""
     (start,) = (ROOT / "solutions").glob("00_*.py")
     glossary, missing = terms(start.stem), []
     for path in sorted((ROOT / "solutions").glob("[0-9][0-9]_*.py")):
         for term, chinese in terms(path.stem).items():
             if chinese not in glossary.get(term, "").split(" / ") and path != start:
-                missing.append(f"{path.stem}: {term} | {chinese}, there {glossary.get(term)}")
-    assert not missing, "put into the glossary of lesson 00:\n" + "\n".join(missing)
+                missing.append(
+                    f"{path.stem}: {term} | {chinese}, but {glossary.get(term)} in lesson 00"
+                )
+    assert not missing, "add to the glossary of lesson 00:\n" + "\n".join(missing)
     assert len(glossary) > 40
 
 
-def test_the_executed_map_names_every_lesson_that_is_there():
+def test_the_executed_map_names_every_lesson():
     (start,) = (ROOT / "solutions").glob("00_*.ipynb")
     cells = json.loads(start.read_text(encoding="utf-8"))["cells"]
     shown = json.dumps([cell.get("outputs") for cell in cells])
     built = sorted(path.name for path in (ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
     missing = [name for name in built if f"../notebooks/{name}" not in shown]
-    assert missing == [], "run `python solutions/build.py --execute 00`, last of all"
+    assert missing == [], "run `python solutions/build.py --execute 00` after all other lessons"
 
 
 # ---- the tiny checkpoint ----------------------------------------------------------------------------
@@ -163,7 +165,7 @@ def shipping() -> dict:
 
 
 def finished_run(folder, model: MaskedAutoencoder, **changes):
-    """The files of a run of the recipe `evening` with this model, as pre-training leaves them."""
+    """The files that pre-training this model with the recipe `evening` leaves behind."""
     folder.mkdir()
     config = Recipe.load("evening").changed(pretrain=changes).pretrain
     config.replace(model=model.config).to_yaml(folder / "config.yaml")
@@ -176,7 +178,7 @@ def finished_run(folder, model: MaskedAutoencoder, **changes):
     return folder
 
 
-def test_a_run_is_shipped_whole_and_again(tmp_path, shipping):
+def test_a_run_is_shipped_and_replaces_an_earlier_one(tmp_path, shipping):
     torch.manual_seed(0)
     model = MaskedAutoencoder(Recipe.load("evening").pretrain.model)
     run = finished_run(tmp_path / "run", model)

@@ -1,4 +1,4 @@
-"""The exercises of lesson 01: right answers in any style pass, wrong ones are named."""
+"""Exercises of lesson 01: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -214,34 +214,34 @@ def too_narrow(n, width):
 WRONG = {
     "01.patchify": [
         (channels_first, "inside a patch the channel runs slowest"),
-        (strips, "the shape is right, and"),
-        (one_patch_lost, r"its shape is \(2, 23, 432\); \(2, 24, 432\) is expected"),
+        (strips, "the shape is right, but"),
+        (one_patch_lost, r"its shape is \(2, 23, 432\); expected \(2, 24, 432\)"),
         (lambda images, side: images.view(2, -1, side, side), "its shape is"),
     ],
     "01.attention": [
         (unscaled, "the scores are not scaled"),
         (over_queries, "the softmax runs over the queries"),
-        (only_output, "it returns one value"),
+        (only_output, "it returns 1 value, but should return 2 values"),
         (square_only, "it raises RuntimeError"),
     ],
     "01.multi_head": [
-        (heads_not_transposed, "the heads still lie before the tokens"),
+        (heads_not_transposed, "the head axis still comes before the token axis"),
         (heads_interleaved, "the heads are merged in the wrong order"),
-        (tokens_as_heads, "the shape is right, and"),
+        (tokens_as_heads, "the shape is right, but"),
     ],
     "01.pre_norm": [
-        (published_2017, "that is post-norm"),
-        (second_half_of_2017, "the second norm comes after the sum"),
-        (no_residual, "both residuals are forgotten"),
-        (norm_kept_on_the_path, "the norm lies on the residual path"),
-        (in_place, "it changes its arguments"),
+        (published_2017, "this is post-norm"),
+        (second_half_of_2017, "the second norm is applied to the sum"),
+        (no_residual, "both residual connections are missing"),
+        (norm_kept_on_the_path, "the residual path itself is normalised"),
+        (in_place, "it modifies its arguments"),
         (lambda x, norm1, attend, norm2, mlp: None, "is the `return` missing"),
     ],
     "01.sincos_1d": [
-        (halves, "sines and cosines lie in two halves"),
+        (halves, "sines and cosines are in two separate halves"),
         (swapped, "sine and cosine are swapped"),
-        (own_rates, "every column has a rate of its own"),
-        (too_narrow, r"its shape is \(64, 24\); \(64, 48\) is expected"),
+        (own_rates, "every column has a different frequency"),
+        (too_narrow, r"its shape is \(64, 24\); expected \(64, 48\)"),
     ],
 }
 
@@ -249,7 +249,7 @@ WRONG = {
 @pytest.mark.parametrize(
     ("name", "wrong", "message"), [(name, *case) for name in WRONG for case in WRONG[name]]
 )
-def test_wrong_answers_in_other_words_get_the_fitting_message(name, wrong, message):
+def test_wrong_answers_in_other_styles_get_the_right_message(name, wrong, message):
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(verdict(EXERCISES[name], wrong))
 

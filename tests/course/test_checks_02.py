@@ -1,4 +1,4 @@
-"""The checks of notebook 02: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 02: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def masking_by_loop(noise, ratio):
 
 
 def unshuffle_by_scatter(latents, mask_token, ids_restore):
-    """With all N mask tokens first, then the latents over them."""
+    """Fills all N places with mask tokens, then writes the latents over them."""
     batch, n = ids_restore.shape
     x = repeat(mask_token, "1 1 e -> b n e", b=batch, n=n).clone()
     where = ids_restore.argsort(1)[:, : latents.shape[1]]
@@ -153,7 +153,7 @@ def test_right_answers_in_other_styles_pass(name, function):
     assert message(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def channels_first(tokens, rows, columns, patch):
@@ -246,35 +246,43 @@ def a_number(predicted, target, hidden):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
-        ("unpatchify", channels_first, "you read the channels first"),
-        ("unpatchify", channels_last_image, r"its shape is \(1, 160, 192, 3\); \(1, 3, 160, 192\)"),
+        ("unpatchify", channels_first, "the channels are read first"),
+        (
+            "unpatchify",
+            channels_last_image,
+            r"its shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)",
+        ),
         ("random_masking", one_mask, "every image has the same mask"),
         ("random_masking", rounded, "the count is off"),
         ("random_masking", one_argsort, "ids_restore points the wrong way"),
-        ("random_masking", masks_as_numbers, "value 3: its type is torch.float32; torch.bool"),
+        (
+            "random_masking",
+            masks_as_numbers,
+            "value 3: its dtype is torch.float32; expected torch.bool",
+        ),
         (
             "random_masking",
             lambda noise, ratio: right.random_masking(noise, ratio)[:2],
             "returns 2",
         ),
         ("unshuffle", scattered, "the wrong way round"),
-        ("unshuffle", not_unshuffled, "you forgot to unshuffle"),
+        ("unshuffle", not_unshuffled, "the tokens are not unshuffled"),
         ("unshuffle", one_mask_token, "raises RuntimeError: index .* is out of bounds"),
         ("standardize", biased, "biased one"),
-        ("standardize", whole_batch, "run over the whole batch"),
-        ("standardize", no_epsilon, "there is no epsilon"),
-        ("standardize", in_place, "it changes its arguments"),
-        ("masked_loss", all_patches, "also counts visible patches"),
+        ("standardize", whole_batch, "computed over the whole batch"),
+        ("standardize", no_epsilon, "the epsilon is missing"),
+        ("standardize", in_place, "it modifies its arguments"),
+        ("masked_loss", all_patches, "also includes visible patches"),
         ("masked_loss", visible_patches, "the visible patches only"),
-        ("masked_loss", summed, "it is a sum over patches"),
-        ("masked_loss", a_number, "returns float; Tensor is expected"),
+        ("masked_loss", summed, "this is a sum over patches"),
+        ("masked_loss", a_number, "of type float; expected Tensor"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, words):
     found = message(name, wrong)
-    assert found is not None and re.search(said, found), found
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_picture_is_drawn_too(drawn):
@@ -283,7 +291,7 @@ def test_a_wrong_picture_is_drawn_too(drawn):
 
 
 def test_the_cat_in_the_first_case_is_a_picture():
-    """Not a flat area, on which every order of the pixels looks the same."""
+    """Not a flat area, where any order of the pixels would look the same."""
     tokens, rows, columns, patch = ALL["02.unpatchify"].cases(torch.Generator())[0]
     image = right.unpatchify(tokens, rows, columns, patch)
     assert image.shape == (1, 3, 160, 192)

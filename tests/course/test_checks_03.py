@@ -1,4 +1,4 @@
-"""The checks of notebook 03: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 03: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_right_answers_in_other_styles_pass(name, function):
     assert message(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def not_scaled(steps, warmup, base, batch):
@@ -127,24 +127,24 @@ def unbiased(train, test):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
-        ("learning_rates", not_scaled, "the base rate is not scaled"),
-        ("learning_rates", zero_first, "step 0 has rate 0"),
+        ("learning_rates", not_scaled, "the base learning rate is not scaled"),
+        ("learning_rates", zero_first, "step 0 has a learning rate of 0"),
         ("learning_rates", straight, "straight line"),
-        ("learning_rates", too_short, "returns 99 value"),
+        ("learning_rates", too_short, "returns 99 values"),
         ("decayed", no_norms_by_name, "weights of norms are vectors too"),
         ("decayed", no_tokens_rule, "the mask token or class token decays"),
         ("decayed", list, "every parameter decays"),
-        ("standardize_features", own_statistics, "ndarray; Tensor is expected"),
+        ("standardize_features", own_statistics, "ndarray; expected Tensor"),
         ("standardize_features", own_statistics_torch, "their own statistics"),
-        ("standardize_features", joint, "both together"),
+        ("standardize_features", joint, "training and test features together"),
         ("standardize_features", unbiased, "divides by n - 1"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
+def test_wrong_answers_get_the_right_message(name, wrong, words):
     found = message(name, wrong)
-    assert found is not None and re.search(said, found), found
+    assert found is not None and re.search(words, found), found
 
 
 def test_wrong_features_are_drawn_too(drawn):

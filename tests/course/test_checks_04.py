@@ -1,4 +1,4 @@
-"""The checks of notebook 04: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 04: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = exercises("04")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"04.{name}"], function)
 
 
@@ -81,7 +81,7 @@ def weight_by_view(weight, sides):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -98,15 +98,23 @@ def tsn_reversed(length, frames, rng):
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("dense_indices", dense_from_global, "draw from `rng` alone"),
-        ("dense_indices", lambda *a: right.dense_indices(*a).tolist(), "returns list; ndarray"),
+        ("dense_indices", dense_from_global, "take all randomness from `rng`"),
+        (
+            "dense_indices",
+            lambda *a: right.dense_indices(*a).tolist(),
+            "of type list; expected ndarray",
+        ),
         ("dense_indices", lambda *a: right.dense_indices(*a)[:-1], r"its shape is \(15,\)"),
-        ("dense_indices", lambda *a: right.dense_indices(*a) / 1, "its type is float64"),
+        ("dense_indices", lambda *a: right.dense_indices(*a) / 1, "its dtype is float64"),
         ("dense_indices", lambda *a: None, "is the `return` missing"),
         ("dense_indices", lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
         ("dense_indices", lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
         ("tsn_indices", tsn_reversed, "for .* it can draw"),
-        ("tsn_indices", lambda n, T, g: right.tsn_indices(n, T, g)[0], "returns int64; ndarray"),
+        (
+            "tsn_indices",
+            lambda n, T, g: right.tsn_indices(n, T, g)[0],
+            "of type int64; expected ndarray",
+        ),
         ("tubelets", lambda c, s: right.tubelets(c, s)[0], r"its shape is \(24, 1536\)"),
         ("tubelets", lambda c, s: right.tubelets(c.flip(2), s), "the shape is right"),
         ("tubelets", lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
@@ -115,17 +123,17 @@ def tsn_reversed(length, frames, rng):
     ],
 )
 def test_other_wrong_answers_are_rejected(name, wrong, message):
-    assert re.search(message, said_of(name, wrong) or "")
+    assert re.search(message, message_of(name, wrong) or "")
 
 
-def test_a_clip_drawn_twice_by_chance_does_not_pass_for_a_seed():
-    """A generator of one's own that happens to repeat its first clip, and only that one."""
+def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
+    """A sampler with a generator of its own that repeats its first clip, and only that one."""
     starts = iter([3, 1, 4, 5, 9, 3, *range(10, 60)])
 
     def sampler(length, frames, stride, rng):
         return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
 
-    assert "draw from `rng` alone" in (said_of("dense_indices", sampler) or "")
+    assert "take all randomness from `rng`" in (message_of("dense_indices", sampler) or "")
 
 
 def test_the_models_embedding_is_a_conv3d_with_these_weights():

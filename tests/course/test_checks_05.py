@@ -1,4 +1,4 @@
-"""The checks of notebook 05: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 05: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ B16 = TokenGrid((16, 224, 224), (2, 16, 16))
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"05.{name}"], function)
 
 
@@ -29,7 +29,7 @@ def said_of(name: str, function) -> str | None:
 
 @pytest.mark.parametrize("length", [None, 2, 4, 8, 16])
 def test_the_package_draws_the_same_tubes(length):
-    """`length` in frames, as the package counts it."""
+    """`length` is in frames, as in the package."""
     steps = 8 if length is None else length // 2
     config = MaskConfig("tube", 0.9, length)
     package = make_mask(config, B16, 3, torch.Generator().manual_seed(7))
@@ -116,7 +116,7 @@ def copy_by_loop(tokens, hidden):
 
 
 def copy_by_growing(tokens, hidden):
-    """Step by step outwards from what is known: first from before, then from after."""
+    """Outwards from the visible steps, one step at a time: first from before, then from after."""
     out, known = tokens.clone(), ~hidden
     for far in range(1, tokens.shape[1]):
         for to in range(tokens.shape[1]):
@@ -144,10 +144,10 @@ def copy_by_growing(tokens, hidden):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def one_mask(noise, ratio):
@@ -217,7 +217,7 @@ def flat_indices(hidden):
 
 
 def from_before(tokens, hidden):
-    """Carries the last seen token forward, and never looks ahead."""
+    """Carries the last visible token forward and never looks ahead."""
     seen = (~hidden)[..., None]
     last = (tokens * seen).sum((1, 2)) / seen.sum((1, 2))
     last, out = last[:, None].expand(-1, tokens.shape[2], -1), []
@@ -238,35 +238,35 @@ def in_place(tokens, hidden):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("tube_mask", one_mask, "the same mask"),
         ("tube_mask", each_step, "not constant in time"),
         ("tube_mask", space_first, "time and space are swapped"),
         ("tube_mask", by_threshold, "differs from clip to clip"),
-        ("tube_mask", visible_rounded_down, "rounded on the wrong side"),
+        ("tube_mask", visible_rounded_down, "rounding is on the wrong side"),
         ("tube_mask", seen_is_true, "it is inverted"),
-        ("tube_mask", not_flat, r"its shape is \(2, 4, 36\); \(2, 144\)"),
-        ("tube_mask", as_numbers, "its type is torch.float32; torch.bool"),
+        ("tube_mask", not_flat, r"its shape is \(2, 4, 36\); expected \(2, 144\)"),
+        ("tube_mask", as_numbers, "its dtype is torch.float32; expected torch.bool"),
         ("short_tubes", alternating, "the tubes alternate"),
         ("short_tubes", in_frames, "half as long"),
         ("short_tubes", lambda x, r, _: tube_by_topk(x, r), "one tube over the whole clip"),
         ("short_tubes", lambda x, r, _: each_step(x, r), "changes at every step"),
         ("mask_indices", as_tuple, "expected"),
-        ("mask_indices", targets_by_token, "targets hold token numbers"),
-        ("mask_indices", flat_indices, "count on from clip to clip"),
+        ("mask_indices", targets_by_token, "targets contain token indices"),
+        ("mask_indices", flat_indices, "continue from one clip to the next"),
         ("mask_indices", lambda x: indices_by_loop(~x), "visible and queries are swapped"),
-        ("copy_in_time", from_before, "it looks back only"),
-        ("copy_in_time", black, "stays black"),
-        ("copy_in_time", in_place, "it changes its arguments"),
+        ("copy_in_time", from_before, "it only looks back"),
+        ("copy_in_time", black, "stay black"),
+        ("copy_in_time", in_place, "it modifies its arguments"),
         ("copy_in_time", lambda x, hidden: x, "the shape is right"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_mask_is_drawn_too(drawn):
-    said_of("tube_mask", each_step)
+    message_of("tube_mask", each_step)
     assert len(drawn) == 1

@@ -1,4 +1,4 @@
-"""The checks of notebook 06: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 06: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = exercises("06")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"06.{name}"], function)
 
 
@@ -30,7 +30,7 @@ def said_of(name: str, function) -> str | None:
 
 @pytest.mark.parametrize("frames", [16, 32])
 @pytest.mark.parametrize("family", ["random", "tube"])
-def test_the_package_shows_as_many_tokens(frames, family):
+def test_the_package_shows_the_same_number_of_tokens(frames, family):
     grid = TokenGrid((frames, 224, 224), (2, 16, 16))
     mask = make_mask(MaskConfig(family, 0.9), grid, 1)
     assert mask.visible.shape[1] == right.visible_tokens(grid.shape, 0.9, family)
@@ -48,8 +48,8 @@ def test_the_parts_make_the_package_model(tiny, decoder):
         x = right.decoder_input(latents, model.mask_token, model.decoder_pos_embed, mask)
         for block in model.decoder.blocks:
             x = block(x)
-        said = model.decoder.head(model.decoder.norm(x[:, -mask.queries.shape[1] :]))
-        loss = right.masked_loss(said, right.normalize_targets(pixels), mask)
+        predicted = model.decoder.head(model.decoder.norm(x[:, -mask.queries.shape[1] :]))
+        loss = right.masked_loss(predicted, right.normalize_targets(pixels), mask)
         torch.testing.assert_close(loss, model.loss(clips, mask), rtol=1e-4, atol=1e-5)
 
 
@@ -99,8 +99,8 @@ def loss_by_gather(predictions, goals, mask):
     def take(x, index):
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
-    said, expected = take(predictions, mask.targets), take(goals, mask.target_tokens)
-    return torch.nn.functional.mse_loss(said, expected)
+    predicted, expected = take(predictions, mask.targets), take(goals, mask.target_tokens)
+    return torch.nn.functional.mse_loss(predicted, expected)
 
 
 def loss_by_loop(predictions, goals, mask):
@@ -124,10 +124,10 @@ def loss_by_loop(predictions, goals, mask):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def rounded(shape, ratio, family):
@@ -182,27 +182,27 @@ def in_place(predictions, goals, mask):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
-        ("visible_tokens", rounded, "MAE rounds like VideoMAE"),
-        ("visible_tokens", only_tubes, "it returns 320; 313"),
+        ("visible_tokens", rounded, "MAE is rounded like VideoMAE"),
+        ("visible_tokens", only_tubes, "it returns 320; expected 313"),
         ("visible_tokens", lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
-        ("normalize_targets", as_mae, "MAE's target whole"),
-        ("normalize_targets", biased_inside, "biased variance and epsilon"),
+        ("normalize_targets", as_mae, "exactly MAE's target"),
+        ("normalize_targets", biased_inside, "the variance is biased and the epsilon is inside"),
         ("normalize_targets", unflat, "its shape is"),
         ("decoder_input", token_first, "mask tokens come first"),
         ("decoder_input", forgotten, "mask tokens have no positions"),
         ("decoder_input", scattered, "unshuffled"),
-        ("masked_loss", all_queries, "counts all queries"),
-        ("masked_loss", lambda *x: right.masked_loss(*x).sqrt(), "leave the root out"),
-        ("masked_loss", in_place, "it changes its arguments"),
+        ("masked_loss", all_queries, "taken over all queries"),
+        ("masked_loss", lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
+        ("masked_loss", in_place, "it modifies its arguments"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_target_is_drawn_too(drawn):
-    said_of("normalize_targets", as_mae)
+    message_of("normalize_targets", as_mae)
     assert len(drawn) == 1

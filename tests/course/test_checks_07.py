@@ -1,4 +1,4 @@
-"""The checks of notebook 07: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 07: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ALL = exercises("07")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"07.{name}"], function)
 
 
 # ---- the exercises themselves --------------------------------------------------------------------
 
 
-def test_the_package_takes_over_the_same_tensors(tiny):
+def test_the_package_loads_the_same_tensors(tiny):
     autoencoder = randomize(MaskedAutoencoder(tiny))
     torch.manual_seed(0)
     package = VisionTransformer(tiny, 5)
@@ -46,7 +46,7 @@ def test_the_package_takes_over_the_same_tensors(tiny):
 
 
 @pytest.mark.parametrize("decay", [0.75, 0.9])
-def test_the_package_gives_the_same_rates(tiny, decay):
+def test_the_package_gives_the_same_learning_rates(tiny, decay):
     model = VisionTransformer(tiny, 5)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = parameter_groups(model, OptimConfig(layer_decay=decay), tiny.depth)
@@ -55,20 +55,20 @@ def test_the_package_gives_the_same_rates(tiny, decay):
     assert found == pytest.approx(expected) and len(found) == len(names)
 
 
-def test_the_package_mixes_the_same(tiny):
+def test_the_package_applies_the_same_mixup(tiny):
     clips = random_clips(tiny, 4).float() / 255
-    labels, said = torch.tensor([0, 3, 1, 2]), torch.randn(4, 5)
+    labels, logits = torch.tensor([0, 3, 1, 2]), torch.randn(4, 5)
     hard = F.one_hot(labels, 5).float()
     theirs, drawn = mix(clips, hard, mixup=0.8, cutmix=0.0, generator=torch.Generator())
     share = drawn[0, 0].item()
     ours, smooth = right.mix_batch(clips, labels, 5, share, 0.1)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(
-        F.cross_entropy(said, smooth), F.cross_entropy(said, drawn, label_smoothing=0.1)
+        F.cross_entropy(logits, smooth), F.cross_entropy(logits, drawn, label_smoothing=0.1)
     )
 
 
-def test_the_package_averages_the_same():
+def test_the_package_averages_views_the_same_way():
     logits = torch.randn(6, 5, 8)
     ours = right.mean_over_views(logits.flatten(0, 1), torch.arange(6).repeat_interleave(5))
     torch.testing.assert_close(ours.log(), mean_of_views(logits))
@@ -131,10 +131,10 @@ def views_by_matrix(logits, videos):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def everything_but_the_prefix(classifier, file):
@@ -183,31 +183,31 @@ def over_all(logits, videos):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("transfer", everything_but_the_prefix, "tensors that the classifier does not have"),
-        ("transfer", with_the_old_head, "the head of the file is taken"),
+        ("transfer", with_the_old_head, "the file's head is loaded"),
         (
             "transfer",
             lambda own, file: {x: x for x in own if x in file},
-            "the head of the file|nothing is brought over",
+            "the file's head is loaded|nothing is transferred",
         ),
-        ("rate_scale", without_the_embedding, "patch embedding has the whole rate"),
-        ("rate_scale", one_rate, "patch embedding has the whole rate"),
+        ("rate_scale", without_the_embedding, "patch embedding has the full learning rate"),
+        ("rate_scale", one_rate, "patch embedding has the full learning rate"),
         ("rate_scale", text_for_number, "TypeError"),
-        ("mix_batch", not_smoothed, "labels are not smoothed"),
-        ("mix_batch", in_place, "it changes its arguments"),
-        ("mix_batch", only_the_clips, "it returns one value"),
-        ("mean_over_views", best_logits, "logits are averaged"),
+        ("mix_batch", not_smoothed, "the labels are not smoothed"),
+        ("mix_batch", in_place, "it modifies its arguments"),
+        ("mix_batch", only_the_clips, "it returns 1 value, but should return 2 values"),
+        ("mean_over_views", best_logits, "the logits are averaged"),
         ("mean_over_views", over_all, r"its shape is \(5,\)"),
-        ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are not"),
+        ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found
 
 
 def test_a_wrong_mix_is_drawn_too(drawn):
-    said_of("mix_batch", not_smoothed)
+    message_of("mix_batch", not_smoothed)
     assert len(drawn) == 1

@@ -1,4 +1,4 @@
-"""The checks of notebook 08: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 08: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ V2 = MaskConfig("tube", 0.9, None, "running-cell", 0.5)
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"08.{name}"], function)
 
 
@@ -38,7 +38,7 @@ def asked_of(mask: Mask, tokens: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
-def test_the_package_asks_at_the_same_places(ratio):
+def test_the_package_queries_the_same_positions(ratio):
     for start, queries in enumerate(running_cell_maps(B16, ratio)):
         ours = right.running_cell(B16.shape, ratio, start)
         assert torch.equal(ours.flatten().nonzero()[:, 0], queries)
@@ -75,7 +75,7 @@ def test_the_package_has_the_same_loss(tiny):
 
 
 @pytest.mark.parametrize("name", ["tiny", "S", "B", "L", "H", "g"])
-def test_the_package_has_as_many_parameters(name):
+def test_the_package_has_the_same_number_of_parameters(name):
     c = ModelConfig.videomae(name)
     with torch.device("meta"):
         assert right.classifier_parameters(c, 400) == parameters(VisionTransformer(c, 400))
@@ -128,12 +128,12 @@ def mask_by_sorting(hidden, asked):
 
 
 def loss_by_boolean(predictions, goals, hidden, queries):
-    said, wanted = [], []
+    predicted, expected = [], []
     for b, row in enumerate(queries):
         counts = hidden[b][row]
-        said.append(predictions[b][counts])
-        wanted.append(goals[b][row[counts]])
-    return F.mse_loss(torch.cat(said), torch.cat(wanted))
+        predicted.append(predictions[b][counts])
+        expected.append(goals[b][row[counts]])
+    return F.mse_loss(torch.cat(predicted), torch.cat(expected))
 
 
 def loss_by_rows(predictions, goals, hidden, queries):
@@ -161,10 +161,10 @@ def parameters_on_meta(c, classes):
     ],
 )
 def test_right_answers_in_other_styles_pass(name, function):
-    assert said_of(name, function) is None
+    assert message_of(name, function) is None
 
 
-# ---- wrong ones, written as a learner would ------------------------------------------------------
+# ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
 def cell_of_zeros(shape, ratio, start):
@@ -190,8 +190,8 @@ def cell_from_the_first_step(shape, ratio, start):
     return torch.stack(out)
 
 
-def popular(hidden, asked):
-    """Takes the encoder's tokens away where the decoder is not asked."""
+def misconceived(hidden, asked):
+    """Takes tokens away from the encoder if the decoder is not queried for them."""
     mask = mask_by_list(hidden, asked)
     return Mask(mask_by_list(hidden | ~asked, asked).visible, mask.queries, mask.targets)
 
@@ -222,27 +222,31 @@ def of_the_encoder(c, classes):
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong", "said"),
+    ("name", "wrong", "words"),
     [
         ("running_cell", cell_of_zeros, "it is inverted"),
-        ("running_cell", cell_as_numbers, "its type is torch.int64; torch.bool"),
-        ("running_cell", one_period, r"its shape is \(4, 4, 6\); \(8, 4, 6\)"),
+        ("running_cell", cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
+        ("running_cell", one_period, r"its shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
         ("running_cell", cell_from_the_first_step, "one step late"),
-        ("running_cell", lambda s, r, k: cell_by_loop(s, 1 - r, k), "share that is not asked"),
-        ("dual_mask", popular, "takes nothing from the encoder"),
-        ("dual_mask", without_overlap, "only the loss leaves them out"),
+        ("running_cell", lambda s, r, k: cell_by_loop(s, 1 - r, k), "fraction that is not queried"),
+        ("dual_mask", misconceived, "takes nothing away from the encoder"),
+        ("dual_mask", without_overlap, "only excludes them from the loss"),
         ("dual_mask", lambda h, a: mask_by_list(~h, a), "visible and hidden are swapped"),
-        ("dual_mask", lambda h, a: mask_by_list(h, ~a), "True is a query"),
+        ("dual_mask", lambda h, a: mask_by_list(h, ~a), "True means a query"),
         ("dual_mask", lambda h, a: mask_by_list(h, a).visible, "expected"),
-        ("dual_loss", loss_of_all, "counts all queries"),
-        ("dual_loss", loss_of_the_paper, "divided by all queries"),
-        ("dual_loss", lambda *case: loss_by_rows(*case) * 24, "pixels are summed"),
-        ("dual_loss", lambda *case: loss_by_rows(*case).sqrt(), "leave the root out"),
+        ("dual_loss", loss_of_all, "taken over all queries"),
+        ("dual_loss", loss_of_the_paper, "divided by the number of all queries"),
+        ("dual_loss", lambda *case: loss_by_rows(*case) * 24, "summed over pixels"),
+        ("dual_loss", lambda *case: loss_by_rows(*case).sqrt(), "do not take the square root"),
         ("classifier_parameters", with_key_bias, "keys have none"),
         ("classifier_parameters", of_the_encoder, "the head is missing"),
-        ("classifier_parameters", lambda c, n: c.depth * 12 * c.embed_dim**2, "is expected"),
+        (
+            "classifier_parameters",
+            lambda c, n: c.depth * 12 * c.embed_dim**2,
+            "it returns .*; expected",
+        ),
     ],
 )
-def test_wrong_answers_get_the_message_that_fits(name, wrong, said):
-    found = said_of(name, wrong)
-    assert found is not None and re.search(said, found), found
+def test_wrong_answers_get_the_right_message(name, wrong, words):
+    found = message_of(name, wrong)
+    assert found is not None and re.search(words, found), found

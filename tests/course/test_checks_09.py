@@ -1,4 +1,4 @@
-"""The checks of notebook 09: right answers in any style pass, each wrong one is named."""
+"""The checks of notebook 09: right answers pass in any style, wrong ones are diagnosed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ALL = exercises("09")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def said_of(name: str, function) -> str | None:
+def message_of(name: str, function) -> str | None:
     return verdict(ALL[f"09.{name}"], function)
 
 
 # ---- equality with the package -------------------------------------------------------------------
 
 
-def test_the_package_embeds_the_same(tiny):
+def test_the_package_computes_the_same_embedding(tiny):
     encoder = randomize(MaskedAutoencoder(tiny)).encoder
     clips = random_clips(tiny, 2)
     visible = make_mask(MaskConfig("tube", 0.75), tiny.grid, 2).visible
@@ -44,14 +44,14 @@ def test_the_package_embeds_the_same(tiny):
     torch.testing.assert_close(ours, encoder.embed(clips, visible))
 
 
-def test_the_package_attends_the_same():
+def test_the_package_computes_the_same_attention():
     layer = randomize(Attention(24, 3))
     x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(0))
     heads = right.attention(*layer._project(x))
     torch.testing.assert_close(layer.proj(heads.transpose(1, 2).flatten(2)), layer(x))
 
 
-def test_the_package_scales_the_rate_and_warms_up_the_same():
+def test_the_package_scales_and_warms_up_the_learning_rate_the_same_way():
     optim = OptimConfig(
         lr=1.5e-4, base_batch_size=256, batch_size=2048, epochs=800, warmup_ratio=40 / 800
     )
@@ -127,7 +127,7 @@ def planned_by_steps(base_lr, batch, repeat, processes, accumulate, videos, warm
     ],
 )
 def test_a_right_answer_in_another_style_passes(name, answer):
-    assert said_of(name, answer) is None
+    assert message_of(name, answer) is None
 
 
 # ---- further wrong answers -----------------------------------------------------------------------
@@ -155,18 +155,18 @@ def early(weight, x, y, parts):
         ("embed_visible", lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
         ("attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "there is no softmax"),
+        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
         ("linear_intensity", lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
-        ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "is expected"),
+        ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
         ("accumulated_gradient", zeroed, "only the last part is left: set"),
-        ("accumulated_gradient", early, "does the `return` stand in the loop"),
+        ("accumulated_gradient", early, "is the `return` inside the loop"),
         ("accumulated_gradient", lambda w, x, y, parts: None, "is the `return` missing"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
-        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "3 are expected"),
+        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
     ],
 )  # fmt: skip
-def test_a_wrong_answer_is_named(name, answer, words):
-    said = said_of(name, answer)
-    assert said is not None and re.search(re.escape(words), said), said
+def test_a_wrong_answer_gets_the_right_message(name, answer, words):
+    found = message_of(name, answer)
+    assert found is not None and re.search(re.escape(words), found), found

@@ -1,4 +1,4 @@
-"""Every exercise of every lesson: its reference passes, each known mistake is told by its own name."""
+"""Every exercise of every lesson: its reference passes, each known mistake gets its own message."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def test_the_reference_passes_and_is_drawn_once(exercise: Exercise, drawn: list[
 @pytest.mark.parametrize(
     ("exercise", "message"), MISTAKES, ids=lambda x: x.name if isinstance(x, Exercise) else x[:30]
 )
-def test_each_mistake_is_told_by_its_own_name(exercise: Exercise, message: str):
-    """So no two mistakes of an exercise give the same result."""
+def test_each_mistake_gets_its_own_message(exercise: Exercise, message: str):
+    """So no two mistakes of one exercise give the same result."""
     assert verdict(exercise, exercise.mistakes[message]) == message
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=lambda exercise: exercise.name)
-def test_an_exercise_left_out_is_not_judged(exercise: Exercise):
+def test_a_skipped_exercise_is_not_judged(exercise: Exercise):
     def unsolved(*_):
         raise NotImplementedError
 

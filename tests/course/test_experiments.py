@@ -1,4 +1,4 @@
-"""The papers' claims: each variant is a run of its own, results are kept, and read by claim."""
+"""The papers' claims: every variant is a separate run; results are saved and read by claim."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def results(tmp_path, monkeypatch):
     return path
 
 
-def test_every_setting_is_a_variant_and_every_variant_a_run_of_its_own(tmp_path):
+def test_every_setting_is_a_variant_and_every_variant_a_separate_run(tmp_path):
     used = {variant for settings in claims.CLAIMS.values() for variant in settings.values()}
     assert used == set(claims.VARIANTS)
     recipes = {
@@ -28,7 +28,7 @@ def test_every_setting_is_a_variant_and_every_variant_a_run_of_its_own(tmp_path)
     assert len(recipes) == len(claims.VARIANTS)
 
 
-def test_values_are_read_by_claim_and_empty_where_nothing_is_measured(results, capsys):
+def test_values_are_read_by_claim_and_empty_if_nothing_is_measured(results, capsys):
     assert claims.values("targets", "probe") == {"pixels": [], "normalised": []}
     results.parent.mkdir()
     rows = {
@@ -43,21 +43,21 @@ def test_values_are_read_by_claim_and_empty_where_nothing_is_measured(results, c
     assert "1.5 (1.0, 2.0)" in printed and "not measured yet" in printed
 
 
-def test_a_claim_holds_where_the_lead_is_larger_than_the_spread():
+def test_a_claim_holds_if_the_lead_exceeds_the_spread():
     assert set(claims.PREFERRED.items()) <= {(c, s) for c, x in claims.CLAIMS.items() for s in x}
     found = {"tube": [80.0, 82.0], "random": [70.0, 71.0]}
-    told = claims.verdict(found, "tube")
-    assert told.startswith("holds: +10.5 to random, ahead in 2 of 2 seeds, spread 2.0")
+    outcome = claims.verdict(found, "tube")
+    assert outcome.startswith("holds: +10.5 vs. random, ahead in 2 of 2 seeds, spread 2.0")
     assert claims.verdict(found, "random").startswith(
-        "does not hold: -10.5 to tube, ahead in 0 of 2 seeds"
+        "does not hold: -10.5 vs. tube, ahead in 0 of 2 seeds"
     )
     close = {"tube": [80.0, 82.0], "random": [80.0, 81.0]}
-    assert claims.verdict(close, "tube").startswith("cannot be told: +0.5")
-    assert claims.verdict({"tube": [80.0], "random": [70.0]}, "tube").startswith("cannot be told")
+    assert claims.verdict(close, "tube").startswith("inconclusive: +0.5")
+    assert claims.verdict({"tube": [80.0], "random": [70.0]}, "tube").startswith("inconclusive")
     assert claims.verdict({"tube": [], "random": [70.0]}, "tube") == "not measured yet"
 
 
-def test_an_unknown_claim_is_named_beside_those_that_exist(results, capsys):
+def test_an_unknown_claim_is_reported_with_the_known_ones(results, capsys):
     assert main(["claims", "targets", "colour"]) == 1
     message = capsys.readouterr().err
     assert (
@@ -67,19 +67,19 @@ def test_an_unknown_claim_is_named_beside_those_that_exist(results, capsys):
     )
 
 
-def test_measuring_makes_what_is_missing_once(results, tmp_path, motion_mini, monkeypatch):
-    """Real runs of two steps, on the mini set in place of the small one."""
+def test_measuring_runs_what_is_missing_once(results, tmp_path, motion_mini, monkeypatch):
+    """Real runs of two steps, on the mini set instead of the small one."""
     monkeypatch.setattr(claims, "ROOT", tmp_path)
     monkeypatch.setattr(motion, "render_set", lambda *_: motion_mini)
     small = {
         "data.cache_dir": str(tmp_path / "stores"), "data.num_workers": 0, "optim.batch_size": 8,
         "log_every": 1,
     }  # fmt: skip
-    ask = claims.recipe_of
+    recipe_of = claims.recipe_of
     monkeypatch.setattr(
         claims,
         "recipe_of",
-        lambda *given: ask(*given).changed(both=small, finetune={"labels_per_class": 2}),
+        lambda *given: recipe_of(*given).changed(both=small, finetune={"labels_per_class": 2}),
     )
     claims.measure(["targets"], [0], steps=2)
     found = json.loads(results.read_text())

@@ -1,4 +1,4 @@
-"""What every lesson keeps: a ledger, asserted parity, checks that draw and never block, no network."""
+"""Rules for every lesson: a ledger, asserted parity, checks that draw and never block, no network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_ledger_maps_papers_to_values(lesson: str):
         if all(re.search(words, " ".join(head), re.I) for words in heads)
     ]
     whole = any(len(rows) >= 3 and all(all(row[:-1]) for row in rows) for rows in ledgers)
-    assert whole, "no table of paper, cell, value here, and why it is smaller"
+    assert whole, "no table maps the paper to a cell, the value used, and why it is smaller"
 
 
 @pytest.mark.parametrize("lesson", DISPUTED)
@@ -37,7 +37,7 @@ def test_misconceptions_are_listed_beside_what_is_published(lesson: str):
         if all(re.search(words, " ".join(head), re.I) for words in heads)
     ]
     whole = any(len(rows) >= 3 and all(len(r) >= 3 and all(r) for r in rows) for rows in lists)
-    assert whole, "no table of misconceptions, what is published, and where both were run"
+    assert whole, "no table lists misconceptions, what is published, and where both were run"
 
 
 @pytest.mark.parametrize("lesson", TAUGHT)
@@ -46,7 +46,7 @@ def test_what_the_learner_writes_is_compared_with_the_package(lesson: str):
     uses = [names_in(with_helpers(cell, lesson)) for cell in cells(lesson) if cell.asserts]
     compared = [name for name in written if any(name in used for used in uses)]
     assert len(written) >= 3 and len(compared) > len(written) / 2, (
-        f"only {compared} of {[*written]}"
+        f"only {compared} of {[*written]} are compared"
     )
 
 
@@ -56,7 +56,7 @@ def test_a_check_draws_before_it_judges(lesson: str):
     assert written
     for cell, name in written.values():
         judged = [i for i, (kind, text) in enumerate(cell.shown) if kind == "text" and name in text]
-        assert judged, f"{name}: the check says nothing"
+        assert judged, f"{name}: the check prints nothing"
         drawn = [kind for kind, _ in cell.shown[: judged[0]]]
         assert "figure" in drawn, f"{name} is judged before it is drawn"
 
@@ -78,7 +78,7 @@ def test_a_check_never_blocks(lesson: str, monkeypatch):
             exec(compile(ast.Module([node], []), lesson, "exec"), imports)
     assert found
     for _, node, name in found:
-        assert isinstance(node, ast.Assign), f"{name}: nothing takes what the check returns"
+        assert isinstance(node, ast.Assign), f"{name}: the result of the check is not used"
         check = eval(ast.unparse(node.value.func), imports)
         for answer in (stub, wrong):
             instead = check(name, answer)
@@ -112,7 +112,7 @@ socket.socket.connect, socket.getaddrinfo = connect_here, look_up_here
 
 
 def test_a_lesson_runs_offline():
-    """The import of the package, and lesson 02 up to its first check: photos, masks, figures."""
+    """Importing the package and lesson 02 up to its first check: photos, masks, figures."""
     first = next(cells("02").index(cell) for cell, _, _ in checks("02"))
     program = OFFLINE + "\n".join(cell.code for cell in cells("02")[: first + 1])
     done = subprocess.run(

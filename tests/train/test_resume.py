@@ -136,7 +136,7 @@ def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, n
             time.sleep(0.01)
         os.kill(process, number)
         assert nursery.wait(process) == status
-        assert "with --resume goes on" in (tmp_path / "log").read_text()
+        assert "to continue, run the same command with --resume" in (tmp_path / "log").read_text()
         (saved,) = (tmp_path / "run/checkpoints").iterdir()
         assert int(saved.name[5:]) < run.optim.steps
         assert not (tmp_path / "run/lock.json").exists()

@@ -240,9 +240,9 @@ def test_the_encoder_passes_on_everything_but_its_norm():
     for name, tensor in classifier.state_dict().items():
         if not name.startswith(("fc_norm", "head")):
             assert torch.equal(tensor, encoder.state_dict()[name]), name
-    with pytest.raises(ValueError, match="it lacks blocks.2.attn"):
+    with pytest.raises(ValueError, match="it has no blocks.2.attn"):
         VisionTransformer(MODEL.replace(depth=3), num_classes=3).load_encoder(encoder)
-    with pytest.raises(ValueError, match=r"proj.bias is of shape \(32,\), not \(48,\)"):
+    with pytest.raises(ValueError, match=r"proj.bias has shape \(32,\), not \(48,\)"):
         VisionTransformer(MODEL.replace(embed_dim=48), num_classes=3).load_encoder(encoder)
 
 

@@ -1,4 +1,4 @@
-"""Figures in notebooks: what is shown, in which order, and what an explorer does when its controls move."""
+"""Figures in notebooks: what is shown, in which order, and how an explorer reacts to its controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vmae.viz.explorer import controlled
 
 @pytest.fixture
 def shell() -> Iterator[None]:
-    """IPython, which collects what is displayed."""
+    """An IPython shell, which captures displayed output."""
     InteractiveShell.instance()
     yield
     InteractiveShell.clear_instance()
@@ -29,7 +29,7 @@ def draw(k: int) -> None:
 
 
 @pytest.mark.usefixtures("shell")
-def test_an_explorer_draws_again_when_a_control_moves():
+def test_an_explorer_redraws_when_a_control_changes():
     slider = IntSlider(1, min=0, max=9)
     _, shown = controlled(draw, k=slider).children
     assert slider.description == "k"
@@ -40,14 +40,14 @@ def test_an_explorer_draws_again_when_a_control_moves():
 
 
 @pytest.mark.usefixtures("shell")
-def test_an_explorer_says_what_a_function_raised():
+def test_an_explorer_prints_the_exception_of_its_function():
     slider = IntSlider(1, min=0, max=9)
     _, shown = controlled(draw, k=slider).children
     slider.value = 3
     assert "ValueError: three is too much" in shown.value
 
 
-def test_without_a_kernel_a_sentence_stands_for_an_explorer(capsys):
+def test_without_a_kernel_a_sentence_replaces_the_explorer(capsys):
     viz.explorer(draw, k=IntSlider(1))
     assert "Controls for k appear here" in capsys.readouterr().out
 
@@ -55,7 +55,7 @@ def test_without_a_kernel_a_sentence_stands_for_an_explorer(capsys):
 def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
     image = torch.rand(3, 4, 6)
     items = {"first": image, "last": image.permute(1, 2, 0), "matrix": image[0].numpy()}
-    viz.pictures(items, "Three pictures of one.", columns=2)
-    assert drawn == ["Three pictures of one."]
+    viz.pictures(items, "The same image three times.", columns=2)
+    assert drawn == ["The same image three times."]
     with pytest.raises(TypeError):
         viz.pictures({"seven channels": torch.ones(2, 2, 7)}, "nothing")

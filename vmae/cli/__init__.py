@@ -1,4 +1,4 @@
-"""`vmae`, also `python -m vmae`: the package's work from the command line."""
+"""The command line: `vmae`, or `python -m vmae`."""
 
 from vmae.cli.main import main
 

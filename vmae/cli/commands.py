@@ -1,4 +1,4 @@
-"""What each command of `vmae` does. Imports are inside, so that `vmae --help` stays quick."""
+"""The commands of `vmae`. They import inside functions, to keep `vmae --help` fast."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vmae import ROOT, at_root
 
 
 def render(arguments: argparse.Namespace) -> None:
-    """Make a set of drifting shapes, or cut the film into clips."""
+    """Render a motion set, or cut the film into clips."""
     if arguments.what == "motion":
         from vmae.data.making.motion import SIZES, render_set, set_name, with_sizes
 
@@ -36,7 +36,7 @@ def render(arguments: argparse.Namespace) -> None:
 
 
 def store(arguments: argparse.Namespace) -> None:
-    """Decode a set once."""
+    """Decode a set once, into the cache that training reads."""
     from vmae.data.config import DataConfig
     from vmae.data.reading.loader import open_source
     from vmae.data.sets.load import load_set
@@ -49,7 +49,7 @@ def store(arguments: argparse.Namespace) -> None:
 
 
 def scan(arguments: argparse.Namespace) -> int:
-    """Open every video of a set; the status is 1 where something is wrong."""
+    """Open every video of a set; returns 1 if any has a problem."""
     from vmae.data.checking.scan import scan_set, summary, write_json
     from vmae.data.sets.load import load_set
 
@@ -66,15 +66,18 @@ def normalize(arguments: argparse.Namespace) -> None:
     from vmae.data.checking.normalize import normalize_set
 
     done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.num_workers)
-    print(f"{done.folder}: {done.written} videos, {len(done.left_out)} left out")
+    print(f"{done.folder}: {done.written} videos written, {len(done.left_out)} skipped")
     for path, reason in done.left_out[:20]:
         print(f"  {path}: {reason}")
     if len(done.left_out) > 20:
-        print(f"  and {len(done.left_out) - 20} more; {done.folder / 'left_out.txt'} has all")
+        print(f"  and {len(done.left_out) - 20} more, all listed in {done.folder / 'left_out.txt'}")
 
 
 def _recipe(arguments: argparse.Namespace):
-    """The recipe that is named, with the fields changed that --set names."""
+    """The recipe given on the command line, with the changes of --set.
+
+    Raises ConfigError if a change is not of the form name=value.
+    """
     import yaml
 
     from vmae.config import ConfigError
@@ -90,7 +93,7 @@ def _recipe(arguments: argparse.Namespace):
 
 
 def training(arguments: argparse.Namespace) -> int:
-    """Pre-train or fine-tune; the status says where a signal stopped the run."""
+    """Pre-train or fine-tune; returns a status of its own if a signal stopped the run."""
     from accelerate import PartialState
 
     from vmae.train.interrupts import STOPPED_STATUS, Stopped
@@ -98,7 +101,7 @@ def training(arguments: argparse.Namespace) -> int:
     try:
         report = arguments.train(arguments)
     except Stopped as stopped:
-        print(f"vmae: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        print(f"vmae: {stopped}; to continue, run the same command with --resume", file=sys.stderr)
         return STOPPED_STATUS
     if PartialState().is_main_process:
         print(json.dumps(report, indent=1))
@@ -106,7 +109,7 @@ def training(arguments: argparse.Namespace) -> int:
 
 
 def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a pre-training; returns what is printed."""
+    """Pre-train; returns the report to print."""
     from vmae.train.pretrain import pretrain
 
     result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
@@ -114,7 +117,7 @@ def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a fine-tuning; returns what is printed."""
+    """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
     from vmae.train.finetune import finetune, open_sources
     from vmae.weights.checkpoints import load_encoder
@@ -131,7 +134,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Test a classifier on its own set or another, and print the report."""
+    """Test a classifier on its own set or another one, and print the report."""
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set, require_labels
@@ -141,16 +144,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
 
     model, classes, config = load_classifier(arguments.model)
-    # The test of its own set is that of the split it was trained on, with the view it was trained with.
-    chosen = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
-    videos = require_labels(chosen)
+    # Without --data, test as in training: the same set and split, the same view of the clips.
+    test_set = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    videos = require_labels(test_set)
     if videos.classes != classes:
         raise ValueError(
-            f"{videos.folder} has classes {videos.classes}; the model was trained on {classes}"
+            f"{videos.folder} has classes {videos.classes}, but the model was trained on {classes}: "
+            "test it on a set with the same classes"
         )
     accelerator = accelerator_for(config.precision)
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
-    with accelerator.main_process_first():  # one process decodes, the others find the store
+    with accelerator.main_process_first():  # one process decodes, the others use its cache
         test = open_source(data, videos.test, size, frames)
     sampling, device = Sampling.of(data, frames), accelerator.device
     result = evaluate(
@@ -171,18 +175,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     if arguments.probe or arguments.knn:
         sources = (open_source(data, videos.train, size, frames), test)
-        known, asked = (
+        train_features, test_features = (
             pooled_features(
                 model, source, sampling, device=device, max_unreadable=data.max_unreadable
             )
             for source in sources
         )
         if arguments.probe:
-            report["probe"] = linear_probe(known, asked)
+            report["probe"] = linear_probe(train_features, test_features)
         if arguments.knn:
-            report["knn"] = knn_probe(known, asked)
-    shares = [None if share != share else share for share in result.per_class().tolist()]
-    report["per_class"] = dict(zip(classes, shares, strict=True))
+            report["knn"] = knn_probe(train_features, test_features)
+    # A class without test videos is NaN, which JSON lacks.
+    accuracies = [None if a != a else a for a in result.per_class().tolist()]
+    report["per_class"] = dict(zip(classes, accuracies, strict=True))
     print(json.dumps(report, indent=1))
     if arguments.json:
         report["confusion"] = result.confusion().tolist()
@@ -190,7 +195,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def check_env(_: argparse.Namespace) -> int:
-    """Print what is ready and what is not; the status is 1 where something fails."""
+    """Check whether this computer is ready for the course; returns 1 if something fails."""
     from vmae.course.check_env import check_env, report
 
     rows = check_env()
@@ -199,22 +204,22 @@ def check_env(_: argparse.Namespace) -> int:
 
 
 def progress(arguments: argparse.Namespace) -> None:
-    """Print what is solved, and with --mistakes what the checks know."""
+    """Print which exercises are solved and, with --mistakes, which mistakes their checks recognise."""
     from vmae.course.checks.core import exercises, notebooks
     from vmae.course.progress import solved
 
     done = solved()
     for notebook in notebooks():
-        known = exercises(notebook)
-        print(f"{notebook}: {len(done & set(known))} of {len(known)}")
-        for name, exercise in known.items():
+        all_exercises = exercises(notebook)
+        print(f"{notebook}: {len(done & set(all_exercises))} of {len(all_exercises)}")
+        for name, exercise in all_exercises.items():
             print(f"  {'[x]' if name in done else '[ ]'} {name}")
             for mistake in exercise.mistakes if arguments.mistakes else ():
                 print(f"        {mistake}")
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Write weights in another layout."""
+    """Convert weights to another layout."""
     from vmae.weights.checkpoints import convert
 
     print(
@@ -227,21 +232,23 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def claims(arguments: argparse.Namespace) -> None:
-    """Measure what is missing, and print what is there."""
+    """Print the measured claims; with --seeds, measure missing ones first."""
     from statistics import mean
 
     from vmae.course import experiments as claims
 
-    wrong = set(arguments.claims) - set(claims.CLAIMS)
-    if wrong:
-        raise ValueError(f"no claim {', '.join(map(repr, wrong))}; there are {list(claims.CLAIMS)}")
+    unknown = set(arguments.claims) - set(claims.CLAIMS)
+    if unknown:
+        raise ValueError(
+            f"unknown claim {', '.join(map(repr, sorted(unknown)))}: use any of {list(claims.CLAIMS)}"
+        )
     names = arguments.claims or list(claims.CLAIMS)
     if arguments.seeds:
         claims.measure(names, arguments.seeds)
     for name in names:
         for test in ("probe", "10 labels"):
             print(f"{name}, {test}")
-            for setting, found in claims.values(name, test).items():
-                listed = ", ".join(f"{value:.1f}" for value in found)
-                line = f"{mean(found):5.1f} ({listed})" if found else "not measured yet"
+            for setting, values in claims.values(name, test).items():
+                listed = ", ".join(f"{value:.1f}" for value in values)
+                line = f"{mean(values):5.1f} ({listed})" if values else "not measured yet"
                 print(f"  {setting:14} {line}")

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds, memory, and what a device can do."""
+"""The cost of a model: parameters, multiply-adds, memory; and the measured speed of a device."""
 
 from vmae.cost.flops import classifier_multiply_adds, parameters, pretraining_multiply_adds
 from vmae.cost.memory import clip_activations, training_memory

@@ -1,6 +1,6 @@
-"""Multiply-adds of a forward pass, stage by stage, counted by PyTorch while the model runs.
+"""Multiply-adds of a forward pass, stage by stage, counted by PyTorch as the model runs.
 
-Papers call one multiply-add one FLOP. Norms, softmax and additions are not counted, as there.
+Papers call one multiply-add one FLOP. As in papers, norms, softmax and additions are not counted.
 
 >>> stages = pretraining_multiply_adds(ModelConfig.videomae("B"), MaskConfig("tube", 0.9))
 >>> round(stages["published"] / 1e9, 1)
@@ -28,27 +28,29 @@ def parameters(model: nn.Module) -> int:
 
 @lru_cache(maxsize=64)
 def classifier_multiply_adds(config: ModelConfig, classes: int = 400) -> int:
-    """Of one clip through the classifier; papers print it as GFLOPs."""
+    """Multiply-adds of one clip through the classifier; papers report them as GFLOPs."""
     with torch.device("meta"):  # shapes only: no memory, no work
         model = VisionTransformer(config, classes)
         return _count(model, _clip(config))["Global"]
 
 
 def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
-    """Of one clip through a masked autoencoder, by stage.
+    """Multiply-adds of one clip through a masked autoencoder, by stage.
 
-    Keys: "patch embed", "encoder", "encoder to decoder", "decoder", "head", "total" are what runs
-    here. "skipped" is what the official code computes beside it: the embedding of tokens that are
-    then dropped, and pixels for queries without loss. "published" is the sum of both, the number in
-    the papers.
+    "patch embed", "encoder", "encoder to decoder", "decoder" and "head" are the stages that run here,
+    and "total" their sum. "skipped" is what the official code computes in addition: embeddings of
+    tokens that are then dropped, and pixels for queries without loss. "published" is total plus
+    skipped, the number in the papers.
     """
-    return dict(_pretraining_stages(config, mask))  # a copy: what is kept belongs to nobody
+    return dict(
+        _pretraining_stages(config, mask)
+    )  # a copy, so that callers cannot change the cache
 
 
 @lru_cache(maxsize=64)
 def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
     grid = config.grid
-    drawn = make_mask(mask, grid, 1, torch.Generator())  # the global draws stay as they are
+    drawn = make_mask(mask, grid, 1, torch.Generator())  # leaves the global generator untouched
     shapes = Mask(*(index.to("meta") for index in (drawn.visible, drawn.queries, drawn.targets)))
     with torch.device("meta"):
         model = MaskedAutoencoder(config)
@@ -66,8 +68,10 @@ def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]
         "head": counts[f"{name}.decoder.head"],
     }
     dropped = grid.num_tokens - drawn.visible.shape[1]
-    unscored = drawn.queries.shape[1] - drawn.targets.shape[1]
-    skipped = (dropped * config.embed_dim + unscored * config.decoder_embed_dim) * grid.token_dim
+    without_loss = drawn.queries.shape[1] - drawn.targets.shape[1]
+    skipped = (
+        dropped * config.embed_dim + without_loss * config.decoder_embed_dim
+    ) * grid.token_dim
     total = sum(stages.values())
     return {**stages, "total": total, "skipped": skipped, "published": total + skipped}
 
@@ -77,8 +81,8 @@ def _clip(config: ModelConfig) -> torch.Tensor:
 
 
 def _count(model: nn.Module, *inputs: object) -> dict[str, int]:
-    """Multiply-adds by module name, modules down to the third level; "Global" is all."""
-    model = model.to("meta")  # position tables are computed, so they are not there yet
+    """Multiply-adds by module name, down to the third level; "Global" is the whole model."""
+    model = model.to("meta")  # position tables are computed in NumPy, so they are not on it yet
     with torch.no_grad(), FlopCounterMode(display=False, depth=4) as counter:
         model(*inputs)
     return {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}

@@ -1,7 +1,7 @@
-"""Memory that training needs: weights, gradients, moments, and activations kept for the way back.
+"""Memory of training: weights, gradients, moments, and activations kept for the backward pass.
 
-Computed from the configuration, for one process. `tests/test_memory.py` holds it against what
-PyTorch keeps.
+Computed from the configuration, for one process. `tests/cost/test_memory.py` compares it with what
+PyTorch really keeps.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.vit import VisionTransformer
 
-if TYPE_CHECKING:  # of the floor above: their fields are all that is used
+if TYPE_CHECKING:  # train/ comes after cost/; only fields of its configurations are used
     from vmae.train.config import FinetuneConfig, RunConfig
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process.
+    """Bytes per process.
 
     weights      float32
     gradients    float32
     optimizer    AdamW's two moments, float32
-    activations  kept for the backward pass, and in bf16 the weights' copies
+    activations  kept for the backward pass, plus in bf16 the copies of the weights
     """
 
     weights: int
@@ -39,15 +39,16 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The sum; what kernels need while they run, and fragmentation, come on top."""
+        """The sum; workspace of kernels and fragmentation come on top."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def training_memory(config: RunConfig, clips: int, sharded: int = 1) -> Memory:
-    """Expected memory of a step of `clips` clips on one process.
+    """Estimate the memory of a step of `clips` clips in one process.
 
-    `sharded`: processes that share weights, gradients and moments (FSDP2); DDP keeps all on each.
-    A classifier's last layer, whose classes the configuration does not tell, is left out.
+    `sharded` is the number of processes that share weights, gradients and moments (FSDP2); with DDP
+    each keeps them all. A classifier's head is not included, since the configuration does not state
+    the number of classes.
     """
     with torch.device("meta"):
         masked = hasattr(config, "mask")
@@ -62,10 +63,10 @@ def training_memory(config: RunConfig, clips: int, sharded: int = 1) -> Memory:
 def clip_activations(config: RunConfig, bf16: bool) -> int:
     """Bytes that one clip keeps for the backward pass.
 
-    With checkpointing a block keeps its input only; the largest block is there once in full, while
-    its gradient is computed.
+    With activation checkpointing a block keeps only its input, and the largest block is held once in
+    full while its gradient is computed.
     """
-    model, low = config.model, 2 if bf16 else 4  # bytes of what matrix products read
+    model, low = config.model, 2 if bf16 else 4  # bytes per number that matrix products read
     class_token = model.family == "mae"
     clip = model.channels * model.num_frames * model.img_size**2
     pixels, width = model.grid.token_dim, model.embed_dim
@@ -73,62 +74,63 @@ def clip_activations(config: RunConfig, bf16: bool) -> int:
     if mask_config is not None:
         mask = make_mask(mask_config, model.grid, 1, torch.Generator())
         visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
-        seen, narrow = visible + class_token, model.decoder_embed_dim
-        parts = [
-            (model.depth, seen, width, model.num_heads),
-            (model.decoder_depth, seen + queries, narrow, model.decoder_num_heads),
+        encoded, decoder_width = visible + class_token, model.decoder_embed_dim
+        stacks = [
+            (model.depth, encoded, width, model.num_heads),
+            (model.decoder_depth, encoded + queries, decoder_width, model.decoder_num_heads),
         ]
-        kept = seen * _norm_and_layer(width, low)  # to the decoder
-        kept += targets * _norm_and_layer(narrow, low)  # to pixels
+        kept = encoded * _norm_and_layer(width, low)  # encoder to decoder
+        kept += targets * _norm_and_layer(decoder_width, low)  # decoder to pixels
         kept += targets * 4 * 2 * pixels  # predictions and targets, in the loss
         kept += 8 * (visible + queries + targets)  # the mask's indices
     else:
         visible = model.grid.num_tokens
-        seen = visible + class_token
-        parts = [(model.depth, seen, width, model.num_heads)]
-        # The norm is that of every token where the class token is read, else that of their mean.
-        kept = seen * (4 * width + 8) if class_token else 4 * width + 8
-        kept += low * width  # to the classes
+        encoded = visible + class_token
+        stacks = [(model.depth, encoded, width, model.num_heads)]
+        # With a class token the norm reads every token, otherwise only their mean.
+        kept = encoded * (4 * width + 8) if class_token else 4 * width + 8
+        kept += low * width  # head
         tuning = cast("FinetuneConfig", config)
-        mixed: object = tuning.mixup or tuning.cutmix
-        mixed = mixed or tuning.randaug_num_ops or tuning.random_erase_prob or tuning.crop_area
-        clip *= 4 if mixed else 1  # changed clips are float32
+        augmented: object = tuning.mixup or tuning.cutmix or tuning.crop_area
+        augmented = augmented or tuning.randaug_num_ops or tuning.random_erase_prob
+        clip *= 4 if augmented else 1  # augmented clips are float32
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
-    full = [_block(tokens, wide, heads, model, low, fused) for _, tokens, wide, heads in parts]
-    for (depth, tokens, wide, _), block in zip(parts, full, strict=True):
-        kept += depth * (4 * tokens * wide if config.activation_checkpointing else block)
+    blocks = [_block(tokens, dim, heads, model, low, fused) for _, tokens, dim, heads in stacks]
+    for (depth, tokens, dim, _), block in zip(stacks, blocks, strict=True):
+        kept += depth * (4 * tokens * dim if config.activation_checkpointing else block)
     if config.activation_checkpointing:
-        kept += max(full)
-    return kept + low * visible * pixels + clip  # the patches that are embedded, and the clip
+        kept += max(blocks)
+    return kept + low * visible * pixels + clip  # the embedded patches and the clip
 
 
 def _norm_and_layer(width: int, low: int) -> int:
-    """Bytes kept of a token by a norm, and by the linear layer after it."""
+    """Bytes per token kept by a norm and by the linear layer after it."""
     return 4 * width + 8 + low * width
 
 
 def _block(tokens: int, width: int, heads: int, model: ModelConfig, low: int, fused: bool) -> int:
-    """Bytes kept by a block: what each layer needs of its input or output for its gradient.
+    """Bytes kept by a block: the inputs or outputs that each layer needs for its gradient.
 
-    The residual stream is float32 and enters both norms; their statistics are two numbers a token;
-    the four linear layers keep their input, GELU its input; attention keeps queries, keys, values
-    and a number a head and token, or a row of its matrix where no kernel is fused. (Its output is
-    the input of the projection.)
+    - Both norms keep their input, the float32 residual stream, and two statistics per token.
+    - The four linear layers and GELU keep their input.
+    - Attention keeps queries, keys and values, and per head and token either one number (fused) or a
+      row of the attention matrix. Its output is already counted: it is the projection's input.
     """
 
-    def rows(asked: int) -> int:  # of attention between so many tokens
-        return heads * (4 if fused else low * asked)
+    def attention_rows(keys: int) -> int:  # per token, attending to this many keys
+        return heads * (4 if fused else low * keys)
 
     hidden = int(width * model.mlp_ratio)
     norms = 2 * (4 * width + 8)
     products = low * (width + 3 * width + width + width + 2 * hidden)
-    each = norms + products
-    if model.attention == "divided":  # attention over time, with a norm and a layer of its own
+    per_token = norms + products
+    if model.attention == "divided":  # attention over time has another norm and linear layer
         steps = model.grid.shape[0]
-        each += 4 * width + 8 + low * 6 * width + rows(steps) + rows(tokens // steps)
+        per_token += 4 * width + 8 + low * 6 * width
+        per_token += attention_rows(steps) + attention_rows(tokens // steps)
     else:
-        each += rows(tokens)
-    return tokens * each
+        per_token += attention_rows(tokens)
+    return tokens * per_token

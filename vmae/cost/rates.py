@@ -1,4 +1,4 @@
-"""What a device can do, measured."""
+"""The speed of a device, measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @lru_cache(maxsize=8)
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of square matrix products on `device`, the best of a few tries in a fifth of a second."""
+    """FLOP/s of square matrix products on `device`: the best of the runs in a fifth of a second."""
     gpu = device.type == "cuda"
     side = 8192 if gpu else 512
     a, b = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -23,7 +23,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
         if gpu:
             torch.cuda.synchronize(device)
         now = time.perf_counter()
-        if end is None:  # the first one sets things up, and is not counted
+        if end is None:  # the first run is a warm-up and not counted
             end = now + 0.2
         else:
             best = min(best, now - start)
@@ -33,9 +33,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def flops_share(
     multiply_adds: int, device: torch.device, dtype: torch.dtype, world_size: int = 1
 ) -> float:
-    """The share of `world` devices' matmul rate that one clip per second takes in training.
+    """The fraction of the matmul rate of `world_size` devices that training on one clip per second uses.
 
-    multiply_adds   of one clip's forward pass; the backward pass costs twice as much, and
-                    activations computed again are not counted
+    multiply_adds   of one clip's forward pass
+
+    As usual for model FLOPs utilisation (MFU), the backward pass counts twice the forward pass, and
+    recomputed activations do not count.
     """
+    # 1 forward + 2 backward passes, 2 FLOPs per multiply-add
     return 3 * 2 * multiply_adds / (world_size * matmul_rate(device, dtype))

@@ -1,4 +1,4 @@
-"""What makes a course of the package: `checks` of the exercises, the papers' claims, progress.
+"""The course around the package: `checks` for the exercises, the papers' claims, progress.
 
-Nothing is imported here: `check_env` must also run where a package is broken.
+Imports nothing, because `check_env` must run even if a package is broken.
 """

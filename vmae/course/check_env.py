@@ -1,8 +1,8 @@
-"""Whether this computer is ready for the course: one row a question, each problem with its way out.
+"""Is this computer ready for the course? One row per check, and a fix for every problem.
 
     python -m vmae check-env
 
-Nothing is imported before it is needed, so that a broken package is a row and not a traceback.
+Imports happen inside the checks, so that a broken package gives a row and not a traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PYTHON = (3, 11)
 CLIP = ROOT / "data" / "big_buck_bunny_shot.mp4"
-#: Bytes to have free: the last notebook's set, store and run take 0.2 GB with the recipe `cpu`.
+#: Free bytes required: the last notebook's data, cache and run take 0.2 GB with the recipe `cpu`.
 NEEDED = 1_000_000_000
 
 INSTALL = "python -m pip install -r requirements.txt -e .   (in the folder of the checkout)"
@@ -33,7 +33,7 @@ INSTALL = "python -m pip install -r requirements.txt -e .   (in the folder of th
 
 @dataclass(frozen=True)
 class Row:
-    """An answer: "OK", "FAIL" (the course does not run) or "--" (it does; good to know)."""
+    """The result of a check: "OK", "FAIL" (the course does not run) or "--" (it runs; for information)."""
 
     status: Literal["OK", "FAIL", "--"]
     what: str
@@ -42,9 +42,9 @@ class Row:
 
 
 def check_env() -> list[Row]:
-    """Look at Python, the packages, decord, the GPU, the disk and the kernel; never raises.
+    """Check Python, the packages, decord, the GPU, the disk and the kernel; never raises.
 
-    Where Python is too old that is the only row.
+    If Python is too old, that is the only row.
     """
     python = python_row()
     if python.status == "FAIL":
@@ -53,7 +53,7 @@ def check_env() -> list[Row]:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """The rows as text, a line each, and the fix below where there is one."""
+    """The rows as text, one per line, each with its fix, if any, on the next line."""
     lines = []
     for row in rows:
         lines.append(f"{f'[{row.status}]':7}{row.what:12} {row.found}")
@@ -63,24 +63,24 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def python_row(found: tuple[int, ...] = sys.version_info[:3]) -> Row:
-    """Python is new enough."""
+    """Is Python new enough?"""
     name = ".".join(map(str, found))
     if found >= PYTHON:
         return Row("OK", "Python", f"{name}, {platform.system()} {platform.machine()}")
     least = ".".join(map(str, PYTHON))
     return Row(
-        "FAIL", "Python", f"{name}; {least} or newer is needed",
-        f"install Python {least} or newer and make a new environment with it",
+        "FAIL", "Python", f"{name}; {least} or newer is required",
+        f"install Python {least} or newer and create a new environment with it",
     )  # fmt: skip
 
 
 def package_rows(
     requirements: Path = ROOT / "requirements.txt", project: Path = ROOT / "pyproject.toml"
 ) -> list[Row]:
-    """The installed versions against the tested pins: one row for all, one more for each other.
+    """Compare the installed versions with the tested pins: a summary row, and one per difference.
 
-    A version within the ranges of pyproject.toml is no failure; nor is a missing package that is
-    not among them.
+    A version within the ranges of pyproject.toml is not a failure, nor is a missing package that
+    pyproject.toml does not list.
     """
     try:
         import tomllib
@@ -97,50 +97,50 @@ def package_rows(
     except OSError as error:
         lost = Path(error.filename).name
         return [
-            Row("FAIL", "packages", f"there is no {lost}: vmae is not used from a checkout",
-                "clone the repository, and there: " + INSTALL)
+            Row("FAIL", "packages", f"{lost} not found: vmae is not running from a checkout",
+                "clone the repository, then run in it: " + INSTALL)
         ]  # fmt: skip
     here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
     judged = [_package_row(pin, ranges.get(canonicalize_name(pin.name))) for pin in here]
     rows = [row for row in judged if row is not None]
     as_tested = len(here) - len(rows)
-    return [Row("OK", "packages", f"{as_tested} of {len(here)} in the tested version"), *rows]
+    return [Row("OK", "packages", f"{as_tested} of {len(here)} at the tested version"), *rows]
 
 
 def _package_row(pin: Requirement, needed: SpecifierSet | None) -> Row | None:
-    """A package that is not as tested; `needed` is the package's range, None for a mere tool."""
+    """The row of a package that differs from its pin; `needed` is its range, None for a dev tool."""
     tested, found = str(pin.specifier).removeprefix("=="), _version(pin.name)
     fix = f"python -m pip install {pin.name}=={tested}"
     if found is None and needed is None:
-        return Row("--", pin.name, "not installed; the package runs without it", fix)
+        return Row("--", pin.name, "not installed; the course runs without it", fix)
     if found is None:
-        return Row("FAIL", pin.name, f"not installed; {tested} is tested", fix)
+        return Row("FAIL", pin.name, f"not installed; tested with {tested}", fix)
     if pin.specifier.contains(found, prereleases=True):
         return None
     if needed is None or needed.contains(found, prereleases=True):
-        return Row("--", pin.name, f"{found}; {tested} is tested", fix)
-    return Row("FAIL", pin.name, f"{found}; {needed} is needed, {tested} is tested", fix)
+        return Row("--", pin.name, f"{found}; tested with {tested}", fix)
+    return Row("FAIL", pin.name, f"{found}; {needed} is required, tested with {tested}", fix)
 
 
 def clip_row(path: Path = CLIP) -> Row:
-    """decord reads a clip that ships."""
+    """Can decord read a clip from the repository?"""
     try:
         from vmae.data.reading.reader import read_frames
 
         frames = read_frames(path)
-    except Exception as error:  # a broken library may raise whatever it likes
+    except Exception as error:  # a broken library may raise anything
         if isinstance(error, ImportError):
             return Row("FAIL", "decord", f"cannot be imported: {error}", INSTALL)
         return Row(
             "FAIL", "decord", str(error),
-            f"bring the file back: git checkout -- data/{path.name}",
+            f"restore the file: git checkout -- data/{path.name}",
         )  # fmt: skip
     count, height, width, _ = frames.shape
     return Row("OK", "decord", f"reads data/{path.name}: {count} frames of {width}x{height}")
 
 
 def gpu_row() -> Row:
-    """What PyTorch would compute on. None is fine."""
+    """Does PyTorch see a GPU? The course runs without one."""
     try:
         import torch
     except Exception as error:
@@ -151,28 +151,28 @@ def gpu_row() -> Row:
         name = torch.cuda.get_device_name(0)
         return Row("OK", "GPU", f"{count} x {name}, {memory:.0f} GB; PyTorch {torch.__version__}")
     if torch.backends.mps.is_available():
-        return Row("--", "GPU", "Apple's, which is not used: all lessons run on the CPU")
+        return Row("--", "GPU", "Apple GPU, not used: all lessons run on the CPU")
     if shutil.which("nvidia-smi"):
         return Row(
-            "--", "GPU", f"an NVIDIA driver is here, and PyTorch {torch.__version__} sees no GPU",
-            "install the build of PyTorch for your driver: pytorch.org, Get Started",
+            "--", "GPU", f"an NVIDIA driver is installed, but PyTorch {torch.__version__} sees no GPU",
+            "install the PyTorch build for your driver: pytorch.org, Get Started",
         )  # fmt: skip
-    return Row("--", "GPU", "none, and none is needed: all lessons run on the CPU")
+    return Row("--", "GPU", "none, and none needed: all lessons run on the CPU")
 
 
 def disk_row(folder: Path = ROOT, needed: int = NEEDED) -> Row:
-    """The disk has room for the sets that the lessons render."""
+    """Is there enough free space for the datasets that the lessons render?"""
     free = shutil.disk_usage(folder).free
     if free >= needed:
         return Row("OK", "disk", f"{free / 1e9:,.0f} GB free")
     return Row(
         "FAIL", "disk", f"{free / 1e9:.2f} GB free; the lessons need {needed / 1e9:.0f} GB",
-        "free some space; data/motion*, data/film* and data/stores can go, they are made again",
+        "free some space; data/motion*, data/film* and data/stores can be deleted and are rebuilt",
     )  # fmt: skip
 
 
 def kernel_row() -> Row:
-    """JupyterLab is here, and its kernel `python3` is this Python."""
+    """Is JupyterLab installed, and is its kernel `python3` this Python?"""
     register = "python -m ipykernel install --sys-prefix   (with the environment's Python)"
     try:
         import ipykernel
@@ -182,10 +182,10 @@ def kernel_row() -> Row:
     try:
         program = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        return Row("FAIL", "kernel", "Jupyter knows no kernel `python3`", register)
-    folder = os.path.dirname(program)  # symbolic links stay: they tell one environment from another
+        return Row("FAIL", "kernel", "Jupyter has no kernel named `python3`", register)
+    folder = os.path.dirname(program)  # not resolved: symbolic links distinguish environments
     if folder and os.path.abspath(folder) != os.path.abspath(os.path.dirname(sys.executable)):
-        return Row("FAIL", "kernel", f"`python3` starts another Python, {program}", register)
+        return Row("FAIL", "kernel", f"`python3` starts a different Python, {program}", register)
     name = f"`python3` is this Python, ipykernel {ipykernel.__version__}"
     lab = _version("jupyterlab")
     if lab is None:
@@ -194,7 +194,7 @@ def kernel_row() -> Row:
 
 
 def _version(package: str) -> str | None:
-    """The installed version; None where there is none."""
+    """The installed version, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,10 +1,10 @@
-"""The papers' claims, in trend, at a size that two CPU cores train: `vmae claims`.
+"""Small-scale tests of the papers' claims, for the trend only: `vmae claims`, on two CPU cores.
 
-Each claim is a row of pre-trainings that differ in one thing. The data is the motion set's level
-"textures"; the model, the rates and the batch are those of the recipe cpu, with VideoMAE V1's masks.
-After each pre-training: a linear probe on all labels, and fine-tuning on 10 labels a class. Results
-go to data/claims/results.json, one entry a pre-training and seed; entries that are there are not made
-again, and a pre-training that was stopped goes on.
+Each claim compares pre-training runs that differ in one setting. The data is the motion set at level
+"textures"; model, learning rates and batch size come from the recipe cpu, with VideoMAE V1's masks.
+Each run is evaluated by a linear probe on all labels and by fine-tuning on 10 labels per class.
+Results go to data/claims/results.json, one entry per setting and seed; finished entries are not
+measured again, and an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vmae import ROOT
 from vmae.train.recipe import Recipe
 
 RESULTS = ROOT / "data" / "claims" / "results.json"
-#: Of each pre-training; the recipe cpu has 8,000.
+#: Steps of each pre-training run; the recipe cpu has 8,000.
 STEPS = 3000
 
-#: What differs from the base: fields of the pre-training, or the number of videos.
+#: Differences from the base: fields of the pre-training config, or the number of videos.
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
     "random": {"mask.mask_type": "random"},
@@ -43,8 +43,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4,000 videos": {"videos": 4000},
 }
 
-#: By claim: what is compared, as {name in a figure: variant}. The base hides 75 % in tubes, asks for
-#: what is hidden, has two decoder blocks, plain pixels as targets, and 16,000 videos.
+#: The settings that each claim compares, {name in a figure: variant}. The base hides 75 % of the
+#: tokens in tubes, reconstructs the hidden ones only, has two decoder blocks and raw pixels as
+#: targets, and uses 16,000 videos.
 CLAIMS: dict[str, dict[str, str]] = {
     "masking": {"tube": "base", "random": "random", "frame": "frame"},
     "ratio": {"50 %": "ratio 0.5", "75 %": "base", "90 %": "ratio 0.9", "95 %": "ratio 0.95"},
@@ -60,7 +61,7 @@ CLAIMS: dict[str, dict[str, str]] = {
     "data": {"1,000": "1,000 videos", "4,000": "4,000 videos", "16,000": "base"},
 }
 
-#: The setting that VideoMAE's and MAE's papers prefer, of the claims that are about V1.
+#: The setting preferred by the papers on MAE and VideoMAE V1, for the claims about V1.
 PREFERRED = {
     "masking": "tube",
     "ratio": "90 %",
@@ -72,15 +73,15 @@ PREFERRED = {
 
 
 def verdict(found: Mapping[str, Sequence[float]], best: str) -> str:
-    """Whether setting `best` leads all others by more than the seeds of one setting spread.
+    """Whether setting `best` leads all others by more than the spread between seeds.
 
-    found   accuracies by setting, as `values` gives them: one a seed, seeds in order
+    found   accuracies by setting, as returned by `values`: one per seed, in order
 
-    Runs of one seed share the encoder's first weights, the order of clips and the labels. So it also
-    counts in how many seeds `best` is ahead of the best other setting.
+    Runs with the same seed share the encoder's initial weights, the order of clips and the labels, so
+    the verdict also counts the seeds in which `best` is ahead of its strongest rival.
 
     >>> verdict({"tube": [80, 82], "random": [70, 71], "frame": []}, "tube")
-    'holds: +10.5 to random, ahead in 2 of 2 seeds, spread 2.0; not yet: frame'
+    'holds: +10.5 vs. random, ahead in 2 of 2 seeds, spread 2.0; not measured yet: frame'
     """
     runs = {name: accuracies for name, accuracies in found.items() if accuracies}
     if best not in runs or len(runs) < 2:
@@ -89,20 +90,20 @@ def verdict(found: Mapping[str, Sequence[float]], best: str) -> str:
     rival = max(rivals, key=lambda name: rivals[name])
     lead = mean(runs[best]) - rivals[rival]
     spread = max(max(accuracies) - min(accuracies) for accuracies in runs.values())
-    pairs = list(zip(runs[best], runs[rival], strict=False))  # a claim may be measured in part
+    pairs = list(zip(runs[best], runs[rival], strict=False))  # some seeds may be missing
     ahead = sum(own > other for own, other in pairs)
-    told = min(map(len, runs.values())) > 1 and abs(lead) > spread
-    said = ("holds" if lead > 0 else "does not hold") if told else "cannot be told"
+    conclusive = min(map(len, runs.values())) > 1 and abs(lead) > spread
+    outcome = ("holds" if lead > 0 else "does not hold") if conclusive else "inconclusive"
     missing = ", ".join(name for name in found if name not in runs)
-    note = f"; not yet: {missing}" if missing else ""
+    note = f"; not measured yet: {missing}" if missing else ""
     return (
-        f"{said}: {lead:+.1f} to {rival}, ahead in {ahead} of {len(pairs)} seeds, "
+        f"{outcome}: {lead:+.1f} vs. {rival}, ahead in {ahead} of {len(pairs)} seeds, "
         f"spread {spread:.1f}{note}"
     )
 
 
 def values(claim: str, test: Literal["10 labels", "probe"]) -> dict[str, list[float]]:
-    """Accuracies in percent, one a seed, by the names of the claim's settings; empty if not measured."""
+    """Accuracies in percent by setting of the claim, one per seed; empty if not measured."""
     found = _found()
     return {
         name: [row[test] for key, row in sorted(found.items()) if _variant(key) == variant]
@@ -111,7 +112,7 @@ def values(claim: str, test: Literal["10 labels", "probe"]) -> dict[str, list[fl
 
 
 def measure(claims: Sequence[str], seeds: Sequence[int], steps: int = STEPS) -> None:
-    """Measure what the results lack for these claims and seeds; each result is written as it comes."""
+    """Run what is missing for these claims and seeds; each result is saved as soon as it is known."""
     from vmae.data.making.motion import SIZES, render_set, set_name, with_sizes
     from vmae.support.files import write_text
 
@@ -127,7 +128,7 @@ def measure(claims: Sequence[str], seeds: Sequence[int], steps: int = STEPS) -> 
 
 
 def recipe_of(variant: str, folder: Path, steps: int) -> Recipe:
-    """The recipe cpu with V1's masks, and what the variant changes."""
+    """The recipe cpu with V1's masks and the changes of the variant."""
     changes = {k: v for k, v in VARIANTS[variant].items() if k != "videos"}
     model = {k: v for k, v in changes.items() if k.startswith("model.")}
     rest = {k: v for k, v in changes.items() if not k.startswith("model.")}
@@ -153,10 +154,10 @@ def _measured(variant: str, seed: int, folder: Path, steps: int) -> dict[str, An
     done = pretrain(recipe.pretrain.replace(seed=seed), out, resume=True, source=pool)
     encoder = done.model.encoder
     sampling = Sampling.of(recipe.finetune.data, recipe.finetune.model.num_frames)
-    known, asked = (pooled_features(encoder, s, sampling) for s in (sources.train, sources.test))
+    train, test = (pooled_features(encoder, s, sampling) for s in (sources.train, sources.test))
     tuned = finetune(recipe.finetune.replace(seed=seed), sources, encoder)
     return {
-        "probe": round(linear_probe(known, asked), 2),
+        "probe": round(linear_probe(train, test), 2),
         "10 labels": round(tuned.test.accuracy, 2),
         "loss": done.records[-1].loss,
         "minutes": round(done.cost["minutes"], 1),

@@ -8,17 +8,18 @@ from contextlib import suppress
 from vmae import ROOT
 from vmae.support.files import write_text
 
-#: Where solved exercises are noted; git ignores it.
+#: The file that records solved exercises; ignored by git.
 PROGRESS = ROOT / ".progress.json"
 
 
 def solved() -> set[str]:
-    """Names of the exercises that were solved in this checkout."""
+    """Names of the exercises solved in this checkout."""
     with suppress(OSError, ValueError):
         return set(json.loads(PROGRESS.read_text()))
     return set()
 
 
 def note_solved(name: str) -> None:
-    with suppress(OSError, RuntimeError):  # a checkout that cannot be written is no reason to stop
+    """Record that exercise `name` is solved."""
+    with suppress(OSError, RuntimeError):  # a read-only checkout is no reason to stop
         write_text(PROGRESS, json.dumps(sorted(solved() | {name}), indent=1) + "\n")

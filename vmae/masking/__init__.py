@@ -1,7 +1,7 @@
-"""What the encoder sees, what the decoder is asked for, what counts: `Mask` and the schemes.
+"""Masks: the tokens the encoder sees, the positions the decoder is queried at, and the targets.
 
-Every scheme draws whole batches on the device, with counts that are the same for every clip, so
-that the training step has static shapes and never waits for the device.
+Every scheme draws a whole batch on the device, with the same counts for every clip, so that a
+training step has static shapes and never waits for the device.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ def make_mask(
 ) -> Mask:
     """Draw masks for a batch of clips.
 
-    Raises MaskError where the ratio leaves nothing visible or nothing to predict, or where the
-    decoder's scheme does not fit the grid.
+    Raises MaskError if the ratio leaves nothing visible or nothing to predict, or if the decoder
+    mask does not fit the grid or the encoder mask.
 
     >>> grid = TokenGrid((16, 224, 224), (2, 16, 16))
     >>> mask = make_mask(MaskConfig("tube", 0.9, None, "running-cell", 0.5), grid, 1)
     >>> mask.visible.shape[1], mask.queries.shape[1], mask.targets.shape[1]
     (160, 784, 704)
     """
+    # encoder mask
     draw = {"random": random_visible, "frame": frame_visible}
     if config.mask_type == "tube":
         visible = tube_visible(
@@ -64,6 +65,7 @@ def make_mask(
         )
     else:
         visible = draw[config.mask_type](grid, config.mask_ratio, batch, generator, device)
+    # decoder mask
     if config.decoder_mask_type == "every":
         return every_token(visible, grid)
     if config.decoder_mask_type == "all" or config.decoder_mask_ratio == 0:
@@ -75,8 +77,8 @@ def make_mask(
     if config.mask_type != "tube" or config.tube_length is not None:
         raise MaskError(
             f"decoder mask {config.decoder_mask_type!r} hides the same number of visible tokens in every "
-            "clip only with tubes over the whole clip: use encoder 'tube' without tube_length, "
-            "or decoder 'all' or 'random'"
+            "clip only with tubes over the whole clip: use mask_type 'tube' without tube_length, or "
+            "decoder_mask_type 'all' or 'random'"
         )
     maps = maps_on(config.decoder_mask_type, grid, config.decoder_mask_ratio, visible.device)
     return dual(visible, grid, maps, generator)

@@ -1,4 +1,4 @@
-"""`Mask`, its error, and the drawing that all schemes share."""
+"""`Mask`, its error, and the sampling that all schemes share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vmae.grid import TokenGrid
 
 @dataclass(frozen=True)
 class Mask:
-    """Three index tensors, one row a clip.
+    """Three index tensors, one row per clip.
 
-    visible  (B, V)  tokens the encoder sees, ascending
+    visible  (B, V)  tokens the encoder sees, ascending; `ids_keep` in MAE's code
     queries  (B, Q)  positions that get a mask token in the decoder, ascending
     targets  (B, M)  indices into `queries`, ascending: the positions whose loss counts
     """
@@ -24,26 +24,29 @@ class Mask:
 
     @property
     def target_tokens(self) -> torch.Tensor:
-        """(B, M): token indices of the positions whose loss counts."""
+        """(B, M): token indices of the targets."""
         return self.queries.gather(1, self.targets)
 
     def hidden(self, tokens: int) -> torch.Tensor:
-        """(B, N) bool, True where the encoder does not see the token: for pictures and tests."""
+        """(B, N) bool, True for tokens that the encoder does not see: for figures and tests."""
         return hidden_tokens(self.visible, tokens)
 
 
 class MaskError(ValueError):
-    """A mask that the grid does not allow; the message names value, limit and way out."""
+    """A mask that does not fit the grid; the message names the value, the limit and a fix."""
 
 
 def count_kept(total: int, ratio: float, what: str) -> int:
-    """How many stay: the official code hides int(ratio·total)."""
+    """How many of `total` stay visible: the official code hides int(ratio·total).
+
+    Raises MaskError if that is all of them or none.
+    """
     hidden = int(ratio * total)
     if hidden >= total or hidden < 1:
         problem = "nothing to predict" if hidden < 1 else "nothing visible"
         raise MaskError(
-            f"mask ratio {ratio} of {total} {what} leaves {problem}: use a ratio from "
-            f"{1 / total:.3g} to {(total - 1) / total:.3g}"
+            f"mask ratio {ratio} of {total} {what} leaves {problem}: use a ratio between "
+            f"{1 / total:.3g} and {(total - 1) / total:.3g}"
         )
     return total - hidden
 
@@ -55,29 +58,33 @@ def choose(
     generator: torch.Generator | None,
     device: torch.device | str,
 ) -> torch.Tensor:
-    """(batch, keep): for each row `keep` different numbers below `total`, ascending."""
+    """(batch, keep): in each row, `keep` distinct numbers below `total`, ascending."""
+    # The largest of `total` random numbers are at `keep` random positions, without replacement.
     noise = torch.rand(batch, total, generator=generator, device=device)
     return noise.topk(keep, dim=1, sorted=False).indices.sort(dim=1).values
 
 
 def hidden_tokens(visible: torch.Tensor, tokens: int) -> torch.Tensor:
-    """(B, N) bool, True where a token is not in `visible`."""
+    """(B, N) bool, True for the tokens not in `visible` (B, V)."""
     shape = (visible.shape[0], tokens)
     hidden = torch.ones(shape, dtype=torch.bool, device=visible.device)
     return hidden.scatter(1, visible, False)
 
 
 def _first_true(flags: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of the True entries of each row, ascending, where every row has `count` of them."""
+    """(B, count): indices of the True entries of each row, ascending; every row has `count` of them.
+
+    A stable sort in place of `nonzero`, whose shape depends on the values.
+    """
     return flags.to(torch.uint8).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def complement(visible: torch.Tensor, tokens: int) -> torch.Tensor:
-    """(B, N - V): the tokens not in `visible`, ascending."""
+    """(B, N - V): the tokens not in `visible` (B, V), ascending."""
     return _first_true(hidden_tokens(visible, tokens), tokens - visible.shape[1])
 
 
 def with_targets(visible: torch.Tensor, queries: torch.Tensor, count: int, grid: TokenGrid) -> Mask:
-    """Targets: the queries that do not lie on `visible`; `count` of them in every clip."""
-    asked_and_hidden = hidden_tokens(visible, grid.num_tokens).gather(1, queries)
-    return Mask(visible, queries, _first_true(asked_and_hidden, count))
+    """A mask whose targets are the queries at hidden positions, `count` of them in every clip."""
+    query_is_hidden = hidden_tokens(visible, grid.num_tokens).gather(1, queries)  # (B, Q)
+    return Mask(visible, queries, _first_true(query_is_hidden, count))

@@ -1,4 +1,4 @@
-"""What the decoder is asked for, and what of it counts: from `visible` to a `Mask`."""
+"""Decoder masks: from the visible tokens (B, V) to a `Mask` with queries and targets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vmae.masking.core import Mask, MaskError, choose, complement, count_kept, w
 
 
 def all_hidden(visible: torch.Tensor, grid: TokenGrid) -> Mask:
-    """MAE and V1: ask for every token that the encoder does not see."""
+    """MAE and V1: query every token that the encoder does not see; all are targets."""
     queries = complement(visible, grid.num_tokens)
     targets = torch.arange(queries.shape[1], device=visible.device).expand_as(queries)
     return Mask(visible, queries, targets)
 
 
 def every_token(visible: torch.Tensor, grid: TokenGrid) -> Mask:
-    """MAE's ablation (section 4.1): ask for all tokens, and count the loss on all of them."""
+    """MAE's ablation (section 4.1): query all tokens, with the loss on all of them."""
     tokens = torch.arange(grid.num_tokens, device=visible.device).expand(visible.shape[0], -1)
     return Mask(visible, tokens, tokens)
 
@@ -26,79 +26,77 @@ def every_token(visible: torch.Tensor, grid: TokenGrid) -> Mask:
 def dual(
     visible: torch.Tensor, grid: TokenGrid, maps: torch.Tensor, generator: torch.Generator | None
 ) -> Mask:
-    """V2's dual masking: the decoder is asked at one of `maps` (K, Q), drawn for each clip.
+    """V2's dual masking: the queries of each clip are one of the `maps` (K, Q), drawn at random.
 
-    Queries that lie on visible tokens stay in the sequence; the loss leaves them out, as in the
-    official code. The maps must ask at every position equally often over time.
+    Queries at visible positions stay in the sequence but carry no loss, as in the official code.
+    Every map must query each position of a frame equally often over time.
     """
     batch, device = visible.shape[0], visible.device
-    pick = torch.randint(len(maps), (batch,), generator=generator, device=device)
-    queries = maps[pick]
-    # Each position is asked `often` times, and V / t positions are visible: so many queries
-    # overlap in every clip. This makes M a constant that needs no look at the mask.
-    often = maps.shape[1] // grid.tokens_per_frame
-    overlap = visible.shape[1] // grid.shape[0] * often
+    drawn = torch.randint(len(maps), (batch,), generator=generator, device=device)
+    queries = maps[drawn]
+    # V / t positions of a frame are visible, each of them queried `times` over the clip. So the
+    # overlap, and with it M, is a constant: computing it never looks at the mask's values.
+    times = maps.shape[1] // grid.tokens_per_frame
+    overlap = visible.shape[1] // grid.shape[0] * times
     return with_targets(visible, queries, queries.shape[1] - overlap, grid)
 
 
 def dual_random(
     visible: torch.Tensor, grid: TokenGrid, ratio: float, generator: torch.Generator | None
 ) -> Mask:
-    """V2's ablation: ask at positions drawn at random, the same share of visible and hidden ones."""
+    """V2's ablation: query random tokens, the same fraction of the visible and the hidden ones."""
     hidden = complement(visible, grid.num_tokens)
-    parts, kept = [], []
+    queried = []
     for pool in (visible, hidden):
         keep = pool.shape[1] - int(ratio * pool.shape[1])
         index = choose(pool.shape[1], keep, len(pool), generator, visible.device)
-        parts.append(pool.gather(1, index))
-        kept.append(keep)
-    queries = torch.cat(parts, dim=1).sort(dim=1).values
-    return with_targets(visible, queries, kept[1], grid)
+        queried.append(pool.gather(1, index))
+    queries = torch.cat(queried, dim=1).sort(dim=1).values
+    return with_targets(visible, queries, queried[1].shape[1], grid)
 
 
 def drop_visible(
     visible: torch.Tensor, grid: TokenGrid, ratio: float, generator: torch.Generator | None
 ) -> Mask:
-    """The popular account of dual masking, not the published one: drop part of the visible tokens.
+    """A common misconception of dual masking: drop some of the visible tokens.
 
-    The dropped tokens are neither seen nor predicted; they only get a mask token. On 3136 tokens
-    at 90 % and one half: 157 visible, 2979 queries, 2822 targets.
+    The dropped tokens are neither encoded nor targets; they only get a mask token. With 3136 tokens,
+    90 % masked and half of the rest dropped: 157 visible, 2979 queries, 2822 targets.
     """
     keep = count_kept(visible.shape[1], ratio, "visible tokens")
     index = choose(visible.shape[1], keep, len(visible), generator, visible.device)
-    fewer = visible.gather(1, index)
-    queries = complement(fewer, grid.num_tokens)
-    return Mask(
-        fewer,
-        queries,
-        with_targets(visible, queries, grid.num_tokens - visible.shape[1], grid).targets,
-    )
+    remaining = visible.gather(1, index)
+    queries = complement(remaining, grid.num_tokens)
+    mask = with_targets(visible, queries, grid.num_tokens - visible.shape[1], grid)
+    return Mask(remaining, queries, mask.targets)
 
 
 @lru_cache(maxsize=32)
 def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
-    """The four maps (4, Q) of V2's running cell: which tokens the decoder is asked for, ascending.
+    """The four query maps (4, Q) of V2's running cell, each ascending.
 
-    A 2x2 cell with 4·ratio places switched off is tiled over the frame, and rolls by one place at
-    each step in time; the maps differ in where they start. Source: `RunningCellMaskingGenerator`.
-    Raises MaskError on an odd grid, on a ratio other than 1/4, 1/2, 3/4, and where the clip's
-    steps in time are no multiple of 4 (positions would not be asked equally often).
+    A 2x2 cell with 4·ratio positions switched off is tiled over the frame and rolls by one position
+    per time step; the maps differ in where they start. Source: `RunningCellMaskingGenerator`.
+    Raises MaskError if the grid is odd, if the ratio is not 1/4, 1/2 or 3/4, or if the number of
+    time steps is not a multiple of 4 (positions would not be queried equally often).
     """
     t, h, w = grid.shape
     if ratio not in (0.25, 0.5, 0.75):
-        raise MaskError(f"running cell has no ratio {ratio}: use 0.25, 0.5 or 0.75")
+        raise MaskError(
+            f"running cell masks quarters of a 2x2 cell, not a ratio of {ratio}: use 0.25, 0.5 or 0.75"
+        )
     if h % 2 or w % 2:
         raise MaskError(
-            f"running cell tiles frames with 2x2 cells, and the grid is {h}x{w} tokens: use an "
-            "even number of patches a side (another image or patch size), or decoder 'all'"
+            f"running cell tiles frames with 2x2 cells, but the grid is {h}x{w} tokens: use an even "
+            "number of patches per side (another img_size or tubelet), or decoder_mask_type 'all'"
         )
     if t % 4:
         raise MaskError(
-            f"running cell has a period of 4 steps in time, and the clip has {t}: use a multiple "
-            f"of {4 * grid.tubelet[0]} frames, or decoder 'all'"
+            f"running cell has a period of 4 time steps, but the clip has {t}: use a multiple of "
+            f"{4 * grid.tubelet[0]} frames, or decoder_mask_type 'all'"
         )
     off = int(4 * ratio)
-    cell = torch.tensor([False] * off + [True] * (4 - off))  # True: asked for
+    cell = torch.tensor([False] * off + [True] * (4 - off))  # True: queried
     maps = []
     for start in range(4):
         frames = [
@@ -110,21 +108,21 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
 
 @lru_cache(maxsize=32)
 def frame_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
-    """V2's ablation: ask for whole steps in time, evenly spaced; one map for each phase."""
+    """V2's ablation: query whole time steps, evenly spaced; one map (Q,) per phase."""
     t = grid.shape[0]
     keep = t - int(ratio * t)
-    every = t / keep
-    phases = max(1, int(every))
+    spacing = t / keep
+    phases = max(1, int(spacing))
+    positions = torch.arange(grid.tokens_per_frame)
     maps = []
     for phase in range(phases):
-        steps = torch.tensor([int(i * every) + phase for i in range(keep)])
-        places = torch.arange(grid.tokens_per_frame)
-        maps.append((steps[:, None] * grid.tokens_per_frame + places).flatten())
+        steps = torch.tensor([int(i * spacing) + phase for i in range(keep)])
+        maps.append((steps[:, None] * grid.tokens_per_frame + positions).flatten())
     return torch.stack(maps)
 
 
 @lru_cache(maxsize=32)
 def maps_on(decoder: str, grid: TokenGrid, ratio: float, device: torch.device) -> torch.Tensor:
-    """The maps of a decoder mask, kept on the device: a copy at every step would wait for it."""
+    """The maps (K, Q) of a decoder mask, kept on the device: copying them each step would wait."""
     maps = running_cell_maps if decoder == "running-cell" else frame_maps
     return maps(grid, ratio).to(device)

@@ -1,4 +1,4 @@
-"""What the encoder sees: each scheme gives `visible` (B, V), ascending."""
+"""Encoder masks: each scheme draws the visible tokens (B, V), ascending."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def random_visible(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Every token for itself: hide int(ratio·N) of them. Returns visible (B, V).
+    """Hide int(ratio·N) tokens, each drawn independently of its neighbours. Returns visible (B, V).
 
-    As in MAE; in the notes' account, V1 masks clips so too.
+    MAE's scheme; a common misconception has V1 mask clips this way too.
     """
     keep = count_kept(grid.num_tokens, ratio, "tokens")
     return choose(grid.num_tokens, keep, batch, generator, device)
@@ -33,8 +33,9 @@ def tube_visible(
 ) -> torch.Tensor:
     """Hide int(ratio·h·w) positions, the same ones throughout a tube. Returns visible (B, V).
 
-    `length` is in frames. None is VideoMAE's published tube, over the whole clip (V1, section
-    3.3); a shorter tube draws anew every `length` frames, as the notes describe it.
+    `length` is in frames. None is VideoMAE's published tube, over the whole clip (V1, section 3.3).
+    Shorter tubes, another common misconception, are redrawn every `length` frames.
+    Raises MaskError if `length` is not a multiple of the tubelet's frames that divides the clip.
     """
     t, _, _ = grid.shape
     keep = count_kept(grid.tokens_per_frame, ratio, "positions of a frame")
@@ -49,9 +50,10 @@ def tube_visible(
             )
     tubes = t // steps
     chosen = choose(grid.tokens_per_frame, keep, batch * tubes, generator, device)
+    # repeat each tube's positions at all of its time steps: (B, t, keep)
     chosen = chosen.view(batch, tubes, 1, keep).expand(-1, -1, steps, -1).reshape(batch, t, keep)
-    offsets = torch.arange(t, device=device)[:, None] * grid.tokens_per_frame
-    return (chosen + offsets).flatten(1)
+    first_tokens = torch.arange(t, device=device)[:, None] * grid.tokens_per_frame  # of each step
+    return (first_tokens + chosen).flatten(1)
 
 
 def frame_visible(
@@ -61,8 +63,8 @@ def frame_visible(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Hide int(ratio·t) whole steps in time (V1, Table 1b). Returns visible (B, V)."""
-    keep = count_kept(grid.shape[0], ratio, "steps in time")
+    """Hide int(ratio·t) whole time steps (V1, Table 1b). Returns visible (B, V)."""
+    keep = count_kept(grid.shape[0], ratio, "time steps")
     chosen = choose(grid.shape[0], keep, batch, generator, device)
-    places = torch.arange(grid.tokens_per_frame, device=device)
-    return (chosen[:, :, None] * grid.tokens_per_frame + places).flatten(1)
+    positions = torch.arange(grid.tokens_per_frame, device=device)
+    return (chosen[:, :, None] * grid.tokens_per_frame + positions).flatten(1)

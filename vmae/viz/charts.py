@@ -1,4 +1,4 @@
-"""Numbers: curves, bars, a confusion matrix, a line of time, a table."""
+"""Charts of numbers: curves, bars, a confusion matrix, a timeline, a table."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vmae.viz.core import INK, PALETTE, show, style
 
 
 def curves(records: Mapping[str, Sequence[Record]], alt: str, ylabel: str = "loss") -> None:
-    """Loss over steps, one line a run."""
+    """Loss over steps, one line per run."""
     show(curve_figure(records, ylabel), alt)
 
 
 def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure:
-    """Loss over steps on a logarithmic axis, one line a run; not shown yet."""
+    """Loss over steps on a logarithmic axis, one line per run; not displayed yet."""
     with style():
         figure, axis = plt.subplots(figsize=(7, 2.6))
         for name, run in records.items():
-            mark = "o" if len(run) < 3 else None  # a line of one point would not be seen
+            mark = "o" if len(run) < 3 else None  # a line through one point would be invisible
             axis.plot([r.step for r in run], [r.loss for r in run], label=name, lw=1.5, marker=mark)
         axis.set_xlabel("step")
         axis.set_ylabel(ylabel)
@@ -41,7 +41,7 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
-    """A confusion matrix (true by row, predicted by column), in percent of the row."""
+    """A confusion matrix (rows: true, columns: predicted), in percent of each row."""
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 1.2 + 0.48 * len(classes)
     with style():
@@ -62,7 +62,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
 
 
 def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None = None) -> None:
-    """Accuracy of each row in percent: the mean as a bar, every run as a dot; chance as a line."""
+    """Accuracies in percent, one row per entry: the mean as a bar, runs as dots, chance as a line."""
     with style():
         figure, axis = plt.subplots(figsize=(7, 0.7 + 0.42 * len(values)))
         for row, runs in enumerate(values.values()):
@@ -92,9 +92,10 @@ def seeds(
     alt: str,
     ylabel: str = "test accuracy, %",
 ) -> None:
-    """Settings beside each other, a panel a question: every run as a dot, the mean as a line.
+    """Compare settings, one panel per question: every run as a dot, the mean as a line.
 
-    All panels share one axis, so that differences can be compared. A setting without runs is empty.
+    All panels share the vertical axis, so that differences are comparable. Settings without runs stay
+    empty.
     """
     with style():
         widths = [len(panel) for panel in panels.values()]
@@ -118,7 +119,7 @@ def seeds(
 
 
 def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
-    """Show rows of one shape as a table; also as text, for readers without HTML."""
+    """Show rows with the same keys as a table, with a text version for viewers without HTML."""
     heads = list(rows[0])
     cells = [[_cell(row[head]) for head in heads] for row in rows]
     widths = [max(len(head), *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
@@ -147,7 +148,7 @@ def _cell(value: Any) -> str:
 
 
 def timeline(rows: Mapping[str, np.ndarray], length: int, alt: str) -> None:
-    """Mark the frames that each row takes of a video of `length` frames, on a line of time."""
+    """Mark the frames that each row samples from a video of `length` frames on a timeline."""
     with style():
         figure, axis = plt.subplots(figsize=(8, 0.55 + 0.3 * len(rows)))
         for row, indices in enumerate(rows.values()):

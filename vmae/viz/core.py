@@ -1,4 +1,4 @@
-"""The course's style, and how a figure is shown: transparent, with alt text."""
+"""The style of the figures, and how they are shown: transparent, with alt text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cycler import cycler
 from IPython.display import display
 from matplotlib.figure import Figure
 
-#: Colours that colour-blind readers tell apart (Okabe and Ito), in the order of use.
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-#: Ink that has enough contrast on white and on a dark theme's background alike.
+#: Grey with enough contrast on both light and dark backgrounds.
 INK = "#7a7a7a"
 
 _STYLE: Any = {
@@ -42,7 +42,7 @@ _STYLE: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the course's style: transparent, grey ink, the palette."""
+    """Draw in the course's style: transparent background, grey ink, the palette above."""
     with plt.rc_context(_STYLE):
         yield
 
@@ -55,12 +55,12 @@ def _png(figure: Figure) -> bytes:
 
 
 def bundle(figure: Figure, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """A figure as a Jupyter message: the picture, and its alt text as text and as metadata."""
+    """A figure as Jupyter data and metadata: the PNG, and its alt text in both."""
     data = {"image/png": base64.b64encode(_png(figure)).decode(), "text/plain": alt}
     return data, {"image/png": {"alt": alt}}
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display a figure in a notebook with alt text, and close it."""
+    """Display a figure with alt text in a notebook, and close it."""
     data, metadata = bundle(figure, alt)
     display(data, metadata=metadata, raw=True)

@@ -1,4 +1,4 @@
-"""A picture with controls: it is drawn again whenever one of them moves."""
+"""A figure with controls, redrawn whenever one of them changes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from IPython.utils.capture import RichOutput, capture_output
 
 
 def explorer(draw: Callable[..., None], **controls: Any) -> None:
-    """Show widgets in a row, and under them what `draw` shows for their values.
+    """Show widgets in a row and, below them, the output of `draw` for their values.
 
-    draw      called with the value of every control, by name; shows figures, tables or text
-    controls  ipywidgets, by the name of the argument that they set
+    draw      called with the value of each control as a keyword argument; shows figures, tables, text
+    controls  ipywidgets, by the name of the argument they set
 
-    Without a running kernel (on GitHub, in an export) a sentence stands in its place.
+    Without a running kernel (on GitHub, in an export), a sentence is shown instead.
     """
     box = controlled(draw, **controls)
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
@@ -25,10 +25,10 @@ def explorer(draw: Callable[..., None], **controls: Any) -> None:
 
 
 def controlled(draw: Callable[..., None], **controls: Any) -> Any:
-    """The widget that `explorer` displays: a row of controls, and an HTML widget under it."""
-    from ipywidgets import HTML, HBox, VBox  # the package works without it
+    """The widget that `explorer` displays: a row of controls above an HTML widget."""
+    from ipywidgets import HTML, HBox, VBox  # optional dependency
 
-    # Not ipywidgets' Output: nbclient may wait for ever where one is filled (jupyter/nbclient#312).
+    # Not ipywidgets' Output: nbclient may wait for one forever (jupyter/nbclient#312).
     shown = HTML()
 
     def redraw(_: Any = None) -> None:
@@ -36,7 +36,7 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
         with capture_output() as captured:
             try:
                 draw(**values)
-            except Exception as error:  # a learner's function may raise anything; a widget hides it
+            except Exception as error:  # widgets swallow exceptions, so print them
                 print(f"{type(error).__name__}: {error}")
         parts = [_html(output) for output in captured.outputs]
         text = captured.stdout.strip()
@@ -44,10 +44,10 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
 
     for name, control in controls.items():
         control.description = control.description or name
-        control.style.description_width = "initial"  # or long names end in dots
+        control.style.description_width = "initial"  # otherwise long names are truncated
         control.observe(redraw, "value")
     redraw()
-    # Without wrapping, sliders shrink to dots.
+    # Without wrapping, sliders shrink to almost nothing.
     row = HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
     return VBox([row, shown])
 

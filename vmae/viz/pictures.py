@@ -1,4 +1,4 @@
-"""Pictures, clips and masks: side by side, as strips of frames, as a player."""
+"""Images, clips and masks: side by side, as film strips, or in a player."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vmae.viz.core import INK, show, style
 
 
 def to_frames(clip: torch.Tensor | np.ndarray) -> np.ndarray:
-    """A clip (C, T, H, W), uint8 or float in [0, 1], as frames (T, H, W, 3) uint8."""
+    """Convert a clip (C, T, H, W), uint8 or float in [0, 1], to frames (T, H, W, 3) uint8."""
     clip = torch.as_tensor(clip)
     if clip.dtype != torch.uint8:
         clip = (clip.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -35,9 +35,10 @@ def film_strips(
     frames: int = 8,
     grid: int | None = None,
 ) -> None:
-    """Show clips (C, T, H, W) as rows of frames, one labelled row a clip.
+    """Show clips (C, T, H, W) as rows of frames, one labelled row per clip.
 
-    At most `frames` frames, evenly spaced; `grid` draws patch borders every so many pixels.
+    At most `frames` frames are shown, evenly spaced; `grid` is the distance in pixels between lines
+    that mark patch borders.
     """
     items = list(clips.items() if isinstance(clips, Mapping) else clips)
     pictures = [to_frames(clip) for _, clip in items]
@@ -63,9 +64,9 @@ def film_strips(
                     spine.set_visible(False)
                 if grid:
                     height, width = pictures[row].shape[1:3]
-                    for place in range(grid, max(height, width), grid):
-                        axis.axhline(place - 0.5, color=INK, lw=0.4, alpha=0.6)
-                        axis.axvline(place - 0.5, color=INK, lw=0.4, alpha=0.6)
+                    for line in range(grid, max(height, width), grid):
+                        axis.axhline(line - 0.5, color=INK, lw=0.4, alpha=0.6)
+                        axis.axvline(line - 0.5, color=INK, lw=0.4, alpha=0.6)
                 if row == 0:
                     axis.set_title(f"t={step}", fontsize=8)
             axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
@@ -74,9 +75,9 @@ def film_strips(
 
 
 def player(clips: Mapping[str, torch.Tensor], alt: str, fps: int = 8, height: int = 160) -> None:
-    """Play clips (C, T, H, W) side by side, in step, in a loop, with controls.
+    """Play clips (C, T, H, W) side by side in a synchronised loop, with controls.
 
-    The video is H.264 inside the notebook, so it needs no file and no network.
+    The H.264 video is embedded in the notebook, so it needs neither a file nor the network.
     """
     gap = 4
     rows = []
@@ -119,12 +120,12 @@ def pictures(
     cmap: str = "viridis",
     limits: tuple[float | None, float | None] = (None, None),
 ) -> None:
-    """Show images and matrices side by side, names above.
+    """Show images and matrices side by side, with their names above.
 
     items     images (3, H, W) or (H, W, 3), uint8 or float in [0, 1]; matrices (H, W)
-    height    of one picture, in inches
-    columns   start a new row after so many; None: all in one row
-    limits    of matrices: the values of the first and last colour; None: the least and largest of each
+    height    of each picture, in inches
+    columns   pictures per row; None: all in one row
+    limits    for matrices: the values of the first and last colour; None: each matrix's own range
     """
     values = [_for_matplotlib(item) for item in items.values()]
     across = columns or len(items)
@@ -141,14 +142,14 @@ def pictures(
             for axis, name, x in zip(axes.flat, items, values, strict=False):
                 axis.imshow(x, **options)
                 axis.set_title(name, fontsize=9)
-            figure.subplots_adjust(wspace=0.08, hspace=0.36 / height)  # room for names
+            figure.subplots_adjust(wspace=0.08, hspace=0.36 / height)  # room for the names
             show(figure, alt)
-        finally:  # what cannot be drawn must not appear later, half done and without alt text
+        finally:  # otherwise a failed figure appears later, unfinished and without alt text
             plt.close(figure)
 
 
 def _for_matplotlib(item: torch.Tensor | np.ndarray) -> np.ndarray:
-    """A matrix as it is; an image with channels last and values in range."""
+    """A matrix unchanged; an image with channels last and values clamped to [0, 1]."""
     x = torch.as_tensor(item).detach().cpu()
     if x.ndim == 3:
         x = x.permute(1, 2, 0) if len(x) == 3 and x.shape[2] != 3 else x
@@ -157,7 +158,7 @@ def _for_matplotlib(item: torch.Tensor | np.ndarray) -> np.ndarray:
 
 
 def tiles(patches: torch.Tensor, columns: int, channels: int = 3) -> torch.Tensor:
-    """Patches (N, p·p·C) on a grid of so many columns, a white gap between: (H, W, 3)."""
+    """Lay out patches (N, p·p·C) in a grid of `columns`, with white gaps: (H, W, 3)."""
     side = round((patches.shape[1] / channels) ** 0.5)
     images = rearrange(patches, "n (p q c) -> n p q c", p=side, c=channels)
     gap = max(1, side // 6)

@@ -1,4 +1,4 @@
-"""Work under way in a notebook: a progress bar, a live loss curve."""
+"""Progress of running work in a notebook: a bar, a live loss curve."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vmae.viz.core import bundle
 
 
 def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
-    """Iterate with a progress bar in a notebook (and in VMAE_PROGRESS); called as tqdm is."""
+    """Iterate with a progress bar in a notebook, and in VMAE_PROGRESS; called like tqdm."""
 
     def text(done: int) -> HTML:
-        left = f", {(time.monotonic() - start) / done * (total - done):.0f} s to go" if done else ""
+        left = f", {(time.monotonic() - start) / done * (total - done):.0f} s left" if done else ""
         end = f", {time.monotonic() - start:.0f} s" if done == total else left
         return HTML(
             f'<progress value="{done}" max="{total}" style="width:16em" aria-label="{escape(desc)}">'
@@ -37,13 +37,13 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
 
 
 class LiveCurve:
-    """A run's progress in a notebook: a bar with the time left, and the loss curve as it grows."""
+    """A run's progress in a notebook: a bar with the time left, and a growing loss curve."""
 
     def __init__(self, alt: str = "Training loss over steps.", ylabel: str = "loss") -> None:
         self.alt, self.ylabel = alt, ylabel
 
     def start(self, title: str, step: int, steps: int) -> None:
-        """Put up an empty bar and curve."""
+        """Show an empty bar; the curve follows with the first record."""
         self._title, self._steps, self._first = title, steps, step
         self._records: list[Record] = []
         self._bar = display(HTML(self._text(step, None)), display_id=True)
@@ -57,7 +57,7 @@ class LiveCurve:
             left = record.seconds / max(step, done) * (self._steps - step)
             text += (
                 f" · loss {record.loss:.4f} · {record.clips_per_second:,.0f} clips/s · "
-                f"{record.seconds:.0f} s gone, {left:.0f} s to go"
+                f"{record.seconds:.0f} s elapsed, {left:.0f} s left"
             )
         return (
             f'<progress value="{step}" max="{self._steps}" style="width:16em" '
@@ -65,7 +65,7 @@ class LiveCurve:
         )
 
     def update(self, step: int, record: Record | None) -> None:
-        """Move the bar at every record; redraw the curve every five seconds and at the end."""
+        """Advance the bar with every record; redraw the curve every five seconds and at the end."""
         if record is None:
             return
         self._records.append(record)
@@ -80,4 +80,4 @@ class LiveCurve:
             self._figure.update(data, metadata=metadata, raw=True)
 
     def close(self) -> None:
-        """Leave the last state as it is."""
+        """Keep the final state on screen."""

@@ -1,4 +1,4 @@
-"""Weights in and out, in every published layout of VideoMAE and MAE."""
+"""Load and save weights in every published layout of VideoMAE and MAE."""
 
 from vmae.weights.checkpoints import LAYOUTS, class_names, convert, load, load_encoder, save
 from vmae.weights.errors import CheckpointError

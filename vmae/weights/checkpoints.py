@@ -1,13 +1,15 @@
-"""Weights in and out: every published layout of VideoMAE and MAE, told apart by its names.
+"""Load, save and convert weights in every published layout of VideoMAE and MAE.
+
+A file's layout is recognised by its parameter names.
 
     model = load("videomae_vitb_k400.pth")        # official, mmaction2, Hugging Face, our runs
     encoder = load_encoder("checkpoint.pth")
     save(model, "export", to="hf")                # "vmae", "official", "hf"
 
-What the files do not hold: LayerNorm's epsilon is 1e-6 here, as in the official code. Hugging Face
-configures 1e-12 and hard-wires 1e-5 in `fc_norm` and `decoder.norm`: the same weights give logits
-that differ by about 4e-6 there, and are equal where those epsilons are set to 1e-6. Weights of half
-precision become float32.
+No file stores LayerNorm's epsilon. Here it is 1e-6, as in the official code. Hugging Face configures
+1e-12 and hard-codes 1e-5 in `fc_norm` and `decoder.norm`, so the same weights give logits there that
+differ by about 4e-6; with those epsilons set to 1e-6 they are equal. Half-precision weights are
+converted to float32.
 """
 
 from __future__ import annotations
@@ -52,24 +54,24 @@ def load(
     drop_head: bool = False,
     interpolate: bool = False,
 ) -> MaskedAutoencoder | VisionTransformer:
-    """The model in a file or folder, in eval mode.
+    """Load the model from a file or folder, in eval mode.
 
-    A MaskedAutoencoder where there is a decoder, a classifier where there is a head, else an
-    encoder. Sizes come from the shapes. What shapes do not tell comes, in this order, from these
-    keywords, from config.yaml or config.json beside the weights, from the training arguments in
-    an official file, and from the published models: 16 frames of 224 pixels (MAE: 1 frame), and
-    the heads of the published widths. A classifier gets its `class_names`, where the folder has
-    them.
+    Returns a MaskedAutoencoder if the file has a decoder, a classifier if it has a head, otherwise
+    an encoder. Sizes are inferred from shapes. What shapes do not determine comes, in this order,
+    from these keywords, from config.yaml or config.json beside the weights, from the training
+    arguments in an official file, and from the published models: 16 frames (MAE: 1 frame) of 224
+    pixels, and the number of heads published for that width. A classifier gets its `class_names` if
+    the folder has them.
 
-    classes     ask for a classifier of so many classes
-    drop_head   give up the head: the encoder is returned, or with `classes` a classifier whose
-                head is new
-    interpolate where frames or size differ from those the weights were trained with, interpolate
-                their position table; otherwise it is built anew, as the official code does
+    num_classes   require a classifier with this many classes
+    drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
+                  new head
+    interpolate   if the clip size differs from that of training, interpolate the position table;
+                  by default it is computed for the new size, as in the official code
 
-    An encoder without a final norm (a fine-tuned classifier has none) gets the identity there.
-    Raises CheckpointError for a file that cannot be read, is refused or does not fit, with all
-    names that are missing, extra or of another shape. Warns about what it leaves out or guesses.
+    An encoder without a final norm, such as that of a fine-tuned classifier, gets an identity
+    instead. Raises CheckpointError if the file cannot be read, is refused or does not fit, listing
+    all names that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
     file = open_weights(path)
     if interpolate:
@@ -86,9 +88,9 @@ def load(
     head = file.state.get("head.weight")
     if num_classes is not None and head is None:
         raise CheckpointError(
-            f"{file.path} has no head, and a classifier of {num_classes} classes is asked for: load it "
-            "without classes=, or put a new classifier on it with VisionTransformer(encoder.config, "
-            "classes).load_encoder(encoder)"
+            f"{file.path} has no head, so it is not a classifier of {num_classes} classes: load it "
+            "without num_classes=, or build a new classifier on its encoder with "
+            "VisionTransformer(encoder.config, num_classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
         with skip_init():
@@ -100,8 +102,8 @@ def load(
     check_pooling(file, config)
     if num_classes not in (None, len(head)) and not drop_head:
         raise CheckpointError(
-            f"{file.path} has a head of {len(head)} classes, not of {num_classes}: drop_head=True "
-            "replaces it by a new one"
+            f"{file.path} has a head for {len(head)} classes, not {num_classes}: drop_head=True "
+            "replaces it with a new one"
         )
     if drop_head:
         model = VisionTransformer(config, num_classes)
@@ -113,7 +115,9 @@ def load(
     load_into(model, file)
     names = class_names(path)
     if names is not None and len(names) != len(head):
-        warn(f"{path} names {len(names)} classes and has a head of {len(head)}: names are left out")
+        warn(
+            f"{path} names {len(names)} classes but has a head for {len(head)}: ignoring the names"
+        )
     elif names is not None:
         model.class_names = names
     return model
@@ -126,12 +130,12 @@ def load_encoder(
     img_size: int | None = None,
     num_heads: int | None = None,
 ) -> VisionTransformer:
-    """The encoder in a file or folder of any kind, in eval mode; decoder and head are left out.
+    """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
 
-    A fine-tuned VideoMAE has no final norm: its `fc_norm` normalises the mean of the tokens and
-    is no substitute. The encoder then has the identity there, so that its features are those that
-    the classifier averages; `VisionTransformer.load_encoder` takes it as it takes any other.
-    Keywords and errors are those of `load`; warns about what it leaves out.
+    A fine-tuned VideoMAE has no final norm: its `fc_norm` normalises the mean of the tokens and is
+    not a substitute. The encoder then ends with an identity, so that its features are those the
+    classifier averages; `VisionTransformer.load_encoder` accepts it like any other encoder.
+    Keywords and errors are those of `load`; warns about what it skips.
     """
     file = open_weights(path)
     reduce_to_encoder(file)
@@ -141,14 +145,14 @@ def load_encoder(
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
-    """The names of a classifier's classes, where its folder has them."""
+    """The class names of a classifier, or None if its folder has none."""
     path = Path(path)
-    if not path.is_dir() and path.name not in FILES:  # it may lie in a folder of downloads
+    if not path.is_dir() and path.name not in FILES:  # perhaps in a folder of downloads
         return None
     folder = path if path.is_dir() else path.parent
-    listed = folder / "classes.txt"
-    if listed.exists():
-        return tuple(listed.read_text(encoding="utf-8").splitlines())
+    text_file = folder / "classes.txt"
+    if text_file.exists():
+        return tuple(text_file.read_text(encoding="utf-8").splitlines())
     names = read_json(folder / "config.json").get("id2label") or {}
     ordered = tuple(names[key] for key in sorted(names, key=int))
     return ordered if ordered != _numbered(len(ordered)) else None
@@ -158,12 +162,12 @@ def class_names(path: str | Path) -> tuple[str, ...] | None:
 
 
 def _resized(trained: ModelConfig, frames: int, size: int) -> ModelConfig:
-    """The same model for other clips, its positions interpolated from those it was trained with."""
-    before = (trained.num_frames, trained.img_size)
-    if before == (frames, size):
+    """The same model for another clip size, its positions interpolated from those of training."""
+    trained_size = (trained.num_frames, trained.img_size)
+    if trained_size == (frames, size):
         return trained
     return trained.replace(
-        num_frames=frames, img_size=size, pos_embed_from=trained.pos_embed_from or before
+        num_frames=frames, img_size=size, pos_embed_from=trained.pos_embed_from or trained_size
     )
 
 
@@ -176,20 +180,20 @@ def save(
     to: str = "vmae",
     classes: Sequence[str] | None = None,
 ) -> Path:
-    """Write a model, and the names of its classes, in one of three layouts; returns `path`.
+    """Save a model and its class names in one of three layouts; returns `path`.
 
-    classes     names, where they are not the model's own `class_names`
+    classes     class names, by default the model's own `class_names`
 
-    vmae        a folder: model.safetensors, config.yaml, classes.txt where names are given
-    official    a .pth file {"model": state dict} with the names that VideoMAE's and MAE's own
-                loaders take; it does not hold frames, size, heads or class names
-    hf          a folder that transformers opens with from_pretrained: VideoMAEForPreTraining,
-                VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel,
-                or, for a MAE classifier, ViTForImageClassification
+    vmae        a folder: model.safetensors, config.yaml, and classes.txt if there are names
+    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; it does not
+                store frames, size, heads or class names
+    hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
+                VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
+                or, for an MAE classifier, ViTForImageClassification
 
-    Raises ValueError for what a layout cannot express, CheckpointError for a folder with other
-    files in it. Existing exports are replaced. The weights come last: a folder that is not
-    complete has none.
+    Raises ValueError if the layout cannot express the model, CheckpointError if the folder contains
+    other files. An existing export is replaced. Weights are written last: an incomplete folder has
+    none.
     """
     path = Path(path)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
@@ -197,17 +201,21 @@ def save(
     if isinstance(model, VisionTransformer):
         head, classes = model.num_classes, classes or model.class_names
     if classes is not None and len(classes) != (head or 0):
-        raise ValueError(f"{len(classes)} class names are given for a model of {head or 0} classes")
+        raise ValueError(
+            f"got {len(classes)} class names for a model with {head or 0} classes: they must match"
+        )
     state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
     config = model.config
     if to == "official":
         if path.suffix not in (".pth", ".pt"):
-            raise ValueError(f"{path}: the official layout is one file; give a name ending in .pth")
+            raise ValueError(
+                f"{path}: the official layout is a single file; give a name ending in .pth"
+            )
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             torch.save({"model": to_official(state, config)}, stream)
         return path
     if to not in LAYOUTS:
-        raise ValueError(f"there is no layout {to!r}; there are {', '.join(LAYOUTS)}")
+        raise ValueError(f"unknown layout {to!r}: use one of {', '.join(LAYOUTS)}")
     texts: dict[str, str] = {}
     if to == "vmae":
         texts["config.yaml"] = yaml.safe_dump(config.to_dict(), sort_keys=False)
@@ -233,7 +241,7 @@ def save(
 
 
 def _clear(folder: Path, to: str) -> None:
-    """Remove an earlier export, weights first; refuse a folder that is anything else."""
+    """Remove an earlier export, weights first; refuse a folder that contains anything else."""
     own = ["model.safetensors", "config.yaml", "classes.txt"]
     if to == "hf":
         own = ["model.safetensors", "config.json", "preprocessor_config.json"]
@@ -243,14 +251,15 @@ def _clear(folder: Path, to: str) -> None:
         others = ["config.yaml of a training run"]
     if others:
         raise CheckpointError(
-            f"{folder} holds other files than a {to} export ({', '.join(others[:5])}): give a new folder"
+            f"{folder} contains files that are not part of a {to} export ({', '.join(others[:5])}): "
+            "choose a new folder"
         )
     for name in own:
         (folder / name).unlink(missing_ok=True)
 
 
 def _numbered(count: int) -> tuple[str, ...]:
-    """transformers' names for classes without one."""
+    """The names that transformers gives to unnamed classes."""
     return tuple(f"LABEL_{i}" for i in range(count))
 
 
@@ -266,12 +275,14 @@ def convert(
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
 ) -> Path:
-    """Read a file or folder of any layout and write it in another, class names included.
+    """Convert a file or folder of any layout to another, including class names; returns `target`.
 
-    Keywords and errors are those of `load` and `save`; encoder_only leaves decoder and head out.
+    Keywords and errors are those of `load` and `save`; `encoder_only` drops the decoder and head.
     """
     if Path(source).resolve() == Path(target).resolve():
-        raise ValueError(f"{source} would be written over itself: give another target")
+        raise ValueError(
+            f"{source} would be overwritten by its own conversion: give another target"
+        )
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:
         model = load_encoder(source, num_frames=num_frames, img_size=img_size, num_heads=num_heads)

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that cannot be used, or not in full."""
+"""The error and the warning for checkpoints that cannot be used, or only in part."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import warnings
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be used; the message says why and what to do."""
+    """A checkpoint that cannot be used; the message says why, and what to do about it."""
 
 
 def warn(text: str) -> None:
-    """Say something about a file, with the line of who asked for it rather than one of ours."""
+    """Warn about a file, pointing at the caller's line rather than at one in this package."""
     warnings.warn(text, stacklevel=4)

@@ -1,8 +1,8 @@
-"""Checkpoint files, opened without running anything that is in them.
+"""Read checkpoint files without running any code they contain.
 
-A `.pth` file is a pickle, and a pickle may call any function when it is read. torch.load with
-`weights_only` calls none but PyTorch's own; here it may also make an argparse.Namespace, where the
-official files keep their arguments. Whatever asks for more is refused.
+A `.pth` file is a pickle, and unpickling can call any function. torch.load with `weights_only` allows
+only PyTorch's own; here argparse.Namespace is allowed too, since official files store their
+arguments in one. Anything else is refused.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from vmae.config import ModelConfig
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.names import TABLES, State, from_any
 
-#: Weights in a folder, in the order in which they are looked for.
+#: File names of weights in a folder, in order of preference.
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass
 class WeightFile:
-    """A checkpoint under our names.
+    """A checkpoint with its tensors under our names.
 
-    names       the file's own name of each tensor
-    tables      stored positions, which are not loaded
-    config      of our own config.yaml beside the weights
-    hf          config.json beside the weights
-    arguments   of the training script, in official files
+    names       the name of each tensor in the file
+    tables      stored position tables, which are checked but not loaded
+    config      the model in our own config.yaml beside the weights
+    hf          the content of config.json beside the weights
+    arguments   those of the training script, from official files
     """
 
     path: Path
@@ -50,17 +50,20 @@ class WeightFile:
 
 
 def open_weights(path: str | Path) -> WeightFile:
-    """Read a weights file, or a folder's, and the config.yaml or config.json beside it."""
+    """Read a weights file, or that of a folder, and the config.yaml or config.json beside it.
+
+    Raises CheckpointError.
+    """
     path = Path(path)
     weights = path
     if path.is_dir():
-        found = [path / name for name in FILES if (path / name).exists()]
-        if not found:
+        candidates = [path / name for name in FILES if (path / name).exists()]
+        if not candidates:
             raise CheckpointError(
-                f"{path} has neither {' nor '.join(FILES)}: give the file. (A run that has not "
-                "ended keeps its weights in checkpoints/step-N; sharded files must be merged first)"
+                f"{path} contains neither {' nor '.join(FILES)}: give the file's path. (An unfinished "
+                "run keeps its weights in checkpoints/step-N; merge sharded files first)"
             )
-        weights = found[0]
+        weights = candidates[0]
     tensors, arguments = read_tensors(weights)
     try:
         state, names = from_any(tensors)
@@ -68,14 +71,14 @@ def open_weights(path: str | Path) -> WeightFile:
         raise CheckpointError(f"{weights}: {error}") from None
     tables = {name: state.pop(name) for name in TABLES if name in state}
     file = WeightFile(weights, state, names, tables, arguments=arguments)
-    if weights.name in FILES:  # any other name may lie in a folder of downloads
+    if weights.name in FILES:  # files of other names may be in a folder of downloads
         file.hf = read_json(weights.parent / "config.json")
         file.config = _own_config(weights.parent)
     return file
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; empty where there is no such file."""
+    """The JSON object in a file; empty if there is no such file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -86,45 +89,46 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _own_config(folder: Path) -> ModelConfig | None:
-    """The model of the config.yaml of a run, a classifier or an export, if there is one."""
-    places = [folder]
+    """The model in the config.yaml of a run, a classifier or an export, if there is one."""
+    folders = [folder]
     if folder.parent.name == "checkpoints":  # run/checkpoints/step-N
-        places.append(folder.parent.parent)
-    for place in places:
-        if (place / "config.yaml").exists():
+        folders.append(folder.parent.parent)
+    for path in (folder / "config.yaml" for folder in folders):
+        if path.exists():
             try:
-                values = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+                values = yaml.safe_load(path.read_text(encoding="utf-8"))
                 model = values.get("model", values)
                 return ModelConfig.from_dict(model)
             except (yaml.YAMLError, AttributeError, ValueError) as error:
-                raise CheckpointError(f"{place / 'config.yaml'}: {error}") from None
+                raise CheckpointError(f"{path}: {error}") from None
     return None
 
 
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """The tensors of a .safetensors or PyTorch file by name, and its training arguments.
+    """Read the tensors of a .safetensors or PyTorch file by name, and its training arguments.
 
-    The format is told by the content. Wrappers (`model`, `module`, `state_dict`) are opened. A
-    pickle is read without running code: besides tensors it may hold argparse.Namespace, where
-    the official files keep their arguments. Raises CheckpointError.
+    The format is detected from the content, not the file name. Wrappers (`model`, `module`,
+    `state_dict`) are unwrapped. Unpickling runs no code. Raises CheckpointError.
     """
     path = Path(path)
     try:
         with open(path, "rb") as stream:
             start = stream.read(16)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
-    if start[8:9] == b"{":  # the length of the header, then its JSON
+        raise CheckpointError(f"{path}: no such file") from None
+    if start[8:9] == b"{":  # safetensors: the length of the header, then its JSON
         try:
             return load_file(path), {}
         except SafetensorError as error:
-            raise CheckpointError(f"{path} is a damaged safetensors file ({error})") from None
-    if not start.startswith((b"PK", b"\x80")):  # a zip archive, or a pickle
-        what = "it is empty" if not start else f"it begins with {start!r}"
+            raise CheckpointError(
+                f"{path} is a damaged safetensors file ({error}): download it again"
+            ) from None
+    if not start.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
+        what = "it is empty" if not start else f"it starts with {start!r}"
         if start.startswith(b"version https://"):
-            what = "it is a git-lfs pointer: run git lfs pull"
+            what = "it is a Git LFS pointer: run git lfs pull"
         elif start.lstrip().startswith(b"<"):
-            what = "it is a web page: fetch the file itself"
+            what = "it is a web page: download the file itself"
         raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file; {what}")
     return _unwrap(_unpickle(path), path)
 
@@ -133,21 +137,21 @@ def _unpickle(path: Path) -> Any:
     with safe_globals([Namespace]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file makes the reader raise whatever it likes
+        except Exception as error:  # on a damaged file the reader may raise anything
             text = str(error) or type(error).__name__
         try:
-            found = sorted(get_unsafe_globals_in_checkpoint(path))
-        except Exception:  # no zip archive (PyTorch before 1.6): only the first one is known
-            found = re.findall(r"GLOBAL ([\w.]+)", text)[:1]
-    if not found:
+            unsafe = sorted(get_unsafe_globals_in_checkpoint(path))
+        except Exception:  # not a zip archive (PyTorch before 1.6): the error names only the first
+            unsafe = re.findall(r"GLOBAL ([\w.]+)", text)[:1]
+    if not unsafe:
         reason = text.split("WeightsUnpickler error: ")[-1].strip().split("\n")[0][:200]
         raise CheckpointError(
-            f"{path} is damaged or truncated, or no PyTorch file ({reason}): fetch it again"
+            f"{path} is damaged, truncated or not a PyTorch file ({reason}): download it again"
         )
     raise CheckpointError(
-        f"{path} is a pickle that names {', '.join(found)}: reading it would run code that came with "
-        "the file, so it is refused. Convert it on a machine you trust: torch.load(path, "
-        "weights_only=False), then safetensors.torch.save_file of its state dict"
+        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading it would run code from the "
+        "file, so it is refused. If you trust its source, convert it first: torch.load(path, "
+        "weights_only=False), then safetensors.torch.save_file on its state dict"
     )
 
 
@@ -155,7 +159,9 @@ def _unwrap(content: Any, path: Path) -> tuple[State, dict[str, Any]]:
     arguments: dict[str, Any] = {}
     for _ in range(4):
         if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, no state dict")
+            raise CheckpointError(
+                f"{path} contains a {type(content).__name__}, not a state dict: save the model's state_dict()"
+            )
         if isinstance(content.get("args"), Namespace):
             arguments = dict(vars(content["args"]))
         wrapped = (content.get(key) for key in ("model", "module", "state_dict"))
@@ -166,7 +172,7 @@ def _unwrap(content: Any, path: Path) -> tuple[State, dict[str, Any]]:
     tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
     others = sorted(str(k) for k in content if str(k) not in tensors)
     if not tensors:
-        raise CheckpointError(f"{path} holds no tensors; its keys are {', '.join(others[:20])}")
+        raise CheckpointError(f"{path} contains no tensors; its keys are {', '.join(others[:20])}")
     if others:
-        warn(f"{path}: what is not a tensor is left out: {', '.join(others)}")
+        warn(f"{path}: skipping entries that are not tensors: {', '.join(others)}")
     return tensors, arguments

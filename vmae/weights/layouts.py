@@ -1,7 +1,7 @@
-"""What model a checkpoint is: from its shapes, from config.json beside it, from its arguments.
+"""Infer a checkpoint's model from its shapes, config.json and training arguments.
 
-Heads are in no shape, and frames and size in none of VideoMAE's files, since its positions are
-computed and not stored.
+No shape reveals the number of heads. Nor do VideoMAE's files reveal the clip size, since its position
+table is computed rather than stored.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
 from vmae.weights.names import State, table_of
 
-#: Heads of the published sizes, by width. Any other width gets heads of 64 dimensions.
+#: Number of heads of the published sizes, by width. Other widths get heads of 64 dimensions.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {"videomae": {192: 3, 384: 6, 512: 8, 640: 8}, "mae": {512: 16}}
 
-# What transformers takes a field to be that config.json leaves out.
+# The defaults of transformers for fields missing from config.json.
 _HF_DEFAULTS: dict[str, Any] = {
     "image_size": 224, "num_frames": 16, "num_attention_heads": 12, "decoder_hidden_size": 384,
     "decoder_num_hidden_layers": 4, "decoder_num_attention_heads": 6, "norm_pix_loss": True,
@@ -34,9 +34,9 @@ _HF_MAE_DEFAULTS: dict[str, Any] = {
 HF_DEFAULTS = {"videomae": _HF_DEFAULTS, "vit_mae": _HF_MAE_DEFAULTS, "vit": _HF_MAE_DEFAULTS}
 
 
-def config_of(file: WeightFile, **asked: int | None) -> ModelConfig:
-    """The configuration of a file's model, with its stored position tables checked against it."""
-    given = {name: value for name, value in asked.items() if value is not None}
+def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
+    """The configuration of a file's model; checks the stored position tables against it."""
+    given = {name: value for name, value in overrides.items() if value is not None}
     hf = file.hf.get("model_type") in HF_DEFAULTS
     guessed: list[str] = []
     try:
@@ -50,22 +50,25 @@ def config_of(file: WeightFile, **asked: int | None) -> ModelConfig:
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
         raise CheckpointError(
-            f"{file.path} is no VideoMAE or MAE known here: it has nothing that is {error.args[0]}. "
-            f"Its names begin with {first}"
+            f"{file.path} is not a known VideoMAE or MAE checkpoint: none of its parameters is "
+            f"{error.args[0]}. Its first names are {first}"
         ) from None
     except ValueError as error:
         raise CheckpointError(
-            f"{file.path}: {error}. Where the file does not tell, give num_frames=, img_size=, num_heads=, "
-            "decoder_num_heads="
+            f"{file.path}: {error}. Specify what the file does not store: num_frames=, img_size=, "
+            "num_heads=, decoder_num_heads="
         ) from None
     if guessed:
-        warn(f"{file.path} does not tell {' and '.join(guessed)}: give them if that is wrong")
+        warn(
+            f"{file.path} does not store {' and '.join(guessed)}: pass other values if these guesses "
+            "are wrong"
+        )
     published = HEADS.get(config.embed_dim, config.num_heads)
     if hf and "num_heads" not in given and config.num_heads != published:
         warn(
-            f"{file.path}: config.json says {config.num_heads} heads at width {config.embed_dim}, where the "
+            f"{file.path}: config.json has {config.num_heads} heads at width {config.embed_dim}, but the "
             f"published model has {published} (transformers' converter wrote 16 for VideoMAE-small): "
-            f"give heads={published} if the weights are official"
+            f"pass num_heads={published} if the weights are official"
         )
     for name, table in file.tables.items():
         _check_table(file, name, table, table_of(config, name))
@@ -73,7 +76,7 @@ def config_of(file: WeightFile, **asked: int | None) -> ModelConfig:
 
 
 def _hints_from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the argparse.Namespace in an official file says: V1 and V2 run_*.py, MAE main_*.py."""
+    """Hints from the training arguments in an official file: V1 and V2 run_*.py, MAE main_*.py."""
     hints: dict[str, Any] = {}
     for theirs, ours, kind in (
         ("num_frames", "num_frames", int),
@@ -87,36 +90,40 @@ def _hints_from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_table(file: WeightFile, name: str, stored: torch.Tensor, ours: torch.Tensor) -> None:
-    """Stored positions are not loaded, so they must be the fixed ones that are computed here."""
+    """Stored positions are not loaded, so they must equal the fixed ones computed here."""
     where = f"{file.path}: {file.names[name]}"
     if stored.numel() != ours.numel():
         raise CheckpointError(
-            f"{where} is of shape {tuple(stored.shape)}, and the model's table {tuple(ours.shape)}: "
-            "give the frames= and size= it was trained with, or for another clip also interpolate=True"
+            f"{where} has shape {tuple(stored.shape)}, but the model's table {tuple(ours.shape)}: pass "
+            "the num_frames= and img_size= of training, or interpolate=True for another clip size"
         )
     if not stored.any():
         raise CheckpointError(
-            f"{where} is all zero: transformers leaves ViTMAE's positions so when it builds a model "
-            "from scratch, and such a model has learned without positions"
+            f"{where} is all zeros: transformers leaves ViTMAE's positions that way when it builds a "
+            "model from scratch, so this model was trained without positions and cannot be loaded"
         )
     off = (stored.reshape(ours.shape).float() - ours).abs().max().item()
+    # `not <=` also catches NaN
     if not off <= (1e-5 if stored.dtype == torch.float32 else 1e-2):
         raise CheckpointError(
-            f"{where} differs from the fixed sin-cos table by up to {off:.2g}: learned positions "
-            "(MAE's fine-tuning trains them) have no place in the models here"
+            f"{where} differs from the fixed sin-cos table by up to {off:.2g}: the models here do not "
+            "support learned positions (MAE's fine-tuning trains them)"
         )
 
 
 def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
-    """The model whose parameters, under our names, have these shapes; and what had to be guessed.
+    """Infer a model from the shapes of its parameters, under our names; also lists the guesses.
 
-    hints: fields of ModelConfig that shapes do not tell (num_frames, img_size, num_heads, decoder_num_heads,
-    normalize_targets); where a file has no decoder, also its width and depth.
-    Raises ValueError where the shapes are of no model here, KeyError where the name is missing.
+    hints   fields of ModelConfig that shapes do not determine: num_frames, img_size, num_heads,
+            decoder_num_heads, normalize_targets; without a decoder also its width and depth
+
+    Raises ValueError if no model here has these shapes, KeyError if an essential name is missing.
     """
     kernel = state["encoder.patch_embed.proj.weight"].shape
     if len(kernel) != 5:
-        raise ValueError(f"the patch embedding is of shape {tuple(kernel)}, no 2-D or 3-D kernel")
+        raise ValueError(
+            f"the patch embedding has shape {tuple(kernel)}; it must be a 2-D or 3-D kernel"
+        )
     width, channels, *tubelet = kernel
     sizes = [(width, len(state["encoder.blocks.0.mlp.fc1.weight"]))]
     family: Literal["mae", "videomae"] = "mae" if "encoder.cls_token" in state else "videomae"
@@ -131,19 +138,18 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
         values = {"decoder_embed_dim": 512, "decoder_depth": 8} | values
     if family == "mae":
         values.setdefault("num_frames", 1)
-        if (
-            "pos_embed" in state and "img_size" not in values
-        ):  # square, with a row for the class token
+        # the table of a square image has a row for the class token
+        if "pos_embed" in state and "img_size" not in values:
             values["img_size"] = math.isqrt(state["pos_embed"].shape[-2] - 1) * tubelet[-1]
     guessed = []
-    for field, at, table in (
+    for field, dim, published in (
         ("num_heads", width, HEADS),
         ("decoder_num_heads", values.get("decoder_embed_dim", 384), DECODER_HEADS[family]),
     ):
         if field not in values:
-            values[field] = table.get(at, _heads_of_64(at))
-            if at not in table:
-                guessed.append(f"{field}={values[field]} (width {at} in heads of 64)")
+            values[field] = published.get(dim, _heads_of_64(dim))
+            if dim not in published:
+                guessed.append(f"{field}={values[field]} (width {dim} in heads of 64)")
     return ModelConfig(
         family=family, channels=channels, tubelet=(tubelet[0], tubelet[1], tubelet[2]), embed_dim=width,
         depth=_depth(state, "encoder"), mlp_ratio=_mlp_ratio(sizes), **values,
@@ -151,7 +157,7 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
 
 
 def _heads_of_64(width: int) -> int:
-    """So many heads of 64 as fit the width; fewer where it does not divide into them."""
+    """The number of heads of 64 that fit the width; fewer if it is not divisible by that."""
     return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
 
@@ -161,25 +167,28 @@ def _depth(state: State, part: str) -> int:
 
 
 def _mlp_ratio(sizes: list[tuple[int, int]]) -> float:
-    """One ratio with int(width · ratio) = hidden for each (width, hidden); giant's is 48/11."""
+    """A ratio with int(width · ratio) = hidden for each (width, hidden); that of giant is 48/11."""
     low = max(hidden / width for width, hidden in sizes)
     high = min((hidden + 1) / width for width, hidden in sizes)
     for ratio in (low, math.nextafter(low, math.inf), (low + high) / 2):
         if all(int(width * ratio) == hidden for width, hidden in sizes):
             return ratio
-    raise ValueError(f"no MLP ratio gives the hidden sizes of (width, hidden) {sizes}")
+    raise ValueError(f"no MLP ratio gives the hidden sizes in (width, hidden) = {sizes}")
 
 
 def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ModelConfig that a Hugging Face config.json tells and shapes do not."""
+    """The fields of ModelConfig that a Hugging Face config.json adds to the shapes.
+
+    Raises ValueError if the models here cannot express the configuration.
+    """
     values = {**HF_DEFAULTS[hf["model_type"]], **hf}
     size = values["image_size"]
     if isinstance(size, list):
         if size[0] != size[-1]:
-            raise ValueError(f"image_size is {size}; the clips here are square")
+            raise ValueError(f"image_size is {size}; only square clips are supported")
         size = size[0]
     if values.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"hidden_act is {values['hidden_act']!r}; the models here have gelu")
+        raise ValueError(f"hidden_act is {values['hidden_act']!r}; only 'gelu' is supported")
     return {
         "num_frames": 1 if hf["model_type"] != "videomae" else values["num_frames"],
         "img_size": size,
@@ -192,13 +201,16 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The config.json that goes with `to_hf`. `classes` names a classifier's outputs.
+    """The config.json to go with `to_hf`; `classes` names a classifier's outputs.
 
-    Raises ValueError where transformers has no such model.
+    Raises ValueError if transformers has no such model.
     """
     mae, decoder, head = config.family == "mae", "mask_token" in state, "head.weight" in state
     if config.tubelet[1] != config.tubelet[2]:
-        raise ValueError(f"tubelet is {config.tubelet}; transformers knows square patches only")
+        raise ValueError(
+            f"tubelet is {config.tubelet}; transformers supports square patches only: "
+            'save with to="vmae"'
+        )
     names = ("ViTMAEModel", "ViTForImageClassification", "ViTMAEForPreTraining") if mae else (
         "VideoMAEModel", "VideoMAEForVideoClassification", "VideoMAEForPreTraining"
     )  # fmt: skip
@@ -229,7 +241,10 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
 
 
 def hf_processor(config: ModelConfig) -> dict[str, Any]:
-    """preprocessor_config.json: without it transformers normalises clips with 0.5, not ImageNet's."""
+    """The preprocessor_config.json to go with `to_hf`.
+
+    Without it, transformers normalises clips with mean and deviation 0.5 instead of ImageNet's.
+    """
     side = {"height": config.img_size, "width": config.img_size}
     mae = config.family == "mae"
     return {

@@ -1,4 +1,4 @@
-"""A model takes the weights of a file: what is left out, what must fit, under which names."""
+"""Load a file's weights into a model: what is dropped, what must fit, and under which names."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from vmae.weights.names import State
 
 Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
 
-
-#: With these, layers of PyTorch and models here draw their first weights.
+#: The functions that draw the initial weights of PyTorch's layers and of the models here.
 _DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
 
 
 class skip_init(TorchFunctionMode):
-    """Models that are built in its context begin with zeros: a file's weights take their place.
+    """A context in which models are built with zeros, for a file's weights to replace.
 
-    To draw them takes most of the time of a load otherwise. Zeros, since `trunc_normal_` draws
-    until all values are within its bounds.
+    Drawing initial weights would take most of the time of a load. They are zeros rather than
+    uninitialised memory because `trunc_normal_` redraws until all values are within its bounds.
     """
 
     def __torch_function__(
@@ -46,31 +45,31 @@ class skip_init(TorchFunctionMode):
 
 
 def check_pooling(file: WeightFile, config: ModelConfig) -> None:
-    """Refuse classifiers that read their logits from elsewhere than ours."""
+    """Refuse classifiers that pool tokens differently from ours."""
     if config.family == "videomae" and "fc_norm.weight" not in file.state:
         raise CheckpointError(
-            f"{file.path} classifies by its first token: it has a head and no fc_norm. transformers "
-            "builds such a model where use_mean_pooling is False, as it is in the pre-training files "
-            "on the hub; VideoMAE has no class token, so that token is one corner patch. The "
-            "classifier here averages all tokens. drop_head=True gives the encoder"
+            f"{file.path} classifies by its first token: it has a head but no fc_norm. transformers "
+            "builds such a model if use_mean_pooling is False, as in the pre-training files on the "
+            "hub. VideoMAE has no class token, so that token is just a corner patch; the classifier "
+            "here averages all tokens. drop_head=True loads the encoder"
         )
     if config.family == "mae" and "fc_norm.weight" in file.state:
         raise CheckpointError(
             f"{file.path} is an MAE classifier that averages tokens (--global_pool); the one here "
-            "reads the class token. drop_head=True gives the encoder"
+            "reads the class token. drop_head=True loads the encoder"
         )
 
 
-def drop_keys(file: WeightFile, parts: tuple[str, ...], but: str) -> None:
-    """Leave out all of some parts, and say so."""
+def drop_keys(file: WeightFile, parts: tuple[str, ...], note: str) -> None:
+    """Drop all parameters of some parts, with a warning that ends with `note`."""
     dropped = [name for name in file.state if name.startswith(parts)]
     for name in dropped:
         del file.state[name]
-    # Blocks by their part's name only: thirty numbered lines would hide the rest.
+    # Blocks are listed as "blocks.*": thirty numbered lines would hide the rest.
     names = dict.fromkeys(re.sub(r"\.\d+\..*", ".*", file.names[name]) for name in dropped)
-    left = f"left out {', '.join(names)}" if names else ""
-    if left or but:
-        warn(f"{file.path}: " + "; ".join(text for text in (left, but) if text))
+    listed = f"dropped {', '.join(names)}" if names else ""
+    if listed or note:
+        warn(f"{file.path}: " + "; ".join(text for text in (listed, note) if text))
 
 
 def _has_norm(file: WeightFile) -> bool:
@@ -78,14 +77,14 @@ def _has_norm(file: WeightFile) -> bool:
 
 
 def reduce_to_encoder(file: WeightFile) -> None:
-    """Leave out decoder and head, and say so."""
-    but = "" if _has_norm(file) else "it has no final norm, so the encoder ends without one"
-    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), but)
+    """Drop the decoder and head, with a warning."""
+    note = "" if _has_norm(file) else "it has no final norm, so the encoder ends without one"
+    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), note)
     file.tables.pop("decoder_pos_embed", None)
 
 
 def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
-    """The encoder with the file's weights; where they have no final norm, the identity stands there."""
+    """The encoder with the file's weights; if they have no final norm, an identity replaces it."""
     with skip_init():
         model = VisionTransformer(config)
     if not _has_norm(file):
@@ -94,9 +93,9 @@ def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
 
 
 def load_into(model: Model, file: WeightFile) -> Model:
-    """The model with the file's weights, in eval mode.
+    """Copy a file's weights into a model; returns the model, in eval mode.
 
-    Raises CheckpointError with all names that are missing, extra or of another shape.
+    Raises CheckpointError listing all names that are missing, unexpected or of another shape.
     """
     own, state = named_parameters(model), file.state
     problems = [f"missing: {name}" for name in own.keys() - state.keys()]
@@ -112,8 +111,8 @@ def load_into(model: Model, file: WeightFile) -> Model:
         hint = ""
         if "encoder.norm.weight" not in state and isinstance(model, MaskedAutoencoder):
             hint = (
-                "\nThe encoder has no final norm: transformers builds none where use_mean_pooling is "
-                "True, and VideoMAE is pre-trained with one. load_encoder takes the encoder as it is"
+                "\nThe encoder has no final norm: transformers omits it if use_mean_pooling is True, but "
+                "VideoMAE is pre-trained with one. load_encoder loads the encoder without it"
             )
         raise CheckpointError(f"{file.path} does not fit the model:\n  {listed}{hint}")
     with torch.no_grad():
@@ -123,7 +122,7 @@ def load_into(model: Model, file: WeightFile) -> Model:
 
 
 def named_parameters(model: nn.Module) -> State:
-    """A model's parameters under the names of `vmae.weights.names`; they share its memory."""
+    """A model's parameters under the names of `vmae.weights.names`, sharing its memory."""
     state = model.state_dict()
     if not isinstance(model, VisionTransformer):
         return state

@@ -1,8 +1,8 @@
-"""Names of parameters in every published layout, from and to ours, and what their shapes say.
+"""Map parameter names of every published layout to ours and back.
 
-Tensors in, tensors out; files are read and written in `vmae.weights`. In between every model has
-the names of our MaskedAutoencoder: `encoder.*`, `decoder.*`, `mask_token`, `encoder_to_decoder.*`;
-a classifier adds `fc_norm.*` and `head.*` beside `encoder.*`.
+These functions take and return state dicts; files are read and written elsewhere in `vmae.weights`.
+In between, every model has the names of our MaskedAutoencoder: `encoder.*`, `decoder.*`, `mask_token`,
+`encoder_to_decoder.*`; a classifier has `fc_norm.*` and `head.*` beside `encoder.*`.
 
 Layouts: VideoMAE (`modeling_pretrain.py`, `modeling_finetune.py`), MAE (`models_mae.py`,
 `models_vit.py`), mmaction2 (`vit_mae.py`), Hugging Face VideoMAE, ViTMAE and ViT of transformers 4
@@ -21,10 +21,10 @@ from vmae.positions import build_pos_embed
 
 State = dict[str, torch.Tensor]
 
-#: Parts of a name that say how a model was trained, not what it is: DataParallel, torch.compile.
+#: Parts of a name that come from wrappers: DataParallel, torch.compile.
 _WRAPPERS = {"module", "_orig_mod"}
 
-# One table reads all layouts: no two of them use one name for different things.
+# One table reads all layouts: no two of them use the same name for different things.
 _READ = [
     (re.compile(pattern), ours)
     for pattern, ours in (
@@ -36,7 +36,7 @@ _READ = [
         (r"^embeddings\.position_embeddings$", "pos_embed"),
         (r"^(encoder\.layer|layers)\.", "encoder.blocks."),
         (r"^layernorm\.", "encoder.norm."),
-        # the second is what save_pretrained of 5.23 makes of ViTMAE's decoder_layers
+        # the second is how save_pretrained of 5.23 renames ViTMAE's decoder_layers
         (r"^decoder\.(decoder_layers|decoder_encoder\.layer)\.", "decoder.blocks."),
         (r"^decoder\.(mask_token|decoder_pos_embed)$", r"\1"),
         (r"\.layernorm_before\.", ".norm1."),
@@ -47,7 +47,7 @@ _READ = [
         (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
         (r"\.intermediate\.dense\.", ".mlp.fc1."),
         (r"\.output\.dense\.", ".mlp.fc2."),
-        # MAE; Hugging Face keeps its names and puts "decoder." before them
+        # MAE; Hugging Face keeps its names, with the prefix "decoder."
         (r"^decoder_blocks\.", "decoder.blocks."),
         (r"^(decoder\.)?decoder_embed\.", "encoder_to_decoder."),
         (r"^(decoder\.)?decoder_norm\.", "decoder.norm."),
@@ -62,12 +62,12 @@ _READ = [
     )
 ]
 
-#: Tables that some layouts store and we compute.
+#: Position tables that some layouts store; here they are computed.
 TABLES = ("pos_embed", "decoder_pos_embed")
 
 
 def our_name(name: str) -> str:
-    """Our name of a parameter of any layout; a name that no layout has comes back as it is."""
+    """Our name for a parameter of any layout; unknown names are returned unchanged."""
     name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     for pattern, ours in _READ:
         name = pattern.sub(ours, name)
@@ -75,18 +75,20 @@ def our_name(name: str) -> str:
 
 
 def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
-    """A state dict of any layout under our names, and the file's name of each of them.
+    """Rename a state dict of any layout to our names; also returns the original name of each.
 
-    Queries, keys and values of separate layers are joined (3·D, D), and a Conv2d kernel
-    (D, C, p_h, p_w) becomes a Conv3d one (D, C, 1, p_h, p_w). Raises ValueError where two
-    parameters would get one name.
+    Separate query, key and value layers are fused (3·D, D), and a Conv2d kernel (D, C, p_h, p_w)
+    becomes a Conv3d kernel (D, C, 1, p_h, p_w). Raises ValueError if two parameters map to the same
+    name.
     """
     ours: State = {}
     names: dict[str, str] = {}
     for name, tensor in state.items():
         own = our_name(name)
         if own in ours:
-            raise ValueError(f"{names[own]} and {name} are both {own}: two models in one file")
+            raise ValueError(
+                f"{names[own]} and {name} both map to {own}: save only one of the models in this file"
+            )
         ours[own], names[own] = tensor, name
     for name in [name for name in ours if name.endswith(".attn.q.weight")]:
         _join(ours, names, name.removesuffix("q.weight"))
@@ -97,13 +99,13 @@ def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
 
 
 def _join(state: State, names: dict[str, str], at: str) -> None:
-    """Replace separate q, k, v below the name `at` by the fused layer; incomplete ones are left."""
+    """Fuse separate q, k, v layers under the prefix `at`; incomplete ones are left unchanged."""
     for kind in ("weight", "bias"):
         parts = [f"{at}{part}.{kind}" for part in "qkv"]
         if all(part in state for part in parts):
             state[f"{at}qkv.{kind}"] = torch.cat([state.pop(part) for part in parts])
             names[f"{at}qkv.{kind}"] = names[parts[0]]
-        elif kind == "bias":  # VideoMAE's keys have none
+        elif kind == "bias":  # VideoMAE's keys have no bias
             for part in "qv":
                 if f"{at}{part}.bias" in state:
                     state[f"{at}{part}_bias"] = state.pop(f"{at}{part}.bias")
@@ -111,7 +113,7 @@ def _join(state: State, names: dict[str, str], at: str) -> None:
 
 
 def table_of(config: ModelConfig, name: str) -> torch.Tensor:
-    """A stored position table, (1, N, D), or with MAE's zero row for the class token (1, 1 + N, D)."""
+    """A position table as files store it: (1, N, D); MAE's (1, 1 + N, D), class token (0) first."""
     width = config.embed_dim if name == "pos_embed" else config.decoder_embed_dim
     table = build_pos_embed(config, width)
     if config.family == "mae":
@@ -120,9 +122,9 @@ def table_of(config: ModelConfig, name: str) -> torch.Tensor:
 
 
 def to_official(state: State, config: ModelConfig) -> State:
-    """Our names as the official code has them; MAE with its Conv2d kernel and position tables."""
+    """Rename ours to the official names; for MAE, with its Conv2d kernel and position tables."""
     _check_published(config)
-    if config.family == "videomae":  # fine-tuned models are the encoder itself
+    if config.family == "videomae":  # in a classifier the encoder's names have no prefix
         bare = "head.weight" in state
         return {n.removeprefix("encoder.") if bare else n: tensor for n, tensor in state.items()}
     official = {}
@@ -145,22 +147,22 @@ def to_official(state: State, config: ModelConfig) -> State:
 def _check_published(config: ModelConfig) -> None:
     if config.attention != "joint":
         raise ValueError(
-            f"attention is {config.attention!r}, which VideoMAE's published code and transformers do "
-            'not have: save with to="vmae"'
+            f"attention is {config.attention!r}, which neither the official code nor transformers "
+            'supports: save with to="vmae"'
         )
 
 
 def _flat_kernel(kernel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
     if config.num_frames != 1 or kernel.shape[2] != 1:
         raise ValueError(
-            f"MAE is written for images: frames is {config.num_frames} and the tubelet {config.tubelet}; "
-            'both must be of 1 frame (or save with to="vmae")'
+            f"this layout stores MAE for images only, but num_frames is {config.num_frames} and the "
+            f'tubelet {config.tubelet}: use 1 frame for both, or save with to="vmae"'
         )
     return kernel.squeeze(2)
 
 
 def to_hf(state: State, config: ModelConfig) -> State:
-    """Our names as transformers has them: those of version 4, which version 5 reads as well."""
+    """Rename ours to the names of transformers 4, which version 5 reads as well."""
     _check_published(config)
     mae = config.family == "mae"
     base = ("vit." if mae else "videomae.") if {"mask_token", "head.weight"} & set(state) else ""

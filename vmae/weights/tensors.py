@@ -1,4 +1,4 @@
-"""A model's parameters as one safetensors file."""
+"""Save and load a model's parameters as a single safetensors file."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from vmae.weights.errors import CheckpointError
 def save_weights(
     model: nn.Module, path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write a model's parameters as one safetensors file."""
+    """Write a model's parameters to a single safetensors file, atomically."""
     write_weights(model.state_dict(), path, metadata)
 
 
 def write_weights(
     state: dict[str, torch.Tensor], path: str | Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """Write tensors by name as one safetensors file, whole or not at all."""
+    """Write tensors by name to a single safetensors file, atomically."""
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read parameters written by `save_weights`; every one must be there and fit.
+    """Load parameters written by `save_weights`; all must be present and fit.
 
-    Raises CheckpointError with the names that are missing, extra or of another shape.
+    Raises CheckpointError listing the names that are missing, unexpected or of another shape.
     """
     path = Path(path)
     try:
         state = load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: there is no such file") from None
+        raise CheckpointError(f"{path}: no such file") from None
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error})") from None
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error})") from None
     own = model.state_dict()
     problems = [f"missing: {name}" for name in own.keys() - state.keys()]
     problems += [f"not in this model: {name}" for name in state.keys() - own.keys()]
@@ -52,7 +52,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if problems:
         listed = "\n  ".join(sorted(problems))
         raise CheckpointError(
-            f"{path} holds another model:\n  {listed}\nBuild the model with the configuration that the "
-            "checkpoint was trained with (config.yaml beside it)"
+            f"{path} contains another model:\n  {listed}\nBuild the model from the configuration of that "
+            "checkpoint (config.yaml beside it)"
         )
     model.load_state_dict(state)

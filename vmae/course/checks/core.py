@@ -1,7 +1,7 @@
-"""How a check works: run, draw, compare, name the likely mistake, and never block anyone.
+"""How a check works: run, draw, compare, name the likely mistake, and never block the learner.
 
-An exercise has a reference, inputs, and the mistakes that people make, each as a function that makes
-it. A wrong result is compared with what each mistake gives: the one that fits is named.
+An exercise has a reference solution, inputs and a list of common mistakes, each implemented as a
+function. A wrong result is compared with the output of each mistake; the one that matches is named.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 
 from vmae.course.progress import note_solved
 
-#: JupyterLab breaks longer lines of output within words.
+#: JupyterLab breaks longer output lines mid-word.
 _WRAP = textwrap.TextWrapper(
     88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
 )
 
 
 class CheckError(AssertionError):
-    """With VMAE_STRICT=1: an exercise that is not solved."""
+    """An unsolved exercise, if VMAE_STRICT=1."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,14 @@ class Exercise:
     """One exercise and how it is checked.
 
     name       "NN.function"
-    reference  the right function; a learner who has not solved the exercise goes on with it
-    cases      arguments of each call, from a seeded generator; never zeros, ones or one shape alone
-    mistakes   by what is said of it: a function that makes it
-    judge      for functions that draw at random: what is wrong with one, or None. `cases` is then
-               not used
-    draw       shows the learner's result for the first case, whether it is right or not
-    tolerance  relative and absolute, of floating-point results
+    reference  the correct function; learners who have not solved the exercise continue with it
+    cases      the arguments of each call, from a seeded generator; never all zeros, all ones or a
+               single shape
+    mistakes   {message: a function that makes the mistake}
+    judge      for functions that sample at random: returns what is wrong with one, or None; `cases`
+               is then unused
+    draw       shows the learner's result for the first case, right or wrong
+    tolerance  for floating-point results, relative and absolute
     """
 
     name: str
@@ -56,7 +57,7 @@ class Exercise:
 
 
 def notebooks() -> list[str]:
-    """Numbers of the notebooks that have exercises: "02", ..."""
+    """Numbers of the notebooks with exercises: "02", ..."""
     return sorted(path.stem.split("_")[1] for path in Path(__file__).parent.glob("notebook_*.py"))
 
 
@@ -67,17 +68,18 @@ def exercises(notebook: str) -> dict[str, Exercise]:
 
 
 def check(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check a learner's function; returns it if it passes, else the package's, and says so.
+    """Check a learner's function and print the outcome; returns it if it passes, else the package's.
 
-    With VMAE_STRICT=1 anything but a pass raises CheckError. Raises KeyError for an unknown name.
+    With VMAE_STRICT=1, raises CheckError unless the function passes. Raises KeyError if there is no
+    exercise of this name.
     """
     exercise = exercises(name.split(".")[0])[name]
     try:
         wrong = verdict(exercise, function)
     except NotImplementedError:
-        return _go_on(exercise, "not attempted yet")
+        return _continue_with_reference(exercise, "not attempted yet")
     if wrong is not None:
-        return _go_on(exercise, f"not right yet: {wrong}")
+        return _continue_with_reference(exercise, f"not right yet: {wrong}")
     print(f"✓ {name}: passed")
     if not _strict():
         note_solved(name)
@@ -85,46 +87,46 @@ def check(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def verdict(exercise: Exercise, function: Callable[..., Any]) -> str | None:
-    """What is wrong with a function and why that may be; None where it is right.
+    """What is wrong with a function, and the likely cause; None if it is right.
 
-    Raises NotImplementedError where there is nothing to check.
+    Raises NotImplementedError if the function is still unwritten.
     """
     if exercise.judge is not None:
-        said, error = _called(exercise.judge, function)
-        return said or error
+        problem, error = _called(exercise.judge, function)
+        return problem or error
     for number, case in enumerate(exercise.cases(torch.Generator().manual_seed(0))):
         given = copy.deepcopy(case)
         result, error = _called(function, *given)
         if error is not None:
             return error
         if number == 0 and exercise.draw is not None:
-            with suppress(Exception):  # a wrong result may be impossible to draw
+            with suppress(Exception):  # a wrong result cannot always be drawn
                 exercise.draw(result, *case)
         expected = exercise.reference(*copy.deepcopy(case))
         problem = difference(result, expected, exercise.tolerance)
         if problem is not None:
             return _likely(exercise, case, result) or problem
         if difference(given, case, 0.0) is not None:
-            return "it changes its arguments: work on a copy, since the caller still needs them"
+            return "it modifies its arguments in place: work on a copy, since the caller still needs them"
     return None
 
 
 def _likely(exercise: Exercise, case: tuple[Any, ...], result: Any) -> str | None:
-    """The mistake that gives the same result."""
+    """The message of the mistake that gives the same result."""
     for message, mistaken in exercise.mistakes.items():
-        with suppress(Exception):  # a mistake may be impossible with these arguments
+        with suppress(Exception):  # not every mistake runs on every case
             if difference(result, mistaken(*copy.deepcopy(case)), exercise.tolerance) is None:
                 return message
     return None
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """The result of a call, or what it raised and where."""
+    """The result of a call, or the exception it raised and the line."""
     try:
         return function(*arguments), None
     except NotImplementedError:
         raise
-    except Exception as error:  # whatever a learner's code may raise
+    except Exception as error:  # a learner's code may raise anything
         frames = traceback.extract_tb(error.__traceback__)[1:]
         own = [f for f in frames if "site-packages" not in f.filename] or frames
         where = f", at `{own[-1].line}`" if own and own[-1].line else ""
@@ -132,7 +134,7 @@ def _called(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | N
 
 
 def difference(result: Any, expected: Any, tolerance: float) -> str | None:
-    """How a result differs from what is expected, in words; None where it does not."""
+    """A sentence on how a result differs from the expected one; None if it does not."""
     if result is None and expected is not None:
         return "it returns None: is the `return` missing?"
     if isinstance(expected, torch.Tensor | np.ndarray):
@@ -144,17 +146,21 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
         return _first_difference(pairs, tolerance)
     if isinstance(expected, tuple | list):
         if not isinstance(result, tuple | list) or len(result) != len(expected):
-            count = f"{len(result)}" if isinstance(result, tuple | list) else "one"
-            return f"it returns {count} value(s); {len(expected)} are expected"
+            count = len(result) if isinstance(result, tuple | list) else 1
+            return f"it returns {_values(count)}, but should return {_values(len(expected))}"
         named = [
             (f"value {i + 1}", *pair) for i, pair in enumerate(zip(result, expected, strict=True))
         ]
         return _first_difference(named, tolerance)
     if isinstance(expected, float) and isinstance(result, int | float | torch.Tensor):
         close = abs(float(result) - expected) <= tolerance * max(1.0, abs(expected))
-        return None if close else f"it returns {float(result):.6g}; {expected:.6g} is expected"
+        return None if close else f"it returns {float(result):.6g}; expected {expected:.6g}"
     same = bool(result == expected)
-    return None if same else f"it returns {result!r}; {expected!r} is expected"
+    return None if same else f"it returns {result!r}; expected {expected!r}"
+
+
+def _values(count: int) -> str:
+    return f"{count} value" if count == 1 else f"{count} values"
 
 
 def _first_difference(pairs: Sequence[tuple[str, Any, Any]], tolerance: float) -> str | None:
@@ -170,37 +176,38 @@ def _array_difference(
 ) -> str | None:
     kind = type(expected)
     if not isinstance(result, kind):
-        return f"it returns {type(result).__name__}; {kind.__name__} is expected"
+        return f"the result is of type {type(result).__name__}; expected {kind.__name__}"
     if tuple(result.shape) != tuple(expected.shape):
-        return f"its shape is {tuple(result.shape)}; {tuple(expected.shape)} is expected"
-    ours, right = torch.as_tensor(result).detach(), torch.as_tensor(expected).detach()
-    if ours.is_floating_point() != right.is_floating_point() or (ours.dtype == torch.bool) != (
+        return f"its shape is {tuple(result.shape)}; expected {tuple(expected.shape)}"
+    actual, right = torch.as_tensor(result).detach(), torch.as_tensor(expected).detach()
+    if actual.is_floating_point() != right.is_floating_point() or (actual.dtype == torch.bool) != (
         right.dtype == torch.bool
     ):
-        return f"its type is {result.dtype}; {expected.dtype} is expected"
-    if ours.is_floating_point() and not ours.isfinite().all() and right.isfinite().all():
-        return (
-            "it holds values that are not finite: a division by zero, or a root of less than zero?"
-        )
-    apart = (ours.double() - right.double()).abs()
+        return f"its dtype is {result.dtype}; expected {expected.dtype}"
+    if actual.is_floating_point() and not actual.isfinite().all() and right.isfinite().all():
+        return "it contains NaN or infinite values: is there a division by zero, or a root of a negative?"
+    apart = (actual.double() - right.double()).abs()
     allowed = tolerance * right.double().abs().clamp(min=1.0)
     if (apart <= allowed).all():
         return None
+    if not actual.ndim:
+        return f"it returns {actual.item():.4g}; expected {right.item():.4g}"
     place = np.unravel_index(int((apart - allowed).argmax()), tuple(apart.shape))
+    index = tuple(map(int, place))
     share = 100 * (apart > allowed).double().mean().item()
     return (
-        f"the shape is right, and {share:.0f} % of the values are not: at {tuple(map(int, place))} it has "
-        f"{ours[place].item():.4g}, and {right[place].item():.4g} is expected"
+        f"the shape is right, but {share:.0f} % of the values are wrong: at index {index} it has "
+        f"{actual[place].item():.4g}; expected {right[place].item():.4g}"
     )
 
 
-def _go_on(exercise: Exercise, text: str) -> Callable[..., Any]:
+def _continue_with_reference(exercise: Exercise, text: str) -> Callable[..., Any]:
     if _strict():
         raise CheckError(f"{exercise.name}: {text}")
     mark = "·" if text.startswith("not attempted") else "✗"
     for line in f"{mark} {exercise.name}: {text}".splitlines():
         print(_WRAP.fill(line))
-    print(f"  The notebook goes on with the package's `{exercise.reference.__name__}`.")
+    print(f"  The notebook continues with the package's `{exercise.reference.__name__}`.")
     return exercise.reference
 
 

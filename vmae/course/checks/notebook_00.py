@@ -1,4 +1,4 @@
-"""Exercises of notebook 00, to see how exercises work: count tokens, paint what is hidden."""
+"""Exercises of notebook 00, a first try: count the tokens, paint the hidden patches grey."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sides = tuple[int, int, int]
 
 
 def token_count(frames: int, height: int, width: int, tubelet: Sides) -> int:
-    """N, the tubelets in a clip: `vmae.grid.TokenGrid.tokens`."""
+    """N, the number of tubelets in a clip: `vmae.grid.TokenGrid.num_tokens`."""
     return grid.TokenGrid((frames, height, width), tubelet).num_tokens
 
 
@@ -28,7 +28,7 @@ def _steps(frames: int, height: int, width: int, tubelet: Sides) -> Sides:
 
 
 def _count(of: Callable[[Sides, Sides, Sides], int]) -> Callable[..., int]:
-    """A count from the clip's sides, the tubelet's, and the steps (t, h, w)."""
+    """A wrong count, from the sizes of the clip and the tubelet, and the grid (t, h, w)."""
 
     def count(frames: int, height: int, width: int, tubelet: Sides) -> int:
         return of((frames, height, width), tubelet, _steps(frames, height, width, tubelet))
@@ -39,15 +39,15 @@ def _count(of: Callable[[Sides, Sides, Sides], int]) -> Callable[..., int]:
 def _draw_count(
     result: int, frames: int, height: int, width: int, tubelet: Sides, most: int = 8
 ) -> None:
-    """As many squares as the learner counts, a picture a step in time, filled row by row."""
+    """As many squares as the learner counts, one picture per time step, filled row by row."""
     _, h, w = _steps(frames, height, width, tubelet)
     steps = min(most, max(1, -(-result // (h * w))))
     filled = (torch.arange(steps * h * w) < result).view(1, steps, h, w)
     colours = torch.tensor([[0.75, 0.75, 0.75], [0.0, 0.447, 0.698]]).view(2, 3, 1, 1, 1)
     viz.film_strips(
         {f"{result} tokens": torch.where(filled, colours[1], colours[0])},
-        alt=f"{result} blue squares, one a token that the learner's function counts, on a grid of "
-        f"{h} by {w}, one picture a step in time.",
+        alt=f"{result} blue squares, one for each token that the learner's function counts, on a grid of "
+        f"{h} by {w}, one picture per time step.",
         grid=1,
     )
 
@@ -57,26 +57,24 @@ TOKEN_COUNT = Exercise(
     token_count,
     lambda _: [(4, 32, 48, (2, 16, 16)), (16, 224, 224, (2, 16, 16)), (6, 24, 40, (3, 4, 8))],
     {
-        "time is cut too: a tubelet is p_t frames long, so there are T / p_t steps": _count(
+        "time is cut too: a tubelet is p_t frames long, so there are T / p_t time steps": _count(
             lambda clip, p, n: clip[0] * n[1] * n[2]
         ),
-        "these are the tokens of one step in time: there are T / p_t steps": _count(
+        "this counts the tokens of a single time step: there are T / p_t of them": _count(
             lambda clip, p, n: n[1] * n[2]
         ),
-        "these are the steps (t, h, w): the number of tokens is their product": _steps,
-        "the steps in time, rows and columns are added: multiply them": _count(
-            lambda clip, p, n: sum(n)
-        ),
-        "these are P, the values in one token: count the tokens": _count(
+        "this is the grid (t, h, w): the number of tokens is the product of the three": _steps,
+        "time steps, rows and columns are added: multiply them": _count(lambda clip, p, n: sum(n)),
+        "this is P, the number of values in one token: count the tokens instead": _count(
             lambda clip, p, n: 3 * p[0] * p[1] * p[2]
         ),
-        "the channels are counted: a token holds all three colours of its pixels": _count(
+        "channels are counted separately: a token holds all three colours of its pixels": _count(
             lambda clip, p, n: 3 * n[0] * n[1] * n[2]
         ),
-        "the frames are taken for squares: rows are H / p_h, columns W / p_w": _count(
+        "the frame is treated as a square: there are H / p_h rows and W / p_w columns": _count(
             lambda clip, p, n: n[0] * n[1] * n[1]
         ),
-        "tubelets do not overlap: a side of L pixels has L / p of them, not L - p + 1": _count(
+        "tubelets do not overlap: L / p of them fit along a side of length L, not L - p + 1": _count(
             lambda clip, p, n: (clip[0] - p[0] + 1) * (clip[1] - p[1] + 1) * (clip[2] - p[2] + 1)
         ),
     },
@@ -92,7 +90,7 @@ def hide(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tenso
 
 
 def _over(hidden: torch.Tensor, patch: int) -> torch.Tensor:
-    """A mask of patches (h, w) as one of pixels (H, W)."""
+    """A patch mask (h, w) enlarged to pixels (H, W)."""
     return hidden.repeat_interleave(patch, dim=0).repeat_interleave(patch, dim=1)
 
 
@@ -129,8 +127,8 @@ def _draw_hidden(
 ) -> None:
     viz.pictures(
         {"picture": picture, "hidden (yellow)": hidden.float(), "yours": result},
-        alt="A frame of the film; the mask, hidden patches yellow; and the frame as the learner's "
-        "function painted it.",
+        alt="A frame of the film; the mask, with hidden patches in yellow; and the frame as "
+        "painted by the learner's function.",
     )
 
 
@@ -139,24 +137,26 @@ HIDE = Exercise(
     hide,
     _cases,
     {
-        "the visible patches are painted: True in `hidden` is what the model does not see": (
+        "the visible patches are painted: `hidden` is True for patches that the model does not "
+        "see": (
             lambda picture, hidden, patch: hide(picture, ~hidden, patch)
         ),
         "rows and columns are swapped: hidden[0, 1] is the second patch of the first row": (
             lambda picture, hidden, patch: hide(picture, hidden.T, patch)
         ),
-        "the whole mask is repeated side by side: each of its values must be repeated, patch times "
-        "down and patch times across": (
+        "the mask as a whole is tiled: repeat each of its values instead, `patch` times down and "
+        "`patch` times across": (
             lambda picture, hidden, patch: torch.where(hidden.repeat(patch, patch), 0.5, picture)
         ),
-        "the mask is laid on the pixels of one corner: one value of it stands for patch x patch "
+        "the mask is applied to the pixels of one corner: each value of it covers patch x patch "
         "pixels": _corner,
-        "only the first pixel of each patch is painted: a patch has patch x patch of them": _one_pixel,
-        "only the first colour is painted: grey is 0.5 in all three": _one_channel,
-        "hidden patches are black: grey is 0.5": lambda picture, hidden, patch: torch.where(
+        "only the first pixel of each patch is painted: a patch has patch x patch pixels": _one_pixel,
+        "only the first channel is painted: grey is 0.5 in all three": _one_channel,
+        "hidden patches are painted black: grey is 0.5": lambda picture, hidden, patch: torch.where(
             _over(hidden, patch), 0.0, picture
         ),
-        "hidden patches are white or beyond: pixels lie in [0, 1] here, so grey is 0.5": (
+        "hidden patches are white or brighter still: pixel values are in [0, 1] here, so grey is "
+        "0.5": (
             lambda picture, hidden, patch: torch.where(_over(hidden, patch), 128.0, picture)
         ),
     },

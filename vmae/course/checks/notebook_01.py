@@ -22,7 +22,7 @@ Branch = Callable[[torch.Tensor], torch.Tensor]
 
 
 def patchify(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Images (B, C, H, W) as patches (B, N, side·side·C): `vmae.grid.patchify` on one frame."""
+    """Cut images (B, C, H, W) into patches (B, N, side·side·C): `vmae.grid.patchify` on one frame."""
     channels, height, width = images.shape[1:]
     cut = grid.TokenGrid((1, height, width), (1, side, side), channels)
     return grid.patchify(images[:, :, None], cut)
@@ -48,8 +48,8 @@ def _draw_patches(result: torch.Tensor, images: torch.Tensor, side: int) -> None
             "the image": images[0],
             "your patches": viz.tiles(result[0], width // side, channels),
         },
-        alt="A photo of a cat, and beside it the patches that the learner's function cut from it, "
-        "laid out row by row.",
+        alt="A photo of a cat and, beside it, the patches that the learner's function cuts from "
+        "it, laid out row by row.",
     )
 
 
@@ -62,19 +62,18 @@ PATCHIFY = Exercise(
     patchify,
     _image_cases,
     {
-        "the patches run column by column: number them row by row, (h w)": _arranged(
+        "the patches are in column order: number them row by row, (h w)": _arranged(
             "b c (h p) (w q) -> b (w h) (p q c)"
         ),
-        "the pixels inside a patch run column by column: row by row is (p q c)": _arranged(
+        "the pixels inside a patch are in column order: row by row is (p q c)": _arranged(
             "b c (h p) (w q) -> b (h w) (q p c)"
         ),
-        "inside a patch the channel runs slowest; here it runs fastest: (p q c), not (c p q)": _arranged(
-            "b c (h p) (w q) -> b (h w) (c p q)"
-        ),
-        "a patch holds pixels that lie far apart: the grid is the slow part of an axis, "
-        "(h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
-        "a bare reshape cuts strips of memory, not squares: split the axes into (h p) and (w q), "
-        "then reorder them": lambda images, side: images.reshape(
+        "inside a patch the channel runs slowest, but it should run fastest: (p q c), not "
+        "(c p q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
+        "a patch contains pixels from all over the image: when you split an axis, the grid index "
+        "comes first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
+        "a reshape alone cuts strips of memory, not squares: split the axes into (h p) and "
+        "(w q), then reorder them": lambda images, side: images.reshape(
             len(images), -1, side * side * images.shape[1]
         ),
     },
@@ -103,12 +102,12 @@ def _draw_attention(result: Any, *_: torch.Tensor) -> None:
     weights = result[1][0]
     viz.pictures(
         {f"head {i}": head for i, head in enumerate(weights)},
-        alt="The learner's attention weights of three heads, a row for each query.",
+        alt="The learner's attention weights in three heads, one row per query.",
     )
 
 
 def _weighted(weigh: Callable[..., torch.Tensor]) -> Callable[..., Any]:
-    """Attention with other weights."""
+    """Attention whose weights are computed by `weigh`."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[Any, ...]:
         weights = weigh(q, k)
@@ -126,38 +125,37 @@ ATTENTION = Exercise(
     attention,
     _attention_cases,
     {
-        "the scores are not scaled: divide them by the root of d before the softmax": _weighted(
+        "the scores are not scaled: divide them by the square root of d before the softmax": _weighted(
             lambda q, k: _scores(q, k).softmax(-1)
         ),
-        "the scores are divided by d: divide by its root": _weighted(
+        "the scores are divided by d: divide by its square root": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1]).softmax(-1)
         ),
-        "the scale is that of the whole width: d is the size of one head, q.shape[-1]": _weighted(
+        "the scale uses the full width of the model: d is the width of one head, q.shape[-1]": _weighted(
             lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
         ),
-        "the scores are multiplied by the root of d: divide by it": _weighted(
+        "the scores are multiplied by the square root of d: divide by it": _weighted(
             lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
         ),
-        "the softmax runs over the queries: each query's weights over the keys sum to 1, "
-        "so take the last axis": _weighted(
+        "the softmax runs over the queries: the weights of each query must sum to 1 over the "
+        "keys, so take the last axis": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-2)
         ),
-        "queries and keys are swapped: a row belongs to a query, q @ k^T": _weighted(
+        "queries and keys are swapped: each row belongs to a query, q @ k^T": _weighted(
             lambda q, k: (_scores(k, q) / q.shape[-1] ** 0.5).softmax(-1)
         ),
-        "the scale comes after the softmax: it must come before": _weighted(
+        "the scaling comes after the softmax: scale the scores first": _weighted(
             lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5
         ),
-        "the softmax is missing: the weights of a query must be positive and sum to 1": _weighted(
+        "the softmax is missing: a query's weights must be positive and sum to 1": _weighted(
             lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5
         ),
-        "it averages the keys: the weights belong on the values": lambda q, k, v: (
+        "the weights are applied to the keys: average the values instead": lambda q, k, v: (
             attention(q, k, k)[0],
             attention(q, k, v)[1],
         ),
-        "the values are right, in the wrong order: return the output, then the weights": lambda q, k, v: (
-            attention(q, k, v)[::-1]
-        ),
+        "both results are right, but in the wrong order: return the output first, then the "
+        "weights": lambda q, k, v: attention(q, k, v)[::-1],
     },
     draw=_draw_attention,
 )
@@ -167,7 +165,7 @@ ATTENTION = Exercise(
 
 
 def multi_head(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    """Attention in each head: (B, N, 3D) -> (B, N, D)."""
+    """Multi-head attention on projected inputs: (B, N, 3D) -> (B, N, D)."""
     return _heads(qkv, heads)
 
 
@@ -185,7 +183,7 @@ def _heads(
 
 
 def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    """The heads' outputs reshaped as they lie, heads before tokens."""
+    """The heads' outputs reshaped without moving the axes, heads before tokens."""
     merged = _heads(qkv, heads, merge="b heads n d -> b heads n d")
     return merged.reshape(len(qkv), qkv.shape[1], -1)
 
@@ -193,8 +191,8 @@ def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
 def _draw_heads(result: torch.Tensor, qkv: torch.Tensor, heads: int) -> None:
     viz.pictures(
         {"queries, keys, values": qkv[0], f"your output, {heads} heads": result[0]},
-        alt="Two matrices with a row for each token: the queries, keys and values that were given, "
-        "and the learner's output.",
+        alt="Two matrices with one row per token: the input queries, keys and values, and the "
+        "learner's output.",
     )
 
 
@@ -206,29 +204,30 @@ MULTI_HEAD = Exercise(
         (torch.randn(1, 5, 3 * 16, generator=g), 2),
     ],
     {
-        "the heads are merged in the wrong order: put them side by side, (heads d), "
-        "not interleaved, (d heads)": lambda x, n: _heads(
+        "the heads are merged in the wrong order: concatenate them, (heads d), rather than "
+        "interleave them, (d heads)": lambda x, n: _heads(
             x, n, merge="b heads n d -> b n (d heads)"
         ),
-        "the heads still lie before the tokens when they are merged: move the tokens' axis in "
-        "front of the heads' before the reshape": _not_moved,
-        "a head takes columns that lie far apart: it should take neighbours, (heads d)": lambda x, n: (
-            _heads(x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)")
+        "the head axis still comes before the token axis when the heads are merged: move the "
+        "token axis forward before the reshape": _not_moved,
+        "each head takes columns spread over the whole width: it should take adjacent ones, "
+        "(heads d)": lambda x, n: _heads(
+            x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)"
         ),
-        "queries, keys and values are read from every head in turn: the first D columns are all "
-        "queries, (three heads d)": lambda x, n: _heads(
+        "the columns are read as query, key and value of each head in turn: the first D columns "
+        "are all queries, (three heads d)": lambda x, n: _heads(
             x, n, "b n (heads three d) -> three b heads n d"
         ),
-        "keys and queries are swapped: the columns hold queries, keys, values": lambda x, n: _heads(
-            x, n, order=(1, 0, 2)
+        "keys and queries are swapped: the columns hold queries, then keys, then values": lambda x, n: (
+            _heads(x, n, order=(1, 0, 2))
         ),
-        "keys and values are swapped: the columns hold queries, keys, values": lambda x, n: _heads(
-            x, n, order=(0, 2, 1)
+        "keys and values are swapped: the columns hold queries, then keys, then values": lambda x, n: (
+            _heads(x, n, order=(0, 2, 1))
         ),
-        "the scale is that of the whole width D: each head has its own size, D / heads": lambda x, n: (
-            _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
+        "the scale uses the full width D: the width of a head is D / heads": lambda x, n: _heads(
+            x, n, scale=(x.shape[-1] / 3) ** -0.5
         ),
-        "it is attention with one head over the whole width: split the columns first": lambda x, n: (
+        "this is attention with a single head: split the columns into heads first": lambda x, n: (
             _heads(x, 1)
         ),
     },
@@ -273,8 +272,8 @@ def _block_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_block(result: torch.Tensor, x: torch.Tensor, *_: Branch) -> None:
     viz.pictures(
         {"x": x[0], "your block(x)": result[0], "what it added": result[0] - x[0]},
-        alt="Three matrices with a row for each token: the input, the learner's output, and the "
-        "difference of the two.",
+        alt="Three matrices with one row per token: the input, the learner's output, and their "
+        "difference.",
     )
 
 
@@ -304,29 +303,29 @@ PRE_NORM = Exercise(
     pre_norm,
     _block_cases,
     {
-        "that is post-norm, the block of 2017: here the norm comes before the branch, "
-        "x + attend(norm1(x))": _post_norm,
-        "both residuals are forgotten: add each branch to x": lambda x, n1, a, n2, m: m(
+        "this is post-norm, as in the Transformer of 2017: here the norm comes before the "
+        "branch, x + attend(norm1(x))": _post_norm,
+        "both residual connections are missing: add each branch to x": lambda x, n1, a, n2, m: m(
             n2(a(n1(x)))
         ),
-        "the residual around attention is forgotten: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
+        "the residual connection around attention is missing: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
             (y := a(n1(x))) + m(n2(y))
         ),
-        "the residual around the MLP is forgotten: x + mlp(norm2(x))": lambda x, n1, a, n2, m: m(
-            n2(x + a(n1(x)))
+        "the residual connection around the MLP is missing: x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
+            m(n2(x + a(n1(x))))
         ),
-        "the norm lies on the residual path: normalise only what goes into the branch, and add "
-        "to x itself": _normed_path,
-        "the norm comes after the branch: normalise its input, not its output": _late_norm,
-        "the norms are not used: normalise what goes into each branch": _no_norm,
-        "the MLP reads the block's input: it must read x after attention was added": lambda x, n1, a, n2, m: (
+        "the residual path itself is normalised: normalise only the input of each branch, and "
+        "add the result to x": _normed_path,
+        "the norm comes after the branch: normalise the branch's input, not its output": _late_norm,
+        "the norms are not used: normalise the input of each branch": _no_norm,
+        "the MLP sees the block's input: it should see x after attention was added": lambda x, n1, a, n2, m: (
             x + a(n1(x)) + m(n2(x))
         ),
-        "the first norm comes after the sum: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
+        "the first norm is applied to the sum: it should be x + attend(norm1(x))": lambda x, n1, a, n2, m: (
             (y := n1(x + a(x))) + m(n2(y))
         ),
-        "the second norm comes after the sum: x + mlp(norm2(x))": lambda x, n1, a, n2, m: n2(
-            (y := x + a(n1(x))) + m(y)
+        "the second norm is applied to the sum: it should be x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
+            n2((y := x + a(n1(x))) + m(y))
         ),
         "norm1 is used twice: each branch has its own norm": lambda x, n1, a, n2, m: pre_norm(
             x, n1, a, n1, m
@@ -364,7 +363,7 @@ def _rate_of_column(n: int, width: int) -> torch.Tensor:
 def _draw_positions(result: torch.Tensor, *_: int) -> None:
     viz.pictures(
         {"your table": result, "its corner": result[:16, :16]},
-        alt="The learner's position table, a row for each position, and its upper left corner.",
+        alt="The learner's position table, one row per position, and its upper left corner.",
         cmap="RdBu",
     )
 
@@ -374,23 +373,24 @@ SINCOS_1D = Exercise(
     sincos_1d,
     lambda g: [(64, 48), (7, 6)],
     {
-        "sines and cosines lie in two halves: here they alternate, sine at even columns and "
-        "cosine at odd (halves are MAE's layout)": lambda n, w: torch.cat(_table(n, w), 1),
-        "sine and cosine are swapped: the sine comes first, at even columns": lambda n, w: (
+        "sines and cosines are in two separate halves, MAE's layout: here they alternate, with "
+        "sines in even columns and cosines in odd ones": lambda n, w: torch.cat(_table(n, w), 1),
+        "sine and cosine are swapped: the sine comes first, in the even columns": lambda n, w: (
             _interleaved(*_table(n, w)[::-1])
         ),
-        "every column has a rate of its own: the sine and the cosine of a pair share one": _rate_of_column,
-        "the rates fall too slowly: the exponent is 2k / D for pair k, not k / D": lambda n, w: (
+        "every column has a different frequency: the sine and cosine of a pair share one": _rate_of_column,
+        "the frequencies fall too slowly: the exponent for pair k is 2k / D, not k / D": lambda n, w: (
             _interleaved(*_table(n, w, lambda pair, width: pair / width))
         ),
-        "the rates grow: divide the position by 10000^(2k / D), do not multiply": lambda n, w: (
+        "the frequencies increase: divide the position by 10000^(2k / D)": lambda n, w: (
             _interleaved(*_table(n, w, lambda pair, width: -2 * pair / width))
         ),
-        "the positions begin at 1: the first is 0": lambda n, w: _interleaved(
+        "positions start at 1: the first should be 0": lambda n, w: _interleaved(
             *_table(n, w, first=1)
         ),
-        "the last rate is 1/10000: pairs run k = 0 .. D/2 - 1 and the exponent stays below 1": lambda n, w: (
-            _interleaved(*_table(n, w, lambda pair, width: pair / (width // 2 - 1)))
+        "the last frequency is 1/10000: k runs from 0 to D/2 - 1, so the exponent 2k / D stays "
+        "below 1": lambda n, w: _interleaved(
+            *_table(n, w, lambda pair, width: pair / (width // 2 - 1))
         ),
     },
     draw=_draw_positions,

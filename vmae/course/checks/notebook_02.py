@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: masks, the way back, standardised targets, the loss."""
+"""Exercises of notebook 02: unpatchify, random masks, unshuffling, standardised targets, the loss."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vmae.course.checks.core import Exercise
 
 Masking = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def unpatchify(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
-    """Put patches (B, rows·columns, patch·patch·C) together as images (B, C, H, W).
+    """Reassemble patches (B, rows·columns, patch·patch·C) into images (B, C, H, W).
 
-    Inside a patch the values run row, column, channel (MAE `models_mae.py`, `unpatchify`).
+    Inside a patch the order is row, column, channel (MAE, `unpatchify` in `models_mae.py`).
     """
     return rearrange(
         tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch
@@ -30,10 +30,10 @@ def unpatchify(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> tor
 
 
 def random_masking(noise: torch.Tensor, ratio: float) -> Masking:
-    """Keep the tokens with the smallest noise (B, N), for each image on its own.
+    """Keep the tokens with the smallest noise (B, N), separately for each image.
 
-    Returns ids_keep (B, V), in order of noise; ids_restore (B, N), where each token went when they
-    were sorted; hidden (B, N) bool. It hides int(ratio·N). Source: MAE, section 3; `models_mae.py`.
+    Returns ids_keep (B, V), ordered by noise; ids_restore (B, N), the index of each token after the
+    shuffle; hidden (B, N) bool. Hides int(ratio·N) tokens. Source: MAE, section 3; `models_mae.py`.
     """
     ids_shuffle = noise.argsort(dim=1)
     ids_restore = ids_shuffle.argsort(dim=1)
@@ -44,16 +44,16 @@ def random_masking(noise: torch.Tensor, ratio: float) -> Masking:
 def unshuffle(
     latents: torch.Tensor, mask_token: torch.Tensor, ids_restore: torch.Tensor
 ) -> torch.Tensor:
-    """Append mask tokens (1, 1, E) to latents (B, V, E), and restore the order: (B, N, E)."""
+    """Append mask tokens (1, 1, E) to latents (B, V, E) and restore the token order: (B, N, E)."""
     batch, tokens = ids_restore.shape
     missing = mask_token.expand(batch, tokens - latents.shape[1], -1)
     return _take(torch.cat((latents, missing), dim=1), ids_restore)
 
 
 def standardize(patches: torch.Tensor) -> torch.Tensor:
-    """Patches (B, N, P) with mean 0 and variance 1 each, over all of their P values.
+    """Standardise each patch (B, N, P) to mean 0 and variance 1 over its P values.
 
-    Unbiased variance, 1e-6 added to it (MAE, section 3, "reconstruction target").
+    The variance is unbiased, and 1e-6 is added to it (MAE, section 3, "reconstruction target").
     """
     mean = patches.mean(dim=-1, keepdim=True)
     return (patches - mean) / (patches.var(dim=-1, keepdim=True) + 1e-6).sqrt()
@@ -67,7 +67,7 @@ def masked_loss(
     return (error * hidden).sum() / hidden.sum()
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _take(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _take(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _order(pattern: str) -> Callable[..., torch.Tensor]:
-    """Patches put together in another order."""
+    """Patches reassembled in another order."""
     return lambda x, rows, columns, patch: rearrange(
         x, f"{pattern} -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch
     )
@@ -105,7 +105,7 @@ def _shuffled_hidden(noise: torch.Tensor, ratio: float) -> Masking:
     return keep, restore, torch.arange(hidden.shape[1]).expand_as(hidden) >= keep.shape[1]
 
 
-def _seen(noise: torch.Tensor, ratio: float) -> Masking:
+def _inverted(noise: torch.Tensor, ratio: float) -> Masking:
     keep, restore, hidden = random_masking(noise, ratio)
     return keep, restore, ~hidden
 
@@ -128,7 +128,7 @@ def _tokens_first(
 
 
 def _divided(x: torch.Tensor, dims: Any, unbiased: bool = True) -> torch.Tensor:
-    """Standardised over other axes, or with the other variance."""
+    """Standardised over other axes, or with the biased variance."""
     var = x.var(dim=dims, unbiased=unbiased, keepdim=True)
     return (x - x.mean(dim=dims, keepdim=True)) / (var + 1e-6).sqrt()
 
@@ -141,14 +141,14 @@ def _error(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (predicted - target).square().mean(dim=-1)
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- drawings ----------------------------------------------------------------------------------
 
 
 def _draw_image(result: torch.Tensor, *case: Any) -> None:
     both = {"yours": result, "expected": unpatchify(*case)}
     viz.pictures(
         {name: x[0] for name, x in both.items()},
-        "The patches as your function puts them together, beside the photo of the cat.",
+        "The image that your function assembles from the patches, beside the photo of the cat.",
     )
 
 
@@ -156,7 +156,7 @@ def _draw_masks(result: Masking, noise: torch.Tensor, ratio: float) -> None:
     side = int(noise.shape[1] ** 0.5)
     viz.pictures(
         {f"image {i + 1}": row.view(side, side) for i, row in enumerate(result[2])},
-        "Your masks, one square an image and one cell a token; what is hidden is light.",
+        "Your masks: one square per image, one cell per token; hidden tokens are light.",
     )
 
 
@@ -164,8 +164,8 @@ def _draw_tokens(result: torch.Tensor, *case: torch.Tensor) -> None:
     both = {"yours": result, "expected": unshuffle(*case)}
     viz.pictures(
         {name: x[0] for name, x in both.items()},
-        "The tokens of the first image, one row a token, as your function orders them and as "
-        "expected. Mask tokens are rows of one colour pattern.",
+        "The tokens of the first image, one row per token, in your order and in the expected "
+        "one. All mask tokens have the same pattern of colours.",
     )
 
 
@@ -178,7 +178,10 @@ def _draw_patches(result: torch.Tensor, patches: torch.Tensor) -> None:
             axis.boxplot(x[0].T.numpy(), showfliers=False, **ink)
             axis.set_title(name, fontsize=8)
             axis.set_xlabel("patch", fontsize=8)
-    viz.show(figure, "Values of each patch before and after: yours, and as expected.")
+    viz.show(
+        figure,
+        "Box plots of the values in each patch: as given, after your function, and as expected.",
+    )
 
 
 def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
@@ -192,8 +195,11 @@ def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
         figure, axis = plt.subplots(figsize=(5, 1.3))
         axis.barh(list(over), [float(x) for x in over.values()], color=viz.PALETTE[0], alpha=0.75)
         axis.axvline(float(result), color=viz.PALETTE[4], lw=2)
-        axis.set_title(f"mean squared error; the line is yours, {float(result):.3g}", fontsize=8)
-    viz.show(figure, f"Errors over visible, all and hidden patches; yours is {float(result):.3g}.")
+        axis.set_title(f"mean squared error; the line marks yours, {float(result):.3g}", fontsize=8)
+    viz.show(
+        figure,
+        f"Mean squared errors over visible, all and hidden patches; yours is {float(result):.3g}.",
+    )
 
 
 # ---- inputs ------------------------------------------------------------------------------------
@@ -201,7 +207,7 @@ def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
 
 def _patch_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     photo = np.asarray(Image.open(ROOT / "data" / "photos" / "cat.jpg").convert("RGB"))
-    cat = torch.from_numpy(photo[60:220, 100:292].copy()).float() / 255  # 160 rows, 192 columns
+    cat = torch.from_numpy(photo[60:220, 100:292].copy()).float() / 255  # 160 x 192 pixels
     tokens = rearrange(cat, "(h p) (w q) c -> 1 (h w) (p q c)", p=16, q=16)
     return [(tokens, 10, 12, 16), (torch.rand(2, 6, 48, generator=g), 2, 3, 4)]
 
@@ -223,7 +229,9 @@ def _token_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 def _target_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     patches = torch.randn(2, 5, 12, generator=g) * torch.rand(2, 5, 1, generator=g)
     patches = patches + torch.randn(2, 5, 1, generator=g)
-    patches[:, 3] = 1e-3 * torch.randn(2, 12, generator=g)  # nearly flat: the epsilon shows
+    patches[:, 3] = 1e-3 * torch.randn(
+        2, 12, generator=g
+    )  # nearly flat, so that the epsilon matters
     flat = torch.rand(3, 4, 27, generator=g)
     flat[1, 2] = 0.5
     return [(patches,), (flat,)]
@@ -245,16 +253,16 @@ EXERCISES = (
         unpatchify,
         _patch_cases,
         {
-            "inside a patch you read the channels first: the values run row, column, channel, so "
-            "split them as (p, q, c) and move c to the front": _order("b (h w) (c p q)"),
-            "inside a patch rows and columns are swapped: split its values as (p, q, c), "
-            "p the row": _order("b (h w) (q p c)"),
-            "the patches run down the columns: they run along the rows, so split N as "
+            "inside a patch the channels are read first: the order is row, column, channel, so "
+            "split the values as (p, q, c) and move c to the front": _order("b (h w) (c p q)"),
+            "inside a patch, rows and columns are swapped: split the values as (p, q, c), where "
+            "p is the row": _order("b (h w) (q p c)"),
+            "the patches are laid out column by column: they come in row order, so split N as "
             "(rows, columns)": _order("b (w h) (p q c)"),
-            "a reshape alone keeps each patch's values side by side: split both axes, bring "
-            "(rows, p) and (columns, q) together, then merge": _reshaped,
-            "you reshape straight to (H, W, C), which keeps each patch's values side by side: "
-            "bring (rows, p) and (columns, q) together first": _image_reshaped,
+            "a reshape alone keeps the values of a patch next to each other in memory: split "
+            "both axes, bring (rows, p) and (columns, q) together, then merge": _reshaped,
+            "reshaping straight to (H, W, C) keeps the values of a patch next to each other in "
+            "memory: bring (rows, p) and (columns, q) together first": _image_reshaped,
         },
         draw=_draw_image,
     ),
@@ -263,21 +271,22 @@ EXERCISES = (
         random_masking,
         _masking_cases,
         {
-            "every image has the same mask: sort the noise of each row, dim=1, not that of the "
-            "first": lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio),
-            "the count is off where ratio·N is no whole number: hide int(ratio * N) and keep the "
-            "rest; rounding, or counting from the kept side, gives another number": _kept_side,
-            "ids_restore points the wrong way, it is the shuffle itself: it must undo the "
+            "every image has the same mask: sort the noise of each row, dim=1, not just that of "
+            "the first": lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio),
+            "the count is off when ratio·N is not an integer: hide int(ratio * N) tokens and "
+            "keep the rest; rounding, or computing the number of kept tokens first, gives a "
+            "different count": _kept_side,
+            "ids_restore points the wrong way: yours is the shuffle itself. It must undo the "
             "shuffle, so take the argsort of ids_shuffle": _not_inverted,
-            "hidden is still in the shuffled order: bring it back with ids_restore": (
+            "`hidden` is still in shuffled order: restore the original order with ids_restore": (
                 _shuffled_hidden
             ),
-            "hidden is inverted: True is what the encoder does not see": _seen,
-            "you keep the tokens with the largest noise: keep the smallest": (
+            "`hidden` is inverted: True marks what the encoder does not see": _inverted,
+            "the tokens with the largest noise are kept: keep those with the smallest": (
                 lambda noise, ratio: random_masking(-noise, ratio)
             ),
-            "ids_keep is sorted, and ids_restore is not made for that: leave ids_keep in the order "
-            "of the shuffle": _sorted_keep,
+            "ids_keep is sorted, so ids_restore no longer matches it: leave ids_keep in shuffled "
+            "order": _sorted_keep,
         },
         draw=_draw_masks,
     ),
@@ -286,17 +295,19 @@ EXERCISES = (
         unshuffle,
         _token_cases,
         {
-            "you forgot to unshuffle: the visible tokens still come first. Gather with "
+            "the tokens are not unshuffled: the visible ones still come first. Gather with "
             "ids_restore": _joined,
-            "ids_restore is used the wrong way round: token i comes from place ids_restore[i], "
-            "which is gather, not scatter, and needs no other argsort": (
+            "ids_restore is used the wrong way round: token i comes from index ids_restore[i], "
+            "which is a gather, not a scatter, and needs no second argsort": (
                 lambda x, token, restore: _take(_joined(x, token, restore), restore.argsort(dim=1))
             ),
-            "the mask tokens come before the visible ones: ids_restore counts the visible ones "
+            "the mask tokens come before the visible ones: ids_restore expects the visible ones "
             "first": _tokens_first,
-            "every image is restored with the order of the first: each row of ids_restore has its "
-            "own": lambda x, token, restore: unshuffle(x, token, restore[:1].expand_as(restore)),
-            "the hidden places hold zeros: put the mask token there": (
+            "every image is restored with the order of the first: use each image's own row of "
+            "ids_restore": lambda x, token, restore: unshuffle(
+                x, token, restore[:1].expand_as(restore)
+            ),
+            "the hidden positions are filled with zeros: use the mask token": (
                 lambda x, token, restore: unshuffle(x, torch.zeros_like(token), restore)
             ),
         },
@@ -307,28 +318,27 @@ EXERCISES = (
         standardize,
         _target_cases,
         {
-            "the variance is the biased one, divided by P: MAE divides by P - 1, as torch.var "
-            "does": lambda x: _divided(x, -1, unbiased=False),
-            "mean and variance run over the whole batch: each patch has its own, dim=-1": (
+            "the variance is the biased one, with a division by P: MAE divides by P - 1, as "
+            "torch.var does": lambda x: _divided(x, -1, unbiased=False),
+            "mean and variance are computed over the whole batch: each patch has its own, dim=-1": (
                 lambda x: _divided(x, (0, 1, 2))
             ),
-            "mean and variance run over the patches of an image: they run over the values of one "
-            "patch, dim=-1": lambda x: _divided(x, 1),
-            "all patches of an image share one mean and variance: each patch has its own, dim=-1": (
+            "mean and variance are computed across the patches of an image: compute them over "
+            "the values of each patch, dim=-1": lambda x: _divided(x, 1),
+            "all patches of an image share one mean and variance: compute them per patch, dim=-1": (
                 lambda x: _divided(x, (1, 2))
             ),
-            "there is no epsilon: a flat patch would divide by zero. Add 1e-6 to the variance": (
-                lambda x: _centred(x) / x.std(dim=-1, keepdim=True)
-            ),
-            "the epsilon is added to the standard deviation, as VideoMAE does: MAE adds it to the "
-            "variance, inside the root": (
+            "the epsilon is missing: a flat patch would lead to a division by zero. Add 1e-6 to "
+            "the variance": (lambda x: _centred(x) / x.std(dim=-1, keepdim=True)),
+            "the epsilon is added to the standard deviation, as in VideoMAE: MAE adds it to the "
+            "variance, inside the square root": (
                 lambda x: _centred(x) / (x.std(dim=-1, keepdim=True) + 1e-6)
             ),
-            "you divide by the variance: take its root": (
+            "the division is by the variance: divide by its square root": (
                 lambda x: _centred(x) / (x.var(dim=-1, keepdim=True) + 1e-6)
             ),
-            "only the mean is taken off: divide by the standard deviation too": _centred,
-            "each channel is standardised on its own, as VideoMAE does: MAE takes all values of a "
+            "only the mean is subtracted: divide by the standard deviation too": _centred,
+            "each channel is standardised separately, as in VideoMAE: MAE uses all values of a "
             "patch together": lambda x: _divided(x.unflatten(-1, (-1, 3)), -2).flatten(-2),
         },
         draw=_draw_patches,
@@ -338,32 +348,31 @@ EXERCISES = (
         masked_loss,
         _loss_cases,
         {
-            "your loss also counts visible patches: weigh the errors with `hidden`": (
+            "the loss also includes visible patches: weight the errors by `hidden`": (
                 lambda predicted, target, hidden: _error(predicted, target).mean()
             ),
-            "your loss counts the visible patches only: hidden is True where it counts": (
-                lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)
-            ),
-            "you divide by the number of all patches: divide by that of the hidden ones, "
-            "hidden.sum()": (
+            "the loss includes the visible patches only: `hidden` is True for the patches that "
+            "count": (lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)),
+            "the sum is divided by the total number of patches: divide by the number of hidden "
+            "ones, hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).mean()
             ),
-            "it is a sum over patches: divide by their number, hidden.sum()": (
+            "this is a sum over patches: divide by their number, hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).sum()
             ),
-            "it is a sum over all hidden values: take the mean over pixels, then over hidden "
+            "this is a sum over all hidden values: take the mean over pixels, then over hidden "
             "patches": lambda predicted, target, hidden: (
                 (predicted - target)[hidden].square().sum()
             ),
-            "the pixels of a patch are summed: take their mean": (
+            "the errors within a patch are summed: take their mean": (
                 lambda predicted, target, hidden: (
                     masked_loss(predicted, target, hidden) * target.shape[-1]
                 )
             ),
-            "that is the absolute error: square it": (
+            "this is the absolute error: square the differences": (
                 lambda predicted, target, hidden: (predicted - target)[hidden].abs().mean()
             ),
-            "that is the root of the mean squared error: leave the root out": (
+            "this is the root mean squared error: do not take the square root": (
                 lambda predicted, target, hidden: masked_loss(predicted, target, hidden).sqrt()
             ),
         },

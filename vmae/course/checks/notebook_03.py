@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: the rate of a step, what weight decay touches, features for a probe."""
+"""Exercises of notebook 03: learning-rate schedule, weight decay, features for a linear probe."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vmae.vit import VisionTransformer
 Shapes = dict[str, tuple[int, ...]]
 Pair = tuple[torch.Tensor, torch.Tensor]
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[float]:
-    """The rate of each step: warm-up over `warmup` steps, then a cosine down to 0.
+    """The learning rate at each step: warm-up over `warmup` steps, then cosine decay to 0.
 
-    The highest rate is base·batch / 256 (MAE, appendix A.1; `main_pretrain.py`).
+    The peak learning rate is base·batch / 256 (MAE, appendix A.1; `main_pretrain.py`).
     """
     config = OptimConfig(
         steps=steps, warmup_ratio=warmup / steps, lr=base, base_batch_size=256, batch_size=batch
@@ -35,7 +35,7 @@ def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[flo
 
 
 def decayed(shapes: Shapes) -> list[str]:
-    """Names of the parameters that weight decay shrinks: matrices, but no tokens."""
+    """Names of the parameters with weight decay: matrices, but not the mask and class tokens."""
     return [
         name
         for name, shape in shapes.items()
@@ -44,25 +44,25 @@ def decayed(shapes: Shapes) -> list[str]:
 
 
 def standardize_features(train: torch.Tensor, test: torch.Tensor) -> Pair:
-    """Features (n, D) and (m, D), both with the mean and deviation of the training ones taken out.
+    """Standardise features (n, D) and (m, D) by the mean and standard deviation of the training ones.
 
-    The deviation divides by n, as BatchNorm and scikit-learn's StandardScaler do.
+    The standard deviation divides by n, as BatchNorm and scikit-learn's StandardScaler do.
     """
     mean, std = train.mean(dim=0), train.std(dim=0, correction=0)
     return (train - mean) / std, (test - mean) / std
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _shaped(
     rise: Callable[[int, int], float], fall: Callable[[int, int, int], float]
 ) -> Callable[..., list[float]]:
-    """A schedule of other shares: of the warm-up by (step, warmup), then by (step, steps, warmup)."""
+    """A schedule of another shape: rise(step, warmup), then fall(step, steps, warmup), times the peak."""
 
     def rates(steps: int, warmup: int, base: float, batch: int) -> list[float]:
-        shares = [rise(k, warmup) if k < warmup else fall(k, steps, warmup) for k in range(steps)]
-        return [base * batch / 256 * share for share in shares]
+        factors = [rise(k, warmup) if k < warmup else fall(k, steps, warmup) for k in range(steps)]
+        return [base * batch / 256 * factor for factor in factors]
 
     return rates
 
@@ -76,7 +76,7 @@ def _down(step: int, steps: int, warmup: int) -> float:
 
 
 def _scaled(train: torch.Tensor, test: torch.Tensor, by: torch.Tensor, **how: Any) -> Pair:
-    """Both by the statistics of `by`."""
+    """Both standardised by the statistics of `by`."""
     mean, std = by.mean(dim=0), by.std(dim=0, **({"correction": 0} | how))
     return (train - mean) / std, (test - mean) / std
 
@@ -94,7 +94,7 @@ def _named(keep: Callable[[str, tuple[int, ...]], bool]) -> Callable[[Shapes], l
     return lambda shapes: [name for name, shape in shapes.items() if keep(name, shape)]
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- drawings ----------------------------------------------------------------------------------
 
 
 def _draw_rates(result: list[float], *case: Any) -> None:
@@ -104,7 +104,7 @@ def _draw_rates(result: list[float], *case: Any) -> None:
         axis.plot(result, lw=1.5, color=viz.PALETTE[1], label="yours")
         axis.set_xlabel("step", fontsize=8)
         axis.legend(fontsize=7)
-    viz.show(figure, "The rate over the steps: yours over the one that is expected.")
+    viz.show(figure, "Learning rate over steps: your curve drawn over the expected one.")
 
 
 def _draw_decayed(result: list[str], shapes: Shapes) -> None:
@@ -114,8 +114,11 @@ def _draw_decayed(result: list[str], shapes: Shapes) -> None:
         axes = [len(shape) for shape in shapes.values()]
         axis.bar(range(len(axes)), axes, color=colours, edgecolor=viz.INK, linewidth=0.6)
         axis.set_ylabel("axes", fontsize=8)
-        axis.set_xlabel("parameter, in order; filled: yours decays", fontsize=8)
-    viz.show(figure, "A bar for each parameter, as high as it has axes; filled where it decays.")
+        axis.set_xlabel("parameter, in order; filled: decayed by yours", fontsize=8)
+    viz.show(
+        figure,
+        "One bar per parameter, its height the number of axes; filled if your function decays it.",
+    )
 
 
 def _draw_features(result: Pair, *case: torch.Tensor) -> None:
@@ -124,11 +127,16 @@ def _draw_features(result: Pair, *case: torch.Tensor) -> None:
         figure, axes = plt.subplots(1, 2, figsize=(6, 1.9), layout="constrained")
         expected = standardize_features(*case)
         for axis, name, ours, right in zip(axes, names, result, expected, strict=True):
-            axis.plot(right[:, 0], right[:, 1], "o", ms=6, mfc="none", mec=viz.INK, label="right")
+            axis.plot(
+                right[:, 0], right[:, 1], "o", ms=6, mfc="none", mec=viz.INK, label="expected"
+            )
             axis.plot(ours[:, 0], ours[:, 1], ".", ms=4, color=viz.PALETTE[1], label="yours")
             axis.set_title(name, fontsize=8)
         axes[0].legend(fontsize=7)
-    viz.show(figure, "Two features of training and test images, yours in the rings expected.")
+    viz.show(
+        figure,
+        "Two features of the training and test images: your values as dots, the expected ones as rings.",
+    )
 
 
 # ---- inputs ------------------------------------------------------------------------------------
@@ -145,7 +153,7 @@ def _shape_cases(_: torch.Generator) -> list[tuple[Shapes]]:
 
 
 def _feature_cases(g: torch.Generator) -> list[Pair]:
-    """Test features lie elsewhere than training ones, so that every leak shows."""
+    """Test features are distributed differently from training ones, so that any leakage shows."""
     cases = []
     for n, m, width in ((40, 25, 6), (30, 50, 3)):
         spread = 0.5 + 3 * torch.rand(width, generator=g)
@@ -160,23 +168,22 @@ EXERCISES = (
         learning_rates,
         _rate_cases,
         {
-            "the base rate is not scaled: the highest rate is base * batch / 256": (
+            "the base learning rate is not scaled: the peak is base * batch / 256": (
                 lambda steps, warmup, base, batch: learning_rates(steps, warmup, base, 256)
             ),
-            "the scale is upside down: base * batch / 256, so that larger batches take larger "
-            "steps": lambda steps, warmup, base, batch: learning_rates(
+            "the scaling is upside down: use base * batch / 256, so that larger batches take "
+            "larger steps": lambda steps, warmup, base, batch: learning_rates(
                 steps, warmup, base, 256 * 256 / batch
             ),
-            "step 0 has rate 0 and is wasted: count the steps of the warm-up from 1, "
+            "step 0 has a learning rate of 0 and is wasted: count warm-up steps from 1, "
             "(step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
-            "there is no warm-up: below `warmup` the rate rises in a line": (
-                _shaped(lambda *_: 1.0, _down)
-            ),
-            "the cosine begins at step 0, so the rate jumps down after the warm-up: count from "
-            "there, (step - warmup) / (steps - warmup)": _shaped(
+            "there is no warm-up: the learning rate should rise linearly over the first `warmup` "
+            "steps": (_shaped(lambda *_: 1.0, _down)),
+            "the cosine starts at step 0, so the learning rate drops abruptly after the warm-up: "
+            "start it there, (step - warmup) / (steps - warmup)": _shaped(
                 _up, lambda step, steps, _: _down(step, steps, 0)
             ),
-            "the rate falls in a straight line: use 0.5 * (1 + cos(pi * progress))": _shaped(
+            "the learning rate falls in a straight line: use 0.5 * (1 + cos(pi * progress))": _shaped(
                 _up, lambda step, steps, warmup: (steps - step) / (steps - warmup)
             ),
         },
@@ -188,19 +195,18 @@ EXERCISES = (
         decayed,
         _shape_cases,
         {
-            "every parameter decays: biases and the scales of norms should not, they are vectors": (
+            "every parameter decays: biases and norm scales, which are vectors, should not": (
                 lambda shapes: list(shapes)
             ),
-            "only biases are left out: the weights of norms are vectors too, and decay would pull "
-            "their scale to 0": _named(lambda name, _: not name.endswith("bias")),
-            "the mask token or class token decays: they have three axes, but are single vectors": (
-                _named(lambda _, shape: len(shape) > 1)
-            ),
-            "that is the other half: return the names that do decay": (
+            "only biases are excluded: the weights of norms are vectors too, and decay would "
+            "pull them towards 0": _named(lambda name, _: not name.endswith("bias")),
+            "the mask token or class token decays: they have three axes, but each is a single "
+            "vector": _named(lambda _, shape: len(shape) > 1),
+            "these are the parameters without decay: return the names of those that do decay": (
                 lambda shapes: [name for name in shapes if name not in decayed(shapes)]
             ),
-            "the convolution of the patch embedding is left out: it is a matrix written with five "
-            "axes, so ask for more than one axis, not for two": _named(
+            "the convolution of the patch embedding is excluded: it is a matrix stored with five "
+            "axes, so test for more than one axis, not for exactly two": _named(
                 lambda _, shape: len(shape) == 2
             ),
         },
@@ -213,19 +219,19 @@ EXERCISES = (
         {
             "the test features are scaled by their own statistics, which a single test image "
             "would not have: use those of the training features": _each,
-            "the statistics are those of both together, so the test leaks into the training: use "
-            "the training features alone": (
+            "the statistics are computed over training and test features together, so test data "
+            "leaks into training: use the training features alone": (
                 lambda train, test: _scaled(train, test, torch.cat((train, test)))
             ),
-            "the statistics are those of the test features, a leak: use the training features": (
-                lambda train, test: _scaled(train, test, test)
-            ),
-            "each image is standardised on its own: take mean and deviation over the images, "
-            "dim=0": _rows,
-            "the mean is gone, the scale is not: divide by the deviation of each feature": (
+            "the statistics come from the test features, which is leakage: use the training "
+            "features": (lambda train, test: _scaled(train, test, test)),
+            "each image is standardised separately: compute mean and standard deviation over the "
+            "images, dim=0": _rows,
+            "the mean is subtracted, but the scale is unchanged: divide by the standard "
+            "deviation of each feature": (
                 lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
             ),
-            "the deviation divides by n - 1: divide by n, correction=0": (
+            "the standard deviation divides by n - 1: divide by n, correction=0": (
                 lambda train, test: _scaled(train, test, train, correction=1)
             ),
         },

@@ -1,4 +1,4 @@
-"""Lesson 04, video in: which frames make a clip, tubelets, and their embedding."""
+"""Lesson 04, video in: choosing the frames of a clip, tubelets, and their embedding."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import Sampling
 
 Sides = tuple[int, int, int]
-#: Given a video's length, frames (and a stride), and a generator: the indices of a random clip.
+#: (length of the video, frames, [stride,] generator) -> the frame indices of a random clip.
 Sampler = Callable[..., np.ndarray]
 
-#: Draws with which a random sampler is known: none of its clips is then missed by chance.
+#: Draws that characterise a random sampler: enough that no possible clip is missed by chance.
 DRAWS = 600
 
 
@@ -40,11 +40,11 @@ def tsn_indices(length: int, frames: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _outcomes(sampler: Sampler, case: Sequence[int]) -> set[tuple[int, ...] | str]:
-    """Every clip that a sampler draws, or the name of what it raises."""
+    """Every clip that a sampler draws, or the name of the exception that it raises."""
     try:
         clips = (sampler(*case, np.random.default_rng(i)) for i in range(DRAWS))
         return {tuple(np.asarray(clip).tolist()) for clip in clips}
-    except Exception as error:  # whatever a learner's code may raise
+    except Exception as error:  # a learner's code may raise anything
         return {type(error).__name__}
 
 
@@ -53,11 +53,11 @@ def _form(result: Any, frames: int) -> str | None:
     if result is None:
         return "it returns None: is the `return` missing?"
     if not isinstance(result, np.ndarray):
-        return f"it returns {type(result).__name__}; ndarray is expected"
+        return f"the result is of type {type(result).__name__}; expected ndarray"
     if result.shape != (frames,):
-        return f"its shape is {result.shape}; {(frames,)} is expected"
+        return f"its shape is {result.shape}; expected {(frames,)}"
     if not np.issubdtype(result.dtype, np.integer):
-        return f"its type is {result.dtype}; frames are counted by integers"
+        return f"its dtype is {result.dtype}; frame indices are integers"
     return None
 
 
@@ -68,24 +68,26 @@ def _judge(
     shown: tuple[int, ...],
     sampler: Sampler,
 ) -> str | None:
-    """Compare all the clips that a sampler can draw with those that it should."""
+    """Compare the set of clips that a sampler can draw with the set it should draw."""
     draws, again = (
         {f"draw {i + 1}": sampler(*shown, np.random.default_rng(i)) for i in range(5)}
         for _ in range(2)
     )
-    with suppress(Exception):  # a wrong result may be impossible to draw
+    with suppress(Exception):  # a wrong result cannot always be drawn
         viz.timeline(
             draws,
             shown[0],
-            alt=f"The frames that the learner's function takes of a video of {shown[0]} frames, "
-            "one line for each of five draws.",
+            alt=f"The frames that the learner's function samples from a video of {shown[0]} frames, "
+            "in five draws, one per line.",
         )
     problem = _form(draws["draw 1"], shown[1])
     if problem is not None:
         return problem
-    # One clip of a few dozen may be drawn twice by chance; five of them may not.
+    # One draw of a few dozen possible clips may repeat by chance; five in a row will not.
     if not all(np.array_equal(clip, again[name]) for name, clip in draws.items()):
-        return "two generators with the same seed give different clips: draw from `rng` alone"
+        return (
+            "two generators with the same seed give different clips: take all randomness from `rng`"
+        )
     for case in cases:
         got, expected = _outcomes(sampler, case), _outcomes(reference, case)
         if got == expected:
@@ -95,7 +97,7 @@ def _judge(
                 return message
         odd = sorted(map(str, got - expected or expected - got))[0]
         what = "can draw" if got - expected else "never draws"
-        return f"for {case} it {what} {odd}; {len(expected)} different clips are expected"
+        return f"for {case} it {what} {odd}; expected {len(expected)} different clips"
     return None
 
 
@@ -105,7 +107,7 @@ def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
 
 
 def _dense(room: Callable[[int, int, int], int], clip: bool = True) -> Sampler:
-    """Dense sampling with another last start, or without the repeated last frame."""
+    """Dense sampling with another range of starts, or without repeating the last frame."""
 
     def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(room(length, frames, stride) + 1))
@@ -134,30 +136,33 @@ DENSE = _random(
     shown=(132, 16, 4),
     cases=[(40, 8, 4), (13, 4, 3), (11, 4, 3), (9, 4, 3), (2, 4, 1)],
     mistakes={
-        "the last start is never drawn: `rng.integers` leaves its end out, so ask it for "
+        "the last start is never drawn: `rng.integers` excludes its upper bound, so pass "
         "room + 1": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
-        "your last start leaves room for (T - 1) * stride + 1 frames, all that the clip needs; the "
-        "published code leaves room for T * stride": _dense(lambda n, T, s: max(n - (T - 1) * s - 1, 0)),
-        "the start is drawn from the whole video, so clips run past its end: leave room for "
+        "the last start leaves room for (T - 1) * stride + 1 frames, which is all that the clip "
+        "needs; the published code leaves room for T * stride": _dense(
+            lambda n, T, s: max(n - (T - 1) * s - 1, 0)
+        ),
+        "the start is drawn from the whole video, so clips run past the end: leave room for "
         "T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
-        "the start is drawn from the whole video, so clips end in copies of its last frame: leave "
-        "room for T * stride frames": _dense(lambda n, T, s: n - 1),
-        "the room forgets the stride: a clip covers T * stride frames, not T": _dense(
+        "the start is drawn from the whole video, so clips can end in copies of the last frame: "
+        "leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
+        "the stride is ignored: a clip covers T * stride frames, not T": _dense(
             lambda n, T, s: max(n - T, 0)
         ),
-        "the frames follow one another: step by `stride`": _unstrided,
+        "the frames are consecutive: step by `stride`": _unstrided,
         "every clip starts at frame 0: draw the start from `rng`": _dense(lambda n, T, s: 0),
-        "a video shorter than T * stride leaves a room below 0, which `rng.integers` refuses: "
-        "max(room, 0)": _dense(lambda n, T, s: n - T * s),
-        "in a video shorter than the clip it asks for frames that are not there: repeat the last "
-        "one, np.minimum(index, length - 1)": _dense(_published, clip=False),
-        "in a video shorter than the clip it starts over from the front: repeat the last frame": _wrapped,
+        "for a video shorter than T * stride the room is negative, and `rng.integers` raises an "
+        "error: use max(room, 0)": _dense(lambda n, T, s: n - T * s),
+        "for a video shorter than the clip, some indices are past the end: repeat the last "
+        "frame, np.minimum(index, length - 1)": _dense(_published, clip=False),
+        "for a video shorter than the clip, the indices wrap around to the beginning: repeat the "
+        "last frame instead": _wrapped,
     },
 )  # fmt: skip
 
 
 def _tsn(offset: Callable[[np.random.Generator, int, int], Any], spread: bool = False) -> Sampler:
-    """Segments with another offset into each, or with the remainder spread over them."""
+    """Segments with other offsets, or with the remainder spread over them."""
 
     def sample(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
         size = length // frames
@@ -178,21 +183,21 @@ TSN = _random(
     shown=(132, 16),
     cases=[(9, 3), (11, 3), (8, 2), (4, 4)],
     mistakes={
-        "all segments share one offset: draw one for each, size=T": _tsn(lambda g, s, T: g.integers(s)),
-        "always the first frame of a segment: draw an offset for each from `rng`": _tsn(
+        "all segments share one offset: draw one per segment, size=T": _tsn(lambda g, s, T: g.integers(s)),
+        "it always takes the first frame of a segment: draw an offset per segment from `rng`": _tsn(
             lambda g, s, T: 0
         ),
-        "always the middle of a segment, which is for testing: in training draw an offset for "
-        "each": _tsn(lambda g, s, T: s // 2),
-        "the frames are drawn from the whole video, so that two can fall into one segment: draw "
-        "one in each": _anywhere,
-        "the last frame of a segment is never drawn: `rng.integers(size)` already leaves its end "
-        "out": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
-        "an offset may reach the next segment: `rng.integers(size)` is 0 to size - 1": _tsn(
+        "it always takes the middle of a segment, which is the rule for testing: in training, "
+        "draw an offset per segment": _tsn(lambda g, s, T: s // 2),
+        "the frames are drawn from the whole video, so two can fall into the same segment: draw "
+        "one from each": _anywhere,
+        "the last frame of a segment is never drawn: `rng.integers(size)` already excludes its "
+        "upper bound": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
+        "an offset can reach into the next segment: `rng.integers(size)` gives 0 to size - 1": _tsn(
             lambda g, s, T: g.integers(s + 1, size=T)
         ),
-        "the segments are of length // T frames each, one after the other; yours spread the rest "
-        "over them": _tsn(lambda g, s, T: g.integers(s, size=T), spread=True),
+        "each segment has exactly length // T frames, one after the other; yours spread the "
+        "remainder over the segments": _tsn(lambda g, s, T: g.integers(s, size=T), spread=True),
     },
 )  # fmt: skip
 
@@ -201,13 +206,13 @@ TSN = _random(
 
 
 def tubelets(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
-    """Clips (B, C, T, H, W) as tokens (B, N, P): `vmae.grid.patchify`."""
+    """Cut clips (B, C, T, H, W) into tokens (B, N, P): `vmae.grid.patchify`."""
     channels, *clip = clips.shape[1:]
     return grid.patchify(clips, grid.TokenGrid((clip[0], clip[1], clip[2]), sides, channels))
 
 
 def _film(frames: int, height: int, width: int) -> torch.Tensor:
-    """A clip (C, T, H, W) in [0, 1] of the film that ships."""
+    """A clip (C, T, H, W) in [0, 1] from the film that ships with the course."""
     index = 30 + 12 * np.arange(frames)
     read = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index)
     left = read.shape[2] // 4
@@ -224,7 +229,7 @@ def _clip_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _draw_tubelets(result: torch.Tensor, clips: torch.Tensor, sides: Sides) -> None:
-    """One column a token, its frames from top to bottom."""
+    """One column per token, its frames from top to bottom."""
     p_t, p_h, p_w = sides
     tokens = rearrange(result[0], "n (f p q c) -> f n p q c", f=p_t, p=p_h, q=p_w)
     with viz.style():
@@ -239,15 +244,15 @@ def _draw_tubelets(result: torch.Tensor, clips: torch.Tensor, sides: Sides) -> N
         figure.subplots_adjust(wspace=0.1, hspace=0.1)
         viz.show(
             figure,
-            alt=f"The {count} tokens that the learner's function cut from a clip, numbered, one a "
-            "column, their frames one below the other.",
+            alt=f"The {count} tokens that the learner's function cuts from a clip, numbered, one per "
+            "column, with their frames from top to bottom.",
         )
 
 
 def _cut(
     inside: str, outside: str = "t h w", axes: str = "(t i) (h p) (w q)"
 ) -> Callable[..., Any]:
-    """Tokens in other orders: of the tokens, of the pixels in them, or of the parts of an axis."""
+    """Wrong orders: of the tokens, of the pixels inside them, or of the parts of an axis."""
 
     def cut(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
         i, p, q = sides
@@ -265,21 +270,25 @@ TUBELETS = Exercise(
     tubelets,
     _clip_cases,
     {
-        "tokens run rows before time: first all tokens of one time step, (t h w)": _cut(
+        "the time index runs fastest: all tokens of one time step come first, (t h w)": _cut(
             "i p q c", outside="h w t"
         ),
-        "tokens run columns before rows: row by row is (t h w)": _cut("i p q c", outside="t w h"),
-        "time and channel are swapped inside a token, channel slowest: that is Conv3d's order; here "
-        "it is (p_t p_h p_w c)": _cut("c i p q"),
-        "the channel runs before rows and columns: it is the fastest, (p_t p_h p_w c)": _cut("i c p q"),
-        "the frames of a tubelet run faster than its rows: time is the slowest, (p_t p_h p_w c)": _cut(
+        "the tokens of a time step are in column order: row by row is (t h w)": _cut(
+            "i p q c", outside="t w h"
+        ),
+        "inside a token the order is that of Conv3d, channel slowest: here it is (p_t p_h p_w c)": _cut(
+            "c i p q"
+        ),
+        "the channel comes before rows and columns: it runs fastest, (p_t p_h p_w c)": _cut("i c p q"),
+        "the frames of a tubelet come after its rows and columns: time runs slowest, "
+        "(p_t p_h p_w c)": _cut(
             "p q i c"
         ),
-        "the pixels of a tubelet run column by column: row by row is (p_t p_h p_w c)": _cut("i q p c"),
-        "a tubelet holds frames and pixels that lie far apart: the grid is the slow part of an axis, "
-        "(t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
-        "a bare reshape cuts strips of memory, not blocks: split each axis in two, then "
-        "reorder": _bare,
+        "the pixels of a tubelet are in column order: row by row is (p_t p_h p_w c)": _cut("i q p c"),
+        "a tubelet contains frames and pixels from all over the clip: when you split an axis, "
+        "the grid index comes first, (t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
+        "a reshape alone cuts strips of memory, not blocks: split each axis in two, then reorder "
+        "the axes": _bare,
     },
     draw=_draw_tubelets,
 )  # fmt: skip
@@ -289,7 +298,7 @@ TUBELETS = Exercise(
 
 
 def conv3d_weight(weight: torch.Tensor, sides: Sides) -> torch.Tensor:
-    """Weights (D, P) of a linear layer on tubelets as those of a Conv3d, (D, C, p_t, p_h, p_w).
+    """Rearrange a linear layer's weights on tubelets (D, P) for a Conv3d, (D, C, p_t, p_h, p_w).
 
     The inverse of what `vmae.vit.PatchEmbed` does.
     """
@@ -309,7 +318,7 @@ def _weight_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _draw_weight(result: torch.Tensor, weight: torch.Tensor, sides: Sides) -> None:
-    """Both layers on the same clip, as matrices: a row an output, a column a token."""
+    """The outputs of both layers for one clip, as matrices: one row per output, one column per token."""
     clips = torch.rand(1, 3, 4, 8, 16, generator=torch.Generator().manual_seed(1))
     linear = tubelets(clips, sides) @ weight.T
     conv = F.conv3d(clips, result, stride=sides).flatten(2).transpose(1, 2)
@@ -318,7 +327,7 @@ def _draw_weight(result: torch.Tensor, weight: torch.Tensor, sides: Sides) -> No
     viz.pictures(
         {name: values[0].T for name, values in shown.items()},
         alt="The outputs of the linear layer, of a Conv3d with the learner's weights, and their "
-        "difference, one column a token. The difference is blank where the weights are right.",
+        "difference, one column per token. The difference is blank if the weights are right.",
         cmap="RdBu",
         limits=(-limit, limit),
     )
@@ -329,18 +338,18 @@ CONV3D = Exercise(
     conv3d_weight,
     _weight_cases,
     {
-        "a bare reshape: the channel is the fastest in a row of the linear layer and comes second in "
-        "Conv3d, so the axes must be permuted": partial(_kernel, "c i p q"),
-        "the channel is still last, (D, p_t, p_h, p_w, C): Conv3d has it second": partial(
+        "a reshape alone is not enough: the channel runs fastest in the linear layer but is the "
+        "second axis of a Conv3d, so permute the axes": partial(_kernel, "c i p q"),
+        "the channel is still the last axis, (D, p_t, p_h, p_w, C): in a Conv3d it is the second": partial(
             _kernel, "i p q c", to="i p q c"
         ),
-        "rows and columns of the tubelet are swapped: in a row of weights the order is "
+        "rows and columns of the tubelet are swapped: each row of weights is in the order "
         "(p_t p_h p_w c)": partial(_kernel, "i q p c"),
-        "time is taken for a fast axis: in a row of weights it is the slowest, "
-        "(p_t p_h p_w c)": partial(_kernel, "p q i c"),
-        "the kernel is turned round: PyTorch's convolution does not flip it": lambda weight, sides: (
-            conv3d_weight(weight, sides).flip(2, 3, 4)
+        "time is read as a fast axis: in each row of weights it runs slowest, (p_t p_h p_w c)": partial(
+            _kernel, "p q i c"
         ),
+        "the kernel is flipped: PyTorch's convolution does not flip kernels, so leave it as it "
+        "is": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
     },
     draw=_draw_weight,
 )

@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: tubes, a mask as indices, and what a copier gets for free."""
+"""Exercises of notebook 05: tube masks, masks as indices, and the copying baseline."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from vmae.data.reading.sampling import crop_square
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask
 
-#: The grid of the clip of the film that a copier is tried on.
+#: The grid of the film clips on which the copying baseline is tried.
 FILM_GRID = TokenGrid((16, 56, 56), (2, 8, 8))
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def tube_mask(noise: torch.Tensor, ratio: float) -> torch.Tensor:
     """Hide int(ratio·n) positions throughout the clip: noise (B, t, n) -> hidden (B, t·n) bool.
 
-    Those with the largest noise in the first step go. Source: VideoMAE V1, section 3.3;
+    They are those with the largest noise at the first time step. Source: VideoMAE V1, section 3.3;
     `masking_generator.py`.
     """
     return short_tubes(noise, ratio, noise.shape[1])
 
 
 def short_tubes(noise: torch.Tensor, ratio: float, length: int) -> torch.Tensor:
-    """The same with tubes of `length` steps in time, each by the noise of its own first step."""
+    """The same with tubes of `length` time steps, each chosen by the noise at its first step."""
     hidden = _largest(noise[:, ::length], int(ratio * noise.shape[2]))
     return hidden.repeat_interleave(length, dim=1).flatten(1)
 
 
 def mask_indices(hidden: torch.Tensor) -> Mask:
-    """MAE's and V1's mask of hidden (B, N) bool, of which every row has the same number of True."""
+    """The mask of MAE and V1 for hidden (B, N) bool, with the same number of True in every row."""
     order = hidden.to(torch.uint8).argsort(dim=1, stable=True)  # visible first, both ascending
     seen = int((~hidden[0]).sum())
     visible, queries = order[:, :seen], order[:, seen:]
@@ -47,28 +47,28 @@ def mask_indices(hidden: torch.Tensor) -> Mask:
 
 
 def copy_in_time(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Fill hidden tokens from the nearest visible step at their position; the earlier of two.
+    """Fill each hidden token from the nearest visible step at its position, the earlier on a tie.
 
-    tokens (B, t, n, P), hidden (B, t, n) bool. A position that is never visible gets the clip's
-    mean visible token.
+    tokens (B, t, n, P), hidden (B, t, n) bool. Positions that are never visible get the mean of the
+    clip's visible tokens.
     """
     step = torch.arange(tokens.shape[1])
     away = (step[:, None] - step).abs() + 0.1 * (step > step[:, None])  # (t to, t from)
     return _copied(tokens, hidden, away[None, :, :, None] + 1e6 * hidden[:, None])
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 Masking = Callable[..., torch.Tensor]
 
 
 def _largest(noise: torch.Tensor, count: int) -> torch.Tensor:
-    """True for the `count` largest numbers of the last axis."""
+    """True for the `count` largest values along the last axis."""
     return noise.argsort(-1).argsort(-1) >= noise.shape[-1] - count
 
 
 def _copied(tokens: torch.Tensor, hidden: torch.Tensor, cost: torch.Tensor) -> torch.Tensor:
-    """Each token from the step of least cost (B, t to, t from, n); the mean where all are hidden."""
+    """Copy from the step of least cost (B, t to, t from, n); the mean if all steps are hidden."""
     source = cost.argmin(dim=2)  # (B, t, n)
     copies = tokens.gather(1, source[..., None].expand_as(tokens))
     return torch.where(hidden.all(1)[:, None, :, None], _mean(tokens, hidden), copies)
@@ -110,7 +110,7 @@ def _first_noise(noise: torch.Tensor, ratio: float, length: int) -> torch.Tensor
 
 
 def _changed(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[[torch.Tensor], Mask]:
-    """The right indices, changed: (visible, queries, targets, tokens in all) -> the three."""
+    """Correct indices after change(visible, queries, targets, total number of tokens)."""
 
     def indices(hidden: torch.Tensor) -> Mask:
         right = mask_indices(hidden)
@@ -119,13 +119,13 @@ def _changed(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[[torch
     return indices
 
 
-def _counted_on(v: torch.Tensor, q: torch.Tensor, m: torch.Tensor, n: int) -> Any:
+def _continued_numbers(v: torch.Tensor, q: torch.Tensor, m: torch.Tensor, n: int) -> Any:
     before = torch.arange(len(v))[:, None] * n
     return v + before, q + before, m
 
 
 def _by_step(cost: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Masking:
-    """Copying from the visible step of least cost, another cost of (step to, step from)."""
+    """Copying from the visible step of least cost(step to, step from)."""
 
     def copy(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         step = torch.arange(tokens.shape[1])
@@ -153,19 +153,19 @@ def _in_space(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _never(tokens: torch.Tensor, hidden: torch.Tensor, value: Any) -> torch.Tensor:
-    """Another value where a position is never visible."""
+    """Another value for positions that are never visible."""
     return torch.where(hidden.all(1)[:, None, :, None], value, copy_in_time(tokens, hidden))
 
 
-# ---- pictures ----------------------------------------------------------------------------------
+# ---- drawings ----------------------------------------------------------------------------------
 
 
 def _draw_mask(result: torch.Tensor, noise: torch.Tensor, *_: Any) -> None:
     batch, t, n = noise.shape
     steps = F.pad(result.view(batch, t, int(n**0.5), -1).float(), (0, 1, 0, 1), value=0.5)
     viz.pictures(
-        {"yours: a clip a row, time to the right": rearrange(steps, "b t h w -> (b h) (t w)")},
-        "Your masks, a row a clip and a square a step in time; what is hidden is light.",
+        {"yours: one clip per row, time to the right": rearrange(steps, "b t h w -> (b h) (t w)")},
+        "Your masks: one row per clip, one square per time step; hidden tokens are light.",
         height=1.3,
     )
 
@@ -176,11 +176,11 @@ def _draw_indices(result: Mask, hidden: torch.Tensor) -> None:
     roles.scatter_(1, result.visible, 3.0)
     viz.pictures(
         {
-            "as given: hidden yellow": 3.0 * hidden,
+            "input: hidden in yellow": 3.0 * hidden,
             "yours: visible yellow, targets green": roles,
         },
-        "The mask, a row a clip, and what your indices make of it: tokens in no list are darkest, "
-        "then queries without loss, targets, and visible tokens lightest.",
+        "The mask, one row per clip, and the roles that your indices assign, from dark to light: "
+        "in none of the lists, query without loss, target, visible.",
         height=0.8,
         limits=(0, 3),
     )
@@ -191,7 +191,7 @@ def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tenso
     rows = {"masked": masked, "yours": result, "expected": copy_in_time(tokens, hidden)}
     viz.film_strips(
         {name: unpatchify(x.flatten(1, 2), FILM_GRID)[0] for name, x in rows.items()},
-        "Three rows of frames: the masked clip, your copies, and the expected ones.",
+        "Three rows of frames: the masked clip, your copies and the expected ones.",
         frames=4,
     )
 
@@ -238,22 +238,22 @@ EXERCISES = (
         tube_mask,
         _noise_cases,
         {
-            "every clip of the batch has the same mask: sort the noise of each clip, not that of "
-            "the first": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
-            "the mask is not constant in time: choose by the noise of the first step, and hide the "
-            "same positions in all steps": lambda noise, ratio: short_tubes(noise, ratio, 1),
-            "time and space are swapped where you flatten: tokens run time first, so repeat the "
-            "mask of the frame as a whole, and not each entry": _interleaved,
-            "the number of hidden tokens differs from clip to clip: a threshold tosses a coin for "
+            "every clip of the batch has the same mask: sort the noise of each clip, not just "
+            "that of the first": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
+            "the mask is not constant in time: choose positions by the noise at the first step, "
+            "and hide the same ones at every step": lambda noise, ratio: short_tubes(noise, ratio, 1),
+            "time and space are swapped when flattening: time is the slow axis of the tokens, so "
+            "repeat the frame's mask as a whole, not each of its entries": _interleaved,
+            "the number of hidden tokens differs from clip to clip: a threshold flips a coin for "
             "each position. Sort, and hide exactly int(ratio * n)": _threshold,
-            "the count is rounded on the wrong side: hide int(ratio * n) positions; the rest is "
-            "visible, and there it rounds up": _visible_down,
-            "it is inverted: True is hidden": lambda noise, ratio: ~tube_mask(noise, ratio),
-            "you hide the positions with the smallest noise: hide those with the largest": (
+            "the rounding is on the wrong side: hide int(ratio * n) positions, so that the "
+            "number of visible ones is rounded up": _visible_down,
+            "it is inverted: True means hidden": lambda noise, ratio: ~tube_mask(noise, ratio),
+            "the positions with the smallest noise are hidden: hide those with the largest": (
                 lambda noise, ratio: tube_mask(-noise, ratio)
             ),
-            "every token is drawn for itself, which is random masking: a tube has one draw for "
-            "each position": _random,
+            "each token is drawn independently, which is random masking: a tube needs a single "
+            "draw per position": _random,
         },
         draw=_draw_mask,
     ),
@@ -262,23 +262,25 @@ EXERCISES = (
         short_tubes,
         _tube_cases,
         {
-            "the tubes alternate step by step: repeat each tube's mask `length` times in a row, "
-            "as repeat_interleave does": _alternating,
-            "there is one tube over the whole clip: draw anew every `length` steps": (
+            "the tubes alternate from step to step: repeat each tube's mask `length` times in a "
+            "row, as repeat_interleave does": _alternating,
+            "there is one tube over the whole clip: draw a new mask every `length` steps": (
                 lambda noise, ratio, length: tube_mask(noise, ratio)
             ),
-            "the mask changes at every step: hold it for `length` steps": (
+            "the mask changes at every step: keep it for `length` steps": (
                 lambda noise, ratio, length: short_tubes(noise, ratio, 1)
             ),
-            "your tubes are half as long: `length` counts steps in time, which are two frames "
-            "each already": lambda noise, ratio, length: short_tubes(noise, ratio, length // 2),
-            "a tube takes the noise of its own first step, noise[:, ::length], not that of the "
-            "clip's first steps": _first_noise,
+            "the tubes are half as long as they should be: `length` is in time steps, which "
+            "already cover two frames each": (
+                lambda noise, ratio, length: short_tubes(noise, ratio, length // 2)
+            ),
+            "the tubes use the noise at the first steps of the clip: each tube uses the noise at "
+            "its own first step, noise[:, ::length]": _first_noise,
             "every clip of the batch has the same mask: sort the noise of each clip": (
                 lambda noise, *rest: short_tubes(noise[:1].expand_as(noise), *rest)
             ),
-            "the count is rounded on the wrong side: hide int(ratio * n) positions": _visible_down,
-            "it is inverted: True is hidden": lambda *case: ~short_tubes(*case),
+            "the rounding is on the wrong side: hide int(ratio * n) positions": _visible_down,
+            "it is inverted: True means hidden": lambda *case: ~short_tubes(*case),
         },
         draw=_draw_mask,
     ),
@@ -287,21 +289,22 @@ EXERCISES = (
         mask_indices,
         _hidden_cases,
         {
-            "visible and queries are swapped: True is hidden, and the encoder sees the rest": (
+            "visible and queries are swapped: True means hidden, and the encoder sees the rest": (
                 lambda hidden: mask_indices(~hidden)
             ),
-            "targets hold token numbers: they are places in `queries`, here 0 to Q - 1": (
+            "targets contain token indices: they should index into `queries`, here 0 to Q - 1": (
                 _changed(lambda v, q, m, n: (v, q, q))
             ),
-            "queries hold all tokens: the decoder is asked only for what the encoder does not "
-            "see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
-            "the numbers count on from clip to clip: each row counts from 0 to N - 1": _changed(
-                _counted_on
+            "queries contain all tokens: the decoder is queried only for what the encoder does "
+            "not see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
+            "the indices continue from one clip to the next: in each row they should be between "
+            "0 and N - 1": _changed(
+                _continued_numbers
             ),
-            "every clip has the indices of the first: each row has its own": (
+            "every clip has the indices of the first: use each row's own": (
                 lambda hidden: mask_indices(hidden[:1].expand_as(hidden))
             ),
-            "the rows run from the last token to the first: the order is ascending": (
+            "each row runs from the last token to the first: use ascending order": (
                 _changed(lambda v, q, m, n: (v.flip(1), q.flip(1), m))
             ),
         },
@@ -312,28 +315,30 @@ EXERCISES = (
         copy_in_time,
         _token_cases,
         {
-            "it copies from the step before, visible or not: a copier may look at visible tokens "
-            "only": _neighbour_step,
-            "of two steps equally near you take the later: take the earlier": _by_step(
+            "it copies from the previous step, visible or not: only visible tokens may be copied": (
+                _neighbour_step
+            ),
+            "of two equally near steps the later is taken: take the earlier": _by_step(
                 lambda to, source: (to - source).abs() + 0.1 * (source < to)
             ),
-            "it looks back only: a later step may be the nearest": _only_back,
-            "it takes the first visible step: take the nearest": _by_step(
+            "it only looks back: a later step may be nearer": _only_back,
+            "it takes the first visible step: take the nearest one": _by_step(
                 lambda to, source: source.expand(len(to), -1)
             ),
-            "a visible token is copied over as well: its own step is the nearest, and it stays": (
+            "visible tokens are overwritten too: their own step is the nearest, so they should "
+            "not change": (
                 _by_step(lambda to, source: (to - source).abs() + 0.1 * (source > to) + 1e3 * (to == source))
             ),
-            "it copies along the row, from another place of the same step: stay at the position, "
-            "and search over time, axis 1": _in_space,
-            "a position that is never visible stays black: give it the clip's mean visible "
-            "token": lambda tokens, hidden: _never(tokens, hidden, 0.0),
-            "the mean counts hidden tokens too: that is a peek at the answer. Take the visible ones "
-            "only": lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True)),
-            "the mean runs over the whole batch: each clip has its own": (
+            "it copies from another position at the same step: keep the position and search over "
+            "time, axis 1": _in_space,
+            "positions that are never visible stay black: fill them with the mean of the clip's "
+            "visible tokens": lambda tokens, hidden: _never(tokens, hidden, 0.0),
+            "the mean includes hidden tokens, which gives away the answer: average the visible "
+            "ones only": lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True)),
+            "the mean is taken over the whole batch: compute one per clip": (
                 lambda tokens, hidden: _never(tokens, hidden, _mean(tokens, hidden, (0, 1, 2)))
             ),
-            "it copies what is hidden and paints over what is visible: True is hidden": (
+            "hidden tokens are copied and visible ones overwritten: True means hidden": (
                 lambda tokens, hidden: copy_in_time(tokens, ~hidden)
             ),
         },

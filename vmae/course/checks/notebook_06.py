@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: counts of visible tokens, targets, the decoder's input, the loss."""
+"""Exercises of notebook 06: the number of visible tokens, targets, decoder input and loss."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vmae.course.checks.core import Exercise
 from vmae.grid import TokenGrid, gather_tokens
 from vmae.masking import Mask, all_hidden, dual, running_cell_maps, tube_visible
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def visible_tokens(shape: tuple[int, int, int], ratio: float, family: str) -> int:
-    """Tokens that the encoder sees of a grid (t, h, w).
+    """The number of tokens that the encoder sees of a grid (t, h, w).
 
-    "mae" rounds the visible side down (`models_mae.py`), "random" the hidden side, "tube" the hidden
-    places of one step (VideoMAE's `masking_generator.py`).
+    "mae" rounds down the number of visible tokens (`models_mae.py`), "random" that of hidden tokens,
+    "tube" that of hidden tokens per time step (VideoMAE's `masking_generator.py`).
     """
     t, h, w = shape
     if family == "mae":
@@ -30,9 +30,9 @@ def visible_tokens(shape: tuple[int, int, int], ratio: float, family: str) -> in
 
 
 def normalize_targets(tokens: torch.Tensor) -> torch.Tensor:
-    """VideoMAE's targets: each channel of each token standardised, (B, M, P) -> (B, M, P).
+    """VideoMAE's targets: standardise each channel of each token, (B, M, P) -> (B, M, P).
 
-    Unbiased variance over the P / 3 pixels; 1e-6 is added to the deviation. Source:
+    Unbiased variance over the P / 3 pixels; 1e-6 is added to the standard deviation. Source:
     `engine_for_pretraining.py`.
     """
     pixels = tokens.unflatten(-1, (-1, 3))
@@ -43,21 +43,21 @@ def normalize_targets(tokens: torch.Tensor) -> torch.Tensor:
 def decoder_input(
     latents: torch.Tensor, mask_token: torch.Tensor, positions: torch.Tensor, mask: Mask
 ) -> torch.Tensor:
-    """Visible tokens, then mask tokens, each with its position: (B, V + Q, E).
+    """Visible tokens, then mask tokens, each with its position embedding: (B, V + Q, E).
 
-    Source: `modeling_pretrain.py`; there is no unshuffle.
+    There is no unshuffling. Source: `modeling_pretrain.py`.
     """
-    known, asked = latents + positions[mask.visible], mask_token + positions[mask.queries]
-    return torch.cat((known, asked), dim=1)
+    visible, queries = latents + positions[mask.visible], mask_token + positions[mask.queries]
+    return torch.cat((visible, queries), dim=1)
 
 
 def masked_loss(predictions: torch.Tensor, goals: torch.Tensor, mask: Mask) -> torch.Tensor:
     """Mean squared error over the mask's targets: predictions (B, Q, P), goals (B, N, P)."""
-    said = gather_tokens(predictions, mask.targets)
-    return (said - gather_tokens(goals, mask.target_tokens)).square().mean()
+    predicted = gather_tokens(predictions, mask.targets)
+    return (predicted - gather_tokens(goals, mask.target_tokens)).square().mean()
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _normalized(
@@ -88,20 +88,20 @@ def _only_centred(tokens: torch.Tensor) -> torch.Tensor:
 Input = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Mask], torch.Tensor]
 
 
-def _joined(known: bool = True, asked: bool = True, swapped: bool = False) -> Input:
-    """The two halves, with or without positions, in the right order or not."""
+def _joined(visible: bool = True, queries: bool = True, swapped: bool = False) -> Input:
+    """Both groups of tokens, with or without positions, possibly swapped."""
 
     def join(
         latents: torch.Tensor, token: torch.Tensor, positions: torch.Tensor, mask: Mask
     ) -> torch.Tensor:
-        first = latents + known * positions[mask.visible]
-        second = (token + asked * positions[mask.queries]).expand(len(latents), -1, -1)
+        first = latents + visible * positions[mask.visible]
+        second = (token + queries * positions[mask.queries]).expand(len(latents), -1, -1)
         return torch.cat((second, first) if swapped else (first, second), dim=1)
 
     return join
 
 
-def _by_place(
+def _by_sequence_index(
     latents: torch.Tensor, token: torch.Tensor, positions: torch.Tensor, mask: Mask
 ) -> torch.Tensor:
     x = latents, token.expand(*mask.queries.shape, -1)
@@ -124,12 +124,12 @@ def _first_clip(
 
 
 def _wrong_loss(pick: Callable[[torch.Tensor, torch.Tensor, Mask], torch.Tensor]) -> Any:
-    """The mean of the squared differences that `pick` gives."""
-    return lambda said, goals, mask: pick(said, goals, mask).square().mean()
+    """The mean square of the differences that `pick` returns."""
+    return lambda predicted, goals, mask: pick(predicted, goals, mask).square().mean()
 
 
-def _difference(said: torch.Tensor, goals: torch.Tensor, mask: Mask) -> torch.Tensor:
-    return gather_tokens(said, mask.targets) - gather_tokens(goals, mask.target_tokens)
+def _difference(predicted: torch.Tensor, goals: torch.Tensor, mask: Mask) -> torch.Tensor:
+    return gather_tokens(predicted, mask.targets) - gather_tokens(goals, mask.target_tokens)
 
 
 # ---- inputs and drawings -------------------------------------------------------------------------
@@ -138,7 +138,7 @@ _GRID = TokenGrid((8, 8, 8), (2, 2, 2))  # 4x4x4 tokens of 24 values
 
 
 def _masks(g: torch.Generator, batch: int) -> tuple[Mask, Mask]:
-    """One mask of V1, and one of V2 whose targets are fewer than its queries."""
+    """One mask of V1, and one of V2, which has fewer targets than queries."""
     visible = tube_visible(_GRID, 0.75, None, batch, g)
     return all_hidden(visible, _GRID), dual(visible, _GRID, running_cell_maps(_GRID, 0.5), g)
 
@@ -151,7 +151,9 @@ def _count_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 def _target_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     tokens = torch.rand(2, 6, 24, generator=g) * torch.rand(2, 6, 1, generator=g)
     tokens = tokens + torch.tensor([0.0, 0.3, 0.6]).repeat(8)
-    tokens[:, 2] = 0.02 + 1e-3 * torch.randn(2, 24, generator=g)  # nearly flat: the epsilon shows
+    tokens[:, 2] = 0.02 + 1e-3 * torch.randn(
+        2, 24, generator=g
+    )  # nearly flat, so that the epsilon matters
     flat = torch.rand(1, 4, 48, generator=g)
     flat[0, 1] = 0.25
     return [(tokens,), (flat,)]
@@ -168,10 +170,10 @@ def _input_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     cases: list[tuple[Any, ...]] = []
-    for mask in reversed(_masks(g, 2)):  # V2's first: only there queries and targets differ
+    for mask in reversed(_masks(g, 2)):  # V2 first: only there do queries and targets differ
         goals = torch.randn(2, 64, 24, generator=g)
-        said = gather_tokens(goals, mask.queries)
-        cases.append((said + torch.randn(said.shape, generator=g), goals, mask))
+        right = gather_tokens(goals, mask.queries)
+        cases.append((right + torch.randn(right.shape, generator=g), goals, mask))
     return cases
 
 
@@ -180,7 +182,7 @@ def _draw_count(result: int, shape: tuple[int, int, int], *_: Any) -> None:
     seen = (torch.arange(t * h * w) < result).view(t, h * w).float()
     viz.pictures(
         {f"{t * h * w} tokens, {result} of them visible": seen},
-        "A matrix of all tokens, a row for each step in time; as many as you counted are lit.",
+        "A matrix of all tokens, one row per time step; as many as you counted are lit.",
         height=0.6,
     )
 
@@ -188,7 +190,7 @@ def _draw_count(result: int, shape: tuple[int, int, int], *_: Any) -> None:
 def _draw_targets(result: torch.Tensor, tokens: torch.Tensor) -> None:
     viz.pictures(
         {"tokens": tokens[0], "your targets": result[0].clamp(-3, 3)},
-        "Two matrices, a row for each token: pixel values, and your targets.",
+        "Two matrices with one row per token: pixel values, and your targets.",
         height=1.2,
     )
 
@@ -196,7 +198,7 @@ def _draw_targets(result: torch.Tensor, tokens: torch.Tensor) -> None:
 def _draw_input(result: torch.Tensor, latents: torch.Tensor, *_: Any) -> None:
     viz.pictures(
         {"latents": latents[0].T, "your decoder input": result[0].T},
-        "Two matrices, a column for each token: the latents, and your input of the decoder.",
+        "Two matrices with one column per token: the latents, and your decoder input.",
         height=1.0,
     )
 
@@ -207,8 +209,9 @@ def _draw_loss(
     error = (predictions - gather_tokens(goals, mask.queries)).square().mean(-1)
     counts = torch.zeros_like(error).scatter(1, mask.targets, 1.0)
     viz.pictures(
-        {f"errors at queries; your loss {result:.3f}": error, "what counts": counts},
-        "Two matrices, a row for each clip: errors at the queries, and which of them count.",
+        {f"errors at queries; your loss {result:.3f}": error, "targets": counts},
+        "Two matrices with one row per clip: the errors at the queries, and which of these are "
+        "targets.",
         height=0.6,
     )
 
@@ -219,22 +222,24 @@ EXERCISES = (
         visible_tokens,
         _count_cases,
         {
-            "MAE rounds like VideoMAE: official MAE rounds the visible side down, int(N·(1 - ratio)), "
-            "so 313 of 3136": lambda shape, ratio, family: visible_tokens(
-                shape, ratio, "random" if family == "mae" else family
+            "MAE is rounded like VideoMAE: the official MAE rounds down the number of visible "
+            "tokens, int(N·(1 - ratio)), which gives 313 of 3136": (
+                lambda shape, ratio, family: visible_tokens(
+                    shape, ratio, "random" if family == "mae" else family
+                )
             ),
-            "VideoMAE rounds like MAE: at random, hide int(ratio·N) and keep the rest, so 314 of "
-            "3136": lambda shape, ratio, family: visible_tokens(
+            "VideoMAE is rounded like MAE: with random masking, hide int(ratio·N) and keep the "
+            "rest, which gives 314 of 3136": lambda shape, ratio, family: visible_tokens(
                 shape, ratio, "mae" if family == "random" else family
             ),
-            "a tube counts as random tokens: round for one step in time, over its h·w places, then "
-            "multiply by t": lambda shape, ratio, family: visible_tokens(
+            "tubes are counted like random tokens: round for a single time step, over its h·w "
+            "positions, then multiply by t": lambda shape, ratio, family: visible_tokens(
                 shape, ratio, "random" if family == "tube" else family
             ),
-            "you count the hidden tokens: take them from all": lambda shape, ratio, family: (
+            "this is the number of hidden tokens: subtract it from the total": lambda shape, ratio, family: (
                 shape[0] * shape[1] * shape[2] - visible_tokens(shape, ratio, family)
             ),
-            "a tube is counted in one step only: multiply by t": lambda shape, ratio, family: (
+            "tubes are counted at one time step only: multiply by t": lambda shape, ratio, family: (
                 visible_tokens((1, *shape[1:]) if family == "tube" else shape, ratio, family)
             ),
         },
@@ -245,27 +250,32 @@ EXERCISES = (
         normalize_targets,
         _target_cases,
         {
-            "all values of a token are standardised jointly, as MAE does: VideoMAE takes each channel "
-            "on its own": lambda x: _normalized(x, groups=1),
-            "this is MAE's target whole: all values jointly, epsilon inside the root. VideoMAE takes "
-            "each channel, and adds 1e-6 to the deviation": lambda x: _normalized(
-                x, groups=1, inside=True
+            "all values of a token are standardised together, as in MAE: VideoMAE standardises "
+            "each channel separately": lambda x: _normalized(x, groups=1),
+            "this is exactly MAE's target, all values together and the epsilon inside the root: "
+            "VideoMAE standardises each channel and adds 1e-6 to the standard deviation": (
+                lambda x: _normalized(x, groups=1, inside=True)
             ),
-            "is your epsilon inside the root? VideoMAE adds 1e-6 to the standard deviation": (
+            "the epsilon is inside the square root: VideoMAE adds 1e-6 to the standard deviation "
+            "instead": (
                 lambda x: _normalized(x, inside=True)
             ),
-            "the variance is the biased one: divide by the number of pixels less one, as torch.std "
-            "does": lambda x: _normalized(x, unbiased=False),
-            "biased variance and epsilon inside the root: take torch.std, and add 1e-6 to it": (
+            "the variance is the biased one: divide by the number of pixels minus one, as "
+            "torch.std does": lambda x: _normalized(x, unbiased=False),
+            "the variance is biased and the epsilon is inside the root: use torch.std, and add "
+            "1e-6 to it": (
                 lambda x: _normalized(x, unbiased=False, inside=True)
             ),
-            "the channels are not where you look: the channel runs fastest, so split P as "
-            "(pixels, 3)": _channel_first,
-            "mean and deviation run over all tokens of a clip: each token has its own": (
+            "the channels are split in the wrong order: the channel runs fastest, so split P as "
+            "(pixels, 3)": (
+                _channel_first
+            ),
+            "mean and standard deviation are computed over all tokens of a clip: compute them "
+            "per token": (
                 lambda x: _normalized(x, dims=(-3, -2))
             ),
-            "only the mean is taken out: divide by the deviation too": _only_centred,
-            "there is no epsilon: a flat token would divide by zero": lambda x: (
+            "only the mean is subtracted: divide by the standard deviation too": _only_centred,
+            "the epsilon is missing: a flat token would lead to a division by zero": lambda x: (
                 _only_centred(x).unflatten(-1, (-1, 3))
                 / x.unflatten(-1, (-1, 3)).std(-2, keepdim=True)
             ).flatten(-2),
@@ -277,21 +287,21 @@ EXERCISES = (
         decoder_input,
         _input_cases,
         {
-            "the mask tokens come first: put the visible ones before them, since the decoder's "
-            "answers are read from the end": _joined(swapped=True),
-            "the mask tokens have no positions: then all of them are equal, and so are all answers. "
-            "Add positions[mask.queries]": _joined(asked=False),
-            "the latents have no positions: the decoder has a table of its own, add "
-            "positions[mask.visible]": _joined(known=False),
-            "no token has a position: add those of mask.visible and of mask.queries": (
-                _joined(known=False, asked=False)
+            "the mask tokens come first: put the visible tokens before them, since the "
+            "predictions are read from the end of the sequence": _joined(swapped=True),
+            "the mask tokens have no positions, so they are all identical and so are the "
+            "predictions: add positions[mask.queries]": _joined(queries=False),
+            "the latents have no positions: the decoder has its own position table, so add "
+            "positions[mask.visible]": _joined(visible=False),
+            "no token has a position: add those of mask.visible and mask.queries": (
+                _joined(visible=False, queries=False)
             ),
-            "positions are added by the place in the sequence: a token keeps the position of its "
-            "place in the clip, so index the table with mask.visible and mask.queries": _by_place,
-            "the tokens are unshuffled, as in MAE: VideoMAE leaves the visible ones first": (
+            "positions are added in the order of the sequence: a token keeps its position in the "
+            "clip, so index the table with mask.visible and mask.queries": _by_sequence_index,
+            "the tokens are unshuffled, as in MAE: in VideoMAE the visible ones stay first": (
                 _unshuffled
             ),
-            "every clip gets the positions of the first: each row of the mask has its own": (
+            "every clip gets the positions of the first: use each clip's own row of the mask": (
                 _first_clip
             ),
         },
@@ -302,26 +312,29 @@ EXERCISES = (
         masked_loss,
         _loss_cases,
         {
-            "your loss counts all queries: only those in mask.targets count": _wrong_loss(
-                lambda said, goals, mask: said - gather_tokens(goals, mask.queries)
+            "the loss is taken over all queries: only those in mask.targets count": _wrong_loss(
+                lambda predicted, goals, mask: predicted - gather_tokens(goals, mask.queries)
             ),
-            "the goals are taken at mask.targets, but those are indices into the queries: token "
-            "numbers are mask.target_tokens": _wrong_loss(
-                lambda said, goals, mask: (
-                    gather_tokens(said, mask.targets) - gather_tokens(goals, mask.targets)
+            "the goals are gathered with mask.targets, which index into the queries: the token "
+            "indices are mask.target_tokens": _wrong_loss(
+                lambda predicted, goals, mask: (
+                    gather_tokens(predicted, mask.targets) - gather_tokens(goals, mask.targets)
                 )
             ),
-            "it is a sum: take the mean": lambda *given: _difference(*given).square().sum(),
-            "pixels are summed: take the mean over pixels too": lambda *given: (
+            "this is a sum: take the mean": lambda *given: _difference(*given).square().sum(),
+            "the errors are summed over pixels: take the mean over pixels too": lambda *given: (
                 _difference(*given).square().sum(-1).mean()
             ),
-            "the sum over targets is divided by the number of queries: divide by that of the targets": (
-                lambda said, goals, mask: (
-                    masked_loss(said, goals, mask) * mask.targets.shape[1] / mask.queries.shape[1]
+            "the sum over targets is divided by the number of queries: divide by the number of "
+            "targets": (
+                lambda predicted, goals, mask: (
+                    masked_loss(predicted, goals, mask) * mask.targets.shape[1] / mask.queries.shape[1]
                 )
             ),
-            "that is the absolute error: square it": lambda *given: _difference(*given).abs().mean(),
-            "that is the root of it: leave the root out": lambda *given: (
+            "this is the absolute error: square the differences": (
+                lambda *given: _difference(*given).abs().mean()
+            ),
+            "this is the root mean squared error: do not take the square root": lambda *given: (
                 masked_loss(*given).sqrt()
             ),
         },

@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: the transfer, rates by layer, mixing, the mean over views."""
+"""Exercises of notebook 07: weight transfer, layer-wise learning rates, mixup, multi-view testing."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import torch.nn.functional as F
 from vmae import viz
 from vmae.course.checks.core import Exercise
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def transfer(classifier: list[str], file: list[str]) -> dict[str, str]:
-    """For each tensor of the classifier that the file has in its encoder: {own name: name in the file}.
+    """Map each classifier tensor that the file's encoder also has: {own name: name in the file}.
 
-    Source: `run_class_finetuning.py`, which strips "encoder." and loads what fits.
+    Source: `run_class_finetuning.py`, which strips "encoder." and loads whatever matches.
     """
     return {own: f"encoder.{own}" for own in classifier if f"encoder.{own}" in file}
 
 
 def rate_scale(name: str, depth: int, decay: float) -> float:
-    """The share of the rate that a parameter of a classifier learns with.
+    """The factor by which a classifier parameter's learning rate is scaled.
 
-    decay^(depth + 1 - layer); layer 0 is the patch embedding, i + 1 block i, depth + 1 the rest.
+    decay^(depth + 1 - layer): the patch embedding is layer 0, block i is layer i + 1, everything
+    else is layer depth + 1.
     Source: `optim_factory.py`.
     """
     layer = depth + 1
@@ -40,16 +41,16 @@ def rate_scale(name: str, depth: int, decay: float) -> float:
 def mix_batch(
     clips: torch.Tensor, labels: torch.Tensor, classes: int, share: float, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mixup of clips (B, C, T, H, W) and labels (B,): mixed clips, and targets (B, classes).
+    """Apply mixup to clips (B, C, T, H, W) and labels (B,): mixed clips, and targets (B, classes).
 
-    The partner of clip i is clip B - 1 - i. Source: `mixup.py`.
+    Clip i is mixed with clip B - 1 - i. Source: `mixup.py`.
     """
     soft = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
     return share * clips + (1 - share) * clips.flip(0), share * soft + (1 - share) * soft.flip(0)
 
 
 def mean_over_views(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
-    """Logits (views, classes) of videos numbered (views,): mean probabilities (videos, classes).
+    """Average probabilities over views: logits (views, classes), video indices (views,) -> (videos, classes).
 
     Source: `merge` in `engine_for_finetuning.py`.
     """
@@ -57,7 +58,7 @@ def mean_over_views(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
     return torch.stack([shares[videos == v].mean(0) for v in range(int(videos.max()) + 1)])
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _own_names_first(classifier: list[str], file: list[str]) -> dict[str, str]:
@@ -74,7 +75,7 @@ def _all_of_the_encoder(_: list[str], file: list[str]) -> dict[str, str]:
 
 
 def _by_ending(classifier: list[str], file: list[str]) -> dict[str, str]:
-    ends = {name.split(".", 1)[-1]: name for name in file}  # the decoder's come last
+    ends = {name.split(".", 1)[-1]: name for name in file}  # the decoder's come last and win
     return {own: ends[own] for own in classifier if own in ends}
 
 
@@ -84,7 +85,7 @@ def _head_too(classifier: list[str], file: list[str]) -> dict[str, str]:
 
 
 def _scale(power: Callable[[int, int], int]) -> Callable[[str, int, float], float]:
-    """The rate where the exponent is `power` of the layer and the depth."""
+    """The scale with the exponent power(layer, depth)."""
 
     def scale(name: str, depth: int, decay: float) -> float:
         layer = next(
@@ -117,7 +118,7 @@ def _mixed(
     others: int = 0,
     keep: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`mix_batch`, and what may be wrong in it."""
+    """`mix_batch` with options for its mistakes."""
     kept = 1 - smoothing if keep is None else keep
     soft = F.one_hot(labels, classes) * kept + smoothing / (classes - others)
     if others:
@@ -129,7 +130,7 @@ def _mixed(
 
 
 def _views(pick: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`pick` of the logits of each video's views."""
+    """Apply `pick` to the logits of each video's views."""
     return lambda logits, videos: torch.stack(
         [pick(logits[videos == v]) for v in range(int(videos.max()) + 1)]
     )
@@ -144,7 +145,7 @@ def _in_a_row(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
 
 
 def _names(depth: int, old_head: bool = False) -> tuple[list[str], list[str]]:
-    """Names of a classifier and of a pre-training file, a few of each kind."""
+    """Tensor names of a classifier and of a pre-training file, a few of each kind."""
     block = [
         f"{part}.{kind}" for part in ("norm1", "attn.qkv", "mlp.fc1") for kind in ("weight", "bias")
     ]
@@ -195,8 +196,8 @@ def _draw_transfer(result: dict[str, str], classifier: list[str], file: list[str
     )
     viz.pictures(
         {"rows: the classifier's tensors, columns: the file's": taken},
-        "A matrix, a row for each tensor of the classifier, a column for each of the file; what you "
-        "bring over is lit.",
+        "A matrix with one row per tensor of the classifier and one column per tensor of the "
+        "file; the pairs that you transfer are lit.",
         height=1.2,
     )
 
@@ -205,8 +206,8 @@ def _draw_rate(result: float, name: str, depth: int, decay: float) -> None:
     right = [decay ** (depth + 1 - layer) for layer in range(depth + 2)]
     rows = torch.tensor([right, [result] * (depth + 2)])
     viz.pictures(
-        {f"rates by layer; below, yours for {name}: {result:.4f}": rows},
-        "Two rows of colour: the share of the rate of every layer from first to last, and yours.",
+        {f"scale by layer; below, yours for {name}: {result:.4f}": rows},
+        "Two rows of colour: the learning-rate scale of each layer from first to last, and yours.",
         height=0.5,
         limits=(0, 1),
     )
@@ -220,7 +221,7 @@ def _draw_mix(result: tuple[torch.Tensor, torch.Tensor], clips: torch.Tensor, *_
             "your mix": result[0][0, :, 0],
             "your targets": result[1],
         },
-        "A clip, its partner and your mix of both; and your targets, a row for each clip.",
+        "A clip, its partner, your mix of the two, and your targets with one row per clip.",
         height=1.1,
     )
 
@@ -228,8 +229,8 @@ def _draw_mix(result: tuple[torch.Tensor, torch.Tensor], clips: torch.Tensor, *_
 def _draw_views(result: torch.Tensor, logits: torch.Tensor, _: torch.Tensor) -> None:
     viz.pictures(
         {"every view": logits.softmax(1), "your mean": result},
-        "Two matrices of probabilities, a column for each class: a row for each view, and a row for "
-        "each video.",
+        "Two matrices of probabilities with one column per class: the first has one row per "
+        "view, the second one per video.",
         height=1.1,
         limits=(0, 1),
     )
@@ -241,17 +242,18 @@ EXERCISES = (
         transfer,
         _transfer_cases,
         {
-            "the dictionary is turned round: the classifier's name is the key, the file's name the "
-            "value": _own_names_first,
-            "fc_norm gets the encoder's norm: that one was trained on single tokens. Published code "
-            "drops it and starts fc_norm afresh": _last_norm,
-            "you bring over tensors that the classifier does not have, such as encoder.norm: go "
-            "through the classifier's names": _all_of_the_encoder,
-            "some of yours come from the decoder: take names that begin with encoder. only": (
-                _by_ending
+            "the dictionary is inverted: the key is the classifier's name, the value the file's": (
+                _own_names_first
             ),
-            "the head of the file is taken: it names other classes. Start the head afresh": _head_too,
-            "nothing is brought over: the file writes encoder. before each name": lambda own, file: {
+            "fc_norm is loaded from the encoder's norm, which was trained on single tokens: the "
+            "published code drops that norm and initialises fc_norm from scratch": _last_norm,
+            "it includes tensors that the classifier does not have, such as encoder.norm: loop "
+            "over the classifier's names": _all_of_the_encoder,
+            "some of the tensors come from the decoder: only use names that start with "
+            "`encoder.`": _by_ending,
+            "the file's head is loaded, but it belongs to other classes: leave the classifier's "
+            "head as initialised": _head_too,
+            "nothing is transferred: in the file, each name starts with `encoder.`": lambda own, file: {
                 name: name for name in own if name in file and not name.startswith("head.")
             },
         },
@@ -262,25 +264,22 @@ EXERCISES = (
         rate_scale,
         _rate_cases,
         {
-            "the patch embedding has the whole rate: it is layer 0, the slowest": (
+            "the patch embedding has the full learning rate: it is layer 0, with the smallest "
+            "scale": (
                 lambda name, depth, decay: rate_scale(
                     name.replace("patch_embed", "head"), depth, decay
                 )
             ),
-            "block i counts as layer i: layer 0 is the patch embedding, block i is i + 1": _scale(
-                lambda layer, depth: depth + 1 - max(0, layer - (0 < layer <= depth))
-            ),
-            "you read one digit of the block's number: take all up to the next point": _one_digit,
-            "the rate falls by the same amount a layer: multiply by decay instead": _linear,
-            "the first layers learn fastest: the exponent falls with the layer, depth + 1 - layer": (
-                _scale(lambda layer, _: layer)
-            ),
-            "one too few: the head is layer depth + 1, and it has the whole rate": _scale(
-                lambda layer, depth: depth - layer
-            ),
-            "one too many: the head has the whole rate, so its exponent is 0": _scale(
-                lambda layer, depth: depth + 2 - layer
-            ),
+            "block i is counted as layer i: layer 0 is the patch embedding, so block i is layer "
+            "i + 1": _scale(lambda layer, depth: depth + 1 - max(0, layer - (0 < layer <= depth))),
+            "only one digit of the block number is read: read everything up to the next dot": _one_digit,
+            "the learning rate falls by a constant amount per layer: multiply by `decay` instead": _linear,
+            "the first layers learn fastest: the exponent should fall with the layer, depth + 1 "
+            "- layer": (_scale(lambda layer, _: layer)),
+            "the exponent is one too small: the head is layer depth + 1 and has the full "
+            "learning rate": _scale(lambda layer, depth: depth - layer),
+            "the exponent is one too large: the head has the full learning rate, so its exponent "
+            "is 0": _scale(lambda layer, depth: depth + 2 - layer),
         },
         draw=_draw_rate,
     ),
@@ -289,25 +288,26 @@ EXERCISES = (
         mix_batch,
         _mix_cases,
         {
-            "the targets are not mixed: a clip that is 70 % cat is a 70 % cat in its target too": (
+            "the targets are not mixed: if a clip is 70 % cat, its target must be 70 % cat too": (
                 partial(_mixed, only="clips")
             ),
-            "the clips are not mixed, only their targets are": partial(_mixed, only="targets"),
-            "the shares of the targets are swapped: `share` is the clip's own": (
+            "the clips are not mixed, only the targets are": partial(_mixed, only="targets"),
+            "the weights of the targets are swapped: `share` is the weight of the clip itself": (
                 partial(_mixed, swap=True)
             ),
-            "the partner is the next clip: published is the batch in reverse order, flip(0)": (
-                partial(_mixed, partner=lambda x: x.roll(-1, 0))
+            "each clip is mixed with the next one: the published code mixes with the batch in "
+            "reverse order, flip(0)": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
+            "the labels are not smoothed: apply `smoothing` to the one-hot labels": (
+                lambda clips, labels, classes, share, _: mix_batch(
+                    clips, labels, classes, share, 0.0
+                )
             ),
-            "labels are not smoothed": lambda clips, labels, classes, share, _: mix_batch(
-                clips, labels, classes, share, 0.0
-            ),
-            "smoothing goes to the other classes only: published, all classes get smoothing / "
-            "classes, the right one too": partial(_mixed, others=1),
-            "a target sums to more than 1: the right class has to give up the smoothing": (
+            "the smoothing goes to the other classes only: in the published code all classes get "
+            "smoothing / classes, including the right one": partial(_mixed, others=1),
+            "the targets sum to more than 1: the right class must give up the smoothing": (
                 partial(_mixed, keep=1.0)
             ),
-            "labels are mixed first as numbers: make them one-hot, then mix": (
+            "the labels are mixed as numbers: make them one-hot first, then mix": (
                 lambda clips, labels, classes, share, smoothing: (
                     mix_batch(clips, labels, classes, share, smoothing)[0],
                     mix_batch(
@@ -327,25 +327,29 @@ EXERCISES = (
         mean_over_views,
         _view_cases,
         {
-            "logits are averaged: take the softmax of each view first, then the mean": _views(
+            "the logits are averaged: take the softmax of each view first, then the mean": _views(
                 lambda x: x.mean(0)
             ),
-            "the softmax comes after the mean: published code takes it of each view first": _views(
+            "the softmax comes after the mean: the published code applies it to each view first": _views(
                 lambda x: x.mean(0).softmax(0)
             ),
-            "probabilities are summed: take the mean, so that each row sums to 1": _views(
+            "the probabilities are summed: take the mean, so that each row sums to 1": _views(
                 lambda x: x.softmax(1).sum(0)
             ),
-            "views count as if those of a video lay in a row: their order is any, `videos` tells "
-            "whose they are": _in_a_row,
-            "views vote for their best class: average probabilities, which also say how sure a view "
-            "is": _views(lambda x: F.one_hot(x.argmax(1), x.shape[1]).float().mean(0)),
-            "the softmax runs over the views: over the classes, the last axis": (
+            "the views of a video are assumed to be consecutive: they can be in any order, so "
+            "use `videos` to find them": _in_a_row,
+            "the views vote for their best class: average the probabilities, which also carry "
+            "each view's confidence": _views(
+                lambda x: F.one_hot(x.argmax(1), x.shape[1]).float().mean(0)
+            ),
+            "the softmax runs over the views: it should run over the classes, the last axis": (
                 lambda logits, videos: torch.stack(
                     [logits.softmax(0)[videos == v].mean(0) for v in range(int(videos.max()) + 1)]
                 )
             ),
-            "only one view of each video is used": _views(lambda x: x.softmax(1)[0]),
+            "only one view of each video is used: average over all of them": (
+                _views(lambda x: x.softmax(1)[0])
+            ),
         },
         draw=_draw_views,
     ),

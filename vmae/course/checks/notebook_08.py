@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: running cells, the dual mask, its loss, and the size of a giant."""
+"""Exercises of notebook 08: running cells, dual masks, their loss, and parameter counts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vmae.course.checks.core import Exercise
 from vmae.grid import TokenGrid, gather_tokens
 from vmae.masking import Mask, running_cell_maps, tube_visible
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def running_cell(shape: tuple[int, int, int], ratio: float, start: int) -> torch.Tensor:
-    """One of V2's four maps: (t, h, w) bool, True where the decoder is asked.
+    """One of V2's four running-cell maps: (t, h, w) bool, True for queries of the decoder.
 
     Source: `RunningCellMaskingGenerator` of VideoMAEv2's `masking_generator.py`.
     """
@@ -25,9 +25,9 @@ def running_cell(shape: tuple[int, int, int], ratio: float, start: int) -> torch
 
 
 def dual_mask(hidden: torch.Tensor, asked: torch.Tensor) -> Mask:
-    """Two masks (B, N) bool as indices: True in `hidden` is unseen, True in `asked` is a query.
+    """Two masks (B, N) bool as indices: `hidden` is True for unseen tokens, `asked` for queries.
 
-    Source: `engine_for_pretraining.py` of VideoMAEv2: queries on visible tokens stay, without loss.
+    Queries on visible tokens are kept, without loss. Source: `engine_for_pretraining.py` of VideoMAEv2.
     """
     queries = _columns(asked)
     return Mask(_columns(~hidden), queries, _columns(hidden.gather(1, queries)))
@@ -45,15 +45,15 @@ def dual_loss(
 
 
 def classifier_parameters(c: ModelConfig, classes: int) -> int:
-    """Trainable numbers in a VideoMAE classifier of configuration `c`."""
+    """Number of trainable parameters of a VideoMAE classifier with configuration `c`."""
     return _parameters(c, classes)
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _columns(flags: torch.Tensor) -> torch.Tensor:
-    """(B, K): the numbers of the True entries of each row, of which each row has K."""
+    """(B, K): the indices of the True entries in each row, of which there are K."""
     return flags.nonzero()[:, 1].view(len(flags), -1)
 
 
@@ -67,7 +67,7 @@ def _cells(
     turns: Callable[[int], int],
     lay: Callable[[torch.Tensor, int, int], torch.Tensor] = _tiled,
 ) -> torch.Tensor:
-    """The queue of a cell, rolled left by turns(step) and laid out over the frame at every step."""
+    """The cell's queue, rolled left by turns(step) and laid out over the frame at each step."""
     t, h, w = shape
     queue = torch.arange(4) >= int(4 * ratio)
     return torch.stack([lay(queue.roll(-turns(step)), h, w) for step in range(t)])
@@ -86,11 +86,11 @@ def _down_columns(cell: torch.Tensor, h: int, w: int) -> torch.Tensor:
 
 
 def _of_mask(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., Mask]:
-    """Other indices made of (hidden, asked)."""
+    """A mask with the indices change(hidden, asked)."""
     return lambda hidden, asked: Mask(*change(hidden, asked))
 
 
-def _all_count(hidden: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _all_are_targets(hidden: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, ...]:
     queries = _columns(asked)
     return _columns(~hidden), queries, torch.arange(queries.shape[1]).expand_as(queries)
 
@@ -100,7 +100,7 @@ def _token_numbers(hidden: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Ten
 
 
 def _errors(predictions: torch.Tensor, goals: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """(B, Q): the mean squared error of each query."""
+    """(B, Q): the mean squared error at each query."""
     return (predictions - gather_tokens(goals, queries)).square().mean(-1)
 
 
@@ -111,13 +111,16 @@ def _weighted(
     counts_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     total_of: Callable[[torch.Tensor], Any] = lambda counts: counts.sum(),
 ) -> Loss:
-    """The loss with other weights of the queries, or divided by something else."""
+    """The loss with other query weights, or another divisor."""
 
     def loss(
-        said: torch.Tensor, goals: torch.Tensor, hidden: torch.Tensor, queries: torch.Tensor
+        predictions: torch.Tensor,
+        goals: torch.Tensor,
+        hidden: torch.Tensor,
+        queries: torch.Tensor,
     ) -> torch.Tensor:
         counts = counts_of(hidden, queries).float()
-        return (_errors(said, goals, queries) * counts).sum() / total_of(counts)
+        return (_errors(predictions, goals, queries) * counts).sum() / total_of(counts)
 
     return loss
 
@@ -127,9 +130,10 @@ def _at(hidden: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
 
 
 def _first_goals(
-    said: torch.Tensor, goals: torch.Tensor, hidden: torch.Tensor, queries: torch.Tensor
+    predictions: torch.Tensor, goals: torch.Tensor, hidden: torch.Tensor, queries: torch.Tensor
 ) -> torch.Tensor:
-    error, counts = (said - goals[:, : said.shape[1]]).square().mean(-1), _at(hidden, queries)
+    error = (predictions - goals[:, : predictions.shape[1]]).square().mean(-1)
+    counts = _at(hidden, queries)
     return (error * counts).sum() / counts.sum()
 
 
@@ -142,10 +146,10 @@ def _parameters(
     patch_bias: bool = True,
     extra: int = 0,
 ) -> int:
-    """The count; `biases` and `norms` are vectors of width D in a block's attention and norms."""
+    """The count, with `biases` and `norms` vectors of width D in the attention and norms of a block."""
     d, pixels = c.embed_dim, c.grid.token_dim
     inner = int(d * (mlp_ratio or c.mlp_ratio))
-    attention = 4 * d * d + (biases + 1) * d  # qkv and the projection, which has a bias too
+    attention = 4 * d * d + (biases + 1) * d  # qkv, and the output projection with its bias
     block = attention + norms * d + 2 * d * inner + inner + d
     ends = pixels * d + patch_bias * d + 2 * d + d * classes + classes
     return ends + c.depth * block + extra
@@ -162,7 +166,7 @@ def _cell_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _masks(g: torch.Generator, batch: int, ratio: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """hidden and asked, (B, N) bool: tubes, and a running cell that differs from clip to clip."""
+    """`hidden` and `asked`, (B, N) bool: tubes, and running cells that differ between clips."""
     visible = tube_visible(_GRID, 0.75, None, batch, g)
     queries = running_cell_maps(_GRID, ratio)[torch.arange(batch) % 4]
     asked = torch.zeros(batch, _GRID.num_tokens, dtype=torch.bool).scatter(1, queries, True)
@@ -177,8 +181,8 @@ def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     cases: list[tuple[Any, ...]] = []
     for hidden, asked in _mask_cases(g):
         goals, queries = torch.randn(*hidden.shape, 24, generator=g), _columns(asked)
-        said = gather_tokens(goals, queries)
-        cases.append((said + torch.randn(said.shape, generator=g), goals, hidden, queries))
+        right = gather_tokens(goals, queries)
+        cases.append((right + torch.randn(right.shape, generator=g), goals, hidden, queries))
     return cases
 
 
@@ -190,7 +194,7 @@ def _size_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_cells(result: torch.Tensor, *_: Any) -> None:
     viz.pictures(
         {f"step {step}": x.float() for step, x in enumerate(result[:4])},
-        "Your map at the first steps in time: bright places are those that the decoder is asked for.",
+        "Your map at the first time steps: bright positions are queries of the decoder.",
         height=1.0,
         limits=(0, 1),
     )
@@ -204,8 +208,8 @@ def _draw_mask(result: Mask, hidden: torch.Tensor, asked: torch.Tensor) -> None:
     kind[result.visible[0]] += 3
     viz.pictures(
         {f"step {step}": x for step, x in enumerate(kind.view(t, h, w))},
-        "Your mask of the first clip, step by step. From dark to bright: neither seen nor asked; asked "
-        "without loss; target; seen; seen and asked.",
+        "Your mask for the first clip, step by step. From dark to bright: neither visible nor "
+        "queried; queried without loss; target; visible; visible and queried.",
         height=1.2,
         limits=(0, 5),
     )
@@ -221,9 +225,10 @@ def _draw_loss(
     viz.pictures(
         {
             f"errors at queries; your loss {result:.3f}": _errors(predictions, goals, queries),
-            "what counts": _at(hidden, queries).float(),
+            "counted in the loss": _at(hidden, queries).float(),
         },
-        "Two matrices, a row for each clip: errors at the queries, and which of them count.",
+        "Two matrices with one row per clip: the errors at the queries, and which of them are "
+        "counted in the loss.",
         height=0.6,
     )
 
@@ -233,7 +238,7 @@ def _draw_count(result: int, *_: Any) -> None:
     millions.view(-1)[: round(result / 1e6)] = 1
     viz.pictures(
         {f"ViT-B: you count {result:,}": millions},
-        "Two hundred squares, of which one is lit for each million that you count.",
+        "Two hundred squares, one of them lit for each million parameters that you count.",
         height=0.7,
     )
 
@@ -244,36 +249,36 @@ EXERCISES = (
         running_cell,
         _cell_cases,
         {
-            "it is inverted: True is where the decoder is asked, and 4·ratio places of a cell are "
-            "off": lambda *case: ~running_cell(*case),
-            "ratio is the share that is not asked: so int(4·ratio) places of the queue are off, and "
-            "the rest is on": lambda shape, ratio, start: running_cell(shape, 1 - ratio, start),
-            "the cell stands still: roll it by one more place at each step in time": (
+            "it is inverted: True marks a query of the decoder, and 4·ratio positions of a cell "
+            "are off": lambda *case: ~running_cell(*case),
+            "`ratio` is the fraction that is not queried: int(4·ratio) entries of the queue are "
+            "off, and the rest are on": lambda shape, ratio, start: running_cell(shape, 1 - ratio, start),
+            "the cell does not move: roll it by one more position at each time step": (
                 lambda shape, ratio, start: _cells(shape, ratio, lambda step: start + 1)
             ),
-            "the queue rolls to the right: to the left is torch's negative shift": (
+            "the queue rolls to the right: to roll left, use a negative shift in torch.roll": (
                 lambda shape, ratio, start: _cells(shape, ratio, lambda step: -(start + 1 + step))
             ),
-            "it runs one step late: the published pointer moves before the first step, so roll by "
-            "start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start - 1),
-            "it runs one step ahead: the queue begins with the places that are off, and is rolled by "
-            "start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
-            "`start` says where it begins, not how fast it runs: roll by start + 1 + step": (
+            "it runs one step late: the published code moves the pointer before the first step, "
+            "so roll by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start - 1),
+            "it runs one step ahead: the queue starts with the entries that are off and is "
+            "rolled by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
+            "`start` sets where the cell starts, not how fast it moves: roll by start + 1 + step": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: (start + 1) * (step + 1)
                 )
             ),
-            "the cell is blown up to the size of the frame: tile it, as `repeat` does": (
+            "the cell is enlarged to the size of the frame: tile it, as `repeat` does": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _enlarged
                 )
             ),
-            "the queue lies along the rows: make it a cell of 2x2 first, then tile": (
+            "the queue is laid out along the rows: reshape it to a 2x2 cell first, then tile": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _in_rows
                 )
             ),
-            "the cell is filled down its columns: fill it row by row, as `view(2, 2)` does": (
+            "the cell is filled column by column: fill it row by row, as `view(2, 2)` does": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _down_columns
                 )
@@ -286,31 +291,31 @@ EXERCISES = (
         dual_mask,
         _mask_cases,
         {
-            "queries on visible tokens are left out: in the published code they stay, and only the "
-            "loss leaves them out": _of_mask(
-                lambda hidden, asked: _all_count(hidden, asked & hidden)
+            "queries on visible tokens are dropped: the published code keeps them and only "
+            "excludes them from the loss": _of_mask(
+                lambda hidden, asked: _all_are_targets(hidden, asked & hidden)
             ),
-            "all queries count: those that the encoder has seen must not. Look `hidden` up at the "
-            "queries": _of_mask(_all_count),
-            "targets hold token numbers: they are places in `queries`": _of_mask(_token_numbers),
-            "targets are the queries that the encoder has seen: take the others": _of_mask(
+            "all queries are targets: those that the encoder has seen must not be. Look up "
+            "`hidden` at the queries": _of_mask(_all_are_targets),
+            "targets contain token indices: they should index into `queries`": _of_mask(_token_numbers),
+            "the targets are the queries that the encoder has seen: take the others": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden), _columns(asked), _columns(~_at(hidden, _columns(asked)))
                 )
             ),
-            "the encoder loses tokens: dual masking takes nothing from the encoder, so visible is "
-            "all that is not hidden": _of_mask(
+            "the encoder loses tokens: dual masking takes nothing away from the encoder, so "
+            "`visible` is everything that is not hidden": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden & asked), _columns(asked), dual_mask(hidden, asked).targets
                 )
             ),
-            "visible and hidden are swapped: True in `hidden` is what the encoder does not see": (
+            "visible and hidden are swapped: `hidden` is True for what the encoder does not see": (
                 lambda hidden, asked: dual_mask(~hidden, asked)
             ),
-            "it asks where `asked` is False: True is a query": lambda hidden, asked: dual_mask(
-                hidden, ~asked
+            "the queries are taken where `asked` is False: True means a query": (
+                lambda hidden, asked: dual_mask(hidden, ~asked)
             ),
-            "every clip has the indices of the first: each row has its own": lambda *case: dual_mask(
+            "every clip has the indices of the first: use each row's own": lambda *case: dual_mask(
                 *(x[:1].expand_as(x) for x in case)
             ),
         },
@@ -321,25 +326,27 @@ EXERCISES = (
         dual_loss,
         _loss_cases,
         {
-            "your loss counts all queries: those on visible tokens have a weight of zero": _weighted(
+            "the loss is taken over all queries: those on visible tokens have a weight of zero": _weighted(
                 lambda hidden, queries: torch.ones_like(queries)
             ),
-            "the sum is divided by all queries, as the paper writes it: the code divides by the number "
-            "that counts": _weighted(_at, lambda counts: counts.numel()),
-            "the weights are inverted: hidden queries count": _weighted(
+            "the sum is divided by the number of all queries, as in the paper: the code divides "
+            "by the number of hidden ones": _weighted(_at, lambda counts: counts.numel()),
+            "the weights are inverted: hidden queries are the ones that count": _weighted(
                 lambda hidden, queries: ~_at(hidden, queries)
             ),
-            "the weights are those of the first Q tokens: look `hidden` up at the queries": _weighted(
+            "the weights are those of the first Q tokens: look up `hidden` at the queries": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
-            "the goals are those of the first Q tokens: take them at the queries": _first_goals,
-            "it is a sum over queries: divide by the number that counts": _weighted(
+            "the goals are those of the first Q tokens: gather them at the queries": _first_goals,
+            "this is a sum over queries: divide by the number of hidden ones": _weighted(
                 _at, lambda counts: 1
             ),
-            "pixels are summed: take the mean over them": lambda said, *rest: (
-                dual_loss(said, *rest) * said.shape[-1]
+            "the errors are summed over pixels: take the mean": lambda predictions, *rest: (
+                dual_loss(predictions, *rest) * predictions.shape[-1]
             ),
-            "that is the root of it: leave the root out": lambda *case: dual_loss(*case).sqrt(),
+            "this is the root mean squared error: do not take the square root": (
+                lambda *case: dual_loss(*case).sqrt()
+            ),
         },
         draw=_draw_loss,
     ),
@@ -348,34 +355,35 @@ EXERCISES = (
         classifier_parameters,
         _size_cases,
         {
-            "keys have a bias: in VideoMAE queries and values have one, keys have none": (
+            "the keys have a bias: in VideoMAE queries and values have one, but keys have none": (
                 lambda c, classes: _parameters(c, classes, biases=3)
             ),
-            "queries and values have no bias: 2·D numbers in each block are missing": (
+            "the biases of queries and values are missing: add 2·D parameters per block": (
                 lambda c, classes: _parameters(c, classes, biases=0)
             ),
-            "the MLP is four times as wide in every size: ViT-g has int(D·48/11). Use c.mlp_ratio": (
+            "the MLP is assumed to be 4·D wide in every model, but in ViT-g it is int(D·48/11): "
+            "use c.mlp_ratio": (
                 lambda c, classes: _parameters(c, classes, mlp_ratio=4.0)
             ),
-            "the two norms of a block are missing: each has a weight and a bias of D": (
+            "the two norms of each block are missing: each has a weight and a bias of size D": (
                 lambda c, classes: _parameters(c, classes, norms=0)
             ),
-            "a norm has a bias too: 2·D numbers each": (
+            "the biases of the norms are missing: each norm has 2·D parameters": (
                 lambda c, classes: _parameters(c, classes, norms=2, extra=-c.embed_dim)
             ),
-            "the patch embedding has a bias of D": (
+            "the bias of the patch embedding, of size D, is missing": (
                 lambda c, classes: _parameters(c, classes, patch_bias=False)
             ),
-            "the norm before the head is missing": (
+            "the norm before the head is missing: it has 2·D parameters": (
                 lambda c, classes: _parameters(c, classes, extra=-2 * c.embed_dim)
             ),
-            "the head is missing: D·classes numbers and a bias": (
+            "the head is missing: it has D·classes weights and a bias per class": (
                 lambda c, classes: _parameters(c, 0)
             ),
-            "the head's bias is missing": (
+            "the head's bias is missing: it has one value per class": (
                 lambda c, classes: _parameters(c, classes, extra=-classes)
             ),
-            "positions are counted: they are fixed sines, and not trained": (
+            "the positions are counted: they are fixed sines and cosines, not trained": (
                 lambda c, classes: _parameters(c, classes, extra=c.grid.num_tokens * c.embed_dim)
             ),
             "a class token is counted: VideoMAE has none": (

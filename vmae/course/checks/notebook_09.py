@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: visible-only embedding, attention, intensity, accumulation, a plan."""
+"""Exercises of notebook 09: visible-only embedding, attention, intensity, accumulation, planning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmae import viz
 from vmae.course.checks.core import Exercise
 from vmae.grid import gather_tokens
 
-# ---- the right answers -------------------------------------------------------------------------
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def embed_visible(
@@ -22,7 +22,7 @@ def embed_visible(
     bias: torch.Tensor,
     positions: torch.Tensor,
 ) -> torch.Tensor:
-    """Project the visible tokens only, and add their positions: (B, V, D).
+    """Project the visible tokens only and add their positions: (B, V, D).
 
     tokens (B, N, P), visible (B, V), weight (D, P), bias (D,), positions (N, D).
     """
@@ -35,9 +35,10 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 
 def linear_intensity(rows: int, wide_in: int, wide_out: int, size: int) -> float:
-    """FLOPs a byte of a matrix product (rows, wide_in) x (wide_in, wide_out).
+    """Arithmetic intensity of a matrix product (rows, wide_in) x (wide_in, wide_out), in FLOPs per byte.
 
-    Two FLOPs a multiply-add; both inputs are read and the output is written, `size` bytes a number.
+    A multiply-add is two FLOPs. Both inputs are read and the output is written, at `size` bytes per
+    number.
     """
     numbers = rows * wide_in + wide_in * wide_out + rows * wide_out
     return 2 * rows * wide_in * wide_out / (size * numbers)
@@ -46,10 +47,10 @@ def linear_intensity(rows: int, wide_in: int, wide_out: int, size: int) -> float
 def accumulated_gradient(
     weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
 ) -> torch.Tensor:
-    """The gradient of mse_loss(x @ weight, y) by `weight`, from `parts` equal parts in turn."""
+    """The gradient of mse_loss(x @ weight, y) for `weight`, accumulated over `parts` equal parts."""
     own = weight.detach().clone().requires_grad_()
-    for rows, wanted in zip(x.chunk(parts), y.chunk(parts), strict=True):
-        (F.mse_loss(rows @ own, wanted) / parts).backward()
+    for rows, target in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        (F.mse_loss(rows @ own, target) / parts).backward()
     assert own.grad is not None
     return own.grad
 
@@ -63,16 +64,17 @@ def plan(
     videos: int,
     warmup_epochs: int,
 ) -> tuple[float, int, int]:
-    """(rate, clips of a forward pass of one process, warm-up steps) by the published rule.
+    """(learning rate, clips per forward pass of one process, warm-up steps) by the published rule.
 
-    rate = base_lr · batch / 256 with all processes' videos together, `repeat` not counted. Source:
+    The learning rate is base_lr · batch / 256, where `batch` counts the videos of all processes but
+    not the repeated samples. Source:
     `run_mae_pretraining.py` of VideoMAE V1 and V2.
     """
     clips = batch * repeat // (processes * accumulate)
     return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
 
 
-# ---- wrong ones --------------------------------------------------------------------------------
+# ---- mistakes ----------------------------------------------------------------------------------
 
 
 def _by_rank(
@@ -91,7 +93,7 @@ def _one_row(tokens: torch.Tensor, visible: torch.Tensor, *others: torch.Tensor)
 
 
 def _mixed(scale: Callable[[torch.Tensor], float], dim: int = -1, soft: bool = True) -> Any:
-    """Attention with another scale, or softmax over another axis, or none."""
+    """Attention with another scale, with the softmax over another axis, or without it."""
 
     def mistaken(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         scores = q @ k.transpose(-2, -1) * scale(q)
@@ -109,7 +111,7 @@ def _root(q: torch.Tensor) -> float:
 
 
 def _moved(*kept: bool) -> Callable[[int, int, int, int], float]:
-    """Intensity that counts only some of: the input, the weights, the output."""
+    """Intensity that counts only some of the input, the weights and the output."""
 
     def mistaken(rows: int, wide_in: int, wide_out: int, size: int) -> float:
         each = (rows * wide_in, wide_in * wide_out, rows * wide_out)
@@ -120,13 +122,13 @@ def _moved(*kept: bool) -> Callable[[int, int, int, int], float]:
 
 
 def _only(part: int) -> Callable[..., torch.Tensor]:
-    """The gradient of one part alone, as it counts in the sum."""
+    """The contribution of a single part to the gradient."""
 
     def mistaken(
         weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
     ) -> torch.Tensor:
-        rows, wanted = x.chunk(parts)[part], y.chunk(parts)[part]
-        return accumulated_gradient(weight, rows, wanted, 1) / parts
+        rows, target = x.chunk(parts)[part], y.chunk(parts)[part]
+        return accumulated_gradient(weight, rows, target, 1) / parts
 
     return mistaken
 
@@ -136,17 +138,17 @@ def _last_whole(weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: i
 
 
 def _rate(rate: Callable[..., float]) -> Callable[..., tuple[float, int, int]]:
-    """A plan with another rate; the arguments are base_lr, batch, repeat, processes, accumulate."""
+    """A plan with another learning rate, from base_lr, batch, repeat, processes, accumulate."""
     return lambda *given: (rate(*given[:5]), *plan(*given)[1:])
 
 
 def _clips(clips: Callable[[int, int, int, int], int]) -> Callable[..., tuple[float, int, int]]:
-    """A plan with other clips; the arguments are batch, repeat, processes, accumulate."""
+    """A plan with another number of clips, from batch, repeat, processes, accumulate."""
     return lambda *given: (plan(*given)[0], clips(*given[1:5]), plan(*given)[2])
 
 
 def _warmup(steps: Callable[..., int]) -> Callable[..., tuple[float, int, int]]:
-    """A plan with other warm-up steps; all arguments are given."""
+    """A plan with another number of warm-up steps, from all arguments."""
     return lambda *given: (*plan(*given)[:2], steps(*given))
 
 
@@ -191,7 +193,7 @@ def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, *_: Any) -> None:
     viz.pictures(
         {"tokens": tokens[0].T, "your embedding": result[0].T},
-        "Two matrices, a column for each token: the pixels of all tokens, and your embedding.",
+        "Two matrices with one column per token: the pixels of all tokens, and your embedding.",
         height=1.0,
     )
 
@@ -199,7 +201,7 @@ def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, *_: Any) -> None:
 def _draw_attention(result: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *_: Any) -> None:
     viz.pictures(
         {"scores q·k": (q @ k.transpose(-2, -1))[0, 0], "your output": result[0, 0]},
-        "Two matrices, a row for each query: the scores of all keys, and your output.",
+        "Two matrices with one row per query: the scores of all keys, and your output.",
         height=1.2,
     )
 
@@ -219,8 +221,7 @@ def _draw_intensity(result: float, rows: int, wide_in: int, wide_out: int, size:
             f"{name} {a} x {b}": torch.full((max(1, a // 32), max(1, b // 32)), float(a * b))
             for name, (a, b) in shapes.items()
         },
-        f"Three matrices in true proportion, input, weights and output; you count {result:.1f} "
-        "FLOPs a byte.",
+        f"Three matrices to scale: input, weights and output; you count {result:.1f} FLOPs per byte.",
         height=1.0,
         limits=(0, 3e6),
     )
@@ -230,8 +231,8 @@ def _draw_plan(result: tuple[float, int, int], *given: Any) -> None:
     processes, accumulate, clips = given[3], given[4], result[1]
     viz.pictures(
         {f"{clips} clips at a time": torch.full((accumulate, processes), float(clips))},
-        f"A matrix, a column a process and a row a part in turn: each cell is a forward pass of "
-        f"{clips} clips.",
+        f"A matrix with one column per process and one row per accumulated part: each cell is a "
+        f"forward pass of {clips} clips.",
         height=0.6,
     )
 
@@ -242,20 +243,23 @@ EXERCISES = (
         embed_visible,
         _embed_cases,
         {
-            "positions are added by the place in the sequence: a token keeps the position of its "
-            "place in the clip, positions[visible]": _by_rank,
-            "every clip gets the visible tokens of the first: each row of `visible` has its own": (
+            "positions are added in the order of the sequence: a token keeps its position in the "
+            "clip, positions[visible]": _by_rank,
+            "every clip gets the visible tokens of the first: use each clip's own row of "
+            "`visible`": (
                 _one_row
             ),
-            "the bias is missing": lambda tokens, visible, weight, bias, positions: embed_visible(
-                tokens, visible, weight, 0 * bias, positions
+            "the bias is missing: add it to the projection": (
+                lambda tokens, visible, weight, bias, positions: embed_visible(
+                    tokens, visible, weight, 0 * bias, positions
+                )
             ),
             "the positions are missing: add positions[visible]": (
                 lambda tokens, visible, weight, bias, positions: embed_visible(
                     tokens, visible, weight, bias, 0 * positions
                 )
             ),
-            "all tokens are embedded: take the visible ones first, or nothing is saved": (
+            "all tokens are embedded: select the visible ones first, otherwise nothing is saved": (
                 lambda tokens, visible, weight, bias, positions: (
                     F.linear(tokens, weight, bias) + positions
                 )
@@ -268,17 +272,17 @@ EXERCISES = (
         attention,
         _attention_cases,
         {
-            "the scores are not scaled: divide them by the root of d, the width of a head": _mixed(
+            "the scores are not scaled: divide them by the square root of d, the width of a head": _mixed(
                 lambda q: 1.0
             ),
-            "the scores are divided by d: divide by its root": _mixed(lambda q: 1 / q.shape[-1]),
-            "the scores are scaled by the width of all heads together: d is that of one head": (
+            "the scores are divided by d: divide by its square root": _mixed(lambda q: 1 / q.shape[-1]),
+            "the scores are scaled by the total width of all heads: d is the width of one head": (
                 _mixed(lambda q: (q.shape[1] * q.shape[-1]) ** -0.5)
             ),
-            "the softmax runs over the queries: for every query the weights of all keys add up to "
-            "1, so softmax(-1)": _mixed(_root, dim=-2),
-            "there is no softmax": _mixed(_root, soft=False),
-            "the scale comes after the softmax: the scores are scaled, before it": _after_softmax,
+            "the softmax runs over the queries: for each query, the weights of all keys must sum "
+            "to 1, so use softmax(-1)": _mixed(_root, dim=-2),
+            "the softmax is missing: apply it to the scaled scores, over the keys": _mixed(_root, soft=False),
+            "the scaling comes after the softmax: scale the scores before it": _after_softmax,
         },
         draw=_draw_attention,
     ),
@@ -287,16 +291,16 @@ EXERCISES = (
         linear_intensity,
         _intensity_cases,
         {
-            "multiply-adds are counted: each is two FLOPs here": lambda *given: (
+            "each multiply-add is counted once: it is two FLOPs here": lambda *given: (
                 linear_intensity(*given) / 2
             ),
-            "the weights are read too: wide_in · wide_out numbers": _moved(True, False, True),
-            "the output is written too: rows · wide_out numbers": _moved(True, True, False),
-            "the input is read too: rows · wide_in numbers": _moved(False, True, True),
-            "numbers are counted, not bytes: each has `size` bytes": (
+            "the weights are missing: wide_in · wide_out numbers are read too": _moved(True, False, True),
+            "the output is missing: rows · wide_out numbers are written too": _moved(True, True, False),
+            "the input is missing: rows · wide_in numbers are read too": _moved(False, True, True),
+            "numbers are counted, not bytes: each takes `size` bytes": (
                 lambda rows, wide_in, wide_out, size: linear_intensity(rows, wide_in, wide_out, 1)
             ),
-            "that is bytes a FLOP: turn the quotient over": lambda *given: (
+            "this is bytes per FLOP: invert the ratio": lambda *given: (
                 1 / linear_intensity(*given)
             ),
         },
@@ -308,16 +312,16 @@ EXERCISES = (
         accumulated_gradient,
         _gradient_cases,
         {
-            "the gradients are added up, and the loss of each part is a mean already: divide it by "
-            "the number of parts": lambda weight, x, y, parts: (
+            "the gradients add up, but the loss of each part is already a mean: divide it by the "
+            "number of parts": lambda weight, x, y, parts: (
                 parts * accumulated_gradient(weight, x, y, parts)
             ),
-            "only the last part is left: set gradients to zero before the first part, not before "
-            "each": _only(-1),
-            "only the last part is left, and as if it were all: sum the gradients of the parts, "
+            "only the last part is left: set the gradient to zero before the first part, not "
+            "before each one": _only(-1),
+            "only the last part is left, at full weight: sum the gradients of all parts, with "
             "each loss divided by the number of parts": _last_whole,
-            "only the first part counts: does the `return` stand in the loop?": _only(0),
-            "it is divided by the number of parts twice": lambda weight, x, y, parts: (
+            "only the first part counts: is the `return` inside the loop?": _only(0),
+            "the gradient is divided by the number of parts twice: divide once": lambda weight, x, y, parts: (
                 accumulated_gradient(weight, x, y, parts) / parts
             ),
         },
@@ -328,31 +332,34 @@ EXERCISES = (
         plan,
         _plan_cases,
         {
-            "the rate is not scaled: multiply by batch / 256": _rate(lambda base, *_: base),
-            "the rate counts the repeated views: num_sample is not part of the rule": _rate(
+            "the learning rate is not scaled: multiply by batch / 256": _rate(lambda base, *_: base),
+            "the learning rate includes the repeated views: num_sample is not part of the rule": _rate(
                 lambda base, batch, repeat, *_: base * batch * repeat / 256
             ),
-            "the rate is scaled by the batch of one process: the rule takes that of all": _rate(
+            "the learning rate is scaled by the batch of a single process: the rule uses that of "
+            "all processes": _rate(
                 lambda base, batch, repeat, processes, _: base * batch / processes / 256
             ),
-            "the rate is multiplied by the processes once more: `batch` is that of all already": (
+            "the learning rate is multiplied by the number of processes again: `batch` already "
+            "includes all of them": (
                 _rate(lambda base, batch, repeat, processes, _: base * batch * processes / 256)
             ),
-            "the rate grows with the root of the batch: the published rule is linear": _rate(
+            "the learning rate grows with the square root of the batch: the published rule is "
+            "linear": _rate(
                 lambda base, batch, *_: base * (batch / 256) ** 0.5
             ),
-            "the clips leave out `repeat`: every view takes memory": _clips(
+            "`repeat` is ignored in the number of clips: every view takes memory": _clips(
                 lambda batch, repeat, processes, accumulate: batch // (processes * accumulate)
             ),
-            "the clips leave out `accumulate`: a forward pass takes one part only": _clips(
+            "`accumulate` is ignored in the number of clips: a forward pass takes a single part": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // processes
             ),
-            "the clips are those of all processes: each takes its share": _clips(
+            "the clips are those of all processes together: divide by the number of processes": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // accumulate
             ),
-            "an epoch is counted in batches of one process: all of them together take `batch` "
-            "videos a step": _warmup(lambda *given: plan(*given)[2] * given[3]),
-            "that is warm-up in epochs: multiply by the steps of an epoch, videos / batch": (
+            "an epoch is counted in batches of one process: all processes together take `batch` "
+            "videos per step": _warmup(lambda *given: plan(*given)[2] * given[3]),
+            "this is the warm-up in epochs: multiply by the steps per epoch, videos / batch": (
                 _warmup(lambda *given: given[6])
             ),
         },
