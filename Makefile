@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALLER ?= uv
 
 .PHONY: help run test test-browser lab notebooks bench clean
 help:
@@ -13,19 +14,18 @@ help:
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
 	@echo "make bench      reading, augmentation, models against Hugging Face and the published algorithm: ratios; half an hour"
 	@echo "make clean      remove runs and what was rendered; .venv stays"
+	@echo "make INSTALLER=pip ...  set up .venv without uv"
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) found: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "setting up $(VENV): a few minutes, once"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.half-made),--clear )$(VENV)
+	$(BIN)/python solutions/install.py $(INSTALLER)
 	@touch $@
 
 run: $(READY)
-	@mkdir -p runs
-	$(BIN)/python -m papermill solutions/10_full_run.ipynb runs/10_full_run.ipynb --cwd notebooks $(PARAMS)
+	@$(BIN)/python solutions/run.py $(PARAMS)
 	@# the classic template: the default one leaves alt text out
 	$(BIN)/python -m jupyter nbconvert --to html --template classic --log-level WARN runs/10_full_run.ipynb
 	@$(BIN)/python -m jupyter trust runs/10_full_run.ipynb >/dev/null  # or JupyterLab hides its players

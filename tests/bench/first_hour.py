@@ -2,7 +2,8 @@
 
 In a fresh clone, with a new environment: seconds of the set-up; from the start of lesson 00 to its
 first picture; from the start of lesson 01 to its first solved exercise, without the time to think;
-and of `make run`. The result goes to data/bench/DEVICE.json. Packages come from the network, or from pip's cache.
+and of `make run`. The result goes to data/bench/DEVICE.json. Packages come from the network, or from a
+cache of uv or pip.
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""The state of a run, and the displays that show it."""
+"""The state of a run, the displays that show it, and a file through which another program follows it."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
@@ -68,3 +73,35 @@ class Silent(Progress):
     def update(self, step: int, record: Record | None) -> None: ...
 
     def close(self) -> None: ...
+
+
+class ProgressFile:
+    """One stage of the work as lines of JSON in the file that VMAE_PROGRESS names; without it, none.
+
+    `make run` follows them: every training run and `viz.track` write here.
+
+    stage          what is done, such as "pre-train"
+    step, steps    how many steps are done at the start, and of how many
+    folder         where the stage keeps what it needs to resume; None: it would start again
+    """
+
+    def __init__(self, stage: str, step: int, steps: int, folder: Path | None = None) -> None:
+        self.stage, self.steps = stage, steps
+        self._write(step, start=True, folder=folder and str(folder))
+
+    def update(
+        self, step: int, loss: float | None = None, clips_per_second: float | None = None
+    ) -> None:
+        """Write a line: at a loss, at the end, and otherwise once a second."""
+        if loss is not None:
+            self._write(step, loss=loss, clips_per_second=clips_per_second)
+        elif step == self.steps or time.monotonic() - self._written > 1:
+            self._write(step)
+
+    def _write(self, step: int, **more: object) -> None:
+        self._written = time.monotonic()
+        if path := os.environ.get("VMAE_PROGRESS"):
+            line = json.dumps({"stage": self.stage, "step": step, "steps": self.steps, **more})
+            # A run is worth more than the display of it.
+            with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")

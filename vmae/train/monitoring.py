@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from vmae.cost import classifier_multiply_adds, flops_share, pretraining_multiply_adds
-from vmae.support.progress import Progress, Record
+from vmae.support.progress import Progress, ProgressFile, Record
 from vmae.train.config import PretrainConfig, RunConfig
 
 #: Share of the steps after which a loss of 1.0 deserves a warning, and how close to 1 it must be.
@@ -32,17 +32,18 @@ def mfu_per_clip(config: RunConfig, accelerator: Accelerator) -> float | None:
 
 
 class Watched(Progress):
-    """A progress display, with a TensorBoard log and a warning about a loss that stays at 1.0."""
+    """A progress display, with VMAE_PROGRESS, a TensorBoard log and a warning about a loss of 1.0."""
 
     def __init__(self, shown: Progress, config: RunConfig, folder: Path | None) -> None:
         self.shown, self.config = shown, config
-        self.folder = folder if config.tensorboard else None
+        self.folder = folder
         self.advised = False
         self.writer = None
 
     def start(self, title: str, step: int, steps: int) -> None:
         self.steps = steps
-        if self.folder is not None:
+        self.file = ProgressFile(title, step, steps, self.folder)
+        if self.folder is not None and self.config.tensorboard:
             self.writer = _tensorboard(self.folder, step)
         self.shown.start(title, step, steps)
 
@@ -53,6 +54,9 @@ class Watched(Progress):
                     if name != "step" and value is not None:
                         self.writer.add_scalar(name, value, step)
             self._advise(record)
+            self.file.update(step, record.loss, record.clips_per_second)
+        else:
+            self.file.update(step)
         self.shown.update(step, record)
 
     def _advise(self, record: Record) -> None:

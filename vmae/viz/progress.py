@@ -9,13 +9,13 @@ from typing import Any
 
 from IPython.display import HTML, display
 
-from vmae.support.progress import Record
+from vmae.support.progress import ProgressFile, Record
 from vmae.viz.charts import curve_figure
 from vmae.viz.core import bundle
 
 
 def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
-    """Iterate with a progress bar in a notebook; called like tqdm."""
+    """Iterate with a progress bar in a notebook, and in VMAE_PROGRESS; called like tqdm."""
 
     def text(done: int) -> HTML:
         left = f", {(time.monotonic() - start) / done * (total - done):.0f} s left" if done else ""
@@ -27,8 +27,10 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
 
     start = shown = time.monotonic()
     bar = display(text(0), display_id=True)
+    file = ProgressFile(desc, 0, total)
     for done, item in enumerate(iterable, 1):
         yield item
+        file.update(done)
         if time.monotonic() - shown > 0.5 or done == total:
             shown = time.monotonic()
             bar.update(text(done))
