@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,35 @@ spec.loader.exec_module(build)
 
 OVERRIDES = yaml.safe_load((ROOT / "tests" / "overrides.yaml").read_text())
 NAMES = [path.stem for path in build.sources()]
+
+
+@pytest.fixture(scope="session")
+def around(tmp_path_factory) -> Path:
+    """A checkout for the notebooks of this process alone: where they render sets and leave runs.
+
+    Two notebooks that render the same set at the same time would meet its lock, and a learner's own
+    sets and runs are nobody else's. The package is a copy, since it looks for data beside itself;
+    the data are links, and what `vmae` would render is not among them.
+    """
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "vmae", folder / "vmae", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("notebooks", "data"):
+        (folder / name).mkdir()
+    for path in (ROOT / "data").iterdir():
+        if not any(map(path.match, ("motion*", "film*", "stores"))):
+            (folder / "data" / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.fixture
+def kernels(around, monkeypatch) -> Path:
+    """Kernels that start from now on are of that checkout. The folder that they start in."""
+    path = [str(around), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.setenv("IPYTHONDIR", str(around / ".ipython"))  # one history, locked by each kernel
+    return around / "notebooks"
 
 
 def parameters(name: str, tmp_path: Path) -> dict:
@@ -51,12 +81,12 @@ def test_a_rebuild_is_byte_identical(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_learners_notebook_runs_to_its_end_unsolved(name, tmp_path):
+def test_the_learners_notebook_runs_to_its_end_unsolved(name, kernels, tmp_path):
     """With papermill, headless, as continuous integration runs it."""
     out = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
         ROOT / "notebooks" / f"{name}.ipynb", out, parameters(name, tmp_path),
-        cwd=ROOT / "notebooks", progress_bar=False, log_output=False,
+        cwd=kernels, progress_bar=False, log_output=False,
     )  # fmt: skip
     notebook = nbformat.read(out, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -67,34 +97,38 @@ def test_the_learners_notebook_runs_to_its_end_unsolved(name, tmp_path):
     assert problems == []
 
 
-def run_nbval(notebook: nbformat.NotebookNode, copy: Path) -> subprocess.CompletedProcess:
+def run_nbval(
+    notebook: nbformat.NotebookNode, copy: Path, cwd: Path
+) -> subprocess.CompletedProcess:
     """Execute a notebook with nbval, which compares the outputs of marked cells with those it holds."""
     nbformat.write(notebook, copy)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q",
          "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent), str(copy)],
-        cwd=ROOT / "notebooks", capture_output=True, text=True, check=False,
+        cwd=cwd, capture_output=True, text=True, check=False,
         env=os.environ | {"VMAE_STRICT": "1"},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_deterministic_cells_print_what_is_committed(name, tmp_path):
+def test_deterministic_cells_print_what_is_committed(name, kernels, tmp_path):
     """nbval runs the solution with small parameters."""
     notebook = load_notebook_node(str(ROOT / "solutions" / f"{name}.ipynb"))
     assert any("NBVAL_CHECK_OUTPUT" in cell.source for cell in notebook.cells)
     done = run_nbval(
-        parameterize_notebook(notebook, parameters(name, tmp_path)), tmp_path / "copy.ipynb"
+        parameterize_notebook(notebook, parameters(name, tmp_path)),
+        tmp_path / "copy.ipynb",
+        kernels,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_nbval_would_find_another_output(lesson, tmp_path):
+def test_nbval_would_find_another_output(lesson, kernels, tmp_path):
     build.execute(lesson)
     notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
-    assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
+    assert run_nbval(notebook, tmp_path / "copy.ipynb", kernels).returncode == 0
     notebook.cells[4].outputs[0].text = "n is 4\n"
-    done = run_nbval(notebook, tmp_path / "copy.ipynb")
+    done = run_nbval(notebook, tmp_path / "copy.ipynb", kernels)
     assert done.returncode == 1
     assert "n is 4" in done.stdout
 
