@@ -15,16 +15,19 @@ from vmae.train.evaluate import Evaluation
 from vmae.vit import VisionTransformer
 
 
-def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
-    data = tmp_path / "motion"
+def test_render_pretrain_finetune_evaluate(tmp_path, capsys, monkeypatch):
+    data, stores = tmp_path / "motion", tmp_path / "data" / "stores"
     assert main(["render", "motion", "--size", "mini", "--out", str(data), "--workers", "1"]) == 0
+    stores.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # stores lie in the working folder's data/stores where it has one
     assert main(["store", str(data), "--pixels", "16", "--workers", "1"]) == 0
+    assert len(list(stores.glob("*/index.json"))) == 2
     recipe = tmp_path / "recipe.yaml"
     from vmae.config import Recipe
 
     shipped = Recipe.load("cpu").changed(
         {"model.depth": 1, "optim.batch_size": 8, "data.path": str(data), "data.workers": 1,
-         "data.stores": str(tmp_path / "stores"), "log_every": 1}
+         "data.stores": str(stores), "log_every": 1}
     )  # fmt: skip
     shipped.to_yaml(recipe)
     run, classifier = str(tmp_path / "run"), str(tmp_path / "classifier")
