@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from nursery import wait_for
 
 from vmae.cli import main
 from vmae.data import encode
@@ -26,14 +26,6 @@ from vmae.data.store import build_store
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     """The spawned workers among a process's children; the resource tracker is none."""
     return [p for p in process.children() if "spawn_main" in " ".join(p.cmdline())]
-
-
-def wait_for(condition, seconds: float = 60) -> None:
-    """Until `condition` holds; the test fails where it never does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def killed_after(command: list[str], condition) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nursery import Nursery
+from nursery import Nursery, wait_for
 from safetensors.torch import load_file
 
 from vmae.config import (
@@ -133,9 +133,7 @@ def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, n
     )
     with Nursery() as nursery:
         process = nursery.start(tmp_path / "log", *command)
-        metrics = tmp_path / "run/metrics.jsonl"
-        while not metrics.exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "run/metrics.jsonl").exists)
         os.kill(process, number)
         assert nursery.wait(process) == status
         assert "with --resume goes on" in (tmp_path / "log").read_text()
