@@ -25,7 +25,10 @@ from vmae.config import (
 from vmae.data.loader import open_set, open_source
 from vmae.train.trouble import STOPPED_STATUS
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals"),
+]
 
 #: One process and two add the same numbers up in another order; measured: at most 3e-8.
 LOSS = 1e-6

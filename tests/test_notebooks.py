@@ -80,6 +80,7 @@ def test_a_rebuild_is_byte_identical(name):
         assert target.read_bytes() == build.text_of(notebook).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_learners_notebook_runs_to_its_end_unsolved(name, kernels, tmp_path):
     """With papermill, headless, as continuous integration runs it."""
@@ -110,6 +111,7 @@ def run_nbval(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_deterministic_cells_print_what_is_committed(name, kernels, tmp_path):
     """nbval runs the solution with small parameters."""

@@ -51,6 +51,7 @@ def originals(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
     tmp_path, motion_mini, monkeypatch
 ):
@@ -100,6 +101,7 @@ def working(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
     found: list[psutil.Process] = []
 
@@ -112,6 +114,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
     wait_for(lambda: not any(working(p) for p in found))
 
 
+@pytest.mark.slow
 def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
     out, whole = tmp_path / "out", tmp_path / "whole"
     normalize_set(originals, whole, workers=1)

@@ -25,7 +25,10 @@ from vmae.config import (
 )
 from vmae.data.loader import open_set, open_source
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals"),
+]
 
 KILLS = {"pretrain": 20, "finetune": 6}
 

@@ -152,6 +152,7 @@ def damage(path: Path) -> None:
 HEVC = "log-level=none:keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:open-gop="
 
 
+@pytest.mark.slow
 def test_foreign_containers_and_codecs_get_the_right_word(tmp_path):
     """What decord 0.6.0 does with each was measured beforehand, sequential PyAV being the truth."""
     folder = tmp_path / "set"
@@ -240,6 +241,7 @@ def test_sizes_are_even_and_never_larger():
     assert target_size(1280, 720, 256) == (454, 256)
 
 
+@pytest.mark.slow
 def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
     """Natural film, from the command line: within codec noise, frame by frame."""
     for name in ("a", "b"):
