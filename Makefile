@@ -32,7 +32,7 @@ run: $(READY)
 	@echo "read it: runs/10_full_run.html, or runs/10_full_run.ipynb in JupyterLab (make lab)"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt

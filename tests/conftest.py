@@ -1,17 +1,65 @@
-"""Shared by the tests: small models with revealing weights, and small sets rendered on the fly."""
+"""Shared by the tests: their order, small models with revealing weights, small sets."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# The models here are tiny: threads would only wait for each other, and for the other worker's. Set
+# before PyTorch is imported, and in the environment: kernels and processes of tests inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
 
+from vmae import ROOT
 from vmae.config import ModelConfig
 from vmae.data import SIZES, render_set
+
+# ---- how the tests run ---------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: the quick ones then fill what is left of the time of both workers."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+#: What was in the checkout before the tests, and what they left there.
+BEFORE, LEFT = pytest.StashKey[set[Path]](), pytest.StashKey[set[Path]]()
+
+
+def in_the_checkout() -> set[Path]:
+    """Files and folders where the course writes; not the caches of pytest, mypy and ruff."""
+    places = ("*", "data/*", "data/stores/*", "notebooks/*", "runs/*", "solutions/*")
+    found = {path for place in places for path in ROOT.glob(place)}
+    return {path for path in found if not path.name.endswith(("_cache", "__pycache__"))}
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[BEFORE] = in_the_checkout()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail, even if every test passed, when the tests left something new in the checkout."""
+    left = in_the_checkout() - session.config.stash[BEFORE]
+    session.config.stash[LEFT] = left
+    if left and not hasattr(session.config, "workerinput"):  # one process says so, for all
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if left := config.stash.get(LEFT, set()):
+        terminalreporter.section("new in the checkout: write to tmp_path instead", red=True)
+        for path in sorted(left):
+            terminalreporter.write_line(str(path.relative_to(ROOT)))
+
+
+# ---- what the tests use --------------------------------------------------------------------------
 
 torch.set_num_threads(1)  # the models here are too small to gain from threads
 

@@ -7,12 +7,34 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until `condition` holds; fail the test if it never does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port below those that systems hand out for 0, so that no other process gets it meanwhile."""
+    chance = random.SystemRandom()  # tests seed the other one, in two processes alike
+    while True:
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", chance.randrange(20_000, 32_000)))
+            except OSError:
+                continue
+            return free.getsockname()[1]
 
 
 class Nursery:
@@ -20,9 +42,8 @@ class Nursery:
 
     def __enter__(self) -> Nursery:
         self._parent = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,9 +58,7 @@ class Nursery:
 
     def start_group(self, log: Path, world: int, *arguments: str, **env: str) -> list[int]:
         """Start `world` processes of one run, as a launcher would."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         local = "lo0" if sys.platform == "darwin" else "lo"
         shared = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
                   "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": local} | env  # fmt: skip

@@ -228,6 +228,7 @@ def test_bf16_agrees_with_fp32(tiny):
     assert half_loss.item() == pytest.approx(loss.item(), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not shutil.which("g++") and not shutil.which("cl"), reason="torch.compile needs a C++ compiler"
 )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -106,6 +107,7 @@ def test_the_code_is_formatted_and_clean():
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_types_are_right():
     done = subprocess.run(
         [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False

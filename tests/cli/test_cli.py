@@ -15,18 +15,21 @@ from vmae.train import Evaluation, FinetuneConfig, save_classifier
 from vmae.vit import VisionTransformer
 
 
-def test_render_pretrain_finetune_evaluate(tmp_path, capsys):
-    data = tmp_path / "motion"
+def test_render_pretrain_finetune_evaluate(tmp_path, capsys, monkeypatch):
+    data, stores = tmp_path / "motion", tmp_path / "data" / "stores"
     assert (
         main(["render", "motion", "--size", "mini", "--out", str(data), "--num-workers", "1"]) == 0
     )
+    stores.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # the cache goes to the working folder's data/stores if it has one
     assert main(["store", str(data), "--pixels", "16", "--num-workers", "1"]) == 0
+    assert len(list(stores.glob("*/index.json"))) == 2
     recipe = tmp_path / "recipe.yaml"
     from vmae.train import Recipe
 
     shipped = Recipe.load("cpu").changed(
         {"model.depth": 1, "optim.batch_size": 8, "data.path": str(data), "data.num_workers": 1,
-         "data.cache_dir": str(tmp_path / "stores"), "log_every": 1}
+         "data.cache_dir": str(stores), "log_every": 1}
     )  # fmt: skip
     shipped.to_yaml(recipe)
     run, classifier = str(tmp_path / "run"), str(tmp_path / "classifier")

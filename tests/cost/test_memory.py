@@ -30,7 +30,7 @@ def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage
-        return tensor
+        return tensor.detach()  # itself, an output, would hold its graph, which holds it: for ever
 
     with (
         checkpointed(model, config.activation_checkpointing),

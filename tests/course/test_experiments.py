@@ -79,7 +79,9 @@ def test_measuring_runs_what_is_missing_once(results, tmp_path, motion_mini, mon
     monkeypatch.setattr(
         claims,
         "recipe_of",
-        lambda *given: recipe_of(*given).changed(both=small, finetune={"labels_per_class": 2}),
+        lambda *given: recipe_of(*given).changed(
+            both=small, finetune={"labels_per_class": 2, "optim.steps": 2}
+        ),
     )
     claims.measure(["targets"], [0], steps=2)
     found = json.loads(results.read_text())

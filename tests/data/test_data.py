@@ -209,6 +209,7 @@ def film_shots() -> tuple[list[tuple[int, int]], np.ndarray]:
     return shot_bounds(FILM, FilmSpec().cut)
 
 
+@pytest.mark.slow
 def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path, film_shots):
     shots, change = film_shots
     assert 110 <= len(shots) <= 160, "a detector that knows film finds 133"

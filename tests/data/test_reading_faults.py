@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from nursery import wait_for
 
 from vmae.cli.main import main
 from vmae.data import (
@@ -36,14 +36,6 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return [p for p in process.children() if "spawn_main" in " ".join(p.cmdline())]
 
 
-def wait_for(condition, seconds: float = 60) -> None:
-    """Until `condition` holds; the test fails where it never does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def killed_after(command: list[str], condition) -> None:
     """Start `vmae ...` in a process of its own and kill it, with SIGKILL, once `condition` holds."""
     process = subprocess.Popen([sys.executable, "-m", "vmae", *command])
@@ -67,6 +59,7 @@ def originals(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
     tmp_path, motion_mini, monkeypatch
 ):
@@ -116,6 +109,7 @@ def working(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
     found: list[psutil.Process] = []
 
@@ -130,6 +124,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
     wait_for(lambda: not any(working(p) for p in found))
 
 
+@pytest.mark.slow
 def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
     out, whole = tmp_path / "out", tmp_path / "whole"
     normalize_set(originals, whole, workers=1)

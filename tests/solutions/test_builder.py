@@ -117,11 +117,11 @@ def test_the_check_finds_drift_orphans_and_poor_outputs(lesson):
     assert build.output_problems(failed) == ["ends in ValueError"]
 
 
-def test_nbval_would_find_another_output(lesson, tmp_path):
+def test_nbval_would_find_another_output(lesson, kernels, tmp_path):
     execute(lesson)
     notebook = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
-    assert run_nbval(notebook, tmp_path / "copy.ipynb").returncode == 0
+    assert run_nbval(notebook, tmp_path / "copy.ipynb", kernels).returncode == 0
     notebook.cells[4].outputs[0].text = "n is 4\n"
-    done = run_nbval(notebook, tmp_path / "copy.ipynb")
+    done = run_nbval(notebook, tmp_path / "copy.ipynb", kernels)
     assert done.returncode == 1
     assert "n is 4" in done.stdout

@@ -47,13 +47,14 @@ def test_a_rebuild_is_byte_identical(name):
         assert target.read_bytes() == text_of(notebook).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_learners_notebook_runs_to_its_end_unsolved(name, tmp_path):
+def test_the_learners_notebook_runs_to_its_end_unsolved(name, kernels, tmp_path):
     """With papermill, headless, as continuous integration runs it."""
     out = tmp_path / "executed.ipynb"
     papermill.execute_notebook(
         ROOT / "notebooks" / f"{name}.ipynb", out, parameters(name, tmp_path),
-        cwd=ROOT / "notebooks", progress_bar=False, log_output=False,
+        cwd=kernels, progress_bar=False, log_output=False,
     )  # fmt: skip
     notebook = nbformat.read(out, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -64,24 +65,29 @@ def test_the_learners_notebook_runs_to_its_end_unsolved(name, tmp_path):
     assert problems == []
 
 
-def run_nbval(notebook: nbformat.NotebookNode, copy: Path) -> subprocess.CompletedProcess:
+def run_nbval(
+    notebook: nbformat.NotebookNode, copy: Path, cwd: Path
+) -> subprocess.CompletedProcess:
     """Execute a notebook with nbval, which compares the outputs of marked cells with those it holds."""
     nbformat.write(notebook, copy)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q",
          "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(copy.parent), str(copy)],
-        cwd=ROOT / "notebooks", capture_output=True, text=True, check=False,
+        cwd=cwd, capture_output=True, text=True, check=False,
         env=os.environ | {"VMAE_STRICT": "1"},
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_deterministic_cells_print_what_is_committed(name, tmp_path):
+def test_deterministic_cells_print_what_is_committed(name, kernels, tmp_path):
     """nbval runs the solution with small parameters."""
     notebook = load_notebook_node(str(ROOT / "solutions" / f"{name}.ipynb"))
     assert any("NBVAL_CHECK_OUTPUT" in cell.source for cell in notebook.cells)
     done = run_nbval(
-        parameterize_notebook(notebook, parameters(name, tmp_path)), tmp_path / "copy.ipynb"
+        parameterize_notebook(notebook, parameters(name, tmp_path)),
+        tmp_path / "copy.ipynb",
+        kernels,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 

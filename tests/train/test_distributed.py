@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from nursery import Nursery
+from nursery import Nursery, wait_for
 from safetensors.torch import load_file
 
 from vmae.config import MaskConfig, ModelConfig
@@ -20,7 +19,10 @@ from vmae.data import DataConfig, open_set, open_source
 from vmae.train import FinetuneConfig, OptimConfig, PretrainConfig
 from vmae.train.interrupts import STOPPED_STATUS
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals"),
+]
 
 #: One process and two add the same numbers up in another order; measured: at most 3e-8.
 LOSS = 1e-6
@@ -132,8 +134,7 @@ def test_a_lost_peer_ends_the_run_with_a_clear_error_and_a_whole_checkpoint(
     run, log = tmp_path / "run", tmp_path / "log"
     command = ("pretrain", str(tmp_path / "config.yaml"), "--resume", "--out", str(run))
     left, lost = nursery.start_group(log, 2, *command)
-    while not (run / "best.json").exists():
-        time.sleep(0.02)
+    wait_for((run / "best.json").exists)
     os.kill(lost, signal.SIGKILL)
     assert nursery.wait(lost) == -signal.SIGKILL
     assert nursery.wait(left, seconds=30) == 1
@@ -143,8 +144,7 @@ def test_a_lost_peer_ends_the_run_with_a_clear_error_and_a_whole_checkpoint(
     # One process goes on, until it is asked to stop.
     at = sorted((run / "checkpoints").glob("step-*"))[-1]
     again = nursery.start(log, *command)
-    while not [p for p in (run / "checkpoints").glob("step-*") if p.name > at.name]:
-        time.sleep(0.02)
+    wait_for(lambda: [p for p in (run / "checkpoints").glob("step-*") if p.name > at.name])
     os.kill(again, signal.SIGTERM)
     assert nursery.wait(again) == STOPPED_STATUS
     assert json.loads((run / "environment.json").read_text())[-1]["step"] == int(at.name[5:])
@@ -157,8 +157,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(nursery, c
     processes = nursery.start_group(
         log, 2, "pretrain", str(tmp_path / "config.yaml"), "--out", str(run)
     )
-    while not (run / "metrics.jsonl").exists():
-        time.sleep(0.02)
+    wait_for((run / "metrics.jsonl").exists)
     os.kill(processes[1], signal.SIGTERM)  # not the one that writes
     assert [nursery.wait(process) for process in processes] == [STOPPED_STATUS] * 2
     (saved,) = (run / "checkpoints").iterdir()
@@ -219,10 +218,7 @@ def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):
         "--out",
         str(tmp_path / "run"),
     ]
-    done = subprocess.run(
-        launch + command, capture_output=True, text=True, timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = subprocess.run(launch + command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/environment.json").read_text())[0]["processes"] == 2
     said = done.stdout[done.stdout.index("{") :]  # some versions of gloo greet on stdout

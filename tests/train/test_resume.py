@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from nursery import Nursery
+from nursery import Nursery, wait_for
 from safetensors.torch import load_file
 
 from vmae.config import MaskConfig, ModelConfig
 from vmae.data import DataConfig, open_set, open_source
 from vmae.train import FinetuneConfig, OptimConfig, PretrainConfig
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals"),
+]
 
 KILLS = {"pretrain": 20, "finetune": 6}
 
@@ -131,9 +134,7 @@ def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, n
     )
     with Nursery() as nursery:
         process = nursery.start(tmp_path / "log", *command)
-        metrics = tmp_path / "run/metrics.jsonl"
-        while not metrics.exists():
-            time.sleep(0.01)
+        wait_for((tmp_path / "run/metrics.jsonl").exists)
         os.kill(process, number)
         assert nursery.wait(process) == status
         assert "to continue, run the same command with --resume" in (tmp_path / "log").read_text()
