@@ -112,6 +112,8 @@ def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Collects the alt texts of figures instead of showing them."""
     texts: list[str] = []
-    monkeypatch.setattr("vmae.viz.core.display", lambda data, **_: texts.append(data["text/plain"]))
+    monkeypatch.setattr(
+        "vmae.viz.figure.display", lambda data, **_: texts.append(data["text/plain"])
+    )
     yield texts
     plt.close("all")

@@ -1,7 +1,3 @@
 """The command line: `vmae`, or `python -m vmae`."""
 
 from vmae.cli.main import main
-
-__all__ = [
-    "main",
-]

@@ -10,8 +10,7 @@ import torch
 
 from vmae.config import MaskConfig
 from vmae.grid import TokenGrid
-from vmae.masking.core import Mask, MaskError
-from vmae.masking.decoder import (
+from vmae.masking.decoder_masks import (
     all_hidden,
     drop_visible,
     dual,
@@ -21,23 +20,8 @@ from vmae.masking.decoder import (
     maps_on,
     running_cell_maps,
 )
-from vmae.masking.encoder import frame_visible, random_visible, tube_visible
-
-__all__ = [
-    "Mask",
-    "MaskError",
-    "all_hidden",
-    "drop_visible",
-    "dual",
-    "dual_random",
-    "every_token",
-    "frame_maps",
-    "frame_visible",
-    "make_mask",
-    "random_visible",
-    "running_cell_maps",
-    "tube_visible",
-]
+from vmae.masking.encoder_masks import frame_visible, random_visible, tube_visible
+from vmae.masking.mask import Mask, MaskError
 
 
 def make_mask(

@@ -13,7 +13,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from vmae.support.progress import Record
-from vmae.viz.core import INK, PALETTE, show, style
+from vmae.viz.figure import INK, PALETTE, show, style
 
 
 def curves(records: Mapping[str, Sequence[Record]], alt: str, ylabel: str = "loss") -> None:

@@ -17,7 +17,7 @@ from einops import rearrange
 from IPython.display import HTML, display
 
 from vmae.data.making.encode import write_video
-from vmae.viz.core import INK, show, style
+from vmae.viz.figure import INK, show, style
 
 
 def to_frames(clip: torch.Tensor | np.ndarray) -> np.ndarray:

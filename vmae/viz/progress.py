@@ -11,7 +11,7 @@ from IPython.display import HTML, display
 
 from vmae.support.progress import ProgressFile, Record
 from vmae.viz.charts import curve_figure
-from vmae.viz.core import bundle
+from vmae.viz.figure import bundle
 
 
 def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:

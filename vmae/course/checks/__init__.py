@@ -1,12 +1,3 @@
 """Checks of the exercises, one module per notebook: what is wrong, and the likely cause."""
 
 from vmae.course.checks.core import CheckError, Exercise, check, exercises, notebooks, verdict
-
-__all__ = [
-    "CheckError",
-    "Exercise",
-    "check",
-    "exercises",
-    "notebooks",
-    "verdict",
-]

@@ -11,15 +11,3 @@ from vmae.data.augment.batched import (
     view_of,
 )
 from vmae.data.augment.randaugment import rand_augment
-
-__all__ = [
-    "draw_crops",
-    "mix",
-    "multi_scale_crop",
-    "rand_augment",
-    "random_erase",
-    "random_flip",
-    "random_resized_crop",
-    "take_crops",
-    "view_of",
-]

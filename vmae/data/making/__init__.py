@@ -12,19 +12,3 @@ from vmae.data.making.motion import (
     with_sizes,
 )
 from vmae.data.making.pictures import random_crop
-
-__all__ = [
-    "FILM",
-    "SIZES",
-    "FilmSpec",
-    "MotionSpec",
-    "choose_clips",
-    "random_crop",
-    "render",
-    "render_film",
-    "render_set",
-    "set_name",
-    "spec_named",
-    "with_sizes",
-    "write_video",
-]

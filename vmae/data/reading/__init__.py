@@ -23,30 +23,3 @@ from vmae.data.reading.sampling import Sampling, crop_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles
 from vmae.data.reading.store import FrameStore, StoreError, build_store
 from vmae.data.reading.workers import WorkerError
-
-__all__ = [
-    "Batch",
-    "ClipDataset",
-    "DeviceStore",
-    "Failures",
-    "FrameStore",
-    "Sampling",
-    "Source",
-    "StepBatches",
-    "StoreError",
-    "Subset",
-    "VideoError",
-    "VideoFiles",
-    "VideoReader",
-    "WorkerError",
-    "build_store",
-    "crop_square",
-    "few_labels",
-    "open_set",
-    "open_source",
-    "open_video",
-    "ordered_batches",
-    "read_frames",
-    "resize_frames",
-    "train_loader",
-]

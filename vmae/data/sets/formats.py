@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-#: Formats that decord reads exactly in any order (tests/data/test_data.py). For any frame of an .mpg
+#: Formats that decord reads exactly in any order (tests/data/test_reading.py). For any frame of an .mpg
 #: file it returns the first one, and it fails at the end of .ts files: re-encode such files.
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

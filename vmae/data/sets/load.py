@@ -3,7 +3,7 @@
 `load_set` recognises these layouts, in this order:
 
 - a list file   given directly instead of a folder: a pre-training list, every video unlabelled (-1)
-- public sets   UCF101, HMDB51, Something-Something V2, Kinetics, as published: see public.py
+- public sets   UCF101, HMDB51, Something-Something V2, Kinetics, as published: see public_sets.py
 - lists         train.csv and test.csv (or val.csv), in the format of VideoMAE V1 and V2, and
                 classes.txt (one name per line); without it, classes are named by their numbers
 - split         train/CLASS/*.mp4 and test/CLASS/*.mp4 (or val/, validation/)
@@ -22,7 +22,7 @@ from vmae.data.sets.formats import (
     few,
 )
 from vmae.data.sets.lists import from_lists, from_pretraining_list
-from vmae.data.sets.public import load_public
+from vmae.data.sets.public_sets import load_public
 from vmae.data.sets.videos import SetError, VideoSet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vmae.grid import TokenGrid
-from vmae.masking.core import MaskError, choose, count_kept
+from vmae.masking.mask import MaskError, choose, count_kept
 
 
 def random_visible(

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 
 from vmae.grid import TokenGrid
-from vmae.masking.core import Mask, MaskError, choose, complement, count_kept, with_targets
+from vmae.masking.mask import Mask, MaskError, choose, complement, count_kept, with_targets
 
 
 def all_hidden(visible: torch.Tensor, grid: TokenGrid) -> Mask:
