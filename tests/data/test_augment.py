@@ -159,9 +159,7 @@ def test_resized_crops_have_the_published_sizes_and_are_the_same_in_all_frames()
     clips = ramp[None, :, None].expand(2000, 3, 2, 56, 56)
     out = random_resized_crop(clips, (0.08, 0.5), seeded())
     assert torch.equal(out[:, :, 0], out[:, :, 1])
-    tall = (
-        out[:, 0, 0, 40, 28] - out[:, 0, 0, 15, 28]
-    )  # 25 pixels of the crop, away from its border
+    tall = out[:, 0, 0, 40, 28] - out[:, 0, 0, 15, 28]  # over 25 pixels, away from the border
     wide = out[:, 1, 0, 28, 40] - out[:, 1, 0, 28, 15]
     tall, wide = (55 * x / 25 for x in (tall, wide))  # shares of the frame's sides
     area, aspect = tall * wide, (wide / tall).log()

@@ -448,9 +448,7 @@ def test_a_store_on_the_device_gives_the_same_clips_as_on_disk(tmp_path, scheme)
     config = DataConfig(
         cache_dir=str(tmp_path / "stores"), num_workers=1, sampling=scheme, max_unreadable=0.5
     )
-    with pytest.warns(
-        UserWarning, match="1 of 4 videos"
-    ):  # one is too short, so the source is a Subset
+    with pytest.warns(UserWarning, match="1 of 4 videos"):  # one is too short: a Subset
         disk, device = (
             open_source(config.replace(cache_on_device=on), videos, 16, 9, torch.device("cpu"))
             for on in (False, True)

@@ -67,7 +67,7 @@ def test_the_background_follows_the_camera(name, moved, monkeypatch):
 def test_objects_turn_clockwise_for_right():
     """After a quarter turn, the one bright corner of a cut-out has moved clockwise."""
     cut_out = np.zeros((4, 32, 32), np.float32)
-    cut_out[3, :16, :16] = 1  # up left
+    cut_out[3, :16, :16] = 1  # top left
     cut_out[0] = 255
     black = torch.zeros(2, 3, 64, 64)
     turned = scenes._paste(
@@ -100,7 +100,7 @@ def test_rendering_a_level_is_deterministic(level):
 
 def test_textures_drift_in_the_direction_of_their_class():
     """The second frame is the first one shifted by whole pixels."""
-    spec = replace(SPEC["textures"], frames=3, speed=1 / 16)  # 4 pixels a frame
+    spec = replace(SPEC["textures"], frames=3, speed=1 / 16)  # 4 pixels per frame
     for index in (0, 2, 4, 6):  # right, down, left, up
         frames = render(spec, "train", index)[0].astype(int)
         x, y = {0: (4, 0), 2: (0, 4), 4: (-4, 0), 6: (0, -4)}[index]

@@ -247,10 +247,8 @@ def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
         for i in range(5):
             shutil.copy(SHOT, folder / f"{i}.mp4")
     whole = read_frames(SHOT)
-    for side, bound in (
-        (256, 3),
-        (128, 5),
-    ):  # the second also uses a different filter from resize_frames
+    # The second bound also covers a resizing filter other than that of resize_frames.
+    for side, bound in ((256, 3), (128, 5)):
         out = tmp_path / f"out{side}"
         command = ["normalize", str(tmp_path / "set"), str(out), "--short-side", str(side)]
         assert main([*command, "--num-workers", "1"]) == 0
