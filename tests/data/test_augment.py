@@ -1,4 +1,4 @@
-"""Augmentation: against Pillow and plain loops, by statistics, and in a fine-tuning run."""
+"""Augmentation, tested against Pillow and plain loops, by its statistics, and in a fine-tuning run."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def still(batch: int, side: int = 20, frames: int = 3) -> torch.Tensor:
-    """uint8 clips (B, 3, T, H, W) of one and the same picture in every frame of every clip."""
+    """uint8 clips (B, 3, T, H, W) with the same picture in every frame of every clip."""
     picture = torch.randint(0, 256, (3, 1, side, side), dtype=torch.uint8, generator=seeded(9))
     return picture.expand(batch, 3, frames, side, side)
 
 
 def steps(batch: int, side: int = 24, frames: int = 2) -> torch.Tensor:
-    """uint8 clips in which clip b is all b: what comes from where can be read off."""
+    """uint8 clips in which every pixel of clip b is b, so that a pixel's origin can be read off."""
     return torch.arange(batch, dtype=torch.uint8).view(-1, 1, 1, 1, 1).expand(
         batch, 3, frames, side, side
     )  # fmt: skip
@@ -58,7 +58,7 @@ def picture(height: int = 24, width: int = 32) -> np.ndarray:
 
 
 def with_pillow(name: str, level: float, array: np.ndarray, resample: int) -> np.ndarray:
-    """The operation as the official code asks Pillow for it, with increasing strength."""
+    """The operation as the official code calls it in Pillow, with increasing strength."""
     image, size = Image.fromarray(array), abs(level)
 
     def moved(*matrix: float) -> Image.Image:
@@ -91,10 +91,10 @@ def with_pillow(name: str, level: float, array: np.ndarray, resample: int) -> np
 def test_an_operation_does_what_pillow_does(name):
     array = picture()
     levels = torch.tensor([-9.9, -7.3, -2.1, 0.0, 3.3, 6.8, 9.7])
-    frames = np.stack([array, array[::-1], 255 - array])  # each frame has statistics of its own
+    frames = np.stack([array, array[::-1], 255 - array])  # frames with different statistics
     clips = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float().expand(7, -1, -1, -1, -1)
     geometric = name in ("rotate", "shear-x", "shear-y", "translate-x", "translate-y")
-    # Pillow cuts off what we round; its bicubic kernel is another one (see `rand_augment`).
+    # Pillow truncates where we round; its bicubic kernel differs (see `rand_augment`).
     for mode, resample, most in (("bilinear", Image.BILINEAR, 1), ("bicubic", Image.BICUBIC, 6)):
         got = apply_ops(clips, torch.full((7,), OPS.index(name)), levels, mode)
         assert got.equal(got.round()) and got.min() >= 0 and got.max() <= 255
@@ -119,18 +119,18 @@ def test_an_operation_changes_only_the_clips_that_drew_it(select):
         assert not torch.equal(out[i], clips[i]), OPS[i]
 
 
-def test_randaugment_draws_by_clip_not_by_frame():
+def test_randaugment_draws_per_clip_and_not_per_frame():
     clips = still(40)
     out = rand_augment(clips, generator=seeded())
     assert out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
-    assert torch.equal(out, out[:, :, :1].expand_as(out)), "frames are alike"
+    assert torch.equal(out, out[:, :, :1].expand_as(out)), "all frames are equal"
     same = [torch.equal((255 * x).round(), y.float()) for x, y in zip(out, clips, strict=True)]
-    assert 1 <= sum(same) < 15, "each of 4 operations is done with probability 1/2"
+    assert 1 <= sum(same) < 15, "each of 4 operations is applied with probability 1/2"
     assert len({round(float(x.sum()), 3) for x in out}) > 20
 
 
-def test_float_clips_are_augmented_as_their_bytes():
+def test_float_clips_are_augmented_like_uint8_clips():
     clips = still(8)
     assert torch.equal(
         rand_augment(clips, generator=seeded(1)), rand_augment(clips / 255, generator=seeded(1))
@@ -145,7 +145,7 @@ def test_randaugment_never_mirrors():
         for level in (-10.0, 10.0):
             out = apply_ops(clips, torch.tensor([op]), torch.tensor([level]))[0, 0, 0]
             left, right = out[12:20, 12:15].mean(), out[12:20, 17:20].mean()
-            turned_over = OPS[op] in ("invert", "solarize")  # in brightness, not in place
+            turned_over = OPS[op] in ("invert", "solarize")  # in brightness, not in position
             moved = OPS[op].startswith("translate-x")
             assert moved or (left <= right if turned_over else left >= right), OPS[op]
 
@@ -153,13 +153,13 @@ def test_randaugment_never_mirrors():
 # ---- crop, flip, erasing -------------------------------------------------------------------------
 
 
-def test_resized_crops_have_the_published_sizes_and_are_alike_in_all_frames():
+def test_resized_crops_have_the_published_sizes_and_are_the_same_in_all_frames():
     rows = torch.linspace(0, 1, 56)[:, None].expand(56, 56)
-    ramp = torch.stack((rows, rows.T, rows))  # channel 0 tells the row, channel 1 the column
+    ramp = torch.stack((rows, rows.T, rows))  # channel 0 encodes the row, channel 1 the column
     clips = ramp[None, :, None].expand(2000, 3, 2, 56, 56)
     out = random_resized_crop(clips, (0.08, 0.5), seeded())
     assert torch.equal(out[:, :, 0], out[:, :, 1])
-    tall = out[:, 0, 0, 40, 28] - out[:, 0, 0, 15, 28]  # 25 pixels of the crop, off its rim
+    tall = out[:, 0, 0, 40, 28] - out[:, 0, 0, 15, 28]  # over 25 pixels, away from the border
     wide = out[:, 1, 0, 28, 40] - out[:, 1, 0, 28, 15]
     tall, wide = (55 * x / 25 for x in (tall, wide))  # shares of the frame's sides
     area, aspect = tall * wide, (wide / tall).log()
@@ -174,7 +174,7 @@ def test_resized_crops_have_the_published_sizes_and_are_alike_in_all_frames():
 def test_a_resized_crop_is_the_crop_resized():
     clips = torch.rand(1, 3, 2, 20, 20, generator=seeded(1))
     got = random_resized_crop(clips, (0.3, 0.3), seeded(2))
-    inner = (..., slice(2, -2), slice(2, -2))  # the rim of the crop sees its neighbours
+    inner = (..., slice(2, -2), slice(2, -2))  # the border of the crop depends on its neighbours
     found = []
     for tall, wide in product(range(9, 14), repeat=2):
         for top, left in product(range(21 - tall), range(21 - wide)):
@@ -182,7 +182,9 @@ def test_a_resized_crop_is_the_crop_resized():
             want = F.interpolate(cut, (20, 20), mode="bilinear", align_corners=False)
             if torch.allclose(got[0][inner], want[inner], atol=1e-4):
                 found.append(tall * wide)
-    assert found == [pytest.approx(0.3 * 400, abs=10)], "one rectangle of whole pixels explains it"
+    assert found == [pytest.approx(0.3 * 400, abs=10)], (
+        "exactly one rectangle of whole pixels explains it"
+    )
 
 
 def test_a_whole_frame_crop_changes_nothing():
@@ -191,14 +193,14 @@ def test_a_whole_frame_crop_changes_nothing():
     torch.testing.assert_close(out, clips, atol=1e-5, rtol=0)
 
 
-def test_where_no_rectangle_fits_the_whole_frame_stays():
+def test_the_whole_frame_is_kept_if_no_rectangle_fits():
     clips = torch.rand(64, 3, 1, 16, 16, generator=seeded())
     out = random_resized_crop(clips, (1.0, 1.0), seeded(), aspect=9.0)
     same = sum(torch.allclose(a, b, atol=1e-5) for a, b in zip(out, clips, strict=True))
     assert same == 64
 
 
-def test_flip_mirrors_half_of_the_clips_whole():
+def test_flip_mirrors_half_of_the_clips():
     clips = still(400)
     out = random_flip(clips, seeded())
     mirrored = [torch.equal(x, y.flip(-1)) for x, y in zip(out, clips, strict=True)]
@@ -229,7 +231,7 @@ def test_erasing_has_the_published_statistics():
     assert (top == 0).any() and (top + tall == 40).any()
 
 
-def test_the_noise_is_standard_normal_after_normalisation_and_new_in_every_frame():
+def test_the_noise_is_standard_normal_after_normalisation_and_different_in_every_frame():
     clips = random_erase(torch.full((400, 3, 2, 24, 24), 7.0), 1.0, seeded())
     mean, std = (torch.tensor(x).view(-1, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     for channel in range(3):
@@ -248,7 +250,7 @@ def one_hot(labels: list[int], classes: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_mixup_mixes_clips_as_it_mixes_targets(each):
+def test_mixup_mixes_clips_and_targets_alike(each):
     clips, targets = torch.rand(6, 3, 2, 8, 8, generator=seeded()), torch.eye(6)
     mixed, soft = mix(clips, targets, 0.8, 0.0, seeded(3), each)
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
@@ -261,7 +263,7 @@ def test_mixup_mixes_clips_as_it_mixes_targets(each):
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_cutmix_shares_are_the_areas_that_are_left(each):
+def test_cutmix_weights_are_the_remaining_areas(each):
     cuts = set()
     for seed in range(40):
         mixed, soft = mix(steps(4) / 255, torch.eye(4), 0.0, 1.0, seeded(seed), each)
@@ -277,12 +279,12 @@ def test_cutmix_shares_are_the_areas_that_are_left(each):
     assert max(cuts) > 1 if each else cuts == {1}
 
 
-def test_cutmix_cuts_the_published_share():
-    """Far from the rim the rectangle has the sides that its share asks for, down to whole pixels."""
+def test_cutmix_pastes_the_published_area():
+    """Far from the border, the rectangle's sides follow from its weight, up to rounding."""
     own = torch.cat(
         [mix(steps(2, 64, 1), torch.eye(2), 0.0, 1.0, seeded(i))[1][0, :1] for i in range(3000)]
     )
-    # The share is uniform; a rectangle around a uniform centre loses what lies outside the frame.
+    # The weight is uniform; a rectangle around a uniform centre loses the part outside the frame.
     u, cy, cx = torch.rand(3, 200_000, generator=seeded(1))
     half = (1 - u).sqrt() / 2
     kept = [(c + half).clamp(max=1) - (c - half).clamp(min=0) for c in (cy, cx)]
@@ -297,7 +299,7 @@ def test_a_coin_decides_between_mixup_and_cutmix():
     assert 70 < pasted < 130
 
 
-def test_mixup_shares_follow_the_beta_distribution():
+def test_mixup_weights_follow_the_beta_distribution():
     shares = mix(torch.zeros(4000, 3, 1, 1, 1), torch.eye(4000), 0.8, 0.0, seeded(), True)[1]
     shares = shares.diagonal()
     assert shares.mean() == pytest.approx(0.5, abs=0.02)
@@ -349,7 +351,7 @@ def tuning(motion_mini, tmp_path) -> FinetuneConfig:
         ({"random_erase_prob": 0.1, "model": {"channels": 1}}, ["3 channels", "has 1"]),
     ],
 )
-def test_a_wrong_augmentation_names_field_and_limit(values, words):
+def test_an_invalid_augmentation_is_reported_with_field_and_limit(values, words):
     with pytest.raises(ConfigError) as error:
         FinetuneConfig.from_dict(values)
     for word in words:
@@ -366,19 +368,21 @@ def test_the_published_augmentation_survives_yaml_and_old_files_load(tmp_path, t
         assert (old.crop, old.crop_area, old.flip) == (crop == "true", None, False)
 
 
-def test_by_default_clips_stay_as_they_are(tuning):
+def test_by_default_clips_are_unchanged(tuning):
     clips = still(4)
-    assert augment(clips, tuning) is clips, "flip is off: the motion set tells left from right"
+    assert augment(clips, tuning) is clips, (
+        "flip is off: the motion set's labels depend on left and right"
+    )
 
 
-def test_augmentation_depends_on_the_generator_alone(tuning):
+def test_augmentation_depends_only_on_the_generator(tuning):
     clips = still(6)
     for name, value in PUBLISHED.items():
         if name in ("crop_area", "mixup", "cutmix"):
             continue
         config = tuning.replace(**{name: value})
         first = augment(clips, config, seeded(1))
-        torch.manual_seed(5)  # the global generator plays no part
+        torch.manual_seed(5)  # the global generator has no effect
         assert torch.equal(first, augment(clips, config, seeded(1))), name
         assert not torch.equal(first, augment(clips, config, seeded(2))), name
     config = tuning.replace(**PUBLISHED)
@@ -386,7 +390,7 @@ def test_augmentation_depends_on_the_generator_alone(tuning):
     assert len({round(float(x.sum()), 2) for x in alone}) == 6, "six clips, six views"
 
 
-def test_finetuning_with_all_of_it_is_repeatable(tuning, monkeypatch):
+def test_finetuning_with_every_augmentation_is_repeatable(tuning, monkeypatch):
     config = tuning.replace(**PUBLISHED, repeated_aug=2, drop_path=0.1)
     sources = open_sources(config)
     seen, loss = [], F.cross_entropy
@@ -404,7 +408,7 @@ def test_finetuning_with_all_of_it_is_repeatable(tuning, monkeypatch):
     torch.testing.assert_close(targets.sum(-1), torch.ones(3, 16))
     seen.clear()
     plain = finetune(tuning, sources)
-    assert seen[0].dtype == torch.int64, "without mixing, labels stay labels"
+    assert seen[0].dtype == torch.int64, "without mixing, targets are integer labels"
     assert not torch.equal(plain.test.logits, first.test.logits)
 
 
@@ -423,21 +427,21 @@ def test_the_picture_shows_every_augmentation():
 
 
 @pytest.fixture
-def nowhere() -> torch.Tensor:
-    """Clips without values: whatever asks for one, or for a shape that hangs on one, raises."""
+def meta_clips() -> torch.Tensor:
+    """Clips without values: anything that needs a value, or a shape that depends on one, raises."""
     return torch.empty(4, 3, 2, 16, 16, dtype=torch.uint8, device="meta")
 
 
-def test_augmentation_never_waits_for_a_device(tuning, nowhere):
-    assert augment(nowhere, tuning.replace(**PUBLISHED)).shape == nowhere.shape
-    assert augment(nowhere, tuning.replace(crop=True)).shape == nowhere.shape
+def test_augmentation_never_waits_for_a_device(tuning, meta_clips):
+    assert augment(meta_clips, tuning.replace(**PUBLISHED)).shape == meta_clips.shape
+    assert augment(meta_clips, tuning.replace(crop=True)).shape == meta_clips.shape
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_mixing_never_waits_for_a_device(nowhere, each):
+def test_mixing_never_waits_for_a_device(meta_clips, each):
     try:
         torch._standard_gamma(torch.ones(1, device="meta"))
     except NotImplementedError:
-        pytest.skip("this PyTorch draws from no Beta distribution without values")
-    mixed, soft = mix(nowhere, torch.empty(4, 8, device="meta"), each=each)
-    assert (mixed.shape, soft.shape) == (nowhere.shape, (4, 8))
+        pytest.skip("this PyTorch cannot draw from a Beta distribution without values")
+    mixed, soft = mix(meta_clips, torch.empty(4, 8, device="meta"), each=each)
+    assert (mixed.shape, soft.shape) == (meta_clips.shape, (4, 8))

@@ -1,4 +1,4 @@
-"""Public sets and official lists, each made on the spot in its published layout; frame folders."""
+"""Public sets and official lists, each created in its published layout; frame folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def write(folder: Path, **files: str) -> Path:
-    """Lists; `train_csv` is the file train.csv."""
+    """Write lists; the argument `train_csv` becomes the file train.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name.replace("_", ".")).write_text(text)
@@ -35,7 +35,7 @@ def rows(videos: VideoSet, split: str, top: Path) -> list[tuple[str, int]]:
 # ---- VideoMAE's lists ----------------------------------------------------------------------------
 
 
-def test_v1_lists_in_every_spelling(tmp_path):
+def test_v1_lists_with_every_kind_of_path_and_encoding(tmp_path):
     elsewhere = tmp_path / "else" / "e.mp4"
     text = f'a.mp4 0\r\nsub\\b.mp4  1\r\nmy clips/c d.mp4\t1\r\n"f 2.mp4" 0\r\n{elsewhere} air drumming'
     folder = write(
@@ -50,7 +50,7 @@ def test_v1_lists_in_every_spelling(tmp_path):
     assert load_set(folder).train == videos.train, "PowerShell writes UTF-16"
 
 
-def test_lists_without_classes_are_called_by_numbers(tmp_path):
+def test_classes_without_a_list_of_names_are_named_by_numbers(tmp_path):
     folder = write(tmp_path, train_csv="a.mp4 0\nb.mp4 2\nc.mp4 1\n", test_csv="d.mp4 2\n")
     assert load_set(folder).classes == ("0", "1", "2")
     write(tmp_path, train_csv="a.mp4 0\nb.mp4 9999999\n")
@@ -63,7 +63,7 @@ def test_lists_without_classes_are_called_by_numbers(tmp_path):
         load_set(folder)
 
 
-def test_v2_lists_have_a_root_and_frame_folders(tmp_path):
+def test_v2_lists_with_a_root_and_frame_folders(tmp_path):
     folder = write(
         tmp_path / "lists",
         train_csv="k400/a.mp4 0\nssv2/78687 38 1\nssv2/2 nine 40 0\n",
@@ -79,7 +79,7 @@ def test_v2_lists_have_a_root_and_frame_folders(tmp_path):
     assert videos.test == (Video(disk / "ssv2/5", 1, first=1, count=12),)
 
 
-def test_a_list_itself_is_for_pretraining_and_has_no_labels(tmp_path):
+def test_a_list_file_is_for_pretraining_and_has_no_labels(tmp_path):
     text = "k/a.mp4 0 -1\nava/x 300 64\nv1.mp4 17\nmy plain.mp4\nclip.mpg 0 -1\n"
     path = write(tmp_path, hybrid_csv=text) / "hybrid.csv"
     videos = load_set(path, root="/disk")
@@ -98,7 +98,7 @@ def test_a_list_itself_is_for_pretraining_and_has_no_labels(tmp_path):
         load_set(path)
 
 
-def test_unlabelled_rows_and_other_wrong_lines_are_all_reported(tmp_path):
+def test_unlabelled_rows_and_other_invalid_lines_are_all_reported(tmp_path):
     train = "a.mp4 0 -1\nb.mp4 -1\nx 0 1\nc.mp4 1\n" + "bad.mp4 99\n" * 60
     folder = write(tmp_path, classes_txt="run\njump", train_csv=train, test_csv="\nt.mp4 -1\n")
     with pytest.raises(SetError) as error:
@@ -111,7 +111,7 @@ def test_unlabelled_rows_and_other_wrong_lines_are_all_reported(tmp_path):
 
 
 @pytest.mark.skipif("__import__('os').name == 'nt'")
-def test_a_windows_drive_and_a_foreign_encoding_are_named(tmp_path):
+def test_a_windows_drive_and_another_encoding_are_reported(tmp_path):
     folder = write(tmp_path, train_csv="C:\\videos\\a.mp4 0\nb.mp4 1\n", test_csv="c.mp4 0")
     with pytest.raises(SetError, match="line 1: .*Windows path with a drive letter"):
         load_set(folder)
@@ -123,7 +123,7 @@ def test_a_windows_drive_and_a_foreign_encoding_are_named(tmp_path):
         load_set(folder)
 
 
-def test_a_class_to_test_only_is_an_error_and_a_leak_a_warning(tmp_path):
+def test_a_test_only_class_is_an_error_and_a_video_in_both_splits_a_warning(tmp_path):
     folder = write(
         tmp_path, classes_txt="a\nb\nc", train_csv="1.mp4 0\n2.mp4 1\n", test_csv="3.mp4 2"
     )
@@ -177,7 +177,7 @@ def test_ucf101(ucf):
         load_set(ucf, split=4)
 
 
-def test_ucf101_wrong_lines_and_missing_videos(ucf, tmp_path):
+def test_ucf101_invalid_lines_and_missing_videos(ucf, tmp_path):
     lists = ucf / "ucfTrainTestlist"
     (lists / "trainlist01.txt").write_text("YoYo/a.avi 1\nSwim/b.avi 3\nc.avi 1\nYoYo/d.avi 2\n")
     with pytest.raises(SetError) as error:
@@ -234,7 +234,7 @@ def test_something_something(tmp_path, old):
     assert videos.classes == ("Holding something next to something", "Pushing something")
     top = tmp_path / "20bn-something-something-v2"
     assert rows(videos, "train", top) == [("12.webm", 1), ("7.webm", 0)]
-    assert rows(videos, "test", top) == [("30.mp4", 0)], "the suffix is that of the file"
+    assert rows(videos, "test", top) == [("30.mp4", 0)], "the suffix is the file's, not the list's"
     with pytest.raises(SetError, match="only one split"):
         load_set(tmp_path, split=1)
     dump("train", [push, {"id": "5"}, {**hold, "template": "Eating [something]"}])
@@ -282,7 +282,7 @@ def test_kinetics(tmp_path, place):
         load_set(tmp_path)
 
 
-def test_split_and_root_need_a_set_that_has_them(tmp_path):
+def test_split_and_root_apply_only_to_some_sets(tmp_path):
     touch(tmp_path, *(f"{c}/{i}.mp4" for c in ("Kho Kho", "Kabaddi") for i in range(5)))
     assert load_set(tmp_path).classes == ("Kabaddi", "Kho Kho"), "as BD Sports-10"
     with pytest.raises(SetError, match="split=1 applies only to UCF101"):
@@ -296,7 +296,7 @@ def test_split_and_root_need_a_set_that_has_them(tmp_path):
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Twelve images, grey 10, 20, ...; their names without zeros in front."""
+    """Twelve images of grey level 10, 20, ...; their names have no leading zeros."""
     folder = tmp_path / "78687"
     folder.mkdir()
     for i in range(1, 13):
@@ -305,7 +305,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def test_frames_come_in_the_order_of_their_numbers(images):
+def test_frames_are_ordered_by_their_numbers(images):
     frames = read_frames(images)
     assert frames.shape == (12, 4, 6, 3)
     assert frames.dtype == np.uint8
@@ -316,13 +316,13 @@ def test_frames_come_in_the_order_of_their_numbers(images):
     assert (part[:, 0, 0, 0] // 10).tolist() == [4, 6, 8]
 
 
-def test_jpegs_of_ssv2_are_read(tmp_path):
+def test_ssv2_jpegs_are_read(tmp_path):
     for i in (1, 2):
         Image.new("L", (8, 8), 100 * i).save(tmp_path / f"img_{i:05}.jpg")
     assert read_frames(Video(tmp_path, 0, count=2))[:, 0, 0].tolist() == [[100] * 3, [200] * 3]
 
 
-def test_bad_frame_folders_are_named_with_the_frame(images, tmp_path):
+def test_unreadable_frame_folders_are_reported_with_the_frame(images, tmp_path):
     def fails(video: Path | Video, words: str) -> None:
         with pytest.raises(VideoError, match=f"{re.escape(str(tmp_path))}.*{words}"):
             read_frames(video)
@@ -337,7 +337,9 @@ def test_bad_frame_folders_are_named_with_the_frame(images, tmp_path):
     for bad in (b"", b"no image", data[: len(data) // 2]):
         (images / "img_3.png").write_bytes(bad)
         fails(images, "img_3.png cannot be read")
-    assert len(read_frames(images, lambda n: np.array([0, 5]))) == 2, "only the chosen are read"
+    assert len(read_frames(images, lambda n: np.array([0, 5]))) == 2, (
+        "only the chosen images are read"
+    )
     Image.new("RGB", (4, 4)).save(images / "img_3.png")
     fails(images, "img_3.png is 4x4 pixels, but img_1.png is 6x4: all images .* same size")
 

@@ -1,4 +1,4 @@
-"""The harder levels of the motion set: pairs that only the order of frames tells apart."""
+"""The harder levels of the motion set: pairs distinguished only by the order of frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_reversing_one_class_of_a_pair_gives_the_other(pair):
     assert any(np.ptp(x, axis=0).max() > 0 for x in vars(one).values()), "something moves"
     for name in vars(one):
         steps, others = (np.diff(getattr(m, name), axis=0) for m in (one, other))
-        if pair[0] == "speed-up":  # which goes any way, so it may go the opposite one
+        if pair[0] == "speed-up":  # which goes in any direction, including the opposite one
             others = -others
         if pair[0].startswith("orbit") and name == "passing":  # the phase is uniform
             steps, others = (np.linalg.norm(s, axis=1, keepdims=True) for s in (steps, others))
@@ -36,8 +36,8 @@ def test_reversing_one_class_of_a_pair_gives_the_other(pair):
         np.testing.assert_allclose(steps[::-1], -others, atol=1e-12)
 
 
-def test_the_names_say_what_is_seen():
-    """x runs right and y down, so right, down and clockwise are positive."""
+def test_class_names_match_the_direction_of_motion():
+    """x points right and y down, so right, down and clockwise are positive."""
     assert motion("pass-right", 0).passing[1, 0] > 0 > motion("pass-left", 0).passing[1, 0]
     assert motion("tilt-down", 0).camera[1, 1] > 0 > motion("conveyor-up", 0).passing[1, 1]
     assert motion("roll-right", 0).roll[1] > 0 > motion("spin-left", 0).spin[1]
@@ -48,8 +48,8 @@ def test_the_names_say_what_is_seen():
 @pytest.mark.parametrize(
     ("name", "moved"), [("pan-right", 1), ("pass-right", 0), ("follow-right", -1)]
 )
-def test_the_ground_goes_where_the_camera_says(name, moved, monkeypatch):
-    """Compared with the first frame shifted by whole pixels, on a ground without objects."""
+def test_the_background_follows_the_camera(name, moved, monkeypatch):
+    """Compared with the first frame shifted by whole pixels, on a background without objects."""
     monkeypatch.setattr(scenes, "_paste", lambda video, *_: video)
     way = motion(name, 0)
     way.camera = np.round(way.camera * 32) / 32
@@ -65,9 +65,9 @@ def test_the_ground_goes_where_the_camera_says(name, moved, monkeypatch):
 
 
 def test_objects_turn_clockwise_for_right():
-    """A cut-out with one bright corner: after a quarter turn it is where it should be."""
+    """After a quarter turn, the one bright corner of a cut-out has moved clockwise."""
     cut_out = np.zeros((4, 32, 32), np.float32)
-    cut_out[3, :16, :16] = 1  # up left
+    cut_out[3, :16, :16] = 1  # top left
     cut_out[0] = 255
     black = torch.zeros(2, 3, 64, 64)
     turned = scenes._paste(
@@ -78,7 +78,7 @@ def test_objects_turn_clockwise_for_right():
     assert second[10:30, 34:54].all() and not second[:, :30].any()
 
 
-def test_a_cut_out_that_leaves_comes_back_on_the_other_side():
+def test_a_cut_out_that_leaves_the_frame_returns_on_the_other_side():
     solid = torch.ones(4, 16, 16) * torch.tensor([255.0, 0, 0, 1]).view(4, 1, 1)
     (frame,) = scenes._paste(
         torch.zeros(1, 3, 64, 64), solid, np.array([[1.0, 0.0]]), np.zeros(1), 0.2
@@ -87,7 +87,7 @@ def test_a_cut_out_that_leaves_comes_back_on_the_other_side():
 
 
 @pytest.mark.parametrize("level", ["textures", "scenes"])
-def test_a_level_renders_the_same_video_again(level):
+def test_rendering_a_level_is_deterministic(level):
     spec = SPEC[level]
     for index in (0, 5, 17):
         frames, label = render(spec, "train", index)
@@ -98,9 +98,9 @@ def test_a_level_renders_the_same_video_again(level):
         assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 0.5, "it moves"
 
 
-def test_textures_drift_the_way_of_their_class():
-    """The second frame is the first, shifted by whole pixels."""
-    spec = replace(SPEC["textures"], frames=3, speed=1 / 16)  # 4 pixels a frame
+def test_textures_drift_in_the_direction_of_their_class():
+    """The second frame is the first one shifted by whole pixels."""
+    spec = replace(SPEC["textures"], frames=3, speed=1 / 16)  # 4 pixels per frame
     for index in (0, 2, 4, 6):  # right, down, left, up
         frames = render(spec, "train", index)[0].astype(int)
         x, y = {0: (4, 0), 2: (0, 4), 4: (-4, 0), 6: (0, -4)}[index]
@@ -108,21 +108,21 @@ def test_textures_drift_the_way_of_their_class():
         assert np.abs(moved - frames[1, 6:-6, 6:-6]).mean() < 1.5
 
 
-def test_test_scenes_show_nothing_that_training_scenes_show():
+def test_train_and_test_scenes_share_no_pictures():
     train, test = ([*photos, *film] for photos, film in (pictures("train"), pictures("test")))
     assert len(train) > 200 and len(test) > 50 and len(TEST_PHOTOS) == 3
     seen = {picture.tobytes() for picture in train}
     assert not any(picture.tobytes() in seen for picture in test)
 
 
-def test_crops_show_something():
+def test_crops_have_contrast():
     rng = np.random.default_rng(0)
     crops = [random_crop(rng, "train", 32) for _ in range(60)]
     assert all(crop.shape == (32, 32, 3) for crop in crops)
     assert np.median([crop.std(axis=(0, 1)).mean() for crop in crops]) > 30
 
 
-def test_opposites_and_names_of_sets():
+def test_opposite_classes_and_set_names():
     for level, classes in LEVELS.items():
         opposites = SPEC[level].opposites
         assert len(classes) == len(opposites) == len(set(opposites))

@@ -1,4 +1,4 @@
-"""Reading videos, lists, the store, batches; and what happens when the input is bad."""
+"""Rendered sets, reading videos and lists, the store, batches; and how bad input is handled."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.failures import Failures
 from vmae.data.reading.store import FrameStore, StoreError
 from vmae.data.sets.formats import VIDEO_SUFFIXES
-from vmae.support import files as encode
+from vmae.support import files
 from vmae.train import evaluate
 from vmae.vit import VisionTransformer
 
 
 def with_pyav(path: Path) -> np.ndarray:
-    """All frames, decoded one after the other: the reference for decord."""
+    """All frames, decoded sequentially: the reference for decord."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 @pytest.fixture
 def bad_files(tmp_path: Path) -> dict[str, Path]:
-    """One file of each kind that is no readable video."""
+    """One file of each kind that is not a readable video."""
     good = ROOT / "data" / "big_buck_bunny_shot.mp4"
     data = good.read_bytes()
     files = {
@@ -101,7 +101,7 @@ def test_motion_is_a_set_of_real_videos(motion_mini):
     np.testing.assert_array_equal(frames, with_pyav(video.path))
     rendered, label = render(spec, "test", 3)
     assert label == video.label
-    assert np.abs(frames.astype(int) - rendered).mean() < 6, "H.264 keeps the picture"
+    assert np.abs(frames.astype(int) - rendered).mean() < 6, "H.264 preserves the picture"
 
 
 def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
@@ -113,7 +113,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
     )
     assert all((again / name).read_bytes() == (motion_mini / name).read_bytes() for name in names)
 
-    # An interruption: the marks of completion and some videos are missing.
+    # As after an interruption: the mark of completion and a video are missing.
     (again / "set.json").rename(again / "set.partial.json")
     lost = again / "videos/train/000005.mp4"
     kept = again / "videos/train/000006.mp4"
@@ -123,7 +123,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
         load_set(again)
     render_set(again, spec, workers=1)
     assert lost.read_bytes() == (motion_mini / "videos/train/000005.mp4").read_bytes()
-    assert kept.stat().st_mtime_ns == time, "what was complete is not made again"
+    assert kept.stat().st_mtime_ns == time, "complete videos are not rendered again"
 
 
 def test_another_set_is_not_overwritten(motion_mini):
@@ -132,7 +132,7 @@ def test_another_set_is_not_overwritten(motion_mini):
 
 
 def test_a_single_frame_does_not_tell_the_class():
-    """Every class has the same distribution of every frame: digits at every place of the tile.
+    """Every frame has the same distribution in every class: digits are anywhere on the tile.
 
     The mean brightness of each pixel over many clips is the same for all classes and all frames,
     within five standard errors.
@@ -153,7 +153,7 @@ def test_a_single_frame_does_not_tell_the_class():
 
 
 def test_opposite_classes_are_the_same_frames_in_reverse():
-    """Motion is uniform on a torus, so a clip played backward is a clip of the opposite class."""
+    """Motion is uniform on a torus, so a clip played backward belongs to the opposite class."""
     frames, label = render(SIZES["mini"], "train", 0)
     assert CLASSES[label] == "right"
     step = round(1.5 / 16 * 64)
@@ -161,40 +161,40 @@ def test_opposite_classes_are_the_same_frames_in_reverse():
     np.testing.assert_array_equal(np.roll(frames[1], -step, axis=1), frames[0])
 
 
-def test_no_space_is_said_before_anything_is_rendered(tmp_path, monkeypatch):
+def test_a_lack_of_space_is_reported_before_anything_is_rendered(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(encode.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(encode.DiskError, match="0 MB free"):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(files.DiskError, match="0 MB free"):
         render_set(tmp_path / "set", SIZES["mini"], workers=1)
     assert not list((tmp_path / "set").rglob("*.mp4"))
 
 
 def test_a_disk_that_fills_up_leaves_nothing_half_written(tmp_path):
     with (
-        pytest.raises(encode.DiskError, match="no space left"),
-        encode.atomic_path(tmp_path / "file") as temporary,
+        pytest.raises(files.DiskError, match="no space left"),
+        files.atomic_path(tmp_path / "file") as temporary,
     ):
         temporary.write_text("half")
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_named_also_where_a_library_hides_it(tmp_path, monkeypatch):
-    """torch.save, for one, reports an unexpected position in its file."""
+def test_a_full_disk_is_reported_even_if_a_library_hides_it(tmp_path, monkeypatch):
+    """torch.save, for example, reports an unexpected position in its file."""
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(encode.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=100))
     with (
-        pytest.raises(encode.DiskError, match="no space left"),
-        encode.atomic_path(tmp_path / "state.pt") as temporary,
+        pytest.raises(files.DiskError, match="no space left"),
+        files.atomic_path(tmp_path / "state.pt") as temporary,
     ):
         temporary.write_text("half")
         raise RuntimeError("unexpected pos 2020736 vs 2020628")
 
 
-def test_a_folder_without_the_right_to_write_is_named(tmp_path):
+def test_a_folder_without_write_permission_is_reported(tmp_path):
     with (
-        pytest.raises(encode.DiskError, match=r"cannot write .*file"),
-        encode.atomic_path(tmp_path / "file"),
+        pytest.raises(files.DiskError, match=r"cannot write .*file"),
+        files.atomic_path(tmp_path / "file"),
     ):
         raise PermissionError(13, "Permission denied")
 
@@ -212,7 +212,7 @@ def film_shots() -> tuple[list[tuple[int, int]], np.ndarray]:
 @pytest.mark.slow
 def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path, film_shots):
     shots, change = film_shots
-    assert 110 <= len(shots) <= 160, "a detector that knows film finds 133"
+    assert 110 <= len(shots) <= 160, "a dedicated shot detector finds 133"
     assert shots[0][0] == 0
     assert shots[-1][1] == len(change) == 14315
     folder = render_film(tmp_path / "film", FILM, FilmSpec(most_clips=120), workers=1)
@@ -225,7 +225,7 @@ def test_the_film_is_cut_into_shots_and_split_by_shot(tmp_path, film_shots):
         split: {next(i for i, (a, b) in enumerate(shots) if a <= s < b) for s in starts[split]}
         for split in starts
     }
-    assert not shot_of["train"] & shot_of["test"], "a shot is in one split only"
+    assert not shot_of["train"] & shot_of["test"], "a shot is in only one split"
     forward, backward = (next(v for v in videos.train if v.label == label) for label in (0, 1))
     reader = open_video(FILM)
     for video, order in ((forward, 1), (backward, -1)):
@@ -252,10 +252,10 @@ def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots)
                 (1, 2, 3)
             )
             assert off.max() < 6
-    assert np.diff(sorted(starts)).min() >= 32, "no stretch serves both classes"
+    assert np.diff(sorted(starts)).min() >= 32, "no stretch is used for both classes"
     shots, _ = film_shots
     inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
-    assert inside == [1] * 40, "a stretch crosses no cut"
+    assert inside == [1] * 40, "no stretch crosses a cut"
     with pytest.raises(FileExistsError, match="label is 'speed' there, None requested"):
         render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
     with pytest.raises(ValueError, match="label is 'colour'; it must be one of arrow, speed"):
@@ -270,11 +270,11 @@ def test_resize_keeps_the_ratio_and_averages():
     frames[:, ::2] = 200
     small = resize_frames(frames, 4)
     assert small.shape == (2, 4, 8, 3)
-    assert abs(int(small.mean()) - 100) <= 2, "antialiased: stripes become their mean"
+    assert abs(int(small.mean()) - 100) <= 2, "antialiased: stripes are averaged"
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "damaged", "text", "audio"])
-def test_a_bad_file_is_named_with_a_reason(bad_files, kind):
+def test_an_unreadable_file_is_reported_with_a_reason(bad_files, kind):
     with pytest.raises(VideoError) as error:
         read_frames(bad_files[kind])
     assert str(bad_files[kind]) in str(error.value)
@@ -286,7 +286,7 @@ def test_a_bad_file_is_named_with_a_reason(bad_files, kind):
     }
     assert words.get(kind, "") in str(error.value)
     assert len(str(error.value)) < len(str(bad_files[kind])) + 160, (
-        "one line, not a stack of decord's"
+        "one line, not decord's stack trace"
     )
 
 
@@ -294,7 +294,7 @@ def with_bad(motion_mini: Path, bad: dict[str, Path]) -> list[Video]:
     return [*load_set(motion_mini).train, *(Video(path, 0) for path in bad.values())]
 
 
-def test_the_store_goes_on_without_bad_files_and_lists_them(tmp_path, motion_mini, bad_files):
+def test_the_store_skips_unreadable_files_and_lists_them(tmp_path, motion_mini, bad_files):
     videos = with_bad(motion_mini, bad_files)
     store = build_store(tmp_path / "stores", videos, 16, workers=1)
     assert len(store) == SIZES["mini"].train
@@ -308,7 +308,7 @@ def test_the_store_goes_on_without_bad_files_and_lists_them(tmp_path, motion_min
         open_source(config.replace(max_unreadable=0.05), videos, 16, 8)
 
 
-def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_files):
+def test_an_unreadable_file_is_replaced_and_reported_without_a_store(motion_mini, bad_files):
     videos = [*load_set(motion_mini).train[:20], Video(bad_files["text"], 0)]
     dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
     batch = dataset.__getitems__([(0, 20), (0, 1)])
@@ -319,7 +319,7 @@ def test_files_read_each_time_replace_a_bad_one_and_say_so(motion_mini, bad_file
         hopeless.__getitems__([(0, 0)])
 
 
-def test_videos_shorter_than_a_clip_are_left_out_and_named(tmp_path, motion_mini):
+def test_videos_shorter_than_a_clip_are_left_out_and_reported(tmp_path, motion_mini):
     short = tmp_path / "short.mp4"
     write_video(short, np.zeros((5, 64, 64, 3), np.uint8))
     videos = [*load_set(motion_mini).test, Video(short, 0)]
@@ -336,7 +336,7 @@ def test_videos_shorter_than_a_clip_are_left_out_and_named(tmp_path, motion_mini
         open_source(config, videos, 16, 24)
 
 
-def test_a_store_holds_what_decord_reads_and_is_made_once(tmp_path, motion_mini):
+def test_a_store_holds_the_decoded_frames_and_is_built_once(tmp_path, motion_mini):
     videos = load_set(motion_mini).train
     store = build_store(tmp_path, videos, 16, workers=1)
     for index in (0, 17):
@@ -350,7 +350,7 @@ def test_a_store_holds_what_decord_reads_and_is_made_once(tmp_path, motion_mini)
         store.verify()
 
 
-def test_a_damaged_store_is_named_with_its_checksum(tmp_path, motion_mini):
+def test_a_damaged_store_is_reported_with_its_checksum(tmp_path, motion_mini):
     store = build_store(tmp_path, load_set(motion_mini).train, 16, workers=1)
     shard = store.folder / "00000.bin"
     whole = shard.read_bytes()
@@ -371,7 +371,7 @@ def test_a_damaged_store_is_named_with_its_checksum(tmp_path, motion_mini):
         FrameStore(store.folder)
 
 
-def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
+def test_an_interrupted_store_resumes_and_a_changed_set_is_decoded_again(
     tmp_path, motion_mini, monkeypatch
 ):
     monkeypatch.setattr("vmae.data.reading.store.SHARD", 20)
@@ -393,7 +393,9 @@ def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
 
     with pytest.raises(KeyboardInterrupt):
         build_store(tmp_path / "cut", videos, 16, workers=1, progress=stop_in_the_second_shard)
-    assert [p.suffix for p in (tmp_path / "cut").iterdir()] == [".partial"], "never half-read"
+    assert [p.suffix for p in (tmp_path / "cut").iterdir()] == [".partial"], (
+        "an incomplete store is never opened"
+    )
     resumed = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
     assert len(decoded) == len(videos) - 20, "the complete shard is kept"
     for index in range(len(videos)):
@@ -405,12 +407,12 @@ def test_an_interrupted_store_goes_on_and_a_changed_set_is_decoded_anew(
         UserWarning,
         match="1 of 48 videos have changed since they were decoded, including .*000000.mp4",
     ):
-        anew = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
-    np.testing.assert_array_equal(anew.read(0, np.arange), whole.read(1, np.arange))
+        rebuilt = build_store(tmp_path / "cut", videos, 16, workers=1, progress=count)
+    np.testing.assert_array_equal(rebuilt.read(0, np.arange), whole.read(1, np.arange))
 
 
 def test_parallel_decoding_gives_the_same_store(tmp_path, motion_mini):
-    videos = load_set(motion_mini).train * 3  # enough of them for worker processes
+    videos = load_set(motion_mini).train * 3  # enough for worker processes
     one, two = (build_store(tmp_path / str(n), videos, 16, workers=n) for n in (1, 2))
     assert (one.folder / "00000.bin").read_bytes() == (two.folder / "00000.bin").read_bytes()
 
@@ -429,7 +431,7 @@ def test_store_and_files_give_the_same_clips(tmp_path, motion_mini):
 
 
 def mixed_videos(folder: Path) -> list[Video]:
-    """Videos of different lengths, and wide, tall and square ones."""
+    """Videos of different lengths and aspect ratios."""
     rng = np.random.default_rng(0)
     videos = []
     for i, (length, height, width) in enumerate(
@@ -442,12 +444,12 @@ def mixed_videos(folder: Path) -> list[Video]:
 
 
 @pytest.mark.parametrize("scheme", ["dense", "tsn"])
-def test_a_store_on_the_device_gives_the_clips_of_the_one_on_disk(tmp_path, scheme):
+def test_a_store_on_the_device_gives_the_same_clips_as_on_disk(tmp_path, scheme):
     videos = mixed_videos(tmp_path)
     config = DataConfig(
         cache_dir=str(tmp_path / "stores"), num_workers=1, sampling=scheme, max_unreadable=0.5
     )
-    with pytest.warns(UserWarning, match="1 of 4 videos"):  # too short, so that there is a Subset
+    with pytest.warns(UserWarning, match="1 of 4 videos"):  # one is too short: a Subset
         disk, device = (
             open_source(config.replace(cache_on_device=on), videos, 16, 9, torch.device("cpu"))
             for on in (False, True)
@@ -472,7 +474,7 @@ def test_a_store_on_the_device_gives_the_clips_of_the_one_on_disk(tmp_path, sche
     assert torch.equal(*tested)
 
 
-def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
+def test_a_store_that_does_not_fit_stays_on_disk_and_reports_the_bytes(
     tmp_path, motion_mini, monkeypatch
 ):
     videos = load_set(motion_mini).train
@@ -490,24 +492,22 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_says_the_bytes(
         config.replace(cache=False)
 
 
-def test_each_bad_video_is_counted_and_told_once():
+def test_each_unreadable_video_is_counted_and_reported_once():
     failures = Failures(total=10, max_unreadable=0.2)
-    with pytest.warns(UserWarning, match=r"1 of 10 videos cannot be read:\n  a is bad\n") as told:
+    with pytest.warns(UserWarning, match=r"1 of 10 videos cannot be read:\n  a is bad\n") as caught:
         failures.add([("a", "a is bad"), ("a", "a is bad")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         failures.add([("a", "a is bad")])  # in the next epoch
         failures.add([])
-    with pytest.warns(UserWarning, match=r"2 of 10 videos cannot be read:\n  b is bad\n") as told:
+    with pytest.warns(UserWarning, match=r"2 of 10 videos cannot be read:\n  b is bad\n") as caught:
         failures.add([("a", "a is bad"), ("b", "b is bad")])
-    assert len(told) == 1
+    assert len(caught) == 1
     with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_unreadable = 20%.*vmae scan"):
         failures.add([("c", "c is bad")])
 
 
-def test_the_share_of_bad_videos_that_is_asked_for_holds_in_testing_too(
-    tiny, motion_mini, bad_files
-):
+def test_max_unreadable_applies_in_testing_too(tiny, motion_mini, bad_files):
     videos = [*load_set(motion_mini).test[:9], Video(bad_files["text"], 0)]
     model = VisionTransformer(tiny, 8)
     files, sampling = VideoFiles(videos, tiny.img_size), Sampling(tiny.num_frames)
@@ -541,7 +541,7 @@ def test_testing_reads_every_video_once_in_order(motion_mini):
     assert torch.cat([b.labels for b in batches]).tolist() == [v.label for v in videos]
 
 
-def test_few_labels_are_balanced_and_known_by_their_seed(motion_mini):
+def test_few_labels_are_balanced_and_determined_by_the_seed(motion_mini):
     videos = load_set(motion_mini).train
     chosen = few_labels(videos, 3, CLASSES, seed=1)
     assert np.bincount([videos[i].label for i in chosen]).tolist() == [3] * 8
@@ -556,7 +556,7 @@ def test_few_labels_are_balanced_and_known_by_their_seed(motion_mini):
 # ---- lists ---------------------------------------------------------------------------------------
 
 
-def test_all_wrong_lines_are_reported_with_their_numbers(tmp_path):
+def test_all_invalid_lines_are_reported_with_their_numbers(tmp_path):
     (tmp_path / "classes.txt").write_text("run\njump\n")
     (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 7\nc.mp4\n\nd.mp4 swim\ne f.mp4 jump\n")
     (tmp_path / "test.csv").write_text("a.mp4 -1\n")
@@ -573,7 +573,7 @@ def test_all_wrong_lines_are_reported_with_their_numbers(tmp_path):
         assert words in text
 
 
-def test_lists_take_names_or_numbers_spaces_and_foreign_line_ends(tmp_path):
+def test_lists_may_have_names_or_numbers_spaces_and_windows_line_endings(tmp_path):
     (tmp_path / "classes.txt").write_text("run\njump\n", encoding="utf-8-sig")
     (tmp_path / "train.csv").write_bytes(b"\xef\xbb\xbfmy clips/a b.mp4 jump\r\nc.mp4  0\r\n")
     (tmp_path / "val.csv").write_text("d.mp4 1")
@@ -598,8 +598,8 @@ def test_a_folder_per_class(tmp_path, layout):
     assert (len(videos.train), len(videos.test)) == ((10, 10) if layout == "split" else (8, 2))
 
 
-def test_bd_sports_as_it_is_packed(tmp_path):
-    """Its class folders lie in Dataset/, beside Annotation/; there are no lists of splits."""
+def test_bd_sports_as_published(tmp_path):
+    """Its class folders are in Dataset/, beside Annotation/; there are no split lists."""
     for name in ("Kho_Kho", "Hari_Vanga"):
         folder = tmp_path / "BD_Sports_10" / "Dataset" / name
         folder.mkdir(parents=True)
@@ -611,16 +611,16 @@ def test_bd_sports_as_it_is_packed(tmp_path):
     assert (len(videos.train), len(videos.test)) == (16, 4)
 
 
-@pytest.mark.parametrize("case", ["nothing there", "empty folder", "one class", "no test"])
-def test_what_is_no_set_says_what_one_is(tmp_path, case):
+@pytest.mark.parametrize("case", ["missing", "empty folder", "one class", "no test"])
+def test_an_unusable_set_is_an_error_that_describes_a_usable_one(tmp_path, case):
     folder = tmp_path / "set"
-    if case != "nothing there":
+    if case != "missing":
         folder.mkdir()
     for name in {"one class": ("run",), "no test": ("run", "jump")}.get(case, ()):
         (folder / name).mkdir()
         (folder / name / "a.mp4").touch()
         assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
-    words = {"nothing there": "no such folder", "no test": "none is left for testing"}
+    words = {"missing": "no such folder", "no test": "none is left for testing"}
     with pytest.raises(SetError, match=words.get(case, "one sub-folder per class")):
         require_labels(load_set(folder))
 
@@ -637,11 +637,11 @@ def test_multi_scale_crop_is_the_same_for_all_frames_and_differs_between_clips()
     assert len({round(float(clip.sum()), 3) for clip in out}) > 2
 
 
-def test_a_crop_of_full_size_changes_nothing():
+def test_a_full_size_crop_changes_nothing():
     clips = torch.rand(64, 3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
     out = multi_scale_crop(clips, torch.Generator().manual_seed(0))
     same = [torch.allclose(a, b, atol=1e-5) for a, b in zip(out, clips, strict=True)]
-    assert 0 < sum(same) < 20, "one pair of sides in ten is 1 by 1"
+    assert 0 < sum(same) < 20, "one of the ten pairs of sides is 1 by 1"
 
 
 def test_views_without_motion():
@@ -663,13 +663,13 @@ def test_no_warning_for_a_good_set(tmp_path, motion_mini):
 
 
 @pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
-def test_every_kind_of_file_that_is_taken_is_read_exactly_in_any_order(suffix, tmp_path):
+def test_every_supported_file_type_is_read_exactly_in_any_order(suffix, tmp_path):
     codec = {".avi": "mpeg4", ".webm": "vp9", ".flv": "flv1", ".wmv": "wmv2"}.get(suffix, "h264")
     path = tmp_path / f"grey{suffix}"
     with av.open(str(path), "w", format="mp4" if suffix == ".m4v" else None) as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
-        for i in range(40):  # frame i is grey of level 6 i
+        for i in range(40):  # frame i has grey level 6 i
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 6 * i, np.uint8), "rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -1,4 +1,4 @@
-"""Processes that are killed, two that write the same folder, places that cannot be written."""
+"""Killed processes, two writers of one folder, and folders that are not writable."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from vmae.data import (
     write_video,
 )
 from vmae.data.reading.workers import WorkerError, named_worker_deaths
-from vmae.support import files as encode
+from vmae.support import files
 from vmae.support.files import BusyError, DiskError, only_writer
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """The spawned workers among a process's children; the resource tracker is none."""
+    """The spawned workers among a process's children, without the resource tracker."""
     return [p for p in process.children() if "spawn_main" in " ".join(p.cmdline())]
 
 
-def killed_after(command: list[str], condition) -> None:
-    """Start `vmae ...` in a process of its own and kill it, with SIGKILL, once `condition` holds."""
+def kill_after(command: list[str], condition) -> None:
+    """Start `vmae ...` in a new process and kill it with SIGKILL once `condition` holds."""
     process = subprocess.Popen([sys.executable, "-m", "vmae", *command])
     try:
         wait_for(lambda: condition() or process.poll() is not None)
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "the process ended before it could be killed"
     finally:
         process.kill()
         process.wait()
@@ -49,7 +49,7 @@ def killed_after(command: list[str], condition) -> None:
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> Path:
-    """A set of videos that take a while to re-encode."""
+    """A set of videos that takes a while to re-encode."""
     folder = tmp_path_factory.mktemp("sets") / "originals"
     rng = np.random.default_rng(0)
     for i in range(12):
@@ -60,11 +60,11 @@ def originals(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
+def test_a_worker_that_dies_while_decoding_is_reported_and_the_store_resumes(
     tmp_path, motion_mini, monkeypatch
 ):
     monkeypatch.setattr("vmae.data.reading.store.SHARD", 40)
-    videos = load_set(motion_mini).train * 4  # enough of them for worker processes
+    videos = load_set(motion_mini).train * 4  # enough for worker processes
 
     def kill_one(results, **_):
         for i, result in enumerate(results):
@@ -83,11 +83,11 @@ def test_a_worker_that_dies_while_decoding_is_named_and_the_store_goes_on(
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_loader_worker_that_dies_ends_the_training_with_its_reason(motion_mini):
+def test_a_loader_worker_that_dies_ends_training_with_the_reason(motion_mini):
     videos = load_set(motion_mini).train
     dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
     keys = StepBatches(len(videos), 8, 10_000, seed=0)
-    with (  # the system may tell of the death while a step is computed, outside the loader
+    with (  # the death may be signalled during a step, outside the loader
         pytest.raises(WorkerError, match=r"worker process died.*memory.*data.num_workers"),
         named_worker_deaths(),
     ):
@@ -96,13 +96,13 @@ def test_a_loader_worker_that_dies_ends_the_training_with_its_reason(motion_mini
                 workers_of(psutil.Process())[0].kill()
 
 
-def test_other_errors_keep_their_own_words():
+def test_other_errors_are_raised_unchanged():
     with pytest.raises(RuntimeError, match="^shapes differ$"), named_worker_deaths():
         raise RuntimeError("shapes differ")
 
 
-def working(process: psutil.Process) -> bool:
-    """Whether a process still does something: one that ended may stay listed until init looks."""
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process is still running; an ended one may be listed until init reaps it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -118,21 +118,19 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path, originals):
         found[:] = workers_of(mine[0]) if mine else []
         return len(found) == 2 and any((tmp_path / "out").rglob("*.part"))
 
-    killed_after(
-        ["normalize", str(originals), str(tmp_path / "out"), "--num-workers", "2"], started
-    )
-    wait_for(lambda: not any(working(p) for p in found))
+    kill_after(["normalize", str(originals), str(tmp_path / "out"), "--num-workers", "2"], started)
+    wait_for(lambda: not any(is_running(p) for p in found))
 
 
 @pytest.mark.slow
-def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
+def test_a_killed_normalize_resumes_and_writes_identical_files(tmp_path, originals):
     out, whole = tmp_path / "out", tmp_path / "whole"
     normalize_set(originals, whole, workers=1)
     expected = {p.relative_to(whole): p.read_bytes() for p in whole.rglob("*.mp4")}
     assert len(expected) == 12
     command = ["normalize", str(originals), str(out), "--num-workers", "1"]
-    for done in (1, 5):  # in the middle of a file, after so many whole ones
-        killed_after(
+    for done in (1, 5):  # in the middle of a file, after this many complete ones
+        kill_after(
             command,
             lambda n=done: len(list(out.rglob("[!.]*.mp4"))) >= n and any(out.rglob(".*.part")),
         )
@@ -140,10 +138,10 @@ def test_a_killed_normalize_goes_on_to_the_same_files(tmp_path, originals):
             assert path.read_bytes() == expected[path.relative_to(out)], "never half a file"
     assert main(command) == 0
     assert {p.relative_to(out): p.read_bytes() for p in out.rglob("*.mp4")} == expected
-    assert not list(out.rglob(".*.part")), "what was half-written is gone"
+    assert not list(out.rglob(".*.part")), "half-written files are removed"
 
 
-def test_two_writers_of_one_folder(tmp_path, motion_mini, originals):
+def test_a_second_writer_of_a_folder_is_refused(tmp_path, motion_mini, originals):
     videos = load_set(motion_mini).train
     folder = build_store(tmp_path, videos, 16, workers=1).folder
     unfinished = folder.with_name(folder.name + ".partial")
@@ -157,7 +155,7 @@ def test_two_writers_of_one_folder(tmp_path, motion_mini, originals):
         normalize_set(originals, tmp_path / "out", workers=1)
 
 
-def test_a_writer_that_is_killed_frees_the_folder_and_its_half_files_go(tmp_path):
+def test_a_killed_writer_releases_the_folder_and_its_half_written_files_are_removed(tmp_path):
     code = (
         "import sys, time, pathlib; from vmae.support.files import only_writer\n"
         "folder = pathlib.Path(sys.argv[1])\n"
@@ -179,9 +177,11 @@ def test_a_writer_that_is_killed_frees_the_folder_and_its_half_files_go(tmp_path
         assert not half.exists()
 
 
-def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, monkeypatch):
+def test_a_full_disk_leaves_the_originals_unchanged_and_no_half_written_file(
+    tmp_path, originals, monkeypatch
+):
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in originals.rglob("*.mp4")}
-    real, written = encode.os.replace, []
+    real, written = files.os.replace, []
 
     def full(source, target):
         if Path(target).suffix == ".mp4":
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, 
                 raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(encode.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(DiskError, match=r"no space left.*resumes"):
         normalize_set(originals, tmp_path / "out", workers=1)
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_the_originals_and_no_half_file(tmp_path, originals, 
 
 
 @pytest.mark.parametrize("what", ["store", "normalize", "film"])
-def test_a_place_that_cannot_be_written_is_named(tmp_path, motion_mini, originals, what):
+def test_a_folder_that_is_not_writable_is_reported(tmp_path, motion_mini, originals, what):
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "folder"
     videos = load_set(motion_mini).train[:3]

@@ -1,4 +1,4 @@
-"""Frame sampling as published, and testing with several views."""
+"""The published frame sampling schemes, and testing with several views."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ def many(sampling: Sampling, length: int, draws: int = 400) -> np.ndarray:
 def test_dense_training_clips_have_exact_strides_from_every_start():
     index = many(Sampling(16, 4), 80)
     assert (np.diff(index) == 4).all()
-    assert set(index[:, 0]) == set(range(80 - 16 * 4 + 1)), (
-        "the official code leaves room for 16·4 frames"
-    )
+    assert set(index[:, 0]) == set(range(80 - 16 * 4 + 1)), "the official code reserves 16·4 frames"
     assert many(Sampling(4, 3), 10)[:, -1].max() == 9
 
 
-def test_dense_short_videos_are_named_or_repeat_their_last_frame():
+def test_dense_short_videos_are_reported_or_repeat_their_last_frame():
     with pytest.raises(
         VideoError, match='9 frames; a clip of 4 with stride 3 covers 10.* short to "repeat"'
     ):
@@ -57,7 +55,7 @@ def test_kinetics_test_clips_spread_over_every_fourth_frame():
     assert short[0].tolist() == [0, 4, 8, 12, 16] + [16] * 11
 
 
-def test_tsn_takes_one_frame_of_each_segment():
+def test_tsn_takes_one_frame_from_each_segment():
     index = many(Sampling(16, scheme="tsn"), 100)
     assert ((index // 6) == np.arange(16)).all(), "segments of 100 // 16 frames"
     assert len(set(index[:, 3])) == 6
@@ -74,7 +72,7 @@ def test_tsn_takes_one_frame_of_each_segment():
 
 @pytest.mark.parametrize("scheme", ["dense", "kinetics", "tsn"])
 @pytest.mark.parametrize("length", [1, 5, 15, 16, 17, 63, 64, 65, 300])
-def test_indices_always_lie_in_the_video(scheme, length):
+def test_indices_are_always_inside_the_video(scheme, length):
     sampling = Sampling(16, 4, scheme, short="repeat")
     for index in (many(sampling, length, 20), sampling.test(length, 3), sampling.test(length)):
         assert index.shape[-1] == 16
@@ -99,7 +97,7 @@ def test_views_average_their_probabilities():
     torch.testing.assert_close(mean_of_views(logits).exp(), expected)
 
 
-def test_a_wrong_sampling_is_refused():
+def test_an_invalid_sampling_is_refused():
     with pytest.raises(ConfigError, match="sampling is 'random'"):
         DataConfig(sampling="random")
     with pytest.raises(ConfigError, match="short is 'pad'"):

@@ -1,4 +1,4 @@
-"""`vmae scan` finds what decord reads wrong, and `vmae normalize` mends it."""
+"""`vmae scan` finds files that decord reads wrongly, and `vmae normalize` fixes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSED = {"g": "12", "bf": "3"}
 
 
 def write(path: Path, seed: int, codec="libx264", options=CLOSED, times=None, count=40) -> None:
-    """A moving pattern of blocks."""
+    """Write a video of a moving pattern of blocks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
@@ -46,7 +46,7 @@ def write(path: Path, seed: int, codec="libx264", options=CLOSED, times=None, co
 
 
 def rotate(path: Path) -> None:
-    """A display matrix of a quarter turn, written into the track's header."""
+    """Write the display matrix of a quarter turn into the track's header."""
     data = bytearray(path.read_bytes())
     place = data.find(b"tkhd")
     place += 8 + (20 if data[place + 4] == 0 else 32) + 16
@@ -57,7 +57,7 @@ def rotate(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory) -> Path:
-    """A set of good videos and of every kind of bad one."""
+    """A set with good videos and every kind of problem file."""
     folder = tmp_path_factory.mktemp("sets") / "foreign"
     write(folder / "closed.mp4", 0)
     write(folder / "open.mp4", 1, options=OPEN)
@@ -102,7 +102,7 @@ def kinds(reports: list[Report]) -> dict[str, list[str]]:
     return {Path(r.path).name: [k for k, _ in r.problems] for r in reports if r.problems}
 
 
-def test_scan_finds_each_kind_and_flags_no_good_file(foreign, tmp_path, capsys):
+def test_scan_finds_every_kind_of_problem_and_flags_no_good_file(foreign, tmp_path, capsys):
     out = tmp_path / "scan.json"
     assert main(["scan", str(foreign), "--num-workers", "1", "--json", str(out)]) == 1
     found = {
@@ -138,7 +138,7 @@ def cut_without_decoding(source: Path, target: Path, seconds: float) -> None:
 
 
 def damage(path: Path) -> None:
-    """Noise over the pictures of a file; its index stays."""
+    """Overwrite parts of the frame data with noise; the index stays intact."""
     data = bytearray(path.read_bytes())
     first, size = data.find(b"mdat") + 4, data.find(b"moov") - data.find(b"mdat")
     assert size > 0, "the pictures come first here"
@@ -152,8 +152,8 @@ HEVC = "log-level=none:keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:op
 
 
 @pytest.mark.slow
-def test_foreign_containers_and_codecs_get_the_right_word(tmp_path):
-    """What decord 0.6.0 does with each was measured beforehand, sequential PyAV being the truth."""
+def test_other_containers_and_codecs_are_reported_correctly(tmp_path):
+    """The behaviour of decord 0.6.0 was measured beforehand, against a sequential decode by PyAV."""
     folder = tmp_path / "set"
     write(folder / "transport.ts", 0)
     write(folder / "mpeg2.ts", 1, codec="mpeg2video", options={})
@@ -187,7 +187,7 @@ def test_foreign_containers_and_codecs_get_the_right_word(tmp_path):
         "damaged.mp4": ["unreadable"],
         "unknown.mp4": ["unreadable"],
     }
-    if "av1.mp4" in names and decord.__version__ == "0.6.0":  # later ones read it
+    if "av1.mp4" in names and decord.__version__ == "0.6.0":  # later versions can read it
         expected["av1.mp4"] = ["foreign"]
     reports = scan_set(load_set(folder), workers=2)  # enough files for worker processes
     assert kinds(reports) == expected
@@ -212,7 +212,7 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
         expected = np.stack(list(pictures(foreign / name))).astype(int)
         frames = read_frames(video.path)
         assert frames.shape == expected.shape
-        # Blocks of random colour are the worst case for 4:2:0; another frame differs by about 80.
+        # Blocks of random colour are the worst case for 4:2:0; a wrong frame differs by about 80.
         assert np.abs(frames - expected).mean((1, 2, 3)).max() < 10
         assert np.abs(frames[1:] - expected[:-1]).mean((1, 2, 3)).min() > 30
 
@@ -225,7 +225,7 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
     assert [path.stat().st_ctime_ns for path in kept] == times
 
 
-def test_places_that_are_refused(foreign, tmp_path):
+def test_output_folders_that_are_refused(foreign, tmp_path):
     for out in (foreign, foreign / "new"):
         with pytest.raises(FileExistsError, match="outside the set"):
             normalize_set(foreign, out)
@@ -242,16 +242,15 @@ def test_sizes_are_even_and_never_larger():
 
 @pytest.mark.slow
 def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
-    """Natural film, from the command line: within codec noise, frame by frame."""
-    (tmp_path / "set").mkdir()
-    for split in ("train", "test"):
-        shutil.copy(SHOT, tmp_path / "set" / f"{split}.mp4")
-        (tmp_path / "set" / f"{split}.csv").write_text(f"{split}.mp4 0\n")
+    """On natural video, from the command line, every frame is equal up to codec noise."""
+    for name in ("a", "b"):
+        folder = tmp_path / "set" / name
+        folder.mkdir(parents=True)
+        for i in range(5):
+            shutil.copy(SHOT, folder / f"{i}.mp4")
     whole = read_frames(SHOT)
-    for side, bound in (
-        (256, 3),
-        (128, 5),
-    ):  # the second also has another filter than resize_frames
+    # The second bound also covers a resizing filter other than that of resize_frames.
+    for side, bound in ((256, 3), (128, 5)):
         out = tmp_path / f"out{side}"
         command = ["normalize", str(tmp_path / "set"), str(out), "--short-side", str(side)]
         assert main([*command, "--num-workers", "1"]) == 0
@@ -262,8 +261,8 @@ def test_film_keeps_its_picture_when_it_is_scaled_and_normalized(tmp_path):
         assert off.max() < bound, "of 255"
 
 
-def test_a_scaling_by_one_pixel_is_no_crop(tmp_path):
-    """65x325 to a short side of 64: the last column of a ramp stays the brightest."""
+def test_scaling_by_one_pixel_does_not_crop(tmp_path):
+    """From 65x325 to a short side of 64: the last column of a ramp is still the brightest."""
     ramp = np.linspace(0, 255, 325).astype(np.uint8)[None, :, None].repeat(65, 0).repeat(3, 2)
     for name in ("a", "b"):
         for i in range(5):

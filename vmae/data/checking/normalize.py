@@ -161,9 +161,7 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> No
         while picture is not None:
             if picture.shape != first.shape:
                 raise VideoError(f"{original}: the frame size changes at frame {number}")
-            if (
-                not scaled
-            ):  # crop an odd edge rather than rescale, so that the other pixels stay unchanged
+            if not scaled:  # crop an odd edge: rescaling would change every pixel
                 picture = np.ascontiguousarray(picture[:height, :width])
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if (frame.height, frame.width) != (height, width):

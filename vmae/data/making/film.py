@@ -96,9 +96,8 @@ def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np
     with av.open(str(film)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
-            luma = frame.to_ndarray()[: frame.height : 8, ::8].astype(
-                np.int16
-            )  # yuv: luma comes first
+            yuv = frame.to_ndarray()  # the luma plane comes first
+            luma = yuv[: frame.height : 8, ::8].astype(np.int16)
             changes.append(0.0 if before is None else float(np.abs(luma - before).mean()))
             before = luma
     change = np.array(changes)
@@ -146,9 +145,7 @@ def render_film(
     with only_writer(folder):
         clips = choose_clips(spec, film)
         todo = [clip for clip in clips if not (folder / spec.name(*clip)).exists()]
-        groups = [
-            todo[i : i + 16] for i in range(0, len(todo), 16)
-        ]  # each group opens the film once
+        groups = [todo[i : i + 16] for i in range(0, len(todo), 16)]  # each opens the film once
         done = run_parallel(partial(_write_clips, folder, film, spec), groups, workers, chunk=1)
         for _ in progress(done, total=len(groups), desc=f"cut {film.name}"):
             pass

@@ -22,7 +22,10 @@ def from_split(folder: Path) -> VideoSet:
     classes = tuple(by_split[0])
     unknown = sorted(set(by_split[1]) - set(classes))
     if unknown:
-        raise SetError(f"{test}: classes {few(unknown)} are not in {folder / 'train'}")
+        raise SetError(
+            f"{test}: classes {few(unknown)} are not in {folder / 'train'}: add training "
+            "videos for them, or remove them here"
+        )
     _require_classes(folder, classes)
     train, test_videos = (
         tuple(Video(path, classes.index(name)) for name, paths in split.items() for path in paths)

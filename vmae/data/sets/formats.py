@@ -95,7 +95,7 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
             f"label {label} is not in 0 to {len(classes) - 1}; classes.txt has {len(classes)} classes"
         )
     if label < 0:
-        raise ValueError(f"label {label} is negative; labels count from 0")
+        raise ValueError(f"label {label} is negative; labels start at 0")
     return label
 
 

@@ -286,9 +286,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
             found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
         rows.append(found)
     raise_problems(folder, problems)
-    classes = tuple(
-        sorted({label for _, label in rows[0]})
-    )  # the numbering of all common label maps
+    classes = tuple(sorted({label for _, label in rows[0]}))  # numbered as in common label maps
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
         raise SetError(f"{folder}: classes {few(unknown)} are in the test list only")
