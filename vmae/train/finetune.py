@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,7 @@ def finetune(
         if config.compile:
             run.compile(micro_batches(config, run, num_classes, 1, batches.black())[0][0])
 
-        def inspect(step: int, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return inspected(config, run, model, num_classes, step, batch)
-
+        inspect = partial(inspected, config, run, model, num_classes)
         for step, batch in run.steps("fine-tune", inspect):
             lr = learning_rate(step - 1, batches.optim)
             set_lr(optimizer, lr)

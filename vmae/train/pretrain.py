@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,7 @@ def pretrain(
             with run.main_process_first():
                 source = open_training_videos(config, run.device)
         batches = Batches(config, source, run.device, run.rank, run.world_size)
-        make_mask(
-            config.mask, config.model.grid, 1
-        )  # an impossible mask is an error before the start
+        make_mask(config.mask, config.model.grid, 1)  # raises if the grid does not allow it
 
         torch.manual_seed(config.seed)
         autoencoder = MaskedAutoencoder(config.model)
@@ -68,9 +67,7 @@ def pretrain(
         if config.compile:
             run.compile(*micro_batches(config, run, 1, batches.black())[0])
 
-        def inspect(step: int, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-            return inspected(config, run, model, step, batch)
-
+        inspect = partial(inspected, config, run, model)
         for step, batch in run.steps("pre-train", inspect):
             lr = learning_rate(step - 1, batches.optim)
             set_lr(optimizer, lr)
