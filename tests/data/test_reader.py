@@ -20,6 +20,7 @@ from vmae.data import (
 )
 from vmae.data.making.film import _write_clips
 from vmae.data.reading import VideoReader
+from vmae.data.reading.reader import _reason
 
 PACKAGE = ROOT / "vmae"
 
@@ -56,6 +57,17 @@ def test_a_reader_gives_frames_by_index_in_the_order_requested(motion_mini):
     np.testing.assert_array_equal(reader.frames(np.array(order)), every[order])
     with pytest.raises(VideoError, match=r"000000.mp4: cannot be decoded \(.+\)$"):
         reader.frames([16])
+
+
+def test_the_reason_is_decords_message_without_its_source_and_the_path():
+    long = (
+        "[20:49:05] /src/video/video_reader.cc:444: [/a/long/path/to/film.mp4]Unable to handle EOF"
+    )
+    assert _reason(RuntimeError(f"{long} because it takes too long")) == (
+        "Unable to handle EOF because it takes too long"
+    )
+    assert _reason(RuntimeError("Check failed: pos < 16\n")) == "Check failed: pos < 16"
+    assert _reason(IndexError()) == "IndexError"
 
 
 def test_another_decoder_takes_decords_place(tmp_path, motion_mini, monkeypatch):

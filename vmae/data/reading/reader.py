@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -89,7 +90,11 @@ def _reason(error: Exception) -> str:
     }.items():
         if words in text:
             return meaning
-    return text.strip().splitlines()[-1][:120] if text.strip() else type(error).__name__
+    if not text.strip():
+        return type(error).__name__
+    # [time] source.cc:line: [video]message
+    line = text.strip().splitlines()[-1]
+    return re.sub(r"^\[[\d:]+\] \S+:\d+: (\[[^\]]*\])?", "", line)[:120]
 
 
 def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
