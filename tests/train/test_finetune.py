@@ -202,7 +202,11 @@ def test_a_run_resumes_from_the_encoder_it_started_from(config, sources, tmp_pat
         finetune(config, sources, start, folder=tmp_path / name, resume=True)
     for name, start, words in (
         ("tuned", other, "started from an encoder with sha256 .*, not from an encoder"),
-        ("tuned", None, "not from scratch: pass the encoder it started from, or choose another folder"),
+        (
+            "tuned",
+            None,
+            "not from scratch: pass the encoder it started from, or choose another folder",
+        ),
         ("scratch", encoder, "started from scratch, not from an encoder"),
     ):
         with pytest.raises(CheckpointError, match=words):
