@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_rejected, right_answers, wrong_answers
 from einops import einsum, rearrange
 
 from vmae import layers, viz
@@ -102,9 +103,7 @@ def test_there_are_answers_for_every_exercise():
     assert set(RIGHT) == set(EXERCISES) == set(WRONG)
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"), [(name, answer) for name in RIGHT for answer in RIGHT[name]]
-)
+@right_answers(RIGHT)
 def test_right_answers_pass_in_any_style_and_are_drawn(name, answer, drawn):
     assert verdict(EXERCISES[name], EXERCISES[name].reference) is None
     assert verdict(EXERCISES[name], answer) is None
@@ -246,12 +245,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"), [(name, *case) for name in WRONG for case in WRONG[name]]
-)
-def test_wrong_answers_in_other_styles_get_the_right_message(name, wrong, message):
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(verdict(EXERCISES[name], wrong))
+@wrong_answers(WRONG)
+def test_wrong_answers_in_other_styles_get_the_right_message(name, answer, words):
+    assert_rejected(EXERCISES[name], answer, words)
 
 
 def test_the_references_are_the_packages_layers():

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
+from answers import assert_rejected, right_answers, wrong_answers
 from einops import rearrange, repeat
 
 from vmae.config import ModelConfig
@@ -20,12 +19,7 @@ from vmae.vit import normalize_pixels
 
 ALL = exercises("02")
 
-
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message(name: str, function) -> str | None:
-    return verdict(ALL[f"02.{name}"], function)
 
 
 # ---- the exercises themselves --------------------------------------------------------------------
@@ -134,23 +128,17 @@ def loss_by_loop(predicted, target, hidden):
     return sum(pairs) / len(pairs)
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("unpatchify", unpatchify_by_reshape),
-        ("unpatchify", unpatchify_by_loop),
-        ("random_masking", masking_by_topk),
-        ("random_masking", masking_by_loop),
-        ("unshuffle", unshuffle_by_scatter),
-        ("unshuffle", unshuffle_by_rows),
-        ("standardize", standardize_by_var_mean),
-        ("standardize", standardize_by_hand),
-        ("masked_loss", loss_by_index),
-        ("masked_loss", loss_by_loop),
-    ],
+@right_answers(
+    {
+        "unpatchify": [unpatchify_by_reshape, unpatchify_by_loop],
+        "random_masking": [masking_by_topk, masking_by_loop],
+        "unshuffle": [unshuffle_by_scatter, unshuffle_by_rows],
+        "standardize": [standardize_by_var_mean, standardize_by_hand],
+        "masked_loss": [loss_by_index, loss_by_loop],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"02.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -245,48 +233,44 @@ def a_number(predicted, target, hidden):
     return right.masked_loss(predicted, target, hidden).item()
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("unpatchify", channels_first, "the channels are read first"),
-        (
-            "unpatchify",
-            channels_last_image,
-            r"its shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)",
-        ),
-        ("random_masking", one_mask, "every image has the same mask"),
-        ("random_masking", rounded, "the count is off"),
-        ("random_masking", one_argsort, "ids_restore points the wrong way"),
-        (
-            "random_masking",
-            masks_as_numbers,
-            "value 3: its dtype is torch.float32; expected torch.bool",
-        ),
-        (
-            "random_masking",
-            lambda noise, ratio: right.random_masking(noise, ratio)[:2],
-            "returns 2",
-        ),
-        ("unshuffle", scattered, "the wrong way round"),
-        ("unshuffle", not_unshuffled, "the tokens are not unshuffled"),
-        ("unshuffle", one_mask_token, "raises RuntimeError: index .* is out of bounds"),
-        ("standardize", biased, "biased one"),
-        ("standardize", whole_batch, "computed over the whole batch"),
-        ("standardize", no_epsilon, "the epsilon is missing"),
-        ("standardize", in_place, "it modifies its arguments"),
-        ("masked_loss", all_patches, "also includes visible patches"),
-        ("masked_loss", visible_patches, "the visible patches only"),
-        ("masked_loss", summed, "this is a sum over patches"),
-        ("masked_loss", a_number, "of type float; expected Tensor"),
-    ],
+@wrong_answers(
+    {
+        "unpatchify": [
+            (channels_first, "the channels are read first"),
+            (channels_last_image, r"its shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)"),
+        ],
+        "random_masking": [
+            (one_mask, "every image has the same mask"),
+            (rounded, "the count is off"),
+            (one_argsort, "ids_restore points the wrong way"),
+            (masks_as_numbers, "value 3: its dtype is torch.float32; expected torch.bool"),
+            (lambda noise, ratio: right.random_masking(noise, ratio)[:2], "returns 2"),
+        ],
+        "unshuffle": [
+            (scattered, "the wrong way round"),
+            (not_unshuffled, "the tokens are not unshuffled"),
+            (one_mask_token, "raises RuntimeError: index .* is out of bounds"),
+        ],
+        "standardize": [
+            (biased, "biased one"),
+            (whole_batch, "computed over the whole batch"),
+            (no_epsilon, "the epsilon is missing"),
+            (in_place, "it modifies its arguments"),
+        ],
+        "masked_loss": [
+            (all_patches, "also includes visible patches"),
+            (visible_patches, "the visible patches only"),
+            (summed, "this is a sum over patches"),
+            (a_number, "of type float; expected Tensor"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"02.{name}"], answer, words)
 
 
 def test_a_wrong_picture_is_drawn_too(drawn):
-    message("unpatchify", channels_first)
+    verdict(ALL["02.unpatchify"], channels_first)
     assert len(drawn) == 1
 
 

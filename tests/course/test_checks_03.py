@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
+from answers import assert_rejected, right_answers, wrong_answers
 from sklearn.preprocessing import StandardScaler
 
 from vmae.config import ModelConfig
@@ -19,10 +19,6 @@ from vmae.train import OptimConfig, parameter_groups
 ALL = exercises("03")
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message(name: str, function) -> str | None:
-    return verdict(ALL[f"03.{name}"], function)
 
 
 def test_the_package_decays_the_same_parameters():
@@ -67,17 +63,15 @@ def features_by_sklearn(train, test):
     return tuple(torch.from_numpy(scaler.transform(x)).float() for x in (train, test))
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("learning_rates", rates_by_numpy),
-        ("learning_rates", rates_by_half_angle),
-        ("decayed", decayed_by_loop),
-        ("standardize_features", features_by_sklearn),
-    ],
+@right_answers(
+    {
+        "learning_rates": [rates_by_numpy, rates_by_half_angle],
+        "decayed": [decayed_by_loop],
+        "standardize_features": [features_by_sklearn],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"03.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -126,27 +120,31 @@ def unbiased(train, test):
     return tuple((x - train.mean(0)) / train.std(0) for x in (train, test))
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("learning_rates", not_scaled, "the base learning rate is not scaled"),
-        ("learning_rates", zero_first, "step 0 has a learning rate of 0"),
-        ("learning_rates", straight, "straight line"),
-        ("learning_rates", too_short, "returns 99 values"),
-        ("decayed", no_norms_by_name, "weights of norms are vectors too"),
-        ("decayed", no_tokens_rule, "the mask token or class token decays"),
-        ("decayed", list, "every parameter decays"),
-        ("standardize_features", own_statistics, "ndarray; expected Tensor"),
-        ("standardize_features", own_statistics_torch, "their own statistics"),
-        ("standardize_features", joint, "training and test features together"),
-        ("standardize_features", unbiased, "divides by n - 1"),
-    ],
+@wrong_answers(
+    {
+        "learning_rates": [
+            (not_scaled, "the base learning rate is not scaled"),
+            (zero_first, "step 0 has a learning rate of 0"),
+            (straight, "straight line"),
+            (too_short, "returns 99 values"),
+        ],
+        "decayed": [
+            (no_norms_by_name, "weights of norms are vectors too"),
+            (no_tokens_rule, "the mask token or class token decays"),
+            (list, "every parameter decays"),
+        ],
+        "standardize_features": [
+            (own_statistics, "ndarray; expected Tensor"),
+            (own_statistics_torch, "their own statistics"),
+            (joint, "training and test features together"),
+            (unbiased, "divides by n - 1"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"03.{name}"], answer, words)
 
 
 def test_wrong_features_are_drawn_too(drawn):
-    message("standardize_features", joint)
+    verdict(ALL["03.standardize_features"], joint)
     assert len(drawn) == 1

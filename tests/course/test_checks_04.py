@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
+from answers import assert_rejected, right_answers, wrong_answers
 from torch import nn
 
 from vmae.config import ModelConfig
@@ -17,12 +16,7 @@ from vmae.vit import PatchEmbed
 
 ALL = exercises("04")
 
-
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"04.{name}"], function)
 
 
 # ---- right answers in other styles -----------------------------------------------------------------
@@ -69,19 +63,16 @@ def weight_by_view(weight, sides):
     return weight.view(len(weight), *sides, -1).permute(0, 4, 1, 2, 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("dense_indices", dense_by_loop),
-        ("dense_indices", dense_by_arange),
-        ("tsn_indices", tsn_by_loop),
-        ("tubelets", tubelets_by_loop),
-        ("tubelets", tubelets_by_unfold),
-        ("conv3d_weight", weight_by_view),
-    ],
+@right_answers(
+    {
+        "dense_indices": [dense_by_loop, dense_by_arange],
+        "tsn_indices": [tsn_by_loop],
+        "tubelets": [tubelets_by_loop, tubelets_by_unfold],
+        "conv3d_weight": [weight_by_view],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message_of(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"04.{name}"], answer) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -95,35 +86,34 @@ def tsn_reversed(length, frames, rng):
     return right.tsn_indices(length, frames, rng)[::-1]
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "message"),
-    [
-        ("dense_indices", dense_from_global, "take all randomness from `rng`"),
-        (
-            "dense_indices",
-            lambda *a: right.dense_indices(*a).tolist(),
-            "of type list; expected ndarray",
-        ),
-        ("dense_indices", lambda *a: right.dense_indices(*a)[:-1], r"its shape is \(15,\)"),
-        ("dense_indices", lambda *a: right.dense_indices(*a) / 1, "its dtype is float64"),
-        ("dense_indices", lambda *a: None, "is the `return` missing"),
-        ("dense_indices", lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
-        ("dense_indices", lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
-        ("tsn_indices", tsn_reversed, "for .* it can draw"),
-        (
-            "tsn_indices",
-            lambda n, T, g: right.tsn_indices(n, T, g)[0],
-            "of type int64; expected ndarray",
-        ),
-        ("tubelets", lambda c, s: right.tubelets(c, s)[0], r"its shape is \(24, 1536\)"),
-        ("tubelets", lambda c, s: right.tubelets(c.flip(2), s), "the shape is right"),
-        ("tubelets", lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
-        ("conv3d_weight", lambda w, s: w.T, "its shape is"),
-        ("conv3d_weight", lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is right"),
-    ],
+@wrong_answers(
+    {
+        "dense_indices": [
+            (dense_from_global, "take all randomness from `rng`"),
+            (lambda *a: right.dense_indices(*a).tolist(), "of type list; expected ndarray"),
+            (lambda *a: right.dense_indices(*a)[:-1], r"its shape is \(15,\)"),
+            (lambda *a: right.dense_indices(*a) / 1, "its dtype is float64"),
+            (lambda *a: None, "is the `return` missing"),
+            (lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
+            (lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
+        ],
+        "tsn_indices": [
+            (tsn_reversed, "for .* it can draw"),
+            (lambda n, T, g: right.tsn_indices(n, T, g)[0], "of type int64; expected ndarray"),
+        ],
+        "tubelets": [
+            (lambda c, s: right.tubelets(c, s)[0], r"its shape is \(24, 1536\)"),
+            (lambda c, s: right.tubelets(c.flip(2), s), "the shape is right"),
+            (lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
+        ],
+        "conv3d_weight": [
+            (lambda w, s: w.T, "its shape is"),
+            (lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is right"),
+        ],
+    }
 )
-def test_other_wrong_answers_are_rejected(name, wrong, message):
-    assert re.search(message, message_of(name, wrong) or "")
+def test_other_wrong_answers_are_rejected(name, answer, words):
+    assert_rejected(ALL[f"04.{name}"], answer, words)
 
 
 def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
@@ -133,7 +123,7 @@ def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
     def sampler(length, frames, stride, rng):
         return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
 
-    assert "take all randomness from `rng`" in (message_of("dense_indices", sampler) or "")
+    assert "take all randomness from `rng`" in (verdict(ALL["04.dense_indices"], sampler) or "")
 
 
 def test_the_models_embedding_is_a_conv3d_with_these_weights():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
+from answers import assert_rejected, right_answers, wrong_answers
 from einops import rearrange, repeat
 
 from vmae.config import MaskConfig
@@ -18,10 +17,6 @@ ALL = exercises("05")
 B16 = TokenGrid((16, 224, 224), (2, 16, 16))
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"05.{name}"], function)
 
 
 # ---- the exercises themselves --------------------------------------------------------------------
@@ -130,21 +125,16 @@ def copy_by_growing(tokens, hidden):
     return torch.where(known[..., None], out, mean[:, None, None])
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("tube_mask", tube_by_loop),
-        ("tube_mask", tube_by_topk),
-        ("short_tubes", short_by_tube),
-        ("short_tubes", short_by_expand),
-        ("mask_indices", indices_by_loop),
-        ("mask_indices", indices_by_masked_select),
-        ("copy_in_time", copy_by_loop),
-        ("copy_in_time", copy_by_growing),
-    ],
+@right_answers(
+    {
+        "tube_mask": [tube_by_loop, tube_by_topk],
+        "short_tubes": [short_by_tube, short_by_expand],
+        "mask_indices": [indices_by_loop, indices_by_masked_select],
+        "copy_in_time": [copy_by_loop, copy_by_growing],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message_of(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"05.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -237,36 +227,42 @@ def in_place(tokens, hidden):
     return right.copy_in_time(tokens, hidden)
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("tube_mask", one_mask, "the same mask"),
-        ("tube_mask", each_step, "not constant in time"),
-        ("tube_mask", space_first, "time and space are swapped"),
-        ("tube_mask", by_threshold, "differs from clip to clip"),
-        ("tube_mask", visible_rounded_down, "rounding is on the wrong side"),
-        ("tube_mask", seen_is_true, "it is inverted"),
-        ("tube_mask", not_flat, r"its shape is \(2, 4, 36\); expected \(2, 144\)"),
-        ("tube_mask", as_numbers, "its dtype is torch.float32; expected torch.bool"),
-        ("short_tubes", alternating, "the tubes alternate"),
-        ("short_tubes", in_frames, "half as long"),
-        ("short_tubes", lambda x, r, _: tube_by_topk(x, r), "one tube over the whole clip"),
-        ("short_tubes", lambda x, r, _: each_step(x, r), "changes at every step"),
-        ("mask_indices", as_tuple, "expected"),
-        ("mask_indices", targets_by_token, "targets contain token indices"),
-        ("mask_indices", flat_indices, "continue from one clip to the next"),
-        ("mask_indices", lambda x: indices_by_loop(~x), "visible and queries are swapped"),
-        ("copy_in_time", from_before, "it only looks back"),
-        ("copy_in_time", black, "stay black"),
-        ("copy_in_time", in_place, "it modifies its arguments"),
-        ("copy_in_time", lambda x, hidden: x, "the shape is right"),
-    ],
+@wrong_answers(
+    {
+        "tube_mask": [
+            (one_mask, "the same mask"),
+            (each_step, "not constant in time"),
+            (space_first, "time and space are swapped"),
+            (by_threshold, "differs from clip to clip"),
+            (visible_rounded_down, "rounding is on the wrong side"),
+            (seen_is_true, "it is inverted"),
+            (not_flat, r"its shape is \(2, 4, 36\); expected \(2, 144\)"),
+            (as_numbers, "its dtype is torch.float32; expected torch.bool"),
+        ],
+        "short_tubes": [
+            (alternating, "the tubes alternate"),
+            (in_frames, "half as long"),
+            (lambda x, r, _: tube_by_topk(x, r), "one tube over the whole clip"),
+            (lambda x, r, _: each_step(x, r), "changes at every step"),
+        ],
+        "mask_indices": [
+            (as_tuple, "expected"),
+            (targets_by_token, "targets contain token indices"),
+            (flat_indices, "continue from one clip to the next"),
+            (lambda x: indices_by_loop(~x), "visible and queries are swapped"),
+        ],
+        "copy_in_time": [
+            (from_before, "it only looks back"),
+            (black, "stay black"),
+            (in_place, "it modifies its arguments"),
+            (lambda x, hidden: x, "the shape is right"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message_of(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"05.{name}"], answer, words)
 
 
 def test_a_wrong_mask_is_drawn_too(drawn):
-    message_of("tube_mask", each_step)
+    verdict(ALL["05.tube_mask"], each_step)
     assert len(drawn) == 1

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
+from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
 from einops import rearrange
 
@@ -19,10 +18,6 @@ from vmae.masking import make_mask
 ALL = exercises("06")
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"06.{name}"], function)
 
 
 # ---- the exercises themselves --------------------------------------------------------------------
@@ -111,20 +106,16 @@ def loss_by_loop(predictions, goals, mask):
     return torch.stack(errors).mean()
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("visible_tokens", counted_by_list),
-        ("normalize_targets", targets_by_einops),
-        ("normalize_targets", targets_by_loop),
-        ("decoder_input", input_by_loop),
-        ("decoder_input", input_at_once),
-        ("masked_loss", loss_by_gather),
-        ("masked_loss", loss_by_loop),
-    ],
+@right_answers(
+    {
+        "visible_tokens": [counted_by_list],
+        "normalize_targets": [targets_by_einops, targets_by_loop],
+        "decoder_input": [input_by_loop, input_at_once],
+        "masked_loss": [loss_by_gather, loss_by_loop],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message_of(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"06.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -181,28 +172,34 @@ def in_place(predictions, goals, mask):
     return right.gather_tokens(predictions, mask.targets).square().mean()
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("visible_tokens", rounded, "MAE is rounded like VideoMAE"),
-        ("visible_tokens", only_tubes, "it returns 320; expected 313"),
-        ("visible_tokens", lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
-        ("normalize_targets", as_mae, "exactly MAE's target"),
-        ("normalize_targets", biased_inside, "the variance is biased and the epsilon is inside"),
-        ("normalize_targets", unflat, "its shape is"),
-        ("decoder_input", token_first, "mask tokens come first"),
-        ("decoder_input", forgotten, "mask tokens have no positions"),
-        ("decoder_input", scattered, "unshuffled"),
-        ("masked_loss", all_queries, "taken over all queries"),
-        ("masked_loss", lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
-        ("masked_loss", in_place, "it modifies its arguments"),
-    ],
+@wrong_answers(
+    {
+        "visible_tokens": [
+            (rounded, "MAE is rounded like VideoMAE"),
+            (only_tubes, "it returns 320; expected 313"),
+            (lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
+        ],
+        "normalize_targets": [
+            (as_mae, "exactly MAE's target"),
+            (biased_inside, "the variance is biased and the epsilon is inside"),
+            (unflat, "its shape is"),
+        ],
+        "decoder_input": [
+            (token_first, "mask tokens come first"),
+            (forgotten, "mask tokens have no positions"),
+            (scattered, "unshuffled"),
+        ],
+        "masked_loss": [
+            (all_queries, "taken over all queries"),
+            (lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
+            (in_place, "it modifies its arguments"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message_of(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"06.{name}"], answer, words)
 
 
 def test_a_wrong_target_is_drawn_too(drawn):
-    message_of("normalize_targets", as_mae)
+    verdict(ALL["06.normalize_targets"], as_mae)
     assert len(drawn) == 1

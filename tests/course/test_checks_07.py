@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
 
 from vmae.course.checks import exercises, verdict
@@ -19,10 +18,6 @@ from vmae.vit import VisionTransformer
 ALL = exercises("07")
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"07.{name}"], function)
 
 
 # ---- the exercises themselves --------------------------------------------------------------------
@@ -119,19 +114,16 @@ def views_by_matrix(logits, videos):
     return (whose / whose.sum(0)).T @ logits.softmax(-1)
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("transfer", transfer_from_the_file),
-        ("transfer", transfer_by_part),
-        ("rate_scale", rate_by_table),
-        ("mix_batch", mixed_by_loop),
-        ("mean_over_views", views_by_index),
-        ("mean_over_views", views_by_matrix),
-    ],
+@right_answers(
+    {
+        "transfer": [transfer_from_the_file, transfer_by_part],
+        "rate_scale": [rate_by_table],
+        "mix_batch": [mixed_by_loop],
+        "mean_over_views": [views_by_index, views_by_matrix],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message_of(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"07.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -182,32 +174,37 @@ def over_all(logits, videos):
     return logits.softmax(1).mean(0)
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("transfer", everything_but_the_prefix, "tensors that the classifier does not have"),
-        ("transfer", with_the_old_head, "the file's head is loaded"),
-        (
-            "transfer",
-            lambda own, file: {x: x for x in own if x in file},
-            "the file's head is loaded|nothing is transferred",
-        ),
-        ("rate_scale", without_the_embedding, "patch embedding has the full learning rate"),
-        ("rate_scale", one_rate, "patch embedding has the full learning rate"),
-        ("rate_scale", text_for_number, "TypeError"),
-        ("mix_batch", not_smoothed, "the labels are not smoothed"),
-        ("mix_batch", in_place, "it modifies its arguments"),
-        ("mix_batch", only_the_clips, "it returns 1 value, but should return 2 values"),
-        ("mean_over_views", best_logits, "the logits are averaged"),
-        ("mean_over_views", over_all, r"its shape is \(5,\)"),
-        ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
-    ],
+@wrong_answers(
+    {
+        "transfer": [
+            (everything_but_the_prefix, "tensors that the classifier does not have"),
+            (with_the_old_head, "the file's head is loaded"),
+            (
+                lambda own, file: {x: x for x in own if x in file},
+                "the file's head is loaded|nothing is transferred",
+            ),
+        ],
+        "rate_scale": [
+            (without_the_embedding, "patch embedding has the full learning rate"),
+            (one_rate, "patch embedding has the full learning rate"),
+            (text_for_number, "TypeError"),
+        ],
+        "mix_batch": [
+            (not_smoothed, "the labels are not smoothed"),
+            (in_place, "it modifies its arguments"),
+            (only_the_clips, "it returns 1 value, but should return 2 values"),
+        ],
+        "mean_over_views": [
+            (best_logits, "the logits are averaged"),
+            (over_all, r"its shape is \(5,\)"),
+            (lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message_of(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"07.{name}"], answer, words)
 
 
 def test_a_wrong_mix_is_drawn_too(drawn):
-    message_of("mix_batch", not_smoothed)
+    verdict(ALL["07.mix_batch"], not_smoothed)
     assert len(drawn) == 1

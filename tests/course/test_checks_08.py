@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
 from einops import repeat
 
@@ -24,10 +23,6 @@ B16 = TokenGrid((16, 224, 224), (2, 16, 16))
 V2 = MaskConfig("tube", 0.9, None, "running-cell", 0.5)
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"08.{name}"], function)
 
 
 def asked_of(mask: Mask, tokens: int) -> torch.Tensor:
@@ -148,20 +143,16 @@ def parameters_on_meta(c, classes):
         return sum(p.numel() for p in VisionTransformer(c, classes).parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("running_cell", cell_by_loop),
-        ("running_cell", cell_by_einops),
-        ("dual_mask", mask_by_list),
-        ("dual_mask", mask_by_sorting),
-        ("dual_loss", loss_by_boolean),
-        ("dual_loss", loss_by_rows),
-        ("classifier_parameters", parameters_on_meta),
-    ],
+@right_answers(
+    {
+        "running_cell": [cell_by_loop, cell_by_einops],
+        "dual_mask": [mask_by_list, mask_by_sorting],
+        "dual_loss": [loss_by_boolean, loss_by_rows],
+        "classifier_parameters": [parameters_on_meta],
+    }
 )
-def test_right_answers_in_other_styles_pass(name, function):
-    assert message_of(name, function) is None
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[f"08.{name}"], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -221,32 +212,34 @@ def of_the_encoder(c, classes):
         return sum(p.numel() for p in VisionTransformer(c).parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "words"),
-    [
-        ("running_cell", cell_of_zeros, "it is inverted"),
-        ("running_cell", cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
-        ("running_cell", one_period, r"its shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
-        ("running_cell", cell_from_the_first_step, "one step late"),
-        ("running_cell", lambda s, r, k: cell_by_loop(s, 1 - r, k), "fraction that is not queried"),
-        ("dual_mask", misconceived, "takes nothing away from the encoder"),
-        ("dual_mask", without_overlap, "only excludes them from the loss"),
-        ("dual_mask", lambda h, a: mask_by_list(~h, a), "visible and hidden are swapped"),
-        ("dual_mask", lambda h, a: mask_by_list(h, ~a), "True means a query"),
-        ("dual_mask", lambda h, a: mask_by_list(h, a).visible, "expected"),
-        ("dual_loss", loss_of_all, "taken over all queries"),
-        ("dual_loss", loss_of_the_paper, "divided by the number of all queries"),
-        ("dual_loss", lambda *case: loss_by_rows(*case) * 24, "summed over pixels"),
-        ("dual_loss", lambda *case: loss_by_rows(*case).sqrt(), "do not take the square root"),
-        ("classifier_parameters", with_key_bias, "keys have none"),
-        ("classifier_parameters", of_the_encoder, "the head is missing"),
-        (
-            "classifier_parameters",
-            lambda c, n: c.depth * 12 * c.embed_dim**2,
-            "it returns .*; expected",
-        ),
-    ],
+@wrong_answers(
+    {
+        "running_cell": [
+            (cell_of_zeros, "it is inverted"),
+            (cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
+            (one_period, r"its shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
+            (cell_from_the_first_step, "one step late"),
+            (lambda s, r, k: cell_by_loop(s, 1 - r, k), "fraction that is not queried"),
+        ],
+        "dual_mask": [
+            (misconceived, "takes nothing away from the encoder"),
+            (without_overlap, "only excludes them from the loss"),
+            (lambda h, a: mask_by_list(~h, a), "visible and hidden are swapped"),
+            (lambda h, a: mask_by_list(h, ~a), "True means a query"),
+            (lambda h, a: mask_by_list(h, a).visible, "expected"),
+        ],
+        "dual_loss": [
+            (loss_of_all, "taken over all queries"),
+            (loss_of_the_paper, "divided by the number of all queries"),
+            (lambda *case: loss_by_rows(*case) * 24, "summed over pixels"),
+            (lambda *case: loss_by_rows(*case).sqrt(), "do not take the square root"),
+        ],
+        "classifier_parameters": [
+            (with_key_bias, "keys have none"),
+            (of_the_encoder, "the head is missing"),
+            (lambda c, n: c.depth * 12 * c.embed_dim**2, "it returns .*; expected"),
+        ],
+    }
 )
-def test_wrong_answers_get_the_right_message(name, wrong, words):
-    found = message_of(name, wrong)
-    assert found is not None and re.search(words, found), found
+def test_wrong_answers_get_the_right_message(name, answer, words):
+    assert_rejected(ALL[f"08.{name}"], answer, words)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
 from einops import einsum, repeat
 
@@ -24,10 +25,6 @@ from vmae.vit import normalize_pixels
 ALL = exercises("09")
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-def message_of(name: str, function) -> str | None:
-    return verdict(ALL[f"09.{name}"], function)
 
 
 # ---- equality with the package -------------------------------------------------------------------
@@ -113,21 +110,17 @@ def planned_by_steps(base_lr, batch, repeat, processes, accumulate, videos, warm
     return base_lr / 256 * batch, each, round(videos / batch * warmup_epochs)
 
 
-@pytest.mark.parametrize(
-    ("name", "answer"),
-    [
-        ("embed_visible", embedded_by_clip),
-        ("embed_visible", embedded_by_gather),
-        ("attention", F.scaled_dot_product_attention),
-        ("attention", attended_by_einsum),
-        ("linear_intensity", counted_by_name),
-        ("accumulated_gradient", accumulated_by_grad),
-        ("accumulated_gradient", accumulated_in_place),
-        ("plan", planned_by_steps),
-    ],
+@right_answers(
+    {
+        "embed_visible": [embedded_by_clip, embedded_by_gather],
+        "attention": [F.scaled_dot_product_attention, attended_by_einsum],
+        "linear_intensity": [counted_by_name],
+        "accumulated_gradient": [accumulated_by_grad, accumulated_in_place],
+        "plan": [planned_by_steps],
+    }
 )
 def test_a_right_answer_in_another_style_passes(name, answer):
-    assert message_of(name, answer) is None
+    assert verdict(ALL[f"09.{name}"], answer) is None
 
 
 # ---- further wrong answers -----------------------------------------------------------------------
@@ -148,25 +141,33 @@ def early(weight, x, y, parts):
         return own.grad
 
 
-@pytest.mark.parametrize(
-    ("name", "answer", "words"),
-    [
-        ("embed_visible", lambda t, v, w, b, p: t @ w.T + b + p, "nothing is saved"),
-        ("embed_visible", lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
-        ("attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
-        ("linear_intensity", lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
-        ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
-        ("accumulated_gradient", zeroed, "only the last part is left: set"),
-        ("accumulated_gradient", early, "is the `return` inside the loop"),
-        ("accumulated_gradient", lambda w, x, y, parts: None, "is the `return` missing"),
-        ("plan", lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
-        ("plan", lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
-        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
-    ],
+@wrong_answers(
+    {
+        "embed_visible": [
+            (lambda t, v, w, b, p: t @ w.T + b + p, "nothing is saved"),
+            (lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
+        ],
+        "attention": [
+            (lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
+            (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
+            (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
+            (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
+        ],
+        "linear_intensity": [
+            (lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
+            (lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
+        ],
+        "accumulated_gradient": [
+            (zeroed, "only the last part is left: set"),
+            (early, "is the `return` inside the loop"),
+            (lambda w, x, y, parts: None, "is the `return` missing"),
+        ],
+        "plan": [
+            (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
+            (lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
+        ],
+    }
 )  # fmt: skip
 def test_a_wrong_answer_gets_the_right_message(name, answer, words):
-    found = message_of(name, answer)
-    assert found is not None and re.search(re.escape(words), found), found
+    assert_rejected(ALL[f"09.{name}"], answer, re.escape(words))

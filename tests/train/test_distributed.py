@@ -13,10 +13,10 @@ import pytest
 import torch
 from nursery import Nursery, wait_for
 from safetensors.torch import load_file
+from small_runs import MODEL, pretraining
 
-from vmae.config import MaskConfig, ModelConfig
 from vmae.data import DataConfig, open_set, open_source
-from vmae.train import FinetuneConfig, OptimConfig, PretrainConfig
+from vmae.train import FinetuneConfig, PretrainConfig
 from vmae.train.interrupts import STOPPED_STATUS
 
 pytestmark = [
@@ -33,24 +33,12 @@ FSDP = {"ACCELERATE_USE_FSDP": "true"}
 
 @pytest.fixture(scope="module")
 def config(motion_mini, tmp_path_factory) -> PretrainConfig:
-    model = ModelConfig.videomae(
-        "tiny",
-        depth=2,
-        embed_dim=32,
-        decoder_embed_dim=24,
-        decoder_depth=1,
-        normalize_targets=False,
-    )
     stores = tmp_path_factory.mktemp("stores")
     data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
-    open_source(data, open_set(data).train, model.img_size, model.num_frames)
-    optim = OptimConfig(steps=12, batch_size=8, lr=1e-3)
-    mask = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
-    return PretrainConfig(
-        model=model,
-        mask=mask,
-        data=data,
-        optim=optim,
+    open_source(data, open_set(data).train, MODEL.img_size, MODEL.num_frames)
+    short = pretraining(data)
+    return short.replace(
+        optim=short.optim.replace(steps=12),
         repeated_aug=2,
         crop=True,
         grad_accum_steps=2,

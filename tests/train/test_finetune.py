@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors.torch import load_file
+from small_runs import WRONG_OPTIONS, StopAt, assert_names_the_fifth_clip, curve, full_disk
 
 from vmae import cost
 from vmae.cli.main import main
@@ -25,7 +26,6 @@ from vmae.train import (
     Evaluation,
     FinetuneConfig,
     OptimConfig,
-    Silent,
     Sources,
     evaluate,
     finetune,
@@ -37,7 +37,7 @@ from vmae.train import (
 )
 from vmae.train.run_folder import lock
 from vmae.vit import VisionTransformer
-from vmae.weights import CheckpointError, tensors
+from vmae.weights import CheckpointError
 
 finetuning = import_module("vmae.train.finetune")
 
@@ -60,22 +60,7 @@ def sources(data) -> Sources:
     return open_sources(FinetuneConfig(model=MODEL, data=data))
 
 
-def curve(result) -> list[float]:
-    return [record.loss for record in result.records]
-
-
 # ---- a run ---------------------------------------------------------------------------------------
-
-
-class StopAt(Silent):
-    """A progress display at which somebody presses Ctrl-C."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def update(self, step, record):
-        if step == self.at:
-            raise KeyboardInterrupt
 
 
 def test_an_interrupted_run_with_layers_that_drop_resumes_to_the_same_numbers(
@@ -143,19 +128,9 @@ def test_two_runs_in_one_folder_are_refused(config, sources, tmp_path, monkeypat
             finetune(config, sources, folder=tmp_path)
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(config, sources, tmp_path, monkeypatch):
-    write, calls = tensors.save_file, []
-
-    def full(*arguments):
-        calls.append(1)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device")
-        write(*arguments)
-
-    monkeypatch.setattr(tensors, "save_file", full)
-    with pytest.raises(DiskError, match="no space left on the disk"):
+def test_a_full_disk_keeps_the_checkpoint_before(config, sources, tmp_path):
+    with full_disk(), pytest.raises(DiskError, match="no space left on the disk"):
         finetune(config, sources, folder=tmp_path / "run")
-    monkeypatch.undo()
     resumed = finetune(config, sources, folder=tmp_path / "run", resume=True)
     assert curve(resumed) == curve(finetune(config, sources))
     (tmp_path / "file").write_text("not a folder")
@@ -190,12 +165,9 @@ def test_a_nan_loss_names_step_and_clip(config, sources, tmp_path, poisoned):
     with pytest.raises(FloatingPointError, match="nan at step 3: lower the learning rate") as error:
         finetune(config, sources, folder=tmp_path / "run")
     assert "the checkpoint of step 2 is kept" in str(error.value)
-    with safe_open(tmp_path / "run/nonfinite-step-00000003-0.safetensors", "pt") as file:
-        videos = file.metadata()["videos"].splitlines()
-        assert file.get_tensor("clips").shape == (8, 3, 8, 16, 16)
-        assert file.get_tensor("labels").shape == (8,)
-    assert videos[4] in str(error.value)
-    assert not any(video in str(error.value) for video in videos if video != videos[4])
+    kept = tmp_path / "run/nonfinite-step-00000003-0.safetensors"
+    assert_names_the_fifth_clip(str(error.value), kept)
+    assert load_file(kept)["labels"].shape == (8,)
     with pytest.raises(FloatingPointError) as error:
         finetune(config, sources)
     assert "kept" not in str(error.value), "there is no checkpoint without a folder"
@@ -288,9 +260,7 @@ def test_a_gpu_that_is_not_there(config, sources):
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"device": "tpu"}, "device is 'tpu'"),
-        ({"on_nonfinite": "hope"}, "on_nonfinite is 'hope'"),
-        ({"grad_accum_steps": 0}, "grad_accum_steps is 0"),
+        *WRONG_OPTIONS,
         ({"save_every": 0}, "save_every is 0"),
         ({"test_clips": 0}, "test_clips is 0; it must be 1 or more"),
         ({"test_crops": -1}, "test_crops is -1"),

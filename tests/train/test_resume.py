@@ -14,8 +14,9 @@ import pytest
 import torch
 from nursery import Nursery, wait_for
 from safetensors.torch import load_file
+from small_runs import MASK
 
-from vmae.config import MaskConfig, ModelConfig
+from vmae.config import ModelConfig
 from vmae.data import DataConfig, open_set, open_source
 from vmae.train import FinetuneConfig, OptimConfig, PretrainConfig
 
@@ -37,9 +38,8 @@ def config(motion_mini, tmp_path_factory) -> PretrainConfig:
     data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
     open_source(data, open_set(data).train, model.img_size, model.num_frames)  # made once, here
     optim = OptimConfig(steps=250, batch_size=4, lr=1e-3)
-    mask = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
     return PretrainConfig(
-        model=model, mask=mask, data=data, optim=optim, save_every=3, log_every=10
+        model=model, mask=MASK, data=data, optim=optim, save_every=3, log_every=10
     )
 
 

@@ -16,7 +16,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import random_clips, randomize
-from safetensors import safe_open
+from small_runs import (
+    MASK,
+    MODEL,
+    WRONG_OPTIONS,
+    assert_names_the_fifth_clip,
+    curve,
+    full_disk,
+    pretraining,
+    run,
+)
 
 from vmae import cost
 from vmae.cli.main import main
@@ -27,7 +36,6 @@ from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.support.files import DiskError
 from vmae.train import (
-    OptimConfig,
     PretrainConfig,
     Recipe,
     Record,
@@ -38,17 +46,11 @@ from vmae.train import (
     compile_blocks,
     interrupts,
     monitoring,
-    pretrain,
     run_folder,
 )
 from vmae.train.batches import seeded
 from vmae.train.run_folder import lock
-from vmae.weights import CheckpointError, tensors
-
-MODEL = ModelConfig.videomae(
-    "tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1, normalize_targets=False
-)
-MASK = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
+from vmae.weights import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +60,7 @@ def stores(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def config(motion_mini, stores) -> PretrainConfig:
-    data = DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1)
-    optim = OptimConfig(steps=6, batch_size=8, lr=1e-3)
-    return PretrainConfig(model=MODEL, mask=MASK, data=data, optim=optim, save_every=2, log_every=1)
-
-
-def run(config: PretrainConfig, folder: Path | None = None, **options):
-    return pretrain(config, folder, progress=Silent(), **options)
-
-
-def curve(result) -> list[float]:
-    return [record.loss for record in result.records]
+    return pretraining(DataConfig(path=str(motion_mini), cache_dir=str(stores), num_workers=1))
 
 
 # ---- options that change no number ---------------------------------------------------------------
@@ -210,19 +202,9 @@ def test_resuming_where_there_is_no_run_starts_it(config, tmp_path):
     assert curve(run(config, tmp_path / "new", resume=True)) == curve(run(config))
 
 
-def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(config, tmp_path, monkeypatch):
-    write, calls = tensors.save_file, []
-
-    def full(*arguments):
-        calls.append(1)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device")
-        write(*arguments)
-
-    monkeypatch.setattr(tensors, "save_file", full)
-    with pytest.raises(DiskError, match="no space left on the disk .* kept"):
+def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(config, tmp_path):
+    with full_disk(), pytest.raises(DiskError, match="no space left on the disk .* kept"):
         run(config, tmp_path / "run")
-    monkeypatch.undo()
     assert [p.name for p in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000002"]
     assert curve(run(config, tmp_path / "run", resume=True)) == curve(run(config))
 
@@ -314,11 +296,7 @@ def test_a_nan_loss_names_step_and_clip_and_keeps_the_batch(config, tmp_path, po
         run(config, tmp_path / "run")
     assert "nan at step 3: lower the learning rate" in str(error.value)
     (kept,) = (tmp_path / "run").glob("nonfinite-step-00000003-0.safetensors")
-    with safe_open(kept, "pt") as file:
-        videos = file.metadata()["videos"].splitlines()
-        assert file.get_tensor("clips").shape == (8, 3, 8, 16, 16)
-    assert videos[4] in str(error.value)
-    assert not any(video in str(error.value) for video in videos if video != videos[4])
+    assert_names_the_fifth_clip(str(error.value), kept)
     assert not list((tmp_path / "run/checkpoints").glob("step-*")), "none after the bad step"
 
 
@@ -409,9 +387,7 @@ def test_too_little_memory_names_the_fields_that_help(config, monkeypatch, error
 @pytest.mark.parametrize(
     "changes,words",
     [
-        ({"device": "tpu"}, "device is 'tpu'"),
-        ({"on_nonfinite": "hope"}, "on_nonfinite is 'hope'"),
-        ({"grad_accum_steps": 0}, "grad_accum_steps is 0"),
+        *WRONG_OPTIONS,
         ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
     ],
 )

@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from small_runs import MODEL, StopAt, curve, pretraining, run
 
-from vmae.config import ConfigError, MaskConfig, ModelConfig
+from vmae.config import ConfigError
 from vmae.data import DataConfig, Sampling, VideoFiles, load_set
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.train import (
@@ -18,7 +19,6 @@ from vmae.train import (
     OptimConfig,
     PretrainConfig,
     Recipe,
-    Silent,
     evaluate,
     finetune,
     free_folder,
@@ -29,17 +29,11 @@ from vmae.train import (
     open_sources,
     parameter_groups,
     pooled_features,
-    pretrain,
     save_classifier,
 )
 from vmae.train.run_folder import FREE_FIELDS, claim_run
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load_weights, save_weights
-
-MODEL = ModelConfig.videomae(
-    "tiny", depth=2, embed_dim=32, decoder_embed_dim=24, decoder_depth=1, normalize_targets=False
-)
-MASK = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
 
 
 @pytest.fixture
@@ -49,8 +43,7 @@ def data(motion_mini, tmp_path) -> DataConfig:
 
 @pytest.fixture
 def config(data) -> PretrainConfig:
-    optim = OptimConfig(steps=6, batch_size=8, lr=1e-3)
-    return PretrainConfig(model=MODEL, mask=MASK, data=data, optim=optim, save_every=2, log_every=1)
+    return pretraining(data)
 
 
 # ---- schedules -----------------------------------------------------------------------------------
@@ -92,8 +85,8 @@ def test_layers_decay_from_the_head_down_and_vectors_have_no_weight_decay():
 
 def test_pretraining_learns_and_writes_its_run(config, tmp_path):
     config = config.replace(optim=config.optim.replace(steps=60), save_every=30)
-    result = pretrain(config, tmp_path / "run", progress=Silent())
-    losses = [r.loss for r in result.records]
+    result = run(config, tmp_path / "run")
+    losses = curve(result)
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 61))
@@ -109,49 +102,38 @@ def test_pretraining_learns_and_writes_its_run(config, tmp_path):
     assert result.cost["clips_per_second"] > 0
 
 
-class StopAt(Silent):
-    """A progress display at which somebody presses Ctrl-C."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def update(self, step, record):
-        if step == self.at:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_run_resumes_to_the_same_numbers(config, tmp_path):
-    whole = pretrain(config, tmp_path / "whole", progress=Silent())
+    whole = run(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        pretrain(config, tmp_path / "cut", progress=StopAt(5))
-    resumed = pretrain(config, tmp_path / "cut", resume=True, progress=Silent())
+        run(config, tmp_path / "cut", progress=StopAt(5))
+    resumed = run(config, tmp_path / "cut", resume=True)
     assert [(r.step, r.loss) for r in resumed.records] == [(r.step, r.loss) for r in whole.records]
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    finished = pretrain(config, tmp_path / "cut", resume=True, progress=Silent())
+    finished = run(config, tmp_path / "cut", resume=True)
     assert len(finished.records) == 6, "a finished run is not run again"
     names = sorted(p.name for p in (tmp_path / "cut/checkpoints").iterdir())
     assert names == ["step-00000005", "step-00000006"], "the last two are kept"
 
 
 def test_a_damaged_newest_checkpoint_falls_back(config, tmp_path):
-    whole = pretrain(config, tmp_path / "run", progress=Silent())
+    whole = run(config, tmp_path / "run")
     state = tmp_path / "run/checkpoints/step-00000006/state.pt"
     state.write_bytes(state.read_bytes()[:100])
     with pytest.warns(UserWarning, match="step-00000006 is damaged"):
-        resumed = pretrain(config, tmp_path / "run", resume=True, progress=Silent())
-    assert [r.loss for r in resumed.records] == [r.loss for r in whole.records]
+        resumed = run(config, tmp_path / "run", resume=True)
+    assert curve(resumed) == curve(whole)
 
 
 def test_a_run_is_not_overwritten_nor_continued_as_another(config, tmp_path):
-    pretrain(config, tmp_path / "run", progress=Silent())
+    run(config, tmp_path / "run")
     with pytest.raises(CheckpointError, match="already holds a run"):
-        pretrain(config, tmp_path / "run", progress=Silent())
+        run(config, tmp_path / "run")
     other = config.replace(optim=config.optim.replace(lr=2e-3), log_every=5)
     with pytest.raises(
         CheckpointError, match=r"optim.lr: 0.001 in the folder, 0.002 requested"
     ) as error:
-        pretrain(other, tmp_path / "run", resume=True, progress=Silent())
+        run(other, tmp_path / "run", resume=True)
     assert "log_every" not in str(error.value)
     moved = config.replace(data=config.data.replace(path="another/set"))
     with pytest.raises(CheckpointError, match=r"data.path: .* 'another/set' requested"):
@@ -165,16 +147,16 @@ def test_a_nan_loss_stops_the_run(config, monkeypatch):
         lambda *args: pixel_targets(*args) * float("nan"),
     )
     with pytest.raises(FloatingPointError, match="step 1: lower the learning rate"):
-        pretrain(config, progress=Silent())
+        run(config)
 
 
 def test_reading_files_each_time_gives_the_losses_of_the_store(config):
     config = config.replace(optim=config.optim.replace(steps=3))
-    stored = pretrain(config, progress=Silent())
+    stored = run(config)
     files = VideoFiles(load_set(config.data.path).train, MODEL.img_size)
     config = config.replace(data=config.data.replace(num_workers=0))
-    read = pretrain(config, progress=Silent(), source=files)
-    assert [r.loss for r in read.records] == [r.loss for r in stored.records]
+    read = run(config, source=files)
+    assert curve(read) == curve(stored)
 
 
 def test_repeated_augmentation_gives_several_views_of_one_reading(config, monkeypatch):
@@ -186,7 +168,7 @@ def test_repeated_augmentation_gives_several_views_of_one_reading(config, monkey
         return forward(self, clips, mask)
 
     monkeypatch.setattr(MaskedAutoencoder, "forward", spy)
-    pretrain(config.replace(repeated_aug=3, optim=config.optim.replace(steps=1)), progress=Silent())
+    run(config.replace(repeated_aug=3, optim=config.optim.replace(steps=1)))
     clips, visible = seen[0]
     assert len(clips) == 3 * 8
     assert torch.equal(clips[0], clips[2])
