@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from nursery import Nursery
 from torch import nn
 
 from vmae import ROOT
@@ -106,6 +107,13 @@ def image() -> ModelConfig:
 def motion_mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The motion set in its smallest size."""
     return render_set(tmp_path_factory.mktemp("sets") / "motion", SIZES["mini"], workers=1)
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """Where the tests of a module start their processes."""
+    with Nursery() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -144,3 +144,4 @@ def _become(question: dict) -> None:
 
 if __name__ == "__main__":
     _serve()
+    os._exit(0)  # at once: there is nothing to save, and taking PyTorch down can last

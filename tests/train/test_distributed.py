@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nursery import Nursery, wait_for
+from nursery import wait_for
 from safetensors.torch import load_file
 from small_runs import MODEL, pretraining
 
@@ -46,12 +46,6 @@ def config(motion_mini, tmp_path_factory) -> PretrainConfig:
         log_every=4,
         keep_checkpoints=5,
     )
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nursery import Nursery, wait_for
+from nursery import wait_for
 from safetensors.torch import load_file
 from small_runs import MASK
 
@@ -93,20 +93,19 @@ def tuning(config) -> FinetuneConfig:
 
 
 @pytest.mark.parametrize("command", KILLS)
-def test_kills_at_random_moments_change_no_bit(config, tuning, tmp_path, command):
+def test_kills_at_random_moments_change_no_bit(nursery, config, tuning, tmp_path, command):
     chance = random.Random(int(os.environ.get("VMAE_KILL_SEED", "0")))
     {"pretrain": config, "finetune": tuning}[command].to_yaml(tmp_path / "config.yaml")
     again = (command, str(tmp_path / "config.yaml"), "--resume", "--out")
     log, cut = tmp_path / "log", tmp_path / "cut"
-    with Nursery() as nursery:
-        whole = nursery.start(log, *again, str(tmp_path / "whole"))
-        for _ in range(KILLS[command]):
-            process = nursery.start(log, *again, str(cut))
-            moment(chance, cut / "checkpoints")
-            os.kill(process, signal.SIGKILL)
-            assert nursery.wait(process) == -signal.SIGKILL, log.read_text()
-        last = nursery.start(log, *again, str(cut))
-        assert nursery.wait(last) == nursery.wait(whole) == 0, log.read_text()
+    whole = nursery.start(log, *again, str(tmp_path / "whole"))
+    for _ in range(KILLS[command]):
+        process = nursery.start(log, *again, str(cut))
+        moment(chance, cut / "checkpoints")
+        os.kill(process, signal.SIGKILL)
+        assert nursery.wait(process) == -signal.SIGKILL, log.read_text()
+    last = nursery.start(log, *again, str(cut))
+    assert nursery.wait(last) == nursery.wait(whole) == 0, log.read_text()
     same_end(tmp_path / "whole", cut)
     assert not list(cut.rglob("*.part")), "nothing half-written is left"
     starts = json.loads((cut / "environment.json").read_text())
@@ -122,7 +121,9 @@ def test_kills_at_random_moments_change_no_bit(config, tuning, tmp_path, command
         ("finetune", signal.SIGTERM, 75),
     ],
 )
-def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, number, status):
+def test_a_signal_saves_and_the_status_says_so(
+    nursery, config, tuning, tmp_path, kind, number, status
+):
     run = {"pretrain": config, "finetune": tuning}[kind].replace(save_every=10**6)
     run.to_yaml(tmp_path / "config.yaml")
     command = (
@@ -132,16 +133,15 @@ def test_a_signal_saves_and_the_status_says_so(config, tuning, tmp_path, kind, n
         "--out",
         str(tmp_path / "run"),
     )
-    with Nursery() as nursery:
-        process = nursery.start(tmp_path / "log", *command)
-        wait_for((tmp_path / "run/metrics.jsonl").exists)
-        os.kill(process, number)
-        assert nursery.wait(process) == status
-        assert "to continue, run the same command with --resume" in (tmp_path / "log").read_text()
-        (saved,) = (tmp_path / "run/checkpoints").iterdir()
-        assert int(saved.name[5:]) < run.optim.steps
-        assert not (tmp_path / "run/lock.json").exists()
-        again = nursery.start(tmp_path / "log", *command)
-        whole = nursery.start(tmp_path / "log", *command[:-1], str(tmp_path / "whole"))
-        assert nursery.wait(again) == nursery.wait(whole) == 0
+    process = nursery.start(tmp_path / "log", *command)
+    wait_for((tmp_path / "run/metrics.jsonl").exists)
+    os.kill(process, number)
+    assert nursery.wait(process) == status
+    assert "to continue, run the same command with --resume" in (tmp_path / "log").read_text()
+    (saved,) = (tmp_path / "run/checkpoints").iterdir()
+    assert int(saved.name[5:]) < run.optim.steps
+    assert not (tmp_path / "run/lock.json").exists()
+    again = nursery.start(tmp_path / "log", *command)
+    whole = nursery.start(tmp_path / "log", *command[:-1], str(tmp_path / "whole"))
+    assert nursery.wait(again) == nursery.wait(whole) == 0
     same_end(tmp_path / "whole", tmp_path / "run")

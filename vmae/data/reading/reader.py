@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ import torch.nn.functional as F
 
 from vmae.data.reading.frame_folders import frame_paths, read_images
 from vmae.data.sets.videos import Video
+
+# decord gives up on an intact file if its decoding thread gets no CPU for 10240 polls, which happens
+# on a busy machine. Damaged files fail at once all the same.
+os.environ.setdefault("DECORD_EOF_RETRY_MAX", "102400")
 
 #: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
