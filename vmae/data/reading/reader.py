@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import decord
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+# decord gives up on an intact file if its decoding thread gets no CPU for 10240 polls, which happens
+# on a busy machine. Damaged files still fail at once.
+os.environ.setdefault("DECORD_EOF_RETRY_MAX", "102400")
+import decord
+
 from vmae.data.reading.frame_folders import frame_paths, read_images
 from vmae.data.sets.videos import Video
-
-# decord gives up on an intact file if its decoding thread gets no CPU for 10240 polls, which happens
-# on a busy machine. Damaged files fail at once all the same.
-os.environ.setdefault("DECORD_EOF_RETRY_MAX", "102400")
 
 #: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
