@@ -129,7 +129,7 @@ def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
 class StepBatches(Sampler[list[tuple[int, int]]]):
     """Keys of batch k, k + 1, ...: slices of an endless row of permutations, one an epoch.
 
-    Process `rank` of `world` takes its part of every batch, so the global batches do not depend
+    Process `rank` of `world_size` takes its part of every batch, so the global batches do not depend
     on the number of processes.
     """
 
@@ -240,8 +240,8 @@ def ordered_batches(
 ) -> Iterator[Batch]:
     """Every video once, in order, for testing: `batch` videos at a time, each in clips·crops views.
 
-    rank, world   of several processes each reads every `world`-th batch
-    gather        joins their lists of unreadable videos
+    rank, world_size   of several processes, each reads every `world_size`-th batch
+    gather             joins their lists of unreadable videos
 
     The views of a video follow one another; with one clip and one crop it is the centre. A video
     that cannot be read is left out, and nothing stands in for it; all such are reported at the end.
