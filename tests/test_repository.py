@@ -95,37 +95,28 @@ def test_without_a_checkout_everything_is_in_the_working_folder(tmp_path):
     )
 
 
+def assert_passes(*tool: str) -> None:
+    """`python -m` the tool, in the repository, has nothing to report."""
+    done = subprocess.run(
+        [sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_code_is_formatted_and_clean():
-    for command in (["check", "."], ["format", "--check", "."]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
+    assert_passes("ruff", "check", ".")
+    assert_passes("ruff", "format", "--check", ".")
 
 
 @pytest.mark.slow
 def test_the_types_are_right():
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+    assert_passes("mypy")
 
 
 def test_the_spelling_is_right():
     read = [*ROOT.glob("*.md"), *ROOT.glob("solutions/*.py"), *ROOT.glob("data/*.md")]
     folders = [ROOT / name for name in ("vmae", "tests", ".github")]
-    done = subprocess.run(
-        [sys.executable, "-m", "codespell_lib", *map(str, read + folders)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    assert_passes("codespell_lib", *map(str, read + folders))
 
 
 def test_committed_media_have_a_licence():

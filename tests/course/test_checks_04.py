@@ -8,7 +8,7 @@ import torch
 from answers import assert_rejected, right_answers, wrong_answers
 from torch import nn
 
-from vmae.config import ModelConfig
+from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_04 as right
 from vmae.grid import patchify
@@ -135,7 +135,7 @@ def test_the_models_embedding_is_a_conv3d_with_these_weights():
     assert torch.equal(right.conv3d_weight(linear, config.tubelet), embed.proj.weight)
     clips = torch.rand(2, config.channels, *config.grid.clip)
     ours = embed(patchify(clips, config.grid))
-    mean, std = (x.view(1, -1, 1, 1, 1) for x in (embed.mean, embed.std))
+    mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
     conv: nn.Conv3d = embed.proj
     expected = conv((clips - mean) / std).flatten(2).transpose(1, 2)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)

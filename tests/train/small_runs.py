@@ -77,5 +77,5 @@ def assert_names_the_fifth_clip(error: str, kept: Path) -> None:
     with safe_open(kept, "pt") as file:
         videos = file.metadata()["videos"].splitlines()
         assert file.get_tensor("clips").shape == (8, 3, 8, 16, 16)
-    assert videos[4] in error
-    assert not any(video in error for video in videos if video != videos[4])
+    assert videos[4] in error, error
+    assert not any(video in error for video in videos if video != videos[4]), error

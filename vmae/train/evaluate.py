@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vmae.data.augment.batched import view_of
+from vmae.data.config import DataConfig
 from vmae.data.reading.loader import Source, ordered_batches
 from vmae.data.reading.sampling import Sampling
 from vmae.train.batches import seeded
@@ -62,7 +63,7 @@ def evaluate(
     crops: int = 1,
     view: str = "video",
     device: torch.device | str = "cpu",
-    max_unreadable: float = 0.05,
+    max_unreadable: float = DataConfig.max_unreadable,
     accelerator: Accelerator | None = None,
 ) -> Evaluation:
     """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
@@ -104,7 +105,7 @@ def pooled_features(
     sampling: Sampling,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-    max_unreadable: float = 0.05,
+    max_unreadable: float = DataConfig.max_unreadable,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One feature vector (D,) per video from a frozen encoder, and the labels."""
     encoder = encoder.to(device).eval()

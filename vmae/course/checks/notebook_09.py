@@ -77,17 +77,6 @@ def plan(
 # ---- mistakes ----------------------------------------------------------------------------------
 
 
-def _by_rank(
-    tokens: torch.Tensor,
-    visible: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor,
-    positions: torch.Tensor,
-) -> torch.Tensor:
-    x = F.linear(gather_tokens(tokens, visible), weight, bias)
-    return x + positions[: visible.shape[1]]
-
-
 def _one_row(tokens: torch.Tensor, visible: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
     return embed_visible(tokens, visible[:1].expand_as(visible), *others)
 
@@ -244,7 +233,12 @@ EXERCISES = (
         _embed_cases,
         {
             "positions are added in the order of the sequence: a token keeps its position in the "
-            "clip, positions[visible]": _by_rank,
+            "clip, positions[visible]": (
+                lambda tokens, visible, weight, bias, positions: (
+                    F.linear(gather_tokens(tokens, visible), weight, bias)
+                    + positions[: visible.shape[1]]
+                )
+            ),
             "every clip gets the visible tokens of the first: use each clip's own row of "
             "`visible`": (
                 _one_row

@@ -237,7 +237,7 @@ def ordered_batches(
     batch: int,
     clips: int = 1,
     crops: int = 1,
-    max_unreadable: float = 0.05,
+    max_unreadable: float = DataConfig.max_unreadable,
     rank: int = 0,
     world_size: int = 1,
     gather: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] = list,
