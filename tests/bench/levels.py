@@ -4,8 +4,8 @@ python tests/bench/levels.py [LEVEL ...] [--threads N]    measure, and write dat
 python tests/bench/levels.py --table                      the table of data/README.md, from the files
 
 For each level: VideoMAE's tiny classifier, trained on all labels, on the middle frame alone, on
-frames in random order, and, from scratch, on 10 labels a class (three draws). On "scenes" the
-encoder is pre-trained first, on the level's videos without their labels, and 10 labels a class are
+frames in random order, and, from scratch, on 10 labels per class (three draws). On "scenes" the
+encoder is pre-trained first, on the level's videos without their labels, and 10 labels per class are
 measured from there too. The set is the size "small" with more test videos. A measurement that a
 file already holds is not made again; a pre-training that was stopped goes on.
 """
@@ -132,7 +132,7 @@ def measure(
 def measure_few(
     sources: Sources, config: FinetuneConfig, encoder: VisionTransformer | None
 ) -> dict[str, Any]:
-    """10 labels a class, as the cpu recipe fine-tunes: accuracy of each draw."""
+    """10 labels per class, as the cpu recipe fine-tunes: accuracy of each draw."""
     few = Recipe.load("cpu").finetune.optim
     config = config.replace(labels_per_class=10, optim=few, crop=False)
     runs = [finetune(config.replace(seed=seed), sources, encoder) for seed in DRAWS]
@@ -166,7 +166,7 @@ def run(level: str) -> None:
 def table() -> str:
     """The files as a Markdown table."""
     lines = [
-        "| level | classes | all labels | 10 labels a class, from scratch | the same, pre-trained | "
+        "| level | classes | all labels | 10 labels per class, from scratch | the same, pre-trained | "
         "single frame: pairs (worst) | shuffled: pairs (worst) |",
         "|---|---|---|---|---|---|---|",
     ]
