@@ -197,9 +197,9 @@ def over_all(logits, videos):
         ("rate_scale", text_for_number, "TypeError"),
         ("mix_batch", not_smoothed, "the labels are not smoothed"),
         ("mix_batch", in_place, "it modifies its arguments"),
-        ("mix_batch", only_the_clips, "it returns 1 value, but should return 2 values"),
+        ("mix_batch", only_the_clips, "got 1 value; expected 2 values"),
         ("mean_over_views", best_logits, "the logits are averaged"),
-        ("mean_over_views", over_all, r"its shape is \(5,\)"),
+        ("mean_over_views", over_all, r"the shape is \(5,\)"),
         ("mean_over_views", lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
     ],
 )
