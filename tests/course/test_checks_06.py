@@ -184,12 +184,12 @@ def in_place(predictions, goals, mask):
 @pytest.mark.parametrize(
     ("name", "wrong", "words"),
     [
-        ("visible_tokens", rounded, "MAE is rounded like VideoMAE"),
-        ("visible_tokens", only_tubes, "it returns 320; expected 313"),
+        ("visible_tokens", rounded, "for MAE, the number of hidden tokens is rounded down"),
+        ("visible_tokens", only_tubes, "got 320; expected 313"),
         ("visible_tokens", lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
-        ("normalize_targets", as_mae, "exactly MAE's target"),
+        ("normalize_targets", as_mae, "the targets are exactly those of MAE"),
         ("normalize_targets", biased_inside, "the variance is biased and the epsilon is inside"),
-        ("normalize_targets", unflat, "its shape is"),
+        ("normalize_targets", unflat, "the shape is"),
         ("decoder_input", token_first, "mask tokens come first"),
         ("decoder_input", forgotten, "mask tokens have no positions"),
         ("decoder_input", scattered, "unshuffled"),
