@@ -224,15 +224,19 @@ def of_the_encoder(c, classes):
 @pytest.mark.parametrize(
     ("name", "wrong", "words"),
     [
-        ("running_cell", cell_of_zeros, "it is inverted"),
-        ("running_cell", cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
-        ("running_cell", one_period, r"its shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
+        ("running_cell", cell_of_zeros, "the map is inverted"),
+        ("running_cell", cell_as_numbers, "the dtype is torch.int64; expected torch.bool"),
+        ("running_cell", one_period, r"the shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
         ("running_cell", cell_from_the_first_step, "one step late"),
         ("running_cell", lambda s, r, k: cell_by_loop(s, 1 - r, k), "fraction that is not queried"),
         ("dual_mask", misconceived, "takes nothing away from the encoder"),
-        ("dual_mask", without_overlap, "only excludes them from the loss"),
-        ("dual_mask", lambda h, a: mask_by_list(~h, a), "visible and hidden are swapped"),
-        ("dual_mask", lambda h, a: mask_by_list(h, ~a), "True means a query"),
+        ("dual_mask", without_overlap, "only exclude them from the loss"),
+        ("dual_mask", lambda h, a: mask_by_list(~h, a), "visible and hidden tokens are swapped"),
+        (
+            "dual_mask",
+            lambda h, a: mask_by_list(h, ~a),
+            "the queries are taken where `asked` is False",
+        ),
         ("dual_mask", lambda h, a: mask_by_list(h, a).visible, "expected"),
         ("dual_loss", loss_of_all, "taken over all queries"),
         ("dual_loss", loss_of_the_paper, "divided by the number of all queries"),
@@ -243,7 +247,7 @@ def of_the_encoder(c, classes):
         (
             "classifier_parameters",
             lambda c, n: c.depth * 12 * c.embed_dim**2,
-            "it returns .*; expected",
+            "got .*; expected",
         ),
     ],
 )

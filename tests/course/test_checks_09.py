@@ -156,15 +156,15 @@ def early(weight, x, y, parts):
         ("attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
         ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
-        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
+        ("attention", lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "the shape is"),
         ("linear_intensity", lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
         ("linear_intensity", lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
-        ("accumulated_gradient", zeroed, "only the last part is left: set"),
+        ("accumulated_gradient", zeroed, "includes only the last part: set"),
         ("accumulated_gradient", early, "is the `return` inside the loop"),
         ("accumulated_gradient", lambda w, x, y, parts: None, "is the `return` missing"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
         ("plan", lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
-        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
+        ("plan", lambda lr, b, r, n, a, v, w: lr * b / 256, "got 1 value; expected 3 values"),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_gets_the_right_message(name, answer, words):
