@@ -19,28 +19,34 @@ EXPLORERS = (
 )  # fmt: skip
 #: Exercises that are solved, wrongly first: what is changed in the solution, and what the check says of it.
 TRIED = (
-    ("00_start_here", "00.token_count", "(frames // p_t)", "frames", "time is cut too"),
-    ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "grey is 0.5"),
-    ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel runs slowest"),
+    (
+        "00_start_here",
+        "00.token_count",
+        "(frames // p_t)",
+        "frames",
+        "every frame is counted as a time step",
+    ),
+    ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "paint them grey, 0.5"),
+    ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel varies slowest"),
     ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
     ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p is the row"),
-    ("02_mae", "02.random_masking", ">= keep", "< keep", "what the encoder does not see"),
+    ("02_mae", "02.random_masking", ">= keep", "< keep", "that the encoder does not see"),
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (
         "03_mae_trained",
         "03.decayed",
         " and not n.endswith(tokens)",
         "",
-        "mask token or class token",
+        "to the mask token or the class token",
     ),
     (
         "04_video_in",
         "04.dense_indices",
         "(room + 1)",
         "(max(room, 1))",
-        "last start is never drawn",
+        "last possible start is never drawn",
     ),
-    ("04_video_in", "04.tubelets", "(p_t p_h p_w c)", "(c p_t p_h p_w)", "channel slowest"),
+    ("04_video_in", "04.tubelets", "(p_t p_h p_w c)", "(c p_t p_h p_w)", "channel varies slowest"),
     (
         "05_masking_video",
         "05.tube_mask",
@@ -48,7 +54,7 @@ TRIED = (
         "noise[:1, 0].expand(len(noise), -1)",
         "has the same mask",
     ),
-    ("05_masking_video", "05.short_tubes", "rank >= n", "rank < n", "it is inverted"),
+    ("05_masking_video", "05.short_tubes", "rank >= n", "rank < n", "the mask is inverted"),
     (
         "06_videomae_v1",
         "06.decoder_input",
@@ -61,14 +67,14 @@ TRIED = (
         "07.mean_over_views",
         "shares[videos == v].mean(dim=0)",
         "logits[videos == v].mean(dim=0).softmax(0)",
-        "the softmax comes after the mean",
+        "the softmax is applied to the averaged logits",
     ),
     (
         "08_videomae_v2",
         "08.running_cell",
         "-(start + 1 + step)",
         "-(start + step)",
-        "it runs one step late",
+        "the cell runs one step late",
     ),
     ("09_scale", "09.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
 )

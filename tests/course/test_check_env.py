@@ -140,7 +140,7 @@ def test_no_gpu_is_fine_and_an_invisible_one_has_a_fix(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert check_env.gpu_row() == Row(
-        "--", "GPU", "none, and none needed: all lessons run on the CPU"
+        "--", "GPU", "none found; none is needed, since all lessons run on the CPU"
     )
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert check_env.gpu_row().status == "--" and "not used" in check_env.gpu_row().found

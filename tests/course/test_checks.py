@@ -22,7 +22,7 @@ CENTRE = Exercise(
     lambda g: [(torch.randn(3, 4, generator=g),), (torch.randn(2, 7, generator=g),)],
     {
         "the mean is taken over the whole batch: take it row by row, dim=1": lambda x: x - x.mean(),
-        "this is the mean itself, not the remainder": lambda x: x.mean(
+        "the result is the mean itself: subtract it from x": lambda x: x.mean(
             dim=1, keepdim=True
         ).expand_as(x),
     },
@@ -61,10 +61,10 @@ def test_right_answers_in_any_style_pass_and_are_kept(capsys):
         (lambda x: x - x.mean(), "row by row, dim=1"),
         (lambda x: x.mean(dim=1, keepdim=True).repeat(1, x.shape[1]), "the mean itself"),
         (lambda x: None, "is the `return` missing"),
-        (lambda x: x.sum(dim=1), r"its shape is \(3,\); expected \(3, 4\)"),
-        (lambda x: centre(x).long(), "its dtype is torch.int64"),
+        (lambda x: x.sum(dim=1), r"the shape is \(3,\); expected \(3, 4\)"),
+        (lambda x: centre(x).long(), "the dtype is torch.int64"),
         (lambda x: centre(x) / 0, "NaN or infinite"),
-        (lambda x: centre(x) * 1.5, r"the shape is right, but \d+ % of the values are wrong"),
+        (lambda x: centre(x) * 1.5, r"the shape is correct, but \d+ % of the values are wrong"),
         (lambda x: centre(x).tolist(), "of type list; expected Tensor"),
         (lambda x: x @ x, "it raises RuntimeError.*at `"),
         (in_place, "it modifies its arguments"),
@@ -120,11 +120,11 @@ def test_functions_that_sample_at_random_are_judged_by_properties():
 def test_differences_are_put_into_sentences():
     assert difference((1, 2), (1, 2), 0) is None
     assert difference([1, 2], (1, 2), 0) is None
-    assert difference((1,), (1, 2), 0) == "it returns 1 value, but should return 2 values"
-    assert difference((1, 3), (1, 2), 0) == "value 2: it returns 3; expected 2"
+    assert difference((1,), (1, 2), 0) == "got 1 value; expected 2 values"
+    assert difference((1, 3), (1, 2), 0) == "value 2: got 3; expected 2"
     assert difference(torch.tensor(2.0), 2.0, 1e-4) is None
     scalar = difference(torch.tensor(2.5), torch.tensor(2.0), 1e-4)
-    assert scalar == "it returns 2.5; expected 2"
+    assert scalar == "got 2.5; expected 2"
     assert "expected 6.5" in difference(6, 6.5, 1e-4)
 
 

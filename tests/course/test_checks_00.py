@@ -79,14 +79,14 @@ def hide_in_place(picture, hidden, patch):
     {
         "token_count": [
             (lambda *a: None, "is the `return` missing"),
-            (lambda *a: right.token_count(*a) + 1, "it returns 13; expected 12"),
-            (lambda *a: "12", "it returns '12'"),
+            (lambda *a: right.token_count(*a) + 1, "got 13; expected 12"),
+            (lambda *a: "12", "got '12'"),
             (lambda T, H, W, p: T // p * 4, "it raises TypeError"),
         ],
         "hide": [
             (hide_in_place, "it modifies its arguments"),
-            (lambda x, m, p: right.hide(x, m, p)[0], r"its shape is \(96, 96\)"),
-            (lambda x, m, p: right.hide(x, m, p) + 0.1, "the shape is right"),
+            (lambda x, m, p: right.hide(x, m, p)[0], r"the shape is \(96, 96\)"),
+            (lambda x, m, p: right.hide(x, m, p) + 0.1, "the shape is correct"),
             (lambda x, m, p: x[:, m], "it raises IndexError"),
             (lambda x, m, p: right.hide(x, m, p).numpy(), "of type ndarray; expected Tensor"),
         ],

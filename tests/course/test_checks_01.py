@@ -212,35 +212,35 @@ def too_narrow(n, width):
 
 WRONG = {
     "01.patchify": [
-        (channels_first, "inside a patch the channel runs slowest"),
-        (strips, "the shape is right, but"),
-        (one_patch_lost, r"its shape is \(2, 23, 432\); expected \(2, 24, 432\)"),
-        (lambda images, side: images.view(2, -1, side, side), "its shape is"),
+        (channels_first, "the channel varies slowest within each patch"),
+        (strips, "the shape is correct, but"),
+        (one_patch_lost, r"the shape is \(2, 23, 432\); expected \(2, 24, 432\)"),
+        (lambda images, side: images.view(2, -1, side, side), "the shape is"),
     ],
     "01.attention": [
         (unscaled, "the scores are not scaled"),
         (over_queries, "the softmax runs over the queries"),
-        (only_output, "it returns 1 value, but should return 2 values"),
+        (only_output, "got 1 value; expected 2 values"),
         (square_only, "it raises RuntimeError"),
     ],
     "01.multi_head": [
         (heads_not_transposed, "the head axis still comes before the token axis"),
-        (heads_interleaved, "the heads are merged in the wrong order"),
-        (tokens_as_heads, "the shape is right, but"),
+        (heads_interleaved, "the outputs of the heads are interleaved"),
+        (tokens_as_heads, "the shape is correct, but"),
     ],
     "01.pre_norm": [
-        (published_2017, "this is post-norm"),
-        (second_half_of_2017, "the second norm is applied to the sum"),
+        (published_2017, "the block is post-norm"),
+        (second_half_of_2017, "norm2 is applied to the sum"),
         (no_residual, "both residual connections are missing"),
         (norm_kept_on_the_path, "the residual path itself is normalised"),
         (in_place, "it modifies its arguments"),
         (lambda x, norm1, attend, norm2, mlp: None, "is the `return` missing"),
     ],
     "01.sincos_1d": [
-        (halves, "sines and cosines are in two separate halves"),
-        (swapped, "sine and cosine are swapped"),
-        (own_rates, "every column has a different frequency"),
-        (too_narrow, r"its shape is \(64, 24\); expected \(64, 48\)"),
+        (halves, "all sines come before all cosines"),
+        (swapped, "sines and cosines are swapped"),
+        (own_rates, "every column has its own frequency"),
+        (too_narrow, r"the shape is \(64, 24\); expected \(64, 48\)"),
     ],
 }
 
@@ -273,7 +273,7 @@ def test_tiles_put_patches_where_they_were_cut():
 
 def test_a_result_that_cannot_be_drawn_leaves_no_figure():
     message = verdict(EXERCISES["01.pre_norm"], lambda x, *_: torch.ones(1, 2, 2, 2, 2))
-    assert "its shape is" in message
+    assert "the shape is" in message
     with pytest.raises(TypeError):
         viz.pictures({"odd": torch.ones(2, 2, 7)}, alt="nothing")
     assert plt.get_fignums() == []

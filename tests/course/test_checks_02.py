@@ -236,15 +236,18 @@ def a_number(predicted, target, hidden):
 @wrong_answers(
     {
         "unpatchify": [
-            (channels_first, "the channels are read first"),
-            (channels_last_image, r"its shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)"),
+            (channels_first, "read channel first"),
+            (channels_last_image, r"the shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)"),
         ],
         "random_masking": [
             (one_mask, "every image has the same mask"),
-            (rounded, "the count is off"),
-            (one_argsort, "ids_restore points the wrong way"),
-            (masks_as_numbers, "value 3: its dtype is torch.float32; expected torch.bool"),
-            (lambda noise, ratio: right.random_masking(noise, ratio)[:2], "returns 2"),
+            (rounded, "wrong when ratio \\* N is not an integer"),
+            (one_argsort, "ids_restore is the shuffle itself"),
+            (masks_as_numbers, "value 3: the dtype is torch.float32; expected torch.bool"),
+            (
+                lambda noise, ratio: right.random_masking(noise, ratio)[:2],
+                "got 2 values; expected 3 values",
+            ),
         ],
         "unshuffle": [
             (scattered, "the wrong way round"),
@@ -252,15 +255,15 @@ def a_number(predicted, target, hidden):
             (one_mask_token, "raises RuntimeError: index .* is out of bounds"),
         ],
         "standardize": [
-            (biased, "biased one"),
+            (biased, "the variance is biased"),
             (whole_batch, "computed over the whole batch"),
             (no_epsilon, "the epsilon is missing"),
             (in_place, "it modifies its arguments"),
         ],
         "masked_loss": [
-            (all_patches, "also includes visible patches"),
-            (visible_patches, "the visible patches only"),
-            (summed, "this is a sum over patches"),
+            (all_patches, "also includes the visible patches"),
+            (visible_patches, "includes only the visible patches"),
+            (summed, "summed over the hidden patches"),
             (a_number, "of type float; expected Tensor"),
         ],
     }

@@ -124,14 +124,14 @@ def unbiased(train, test):
     {
         "learning_rates": [
             (not_scaled, "the base learning rate is not scaled"),
-            (zero_first, "step 0 has a learning rate of 0"),
-            (straight, "straight line"),
-            (too_short, "returns 99 values"),
+            (zero_first, "the learning rate is 0 at step 0"),
+            (straight, "the learning rate falls linearly"),
+            (too_short, "got 99 values; expected 100 values"),
         ],
         "decayed": [
-            (no_norms_by_name, "weights of norms are vectors too"),
-            (no_tokens_rule, "the mask token or class token decays"),
-            (list, "every parameter decays"),
+            (no_norms_by_name, "weight decay is applied to the norm weights"),
+            (no_tokens_rule, "weight decay is applied to the mask token or the class token"),
+            (list, "weight decay is applied to every parameter"),
         ],
         "standardize_features": [
             (own_statistics, "ndarray; expected Tensor"),

@@ -91,24 +91,24 @@ def tsn_reversed(length, frames, rng):
         "dense_indices": [
             (dense_from_global, "take all randomness from `rng`"),
             (lambda *a: right.dense_indices(*a).tolist(), "of type list; expected ndarray"),
-            (lambda *a: right.dense_indices(*a)[:-1], r"its shape is \(15,\)"),
-            (lambda *a: right.dense_indices(*a) / 1, "its dtype is float64"),
+            (lambda *a: right.dense_indices(*a)[:-1], r"the shape is \(15,\)"),
+            (lambda *a: right.dense_indices(*a) / 1, "the dtype is float64"),
             (lambda *a: None, "is the `return` missing"),
             (lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
             (lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
         ],
         "tsn_indices": [
-            (tsn_reversed, "for .* it can draw"),
+            (tsn_reversed, "with the arguments .*, it can draw"),
             (lambda n, T, g: right.tsn_indices(n, T, g)[0], "of type int64; expected ndarray"),
         ],
         "tubelets": [
-            (lambda c, s: right.tubelets(c, s)[0], r"its shape is \(24, 1536\)"),
-            (lambda c, s: right.tubelets(c.flip(2), s), "the shape is right"),
+            (lambda c, s: right.tubelets(c, s)[0], r"the shape is \(24, 1536\)"),
+            (lambda c, s: right.tubelets(c.flip(2), s), "the shape is correct"),
             (lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
         ],
         "conv3d_weight": [
-            (lambda w, s: w.T, "its shape is"),
-            (lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is right"),
+            (lambda w, s: w.T, "the shape is"),
+            (lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is correct"),
         ],
     }
 )

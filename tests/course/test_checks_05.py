@@ -231,31 +231,31 @@ def in_place(tokens, hidden):
     {
         "tube_mask": [
             (one_mask, "the same mask"),
-            (each_step, "not constant in time"),
+            (each_step, "the mask changes over time"),
             (space_first, "time and space are swapped"),
             (by_threshold, "differs from clip to clip"),
-            (visible_rounded_down, "rounding is on the wrong side"),
-            (seen_is_true, "it is inverted"),
-            (not_flat, r"its shape is \(2, 4, 36\); expected \(2, 144\)"),
-            (as_numbers, "its dtype is torch.float32; expected torch.bool"),
+            (visible_rounded_down, "is rounded the wrong way"),
+            (seen_is_true, "the mask is inverted"),
+            (not_flat, r"the shape is \(2, 4, 36\); expected \(2, 144\)"),
+            (as_numbers, "the dtype is torch.float32; expected torch.bool"),
         ],
         "short_tubes": [
             (alternating, "the tubes alternate"),
             (in_frames, "half as long"),
-            (lambda x, r, _: tube_by_topk(x, r), "one tube over the whole clip"),
+            (lambda x, r, _: tube_by_topk(x, r), "one tube covers the whole clip"),
             (lambda x, r, _: each_step(x, r), "changes at every step"),
         ],
         "mask_indices": [
             (as_tuple, "expected"),
-            (targets_by_token, "targets contain token indices"),
+            (targets_by_token, "`targets` contains token indices"),
             (flat_indices, "continue from one clip to the next"),
-            (lambda x: indices_by_loop(~x), "visible and queries are swapped"),
+            (lambda x: indices_by_loop(~x), "`visible` and `queries` are swapped"),
         ],
         "copy_in_time": [
-            (from_before, "it only looks back"),
+            (from_before, "only earlier steps are searched"),
             (black, "stay black"),
             (in_place, "it modifies its arguments"),
-            (lambda x, hidden: x, "the shape is right"),
+            (lambda x, hidden: x, "the shape is correct"),
         ],
     }
 )

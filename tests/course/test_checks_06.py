@@ -175,14 +175,14 @@ def in_place(predictions, goals, mask):
 @wrong_answers(
     {
         "visible_tokens": [
-            (rounded, "MAE is rounded like VideoMAE"),
-            (only_tubes, "it returns 320; expected 313"),
+            (rounded, "for MAE, the number of hidden tokens is rounded down"),
+            (only_tubes, "got 320; expected 313"),
             (lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
         ],
         "normalize_targets": [
-            (as_mae, "exactly MAE's target"),
+            (as_mae, "the targets are exactly those of MAE"),
             (biased_inside, "the variance is biased and the epsilon is inside"),
-            (unflat, "its shape is"),
+            (unflat, "the shape is"),
         ],
         "decoder_input": [
             (token_first, "mask tokens come first"),

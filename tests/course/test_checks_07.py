@@ -192,11 +192,11 @@ def over_all(logits, videos):
         "mix_batch": [
             (not_smoothed, "the labels are not smoothed"),
             (in_place, "it modifies its arguments"),
-            (only_the_clips, "it returns 1 value, but should return 2 values"),
+            (only_the_clips, "got 1 value; expected 2 values"),
         ],
         "mean_over_views": [
             (best_logits, "the logits are averaged"),
-            (over_all, r"its shape is \(5,\)"),
+            (over_all, r"the shape is \(5,\)"),
             (lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
         ],
     }

@@ -215,17 +215,17 @@ def of_the_encoder(c, classes):
 @wrong_answers(
     {
         "running_cell": [
-            (cell_of_zeros, "it is inverted"),
-            (cell_as_numbers, "its dtype is torch.int64; expected torch.bool"),
-            (one_period, r"its shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
+            (cell_of_zeros, "the map is inverted"),
+            (cell_as_numbers, "the dtype is torch.int64; expected torch.bool"),
+            (one_period, r"the shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
             (cell_from_the_first_step, "one step late"),
             (lambda s, r, k: cell_by_loop(s, 1 - r, k), "fraction that is not queried"),
         ],
         "dual_mask": [
             (misconceived, "takes nothing away from the encoder"),
-            (without_overlap, "only excludes them from the loss"),
-            (lambda h, a: mask_by_list(~h, a), "visible and hidden are swapped"),
-            (lambda h, a: mask_by_list(h, ~a), "True means a query"),
+            (without_overlap, "only exclude them from the loss"),
+            (lambda h, a: mask_by_list(~h, a), "visible and hidden tokens are swapped"),
+            (lambda h, a: mask_by_list(h, ~a), "the queries are taken where `asked` is False"),
             (lambda h, a: mask_by_list(h, a).visible, "expected"),
         ],
         "dual_loss": [
@@ -237,7 +237,7 @@ def of_the_encoder(c, classes):
         "classifier_parameters": [
             (with_key_bias, "keys have none"),
             (of_the_encoder, "the head is missing"),
-            (lambda c, n: c.depth * 12 * c.embed_dim**2, "it returns .*; expected"),
+            (lambda c, n: c.depth * 12 * c.embed_dim**2, "got .*; expected"),
         ],
     }
 )

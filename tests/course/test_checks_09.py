@@ -151,21 +151,21 @@ def early(weight, x, y, parts):
             (lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
             (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(2) @ v, "softmax"),
             (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5) @ v, "the softmax is missing"),
-            (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "its shape is"),
+            (lambda q, k, v: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), "the shape is"),
         ],
         "linear_intensity": [
             (lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
             (lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
         ],
         "accumulated_gradient": [
-            (zeroed, "only the last part is left: set"),
+            (zeroed, "includes only the last part: set"),
             (early, "is the `return` inside the loop"),
             (lambda w, x, y, parts: None, "is the `return` missing"),
         ],
         "plan": [
             (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
             (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
-            (lambda lr, b, r, n, a, v, w: lr * b / 256, "it returns 1 value, but should return 3 values"),
+            (lambda lr, b, r, n, a, v, w: lr * b / 256, "got 1 value; expected 3 values"),
         ],
     }
 )  # fmt: skip

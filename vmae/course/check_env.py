@@ -98,7 +98,7 @@ def package_rows(
         lost = Path(error.filename).name
         return [
             Row("FAIL", "packages", f"{lost} not found: vmae is not running from a checkout",
-                "clone the repository, then run in it: " + INSTALL)
+                "clone the repository, then run this command in it: " + INSTALL)
         ]  # fmt: skip
     here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
     judged = [_package_row(pin, ranges.get(canonicalize_name(pin.name))) for pin in here]
@@ -151,13 +151,13 @@ def gpu_row() -> Row:
         name = torch.cuda.get_device_name(0)
         return Row("OK", "GPU", f"{count} x {name}, {memory:.0f} GB; PyTorch {torch.__version__}")
     if torch.backends.mps.is_available():
-        return Row("--", "GPU", "Apple GPU, not used: all lessons run on the CPU")
+        return Row("--", "GPU", "an Apple GPU, which is not used: all lessons run on the CPU")
     if shutil.which("nvidia-smi"):
         return Row(
             "--", "GPU", f"an NVIDIA driver is installed, but PyTorch {torch.__version__} sees no GPU",
             "install the PyTorch build for your driver: pytorch.org, Get Started",
         )  # fmt: skip
-    return Row("--", "GPU", "none, and none needed: all lessons run on the CPU")
+    return Row("--", "GPU", "none found; none is needed, since all lessons run on the CPU")
 
 
 def disk_row(folder: Path = ROOT, needed: int = NEEDED) -> Row:
@@ -167,7 +167,7 @@ def disk_row(folder: Path = ROOT, needed: int = NEEDED) -> Row:
         return Row("OK", "disk", f"{free / 1e9:,.0f} GB free")
     return Row(
         "FAIL", "disk", f"{free / 1e9:.2f} GB free; the lessons need {needed / 1e9:.0f} GB",
-        "free some space; data/motion*, data/film* and data/stores can be deleted and are rebuilt",
+        "free up some space: data/motion*, data/film* and data/stores can be deleted, and are rebuilt",
     )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def kernel_row() -> Row:
         return Row("FAIL", "kernel", "Jupyter has no kernel named `python3`", register)
     folder = os.path.dirname(program)  # not resolved: symbolic links distinguish environments
     if folder and os.path.abspath(folder) != os.path.abspath(os.path.dirname(sys.executable)):
-        return Row("FAIL", "kernel", f"`python3` starts a different Python, {program}", register)
+        return Row("FAIL", "kernel", f"`python3` starts a different Python: {program}", register)
     name = f"`python3` is this Python, ipykernel {ipykernel.__version__}"
     lab = _version("jupyterlab")
     if lab is None:

@@ -136,7 +136,7 @@ def _called(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | N
 def difference(result: Any, expected: Any, tolerance: float) -> str | None:
     """A sentence on how a result differs from the expected one; None if it does not."""
     if result is None and expected is not None:
-        return "it returns None: is the `return` missing?"
+        return "the result is None: is the `return` missing?"
     if isinstance(expected, torch.Tensor | np.ndarray):
         return _array_difference(result, expected, tolerance)
     if is_dataclass(expected) and type(result) is type(expected):
@@ -147,16 +147,16 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
     if isinstance(expected, tuple | list):
         if not isinstance(result, tuple | list) or len(result) != len(expected):
             count = len(result) if isinstance(result, tuple | list) else 1
-            return f"it returns {_values(count)}, but should return {_values(len(expected))}"
+            return f"got {_values(count)}; expected {_values(len(expected))}"
         named = [
             (f"value {i + 1}", *pair) for i, pair in enumerate(zip(result, expected, strict=True))
         ]
         return _first_difference(named, tolerance)
     if isinstance(expected, float) and isinstance(result, int | float | torch.Tensor):
         close = abs(float(result) - expected) <= tolerance * max(1.0, abs(expected))
-        return None if close else f"it returns {float(result):.6g}; expected {expected:.6g}"
+        return None if close else f"got {float(result):.6g}; expected {expected:.6g}"
     same = bool(result == expected)
-    return None if same else f"it returns {result!r}; expected {expected!r}"
+    return None if same else f"got {result!r}; expected {expected!r}"
 
 
 def _values(count: int) -> str:
@@ -178,26 +178,29 @@ def _array_difference(
     if not isinstance(result, kind):
         return f"the result is of type {type(result).__name__}; expected {kind.__name__}"
     if tuple(result.shape) != tuple(expected.shape):
-        return f"its shape is {tuple(result.shape)}; expected {tuple(expected.shape)}"
+        return f"the shape is {tuple(result.shape)}; expected {tuple(expected.shape)}"
     actual, right = torch.as_tensor(result).detach(), torch.as_tensor(expected).detach()
     if actual.is_floating_point() != right.is_floating_point() or (actual.dtype == torch.bool) != (
         right.dtype == torch.bool
     ):
-        return f"its dtype is {result.dtype}; expected {expected.dtype}"
+        return f"the dtype is {result.dtype}; expected {expected.dtype}"
     if actual.is_floating_point() and not actual.isfinite().all() and right.isfinite().all():
-        return "it contains NaN or infinite values: is there a division by zero, or a root of a negative?"
+        return (
+            "the result contains NaN or infinite values: look for a division by zero or the square "
+            "root of a negative number"
+        )
     apart = (actual.double() - right.double()).abs()
     allowed = tolerance * right.double().abs().clamp(min=1.0)
     if (apart <= allowed).all():
         return None
     if not actual.ndim:
-        return f"it returns {actual.item():.4g}; expected {right.item():.4g}"
+        return f"got {actual.item():.4g}; expected {right.item():.4g}"
     place = np.unravel_index(int((apart - allowed).argmax()), tuple(apart.shape))
     index = tuple(map(int, place))
     share = 100 * (apart > allowed).double().mean().item()
     return (
-        f"the shape is right, but {share:.0f} % of the values are wrong: at index {index} it has "
-        f"{actual[place].item():.4g}; expected {right[place].item():.4g}"
+        f"the shape is correct, but {share:.0f} % of the values are wrong: at index {index}, "
+        f"got {actual[place].item():.4g}; expected {right[place].item():.4g}"
     )
 
 

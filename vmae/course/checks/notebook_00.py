@@ -57,24 +57,25 @@ TOKEN_COUNT = Exercise(
     token_count,
     lambda _: [(4, 32, 48, (2, 16, 16)), (16, 224, 224, (2, 16, 16)), (6, 24, 40, (3, 4, 8))],
     {
-        "time is cut too: a tubelet is p_t frames long, so there are T / p_t time steps": _count(
-            lambda clip, p, n: clip[0] * n[1] * n[2]
-        ),
-        "this counts the tokens of a single time step: there are T / p_t of them": _count(
+        "every frame is counted as a time step: a tubelet is p_t frames long, so divide T by "
+        "p_t": _count(lambda clip, p, n: clip[0] * n[1] * n[2]),
+        "only one time step is counted: multiply by the number of time steps, T / p_t": _count(
             lambda clip, p, n: n[1] * n[2]
         ),
-        "this is the grid (t, h, w): the number of tokens is the product of the three": _steps,
-        "time steps, rows and columns are added: multiply them": _count(lambda clip, p, n: sum(n)),
-        "this is P, the number of values in one token: count the tokens instead": _count(
+        "the result is the grid (t, h, w), not a count: multiply its three sizes": _steps,
+        "the numbers of time steps, rows and columns are added: multiply them": _count(
+            lambda clip, p, n: sum(n)
+        ),
+        "the result is P, the number of values per token: return the number of tokens": _count(
             lambda clip, p, n: 3 * p[0] * p[1] * p[2]
         ),
-        "channels are counted separately: a token holds all three colours of its pixels": _count(
-            lambda clip, p, n: 3 * n[0] * n[1] * n[2]
-        ),
-        "the frame is treated as a square: there are H / p_h rows and W / p_w columns": _count(
+        "the colour channels are counted separately: do not multiply by 3, since a token "
+        "holds all three channels of its pixels": _count(lambda clip, p, n: 3 * n[0] * n[1] * n[2]),
+        "the frame is assumed to be square: multiply H / p_h rows by W / p_w columns": _count(
             lambda clip, p, n: n[0] * n[1] * n[1]
         ),
-        "tubelets do not overlap: L / p of them fit along a side of length L, not L - p + 1": _count(
+        "tubelets are counted as if they overlapped: count L / p of them along a side of "
+        "length L, not L - p + 1": _count(
             lambda clip, p, n: (clip[0] - p[0] + 1) * (clip[1] - p[1] + 1) * (clip[2] - p[2] + 1)
         ),
     },
@@ -137,26 +138,27 @@ HIDE = Exercise(
     hide,
     _cases,
     {
-        "the visible patches are painted: `hidden` is True for patches that the model does not "
-        "see": (
+        "the visible patches are painted over: paint over the hidden ones, where `hidden` is "
+        "True": (
             lambda picture, hidden, patch: hide(picture, ~hidden, patch)
         ),
-        "rows and columns are swapped: hidden[0, 1] is the second patch of the first row": (
+        "the mask's rows and columns are swapped: index it as hidden[row, column]": (
             lambda picture, hidden, patch: hide(picture, hidden.T, patch)
         ),
-        "the mask as a whole is tiled: repeat each of its values instead, `patch` times down and "
+        "the whole mask is tiled: instead, repeat each of its values `patch` times down and "
         "`patch` times across": (
             lambda picture, hidden, patch: torch.where(hidden.repeat(patch, patch), 0.5, picture)
         ),
-        "the mask is applied to the pixels of one corner: each value of it covers patch x patch "
-        "pixels": _corner,
-        "only the first pixel of each patch is painted: a patch has patch x patch pixels": _one_pixel,
-        "only the first channel is painted: grey is 0.5 in all three": _one_channel,
-        "hidden patches are painted black: grey is 0.5": lambda picture, hidden, patch: torch.where(
+        "the mask is applied to the pixels of one corner: enlarge it first, so that each of "
+        "its values covers patch x patch pixels": _corner,
+        "only the first pixel of each patch is painted over: paint over all patch x patch "
+        "pixels": _one_pixel,
+        "only the first channel is painted over: set all three channels to 0.5": _one_channel,
+        "hidden patches are painted black: paint them grey, 0.5": lambda picture, hidden, patch: torch.where(
             _over(hidden, patch), 0.0, picture
         ),
-        "hidden patches are white or brighter still: pixel values are in [0, 1] here, so grey is "
-        "0.5": (
+        "hidden patches are set to a value above 1, which shows as white: pixel values are in "
+        "[0, 1] here, so use 0.5 for grey": (
             lambda picture, hidden, patch: torch.where(_over(hidden, patch), 128.0, picture)
         ),
     },

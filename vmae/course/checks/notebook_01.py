@@ -62,18 +62,17 @@ PATCHIFY = Exercise(
     patchify,
     _image_cases,
     {
-        "the patches are in column order: number them row by row, (h w)": _arranged(
+        "the patches are numbered column by column: number them row by row, (h w)": _arranged(
             "b c (h p) (w q) -> b (w h) (p q c)"
         ),
-        "the pixels inside a patch are in column order: row by row is (p q c)": _arranged(
-            "b c (h p) (w q) -> b (h w) (q p c)"
-        ),
-        "inside a patch the channel runs slowest, but it should run fastest: (p q c), not "
-        "(c p q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
-        "a patch contains pixels from all over the image: when you split an axis, the grid index "
-        "comes first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
-        "a reshape alone cuts strips of memory, not squares: split the axes into (h p) and "
-        "(w q), then reorder them": lambda images, side: images.reshape(
+        "the pixels of each patch are ordered column by column: order them row by row, (p q "
+        "c)": _arranged("b c (h p) (w q) -> b (h w) (q p c)"),
+        "the channel varies slowest within each patch: let it vary fastest, (p q c), not (c p "
+        "q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
+        "each patch contains pixels from all over the image: when you split an axis, put the "
+        "grid index first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
+        "a reshape alone slices the image into runs of consecutive values, not squares: split "
+        "the axes into (h p) and (w q), then reorder them": lambda images, side: images.reshape(
             len(images), -1, side * side * images.shape[1]
         ),
     },
@@ -128,34 +127,35 @@ ATTENTION = Exercise(
         "the scores are not scaled: divide them by the square root of d before the softmax": _weighted(
             lambda q, k: _scores(q, k).softmax(-1)
         ),
-        "the scores are divided by d: divide by its square root": _weighted(
+        "the scores are divided by d: divide them by the square root of d": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1]).softmax(-1)
         ),
-        "the scale uses the full width of the model: d is the width of one head, q.shape[-1]": _weighted(
+        "the scale is computed from the full width of the model: use the width of one head, d "
+        "= q.shape[-1]": _weighted(
             lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
         ),
-        "the scores are multiplied by the square root of d: divide by it": _weighted(
+        "the scores are multiplied by the square root of d: divide them by it": _weighted(
             lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
         ),
-        "the softmax runs over the queries: the weights of each query must sum to 1 over the "
-        "keys, so take the last axis": _weighted(
+        "the softmax runs over the queries: apply it over the keys, the last axis, so that "
+        "each query's weights sum to 1": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-2)
         ),
-        "queries and keys are swapped: each row belongs to a query, q @ k^T": _weighted(
+        "queries and keys are swapped: compute q @ k^T, so that each row belongs to a query": _weighted(
             lambda q, k: (_scores(k, q) / q.shape[-1] ** 0.5).softmax(-1)
         ),
-        "the scaling comes after the softmax: scale the scores first": _weighted(
+        "the weights are scaled after the softmax: scale the scores before it": _weighted(
             lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5
         ),
-        "the softmax is missing: a query's weights must be positive and sum to 1": _weighted(
-            lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5
-        ),
-        "the weights are applied to the keys: average the values instead": lambda q, k, v: (
+        "the softmax is missing: apply it to the scores, so that each query's weights are "
+        "positive and sum to 1": _weighted(lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5),
+        "the weights are applied to the keys: apply them to the values": lambda q, k, v: (
             attention(q, k, k)[0],
             attention(q, k, v)[1],
         ),
-        "both results are right, but in the wrong order: return the output first, then the "
-        "weights": lambda q, k, v: attention(q, k, v)[::-1],
+        "the two results are in the wrong order: return the output first, then the weights": lambda q, k, v: (
+            attention(q, k, v)[::-1]
+        ),
     },
     draw=_draw_attention,
 )
@@ -204,32 +204,26 @@ MULTI_HEAD = Exercise(
         (torch.randn(1, 5, 3 * 16, generator=g), 2),
     ],
     {
-        "the heads are merged in the wrong order: concatenate them, (heads d), rather than "
-        "interleave them, (d heads)": lambda x, n: _heads(
-            x, n, merge="b heads n d -> b n (d heads)"
-        ),
-        "the head axis still comes before the token axis when the heads are merged: move the "
-        "token axis forward before the reshape": _not_moved,
-        "each head takes columns spread over the whole width: it should take adjacent ones, "
-        "(heads d)": lambda x, n: _heads(
+        "the outputs of the heads are interleaved, (d heads): concatenate them instead, "
+        "(heads d)": lambda x, n: _heads(x, n, merge="b heads n d -> b n (d heads)"),
+        "the head axis still comes before the token axis when the heads are merged: swap the "
+        "two axes before the reshape": _not_moved,
+        "each head takes columns scattered across the full width: give each head adjacent "
+        "columns, (heads d)": lambda x, n: _heads(
             x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)"
         ),
-        "the columns are read as query, key and value of each head in turn: the first D columns "
-        "are all queries, (three heads d)": lambda x, n: _heads(
+        "the columns are split into heads first, then into query, key and value: split them "
+        "into queries, keys and values first, (three heads d)": lambda x, n: _heads(
             x, n, "b n (heads three d) -> three b heads n d"
         ),
-        "keys and queries are swapped: the columns hold queries, then keys, then values": lambda x, n: (
-            _heads(x, n, order=(1, 0, 2))
+        "queries and keys are swapped: the columns hold the queries first, then the keys, "
+        "then the values": lambda x, n: _heads(x, n, order=(1, 0, 2)),
+        "keys and values are swapped: the columns hold the queries first, then the keys, then "
+        "the values": lambda x, n: _heads(x, n, order=(0, 2, 1)),
+        "the scale is computed from the full width D: use the width of one head, D / heads": lambda x, n: (
+            _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
         ),
-        "keys and values are swapped: the columns hold queries, then keys, then values": lambda x, n: (
-            _heads(x, n, order=(0, 2, 1))
-        ),
-        "the scale uses the full width D: the width of a head is D / heads": lambda x, n: _heads(
-            x, n, scale=(x.shape[-1] / 3) ** -0.5
-        ),
-        "this is attention with a single head: split the columns into heads first": lambda x, n: (
-            _heads(x, 1)
-        ),
+        "only one head is used: split the columns into heads first": lambda x, n: _heads(x, 1),
     },
     draw=_draw_heads,
 )
@@ -303,31 +297,30 @@ PRE_NORM = Exercise(
     pre_norm,
     _block_cases,
     {
-        "this is post-norm, as in the Transformer of 2017: here the norm comes before the "
-        "branch, x + attend(norm1(x))": _post_norm,
-        "both residual connections are missing: add each branch to x": lambda x, n1, a, n2, m: m(
-            n2(a(n1(x)))
+        "the block is post-norm, as in the original Transformer: normalise the input of each "
+        "branch instead, x + attend(norm1(x))": _post_norm,
+        "both residual connections are missing: add the output of each branch to x": lambda x, n1, a, n2, m: (
+            m(n2(a(n1(x))))
         ),
-        "the residual connection around attention is missing: x + attend(norm1(x))": lambda x, n1, a, n2, m: (
-            (y := a(n1(x))) + m(n2(y))
+        "the residual connection around attention is missing: use x + attend(norm1(x))": (
+            lambda x, n1, a, n2, m: (y := a(n1(x))) + m(n2(y))
         ),
-        "the residual connection around the MLP is missing: x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
+        "the residual connection around the MLP is missing: use x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
             m(n2(x + a(n1(x))))
         ),
         "the residual path itself is normalised: normalise only the input of each branch, and "
-        "add the result to x": _normed_path,
-        "the norm comes after the branch: normalise the branch's input, not its output": _late_norm,
+        "add the branch's output to the unnormalised x": _normed_path,
+        "each norm is applied to the output of its branch: apply it to the branch's input": _late_norm,
         "the norms are not used: normalise the input of each branch": _no_norm,
-        "the MLP sees the block's input: it should see x after attention was added": lambda x, n1, a, n2, m: (
-            x + a(n1(x)) + m(n2(x))
+        "the MLP is applied to the block's original input: apply it to x after the attention "
+        "output has been added": lambda x, n1, a, n2, m: x + a(n1(x)) + m(n2(x)),
+        "norm1 is applied to the sum of x and the attention output: use x + attend(norm1(x))": (
+            lambda x, n1, a, n2, m: (y := n1(x + a(x))) + m(n2(y))
         ),
-        "the first norm is applied to the sum: it should be x + attend(norm1(x))": lambda x, n1, a, n2, m: (
-            (y := n1(x + a(x))) + m(n2(y))
+        "norm2 is applied to the sum of x and the MLP output: use x + mlp(norm2(x))": (
+            lambda x, n1, a, n2, m: n2((y := x + a(n1(x))) + m(y))
         ),
-        "the second norm is applied to the sum: it should be x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
-            n2((y := x + a(n1(x))) + m(y))
-        ),
-        "norm1 is used twice: each branch has its own norm": lambda x, n1, a, n2, m: pre_norm(
+        "norm1 is used for both branches: use norm2 for the MLP": lambda x, n1, a, n2, m: pre_norm(
             x, n1, a, n1, m
         ),
     },
@@ -373,23 +366,24 @@ SINCOS_1D = Exercise(
     sincos_1d,
     lambda g: [(64, 48), (7, 6)],
     {
-        "sines and cosines are in two separate halves, MAE's layout: here they alternate, with "
-        "sines in even columns and cosines in odd ones": lambda n, w: torch.cat(_table(n, w), 1),
-        "sine and cosine are swapped: the sine comes first, in the even columns": lambda n, w: (
-            _interleaved(*_table(n, w)[::-1])
-        ),
-        "every column has a different frequency: the sine and cosine of a pair share one": _rate_of_column,
-        "the frequencies fall too slowly: the exponent for pair k is 2k / D, not k / D": lambda n, w: (
+        "all sines come before all cosines, as in MAE: alternate them here, with sines in the "
+        "even columns and cosines in the odd ones": lambda n, w: torch.cat(_table(n, w), 1),
+        "sines and cosines are swapped: put the sines in the even columns and the cosines in "
+        "the odd ones": lambda n, w: _interleaved(*_table(n, w)[::-1]),
+        "every column has its own frequency: use the same frequency for the sine and cosine "
+        "of a pair": _rate_of_column,
+        "the frequencies fall too slowly: use the exponent 2k / D for pair k, not k / D": lambda n, w: (
             _interleaved(*_table(n, w, lambda pair, width: pair / width))
         ),
-        "the frequencies increase: divide the position by 10000^(2k / D)": lambda n, w: (
-            _interleaved(*_table(n, w, lambda pair, width: -2 * pair / width))
+        "the frequencies increase from pair to pair: divide the position by 10000^(2k / D) "
+        "rather than multiplying by it": lambda n, w: _interleaved(
+            *_table(n, w, lambda pair, width: -2 * pair / width)
         ),
-        "positions start at 1: the first should be 0": lambda n, w: _interleaved(
+        "the positions start at 1: start them at 0": lambda n, w: _interleaved(
             *_table(n, w, first=1)
         ),
-        "the last frequency is 1/10000: k runs from 0 to D/2 - 1, so the exponent 2k / D stays "
-        "below 1": lambda n, w: _interleaved(
+        "the last frequency is 1/10000: use the exponent 2k / D, with k from 0 to D/2 - 1, so "
+        "that it stays below 1": lambda n, w: _interleaved(
             *_table(n, w, lambda pair, width: pair / (width // 2 - 1))
         ),
     },

@@ -253,16 +253,18 @@ EXERCISES = (
         unpatchify,
         _patch_cases,
         {
-            "inside a patch the channels are read first: the order is row, column, channel, so "
-            "split the values as (p, q, c) and move c to the front": _order("b (h w) (c p q)"),
-            "inside a patch, rows and columns are swapped: split the values as (p, q, c), where "
-            "p is the row": _order("b (h w) (q p c)"),
-            "the patches are laid out column by column: they come in row order, so split N as "
-            "(rows, columns)": _order("b (w h) (p q c)"),
-            "a reshape alone keeps the values of a patch next to each other in memory: split "
-            "both axes, bring (rows, p) and (columns, q) together, then merge": _reshaped,
-            "reshaping straight to (H, W, C) keeps the values of a patch next to each other in "
-            "memory: bring (rows, p) and (columns, q) together first": _image_reshaped,
+            "the values of each patch are read channel first: their order is row, column, "
+            "channel, so split them as (p, q, c) and move c to the front": _order(
+                "b (h w) (c p q)"
+            ),
+            "rows and columns are swapped within each patch: split the values as (p, q, c), "
+            "where p is the row": _order("b (h w) (q p c)"),
+            "the patches are laid out column by column: lay them out row by row, splitting N "
+            "into (rows, columns)": _order("b (w h) (p q c)"),
+            "a reshape alone does not reorder the values: split both axes, move p next to "
+            "rows and q next to columns, then merge each pair": _reshaped,
+            "reshaping straight to (H, W, C) does not reorder the values: first move p next "
+            "to rows and q next to columns": _image_reshaped,
         },
         draw=_draw_image,
     ),
@@ -271,22 +273,24 @@ EXERCISES = (
         random_masking,
         _masking_cases,
         {
-            "every image has the same mask: sort the noise of each row, dim=1, not just that of "
-            "the first": lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio),
-            "the count is off when ratio·N is not an integer: hide int(ratio * N) tokens and "
-            "keep the rest; rounding, or computing the number of kept tokens first, gives a "
-            "different count": _kept_side,
-            "ids_restore points the wrong way: yours is the shuffle itself. It must undo the "
-            "shuffle, so take the argsort of ids_shuffle": _not_inverted,
-            "`hidden` is still in shuffled order: restore the original order with ids_restore": (
+            "every image has the same mask: sort the noise of each image separately, dim=1": (
+                lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio)
+            ),
+            "the number of hidden tokens is wrong when ratio * N is not an integer: hide "
+            "int(ratio * N) tokens and keep the rest; do not round, and do not compute the "
+            "number of kept tokens first": _kept_side,
+            "ids_restore is the shuffle itself, not its inverse: take the argsort of "
+            "ids_shuffle": _not_inverted,
+            "`hidden` is in shuffled order: restore the original order with ids_restore": (
                 _shuffled_hidden
             ),
-            "`hidden` is inverted: True marks what the encoder does not see": _inverted,
-            "the tokens with the largest noise are kept: keep those with the smallest": (
+            "`hidden` is inverted: set it to True for the tokens that the encoder does not "
+            "see": _inverted,
+            "the tokens with the largest noise values are kept: keep those with the smallest": (
                 lambda noise, ratio: random_masking(-noise, ratio)
             ),
-            "ids_keep is sorted, so ids_restore no longer matches it: leave ids_keep in shuffled "
-            "order": _sorted_keep,
+            "ids_keep is sorted, so it no longer matches ids_restore: leave ids_keep in "
+            "shuffled order": _sorted_keep,
         },
         draw=_draw_masks,
     ),
@@ -295,19 +299,19 @@ EXERCISES = (
         unshuffle,
         _token_cases,
         {
-            "the tokens are not unshuffled: the visible ones still come first. Gather with "
-            "ids_restore": _joined,
-            "ids_restore is used the wrong way round: token i comes from index ids_restore[i], "
-            "which is a gather, not a scatter, and needs no second argsort": (
+            "the tokens are not unshuffled, so the visible ones still come first: gather them "
+            "with ids_restore": _joined,
+            "ids_restore is used the wrong way round: take token i from index ids_restore[i] "
+            "with a single gather, without scatter or a second argsort": (
                 lambda x, token, restore: _take(_joined(x, token, restore), restore.argsort(dim=1))
             ),
-            "the mask tokens come before the visible ones: ids_restore expects the visible ones "
-            "first": _tokens_first,
-            "every image is restored with the order of the first: use each image's own row of "
-            "ids_restore": lambda x, token, restore: unshuffle(
+            "the mask tokens come before the visible tokens: put the visible tokens first, as "
+            "ids_restore expects": _tokens_first,
+            "every image is restored to the order of the first image: use each image's own "
+            "row of ids_restore": lambda x, token, restore: unshuffle(
                 x, token, restore[:1].expand_as(restore)
             ),
-            "the hidden positions are filled with zeros: use the mask token": (
+            "the hidden positions are filled with zeros: fill them with the mask token": (
                 lambda x, token, restore: unshuffle(x, torch.zeros_like(token), restore)
             ),
         },
@@ -318,28 +322,28 @@ EXERCISES = (
         standardize,
         _target_cases,
         {
-            "the variance is the biased one, with a division by P: MAE divides by P - 1, as "
-            "torch.var does": lambda x: _divided(x, -1, unbiased=False),
-            "mean and variance are computed over the whole batch: each patch has its own, dim=-1": (
-                lambda x: _divided(x, (0, 1, 2))
-            ),
-            "mean and variance are computed across the patches of an image: compute them over "
-            "the values of each patch, dim=-1": lambda x: _divided(x, 1),
-            "all patches of an image share one mean and variance: compute them per patch, dim=-1": (
-                lambda x: _divided(x, (1, 2))
-            ),
-            "the epsilon is missing: a flat patch would lead to a division by zero. Add 1e-6 to "
+            "the variance is biased because it divides by P: divide by P - 1, as MAE and "
+            "torch.var do": lambda x: _divided(x, -1, unbiased=False),
+            "the mean and variance are computed over the whole batch: compute them separately "
+            "for each patch, dim=-1": (lambda x: _divided(x, (0, 1, 2))),
+            "the mean and variance are computed across the patches of an image: compute them "
+            "over the values of each patch, dim=-1": lambda x: _divided(x, 1),
+            "all patches of an image share one mean and one variance: compute them per patch, "
+            "dim=-1": (lambda x: _divided(x, (1, 2))),
+            "the epsilon is missing, so a flat patch causes a division by zero: add 1e-6 to "
             "the variance": (lambda x: _centred(x) / x.std(dim=-1, keepdim=True)),
-            "the epsilon is added to the standard deviation, as in VideoMAE: MAE adds it to the "
-            "variance, inside the square root": (
+            "the epsilon is added to the standard deviation, as in VideoMAE: add it to the "
+            "variance, inside the square root, as in MAE": (
                 lambda x: _centred(x) / (x.std(dim=-1, keepdim=True) + 1e-6)
             ),
-            "the division is by the variance: divide by its square root": (
+            "the values are divided by the variance: divide them by its square root": (
                 lambda x: _centred(x) / (x.var(dim=-1, keepdim=True) + 1e-6)
             ),
-            "only the mean is subtracted: divide by the standard deviation too": _centred,
-            "each channel is standardised separately, as in VideoMAE: MAE uses all values of a "
-            "patch together": lambda x: _divided(x.unflatten(-1, (-1, 3)), -2).flatten(-2),
+            "only the mean is subtracted: divide by the standard deviation as well": _centred,
+            "each channel is standardised separately, as in VideoMAE: standardise all values "
+            "of a patch together, as in MAE": lambda x: _divided(
+                x.unflatten(-1, (-1, 3)), -2
+            ).flatten(-2),
         },
         draw=_draw_patches,
     ),
@@ -348,31 +352,34 @@ EXERCISES = (
         masked_loss,
         _loss_cases,
         {
-            "the loss also includes visible patches: weight the errors by `hidden`": (
+            "the loss also includes the visible patches: weight the errors by `hidden`": (
                 lambda predicted, target, hidden: _error(predicted, target).mean()
             ),
-            "the loss includes the visible patches only: `hidden` is True for the patches that "
-            "count": (lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)),
-            "the sum is divided by the total number of patches: divide by the number of hidden "
-            "ones, hidden.sum()": (
+            "the loss includes only the visible patches: average over the hidden patches, "
+            "where `hidden` is True": (
+                lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)
+            ),
+            "the sum of the errors is divided by the total number of patches: divide it by "
+            "the number of hidden patches, hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).mean()
             ),
-            "this is a sum over patches: divide by their number, hidden.sum()": (
+            "the errors are summed over the hidden patches: divide the sum by their number, "
+            "hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).sum()
             ),
-            "this is a sum over all hidden values: take the mean over pixels, then over hidden "
-            "patches": lambda predicted, target, hidden: (
+            "the squared errors are summed over all hidden values: take the mean over the "
+            "pixels of each patch, then over the hidden patches": lambda predicted, target, hidden: (
                 (predicted - target)[hidden].square().sum()
             ),
-            "the errors within a patch are summed: take their mean": (
+            "the errors are summed within each patch: take their mean": (
                 lambda predicted, target, hidden: (
                     masked_loss(predicted, target, hidden) * target.shape[-1]
                 )
             ),
-            "this is the absolute error: square the differences": (
+            "the loss is the mean absolute error: square the differences instead": (
                 lambda predicted, target, hidden: (predicted - target)[hidden].abs().mean()
             ),
-            "this is the root mean squared error: do not take the square root": (
+            "the loss is the root mean squared error: do not take the square root": (
                 lambda predicted, target, hidden: masked_loss(predicted, target, hidden).sqrt()
             ),
         },

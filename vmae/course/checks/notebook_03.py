@@ -168,22 +168,23 @@ EXERCISES = (
         learning_rates,
         _rate_cases,
         {
-            "the base learning rate is not scaled: the peak is base * batch / 256": (
+            "the base learning rate is not scaled: multiply it by batch / 256": (
                 lambda steps, warmup, base, batch: learning_rates(steps, warmup, base, 256)
             ),
-            "the scaling is upside down: use base * batch / 256, so that larger batches take "
-            "larger steps": lambda steps, warmup, base, batch: learning_rates(
+            "the learning rate is scaled by 256 / batch: scale it by batch / 256, so that it "
+            "grows with the batch size": lambda steps, warmup, base, batch: learning_rates(
                 steps, warmup, base, 256 * 256 / batch
             ),
-            "step 0 has a learning rate of 0 and is wasted: count warm-up steps from 1, "
-            "(step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
-            "there is no warm-up: the learning rate should rise linearly over the first `warmup` "
+            "the learning rate is 0 at step 0, which wastes the step: count the warm-up steps "
+            "from 1, (step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
+            "there is no warm-up: increase the learning rate linearly over the first `warmup` "
             "steps": (_shaped(lambda *_: 1.0, _down)),
-            "the cosine starts at step 0, so the learning rate drops abruptly after the warm-up: "
-            "start it there, (step - warmup) / (steps - warmup)": _shaped(
+            "the cosine starts at step 0, so the learning rate drops abruptly after the "
+            "warm-up: start the cosine after the warm-up, (step - warmup) / (steps - warmup)": _shaped(
                 _up, lambda step, steps, _: _down(step, steps, 0)
             ),
-            "the learning rate falls in a straight line: use 0.5 * (1 + cos(pi * progress))": _shaped(
+            "the learning rate falls linearly after the warm-up: use a cosine, 0.5 * (1 + "
+            "cos(pi * progress))": _shaped(
                 _up, lambda step, steps, warmup: (steps - step) / (steps - warmup)
             ),
         },
@@ -195,18 +196,22 @@ EXERCISES = (
         decayed,
         _shape_cases,
         {
-            "every parameter decays: biases and norm scales, which are vectors, should not": (
-                lambda shapes: list(shapes)
+            "weight decay is applied to every parameter: exclude vectors, such as biases and "
+            "norm weights": (lambda shapes: list(shapes)),
+            "weight decay is applied to the norm weights: exclude them as well as the biases, "
+            "since they are vectors too and decay would pull them towards 0": _named(
+                lambda name, _: not name.endswith("bias")
             ),
-            "only biases are excluded: the weights of norms are vectors too, and decay would "
-            "pull them towards 0": _named(lambda name, _: not name.endswith("bias")),
-            "the mask token or class token decays: they have three axes, but each is a single "
-            "vector": _named(lambda _, shape: len(shape) > 1),
-            "these are the parameters without decay: return the names of those that do decay": (
+            "weight decay is applied to the mask token or the class token: exclude both, "
+            "since each is a single vector despite its three axes": _named(
+                lambda _, shape: len(shape) > 1
+            ),
+            "the list contains the parameters without weight decay: return the names of those "
+            "to which weight decay is applied": (
                 lambda shapes: [name for name in shapes if name not in decayed(shapes)]
             ),
-            "the convolution of the patch embedding is excluded: it is a matrix stored with five "
-            "axes, so test for more than one axis, not for exactly two": _named(
+            "the convolution of the patch embedding is excluded: test for more than one axis "
+            "rather than exactly two, since its weight is a matrix stored with five axes": _named(
                 lambda _, shape: len(shape) == 2
             ),
         },
@@ -217,21 +222,19 @@ EXERCISES = (
         standardize_features,
         _feature_cases,
         {
-            "the test features are scaled by their own statistics, which a single test image "
-            "would not have: use those of the training features": _each,
-            "the statistics are computed over training and test features together, so test data "
-            "leaks into training: use the training features alone": (
+            "the test features are standardised with their own statistics, which a single "
+            "test image would not have: use the statistics of the training features": _each,
+            "the statistics are computed over training and test features together, which "
+            "leaks test data into training: use the training features alone": (
                 lambda train, test: _scaled(train, test, torch.cat((train, test)))
             ),
-            "the statistics come from the test features, which is leakage: use the training "
-            "features": (lambda train, test: _scaled(train, test, test)),
-            "each image is standardised separately: compute mean and standard deviation over the "
-            "images, dim=0": _rows,
-            "the mean is subtracted, but the scale is unchanged: divide by the standard "
-            "deviation of each feature": (
-                lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
-            ),
-            "the standard deviation divides by n - 1: divide by n, correction=0": (
+            "the statistics are computed over the test features, which leaks test data: use "
+            "the training features instead": (lambda train, test: _scaled(train, test, test)),
+            "each image is standardised separately: compute the mean and standard deviation "
+            "over the images, dim=0": _rows,
+            "only the mean is subtracted: divide by the standard deviation of each feature as "
+            "well": (lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))),
+            "the standard deviation divides by n - 1: divide by n instead, with correction=0": (
                 lambda train, test: _scaled(train, test, train, correction=1)
             ),
         },

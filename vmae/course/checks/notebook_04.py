@@ -51,13 +51,13 @@ def _outcomes(sampler: Sampler, case: Sequence[int]) -> set[tuple[int, ...] | st
 def _form(result: Any, frames: int) -> str | None:
     """What is wrong with the type and shape of a sampler's result."""
     if result is None:
-        return "it returns None: is the `return` missing?"
+        return "the result is None: is the `return` missing?"
     if not isinstance(result, np.ndarray):
         return f"the result is of type {type(result).__name__}; expected ndarray"
     if result.shape != (frames,):
-        return f"its shape is {result.shape}; expected {(frames,)}"
+        return f"the shape is {result.shape}; expected {(frames,)}"
     if not np.issubdtype(result.dtype, np.integer):
-        return f"its dtype is {result.dtype}; frame indices are integers"
+        return f"the dtype is {result.dtype}; expected an integer dtype, since frame indices are integers"
     return None
 
 
@@ -96,8 +96,13 @@ def _judge(
             if got == _outcomes(mistaken, case):
                 return message
         odd = sorted(map(str, got - expected or expected - got))[0]
-        what = "can draw" if got - expected else "never draws"
-        return f"for {case} it {what} {odd}; expected {len(expected)} different clips"
+        verb = "raises" if odd.isidentifier() else "can draw"
+        problem = (
+            f"{verb} {odd}, but should not" if got - expected else f"never draws {odd}, but should"
+        )
+        return (
+            f"with the arguments {case}, it {problem}; {len(expected)} different clips are possible"
+        )
     return None
 
 
@@ -136,27 +141,28 @@ DENSE = _random(
     shown=(132, 16, 4),
     cases=[(40, 8, 4), (13, 4, 3), (11, 4, 3), (9, 4, 3), (2, 4, 1)],
     mistakes={
-        "the last start is never drawn: `rng.integers` excludes its upper bound, so pass "
-        "room + 1": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
-        "the last start leaves room for (T - 1) * stride + 1 frames, which is all that the clip "
-        "needs; the published code leaves room for T * stride": _dense(
+        "the last possible start is never drawn: pass room + 1 to `rng.integers`, which "
+        "excludes its upper bound": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
+        "the starts leave room for only (T - 1) * stride + 1 frames, the exact span of a "
+        "clip: leave room for T * stride frames, as in the published code": _dense(
             lambda n, T, s: max(n - (T - 1) * s - 1, 0)
         ),
         "the start is drawn from the whole video, so clips run past the end: leave room for "
         "T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
-        "the start is drawn from the whole video, so clips can end in copies of the last frame: "
-        "leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
-        "the stride is ignored: a clip covers T * stride frames, not T": _dense(
+        "the start is drawn from the whole video, so some clips end in copies of the last "
+        "frame: leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
+        "the stride is ignored when the start is drawn: leave room for T * stride frames, not "
+        "T": _dense(
             lambda n, T, s: max(n - T, 0)
         ),
-        "the frames are consecutive: step by `stride`": _unstrided,
-        "every clip starts at frame 0: draw the start from `rng`": _dense(lambda n, T, s: 0),
-        "for a video shorter than T * stride the room is negative, and `rng.integers` raises an "
-        "error: use max(room, 0)": _dense(lambda n, T, s: n - T * s),
-        "for a video shorter than the clip, some indices are past the end: repeat the last "
-        "frame, np.minimum(index, length - 1)": _dense(_published, clip=False),
-        "for a video shorter than the clip, the indices wrap around to the beginning: repeat the "
-        "last frame instead": _wrapped,
+        "the frames are consecutive: space them `stride` frames apart": _unstrided,
+        "every clip starts at frame 0: draw a random start from `rng`": _dense(lambda n, T, s: 0),
+        "if the video is shorter than T * stride, the room is negative and `rng.integers` "
+        "raises an error: use max(room, 0)": _dense(lambda n, T, s: n - T * s),
+        "if the video is shorter than the clip, some indices run past its end: repeat the "
+        "last frame with np.minimum(index, length - 1)": _dense(_published, clip=False),
+        "if the video is shorter than the clip, the indices wrap around to its beginning: "
+        "repeat the last frame instead": _wrapped,
     },
 )  # fmt: skip
 
@@ -183,21 +189,27 @@ TSN = _random(
     shown=(132, 16),
     cases=[(9, 3), (11, 3), (8, 2), (4, 4)],
     mistakes={
-        "all segments share one offset: draw one per segment, size=T": _tsn(lambda g, s, T: g.integers(s)),
-        "it always takes the first frame of a segment: draw an offset per segment from `rng`": _tsn(
+        "all segments share one offset: draw one offset per segment, with size=T": (
+            _tsn(lambda g, s, T: g.integers(s))
+        ),
+        "the first frame of each segment is always taken: draw a random offset per segment "
+        "from `rng`": _tsn(
             lambda g, s, T: 0
         ),
-        "it always takes the middle of a segment, which is the rule for testing: in training, "
-        "draw an offset per segment": _tsn(lambda g, s, T: s // 2),
-        "the frames are drawn from the whole video, so two can fall into the same segment: draw "
-        "one from each": _anywhere,
-        "the last frame of a segment is never drawn: `rng.integers(size)` already excludes its "
-        "upper bound": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
-        "an offset can reach into the next segment: `rng.integers(size)` gives 0 to size - 1": _tsn(
+        "the middle frame of each segment is always taken, which is the rule for testing: in "
+        "training, draw a random offset per segment": _tsn(lambda g, s, T: s // 2),
+        "the frames are drawn from the whole video, so two can fall into the same segment: "
+        "draw one frame from each segment": _anywhere,
+        "the last frame of a segment is never drawn: use `rng.integers(size)`, which already "
+        "excludes its upper bound": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
+        "an offset can reach into the next segment: use `rng.integers(size)`, which returns 0 "
+        "to size - 1": _tsn(
             lambda g, s, T: g.integers(s + 1, size=T)
         ),
-        "each segment has exactly length // T frames, one after the other; yours spread the "
-        "remainder over the segments": _tsn(lambda g, s, T: g.integers(s, size=T), spread=True),
+        "the remainder is spread over the segments: make each segment exactly length // T "
+        "frames long and ignore the frames left over at the end": (
+            _tsn(lambda g, s, T: g.integers(s, size=T), spread=True)
+        ),
     },
 )  # fmt: skip
 
@@ -270,25 +282,30 @@ TUBELETS = Exercise(
     tubelets,
     _clip_cases,
     {
-        "the time index runs fastest: all tokens of one time step come first, (t h w)": _cut(
+        "the time index of the tokens varies fastest: let it vary slowest, (t h w), so that "
+        "the tokens of a time step stay together": _cut(
             "i p q c", outside="h w t"
         ),
-        "the tokens of a time step are in column order: row by row is (t h w)": _cut(
+        "the tokens of each time step are ordered column by column: order them row by row, (t "
+        "h w)": _cut(
             "i p q c", outside="t w h"
         ),
-        "inside a token the order is that of Conv3d, channel slowest: here it is (p_t p_h p_w c)": _cut(
+        "the channel varies slowest within each token, as in Conv3d: let it vary fastest, "
+        "(p_t p_h p_w c)": _cut(
             "c i p q"
         ),
-        "the channel comes before rows and columns: it runs fastest, (p_t p_h p_w c)": _cut("i c p q"),
-        "the frames of a tubelet come after its rows and columns: time runs slowest, "
+        "the channel varies more slowly than rows and columns within each token: let it vary "
+        "fastest, (p_t p_h p_w c)": _cut("i c p q"),
+        "time varies faster than rows and columns within each token: let it vary slowest, "
         "(p_t p_h p_w c)": _cut(
             "p q i c"
         ),
-        "the pixels of a tubelet are in column order: row by row is (p_t p_h p_w c)": _cut("i q p c"),
-        "a tubelet contains frames and pixels from all over the clip: when you split an axis, "
-        "the grid index comes first, (t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
-        "a reshape alone cuts strips of memory, not blocks: split each axis in two, then reorder "
-        "the axes": _bare,
+        "the pixels of each frame of a tubelet are ordered column by column: order them row "
+        "by row, (p_t p_h p_w c)": _cut("i q p c"),
+        "each tubelet contains frames and pixels from all over the clip: when you split an "
+        "axis, put the grid index first, (t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
+        "a reshape alone slices the clip into runs of consecutive values, not blocks: split "
+        "each axis in two, then reorder the axes": _bare,
     },
     draw=_draw_tubelets,
 )  # fmt: skip
@@ -338,18 +355,18 @@ CONV3D = Exercise(
     conv3d_weight,
     _weight_cases,
     {
-        "a reshape alone is not enough: the channel runs fastest in the linear layer but is the "
-        "second axis of a Conv3d, so permute the axes": partial(_kernel, "c i p q"),
-        "the channel is still the last axis, (D, p_t, p_h, p_w, C): in a Conv3d it is the second": partial(
-            _kernel, "i p q c", to="i p q c"
+        "a reshape alone is not enough: permute the axes too, since the channel varies "
+        "fastest in the linear layer but is the second axis of a Conv3d": partial(
+            _kernel, "c i p q"
         ),
-        "rows and columns of the tubelet are swapped: each row of weights is in the order "
-        "(p_t p_h p_w c)": partial(_kernel, "i q p c"),
-        "time is read as a fast axis: in each row of weights it runs slowest, (p_t p_h p_w c)": partial(
-            _kernel, "p q i c"
-        ),
-        "the kernel is flipped: PyTorch's convolution does not flip kernels, so leave it as it "
-        "is": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
+        "the channel is still the last axis, (D, p_t, p_h, p_w, C): make it the second axis, "
+        "as Conv3d expects": partial(_kernel, "i p q c", to="i p q c"),
+        "rows and columns of the tubelet are swapped: split each row of weights as (p_t p_h "
+        "p_w c)": partial(_kernel, "i q p c"),
+        "each row of weights is read as if time varied faster than rows and columns: split it "
+        "as (p_t p_h p_w c), where time varies slowest": partial(_kernel, "p q i c"),
+        "the kernel is flipped: leave it as it is, since PyTorch's convolution does not flip "
+        "kernels": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
     },
     draw=_draw_weight,
 )

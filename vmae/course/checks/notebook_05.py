@@ -238,22 +238,26 @@ EXERCISES = (
         tube_mask,
         _noise_cases,
         {
-            "every clip of the batch has the same mask: sort the noise of each clip, not just "
-            "that of the first": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
-            "the mask is not constant in time: choose positions by the noise at the first step, "
-            "and hide the same ones at every step": lambda noise, ratio: short_tubes(noise, ratio, 1),
-            "time and space are swapped when flattening: time is the slow axis of the tokens, so "
-            "repeat the frame's mask as a whole, not each of its entries": _interleaved,
-            "the number of hidden tokens differs from clip to clip: a threshold flips a coin for "
-            "each position. Sort, and hide exactly int(ratio * n)": _threshold,
-            "the rounding is on the wrong side: hide int(ratio * n) positions, so that the "
-            "number of visible ones is rounded up": _visible_down,
-            "it is inverted: True means hidden": lambda noise, ratio: ~tube_mask(noise, ratio),
-            "the positions with the smallest noise are hidden: hide those with the largest": (
+            "every clip in the batch has the same mask: sort the noise of each clip, not just "
+            "that of the first clip": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
+            "the mask changes over time: choose positions by the noise at the first step, and "
+            "hide the same positions at every step": lambda noise, ratio: short_tubes(noise, ratio, 1),
+            "time and space are swapped when the mask is flattened: time varies slowest, so "
+            "repeat the whole mask of a frame, not each of its entries": _interleaved,
+            "the number of hidden tokens differs from clip to clip, because a threshold "
+            "decides each position separately: sort the noise, and hide exactly int(ratio * "
+            "n) positions": _threshold,
+            "the number of hidden positions is rounded the wrong way: hide int(ratio * n) "
+            "positions, so that the number of visible ones is rounded up": _visible_down,
+            "the mask is inverted: set it to True for hidden tokens": (
+                lambda noise, ratio: ~tube_mask(noise, ratio)
+            ),
+            "the positions with the smallest noise values are hidden: hide those with the "
+            "largest": (
                 lambda noise, ratio: tube_mask(-noise, ratio)
             ),
-            "each token is drawn independently, which is random masking: a tube needs a single "
-            "draw per position": _random,
+            "each token is masked independently, as in random masking: draw once per "
+            "position, and hide the position at every step": _random,
         },
         draw=_draw_mask,
     ),
@@ -264,23 +268,25 @@ EXERCISES = (
         {
             "the tubes alternate from step to step: repeat each tube's mask `length` times in a "
             "row, as repeat_interleave does": _alternating,
-            "there is one tube over the whole clip: draw a new mask every `length` steps": (
+            "one tube covers the whole clip: choose new positions every `length` steps": (
                 lambda noise, ratio, length: tube_mask(noise, ratio)
             ),
-            "the mask changes at every step: keep it for `length` steps": (
+            "the mask changes at every step: keep each mask for `length` steps": (
                 lambda noise, ratio, length: short_tubes(noise, ratio, 1)
             ),
-            "the tubes are half as long as they should be: `length` is in time steps, which "
-            "already cover two frames each": (
+            "the tubes are half as long as they should be: do not halve `length`, which is "
+            "already in time steps of two frames each": (
                 lambda noise, ratio, length: short_tubes(noise, ratio, length // 2)
             ),
-            "the tubes use the noise at the first steps of the clip: each tube uses the noise at "
-            "its own first step, noise[:, ::length]": _first_noise,
-            "every clip of the batch has the same mask: sort the noise of each clip": (
+            "the tubes use the noise at the first steps of the clip: use the noise at the "
+            "first step of each tube, noise[:, ::length]": _first_noise,
+            "every clip in the batch has the same mask: sort the noise of each clip "
+            "separately": (
                 lambda noise, *rest: short_tubes(noise[:1].expand_as(noise), *rest)
             ),
-            "the rounding is on the wrong side: hide int(ratio * n) positions": _visible_down,
-            "it is inverted: True means hidden": lambda *case: ~short_tubes(*case),
+            "the number of hidden positions is rounded the wrong way: hide int(ratio * n) "
+            "positions": _visible_down,
+            "the mask is inverted: set it to True for hidden tokens": lambda *case: ~short_tubes(*case),
         },
         draw=_draw_mask,
     ),
@@ -289,22 +295,24 @@ EXERCISES = (
         mask_indices,
         _hidden_cases,
         {
-            "visible and queries are swapped: True means hidden, and the encoder sees the rest": (
+            "`visible` and `queries` are swapped: take the queries where `hidden` is True, "
+            "and the visible tokens where it is False": (
                 lambda hidden: mask_indices(~hidden)
             ),
-            "targets contain token indices: they should index into `queries`, here 0 to Q - 1": (
+            "`targets` contains token indices: use indices into `queries`, here 0 to Q - 1": (
                 _changed(lambda v, q, m, n: (v, q, q))
             ),
-            "queries contain all tokens: the decoder is queried only for what the encoder does "
-            "not see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
-            "the indices continue from one clip to the next: in each row they should be between "
-            "0 and N - 1": _changed(
+            "`queries` contains all tokens: include only the tokens that the encoder does not "
+            "see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
+            "the indices continue from one clip to the next: number the tokens of each clip "
+            "from 0 to N - 1": _changed(
                 _continued_numbers
             ),
-            "every clip has the indices of the first: use each row's own": (
+            "every clip has the indices of the first clip: use each clip's own row of "
+            "`hidden`": (
                 lambda hidden: mask_indices(hidden[:1].expand_as(hidden))
             ),
-            "each row runs from the last token to the first: use ascending order": (
+            "the indices are in descending order: put them in ascending order": (
                 _changed(lambda v, q, m, n: (v.flip(1), q.flip(1), m))
             ),
         },
@@ -315,30 +323,35 @@ EXERCISES = (
         copy_in_time,
         _token_cases,
         {
-            "it copies from the previous step, visible or not: only visible tokens may be copied": (
+            "tokens are copied from the previous step even if they are hidden there: copy "
+            "only visible tokens": (
                 _neighbour_step
             ),
-            "of two equally near steps the later is taken: take the earlier": _by_step(
+            "if two visible steps are equally near, the later one is used: use the earlier "
+            "one": _by_step(
                 lambda to, source: (to - source).abs() + 0.1 * (source < to)
             ),
-            "it only looks back: a later step may be nearer": _only_back,
-            "it takes the first visible step: take the nearest one": _by_step(
+            "only earlier steps are searched: search later steps too, since one of them may "
+            "be nearer": _only_back,
+            "the first visible step is always used: use the nearest visible step": _by_step(
                 lambda to, source: source.expand(len(to), -1)
             ),
-            "visible tokens are overwritten too: their own step is the nearest, so they should "
-            "not change": (
+            "visible tokens are overwritten too: leave them unchanged": (
                 _by_step(lambda to, source: (to - source).abs() + 0.1 * (source > to) + 1e3 * (to == source))
             ),
-            "it copies from another position at the same step: keep the position and search over "
-            "time, axis 1": _in_space,
+            "tokens are copied from another position at the same step: keep the position and "
+            "search over time, axis 1": _in_space,
             "positions that are never visible stay black: fill them with the mean of the clip's "
             "visible tokens": lambda tokens, hidden: _never(tokens, hidden, 0.0),
-            "the mean includes hidden tokens, which gives away the answer: average the visible "
-            "ones only": lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True)),
-            "the mean is taken over the whole batch: compute one per clip": (
+            "the mean includes hidden tokens, which gives away the answer: average only the "
+            "visible tokens": (
+                lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True))
+            ),
+            "the mean is taken over the whole batch: compute one mean per clip": (
                 lambda tokens, hidden: _never(tokens, hidden, _mean(tokens, hidden, (0, 1, 2)))
             ),
-            "hidden tokens are copied and visible ones overwritten: True means hidden": (
+            "visible tokens are replaced by copies of hidden ones: replace only the tokens "
+            "where `hidden` is True": (
                 lambda tokens, hidden: copy_in_time(tokens, ~hidden)
             ),
         },

@@ -222,24 +222,30 @@ EXERCISES = (
         visible_tokens,
         _count_cases,
         {
-            "MAE is rounded like VideoMAE: the official MAE rounds down the number of visible "
-            "tokens, int(N·(1 - ratio)), which gives 313 of 3136": (
+            "for MAE, the number of hidden tokens is rounded down, as in VideoMAE: round down "
+            "the number of visible tokens, int(N·(1 - ratio)), which gives 313 of 3136": (
                 lambda shape, ratio, family: visible_tokens(
                     shape, ratio, "random" if family == "mae" else family
                 )
             ),
-            "VideoMAE is rounded like MAE: with random masking, hide int(ratio·N) and keep the "
-            "rest, which gives 314 of 3136": lambda shape, ratio, family: visible_tokens(
-                shape, ratio, "mae" if family == "random" else family
+            "for random masking, the number of visible tokens is rounded down, as in MAE: "
+            "hide int(ratio·N) tokens and keep the rest, which gives 314 of 3136": (
+                lambda shape, ratio, family: visible_tokens(
+                    shape, ratio, "mae" if family == "random" else family
+                )
             ),
-            "tubes are counted like random tokens: round for a single time step, over its h·w "
-            "positions, then multiply by t": lambda shape, ratio, family: visible_tokens(
-                shape, ratio, "random" if family == "tube" else family
+            "for tubes, the count is rounded over the whole clip: round over the h·w "
+            "positions of a single time step, then multiply by t": (
+                lambda shape, ratio, family: visible_tokens(
+                    shape, ratio, "random" if family == "tube" else family
+                )
             ),
-            "this is the number of hidden tokens: subtract it from the total": lambda shape, ratio, family: (
-                shape[0] * shape[1] * shape[2] - visible_tokens(shape, ratio, family)
+            "the result is the number of hidden tokens: subtract it from the total": (
+                lambda shape, ratio, family: (
+                    shape[0] * shape[1] * shape[2] - visible_tokens(shape, ratio, family)
+                )
             ),
-            "tubes are counted at one time step only: multiply by t": lambda shape, ratio, family: (
+            "for tubes, only one time step is counted: multiply by t": lambda shape, ratio, family: (
                 visible_tokens((1, *shape[1:]) if family == "tube" else shape, ratio, family)
             ),
         },
@@ -250,32 +256,34 @@ EXERCISES = (
         normalize_targets,
         _target_cases,
         {
-            "all values of a token are standardised together, as in MAE: VideoMAE standardises "
-            "each channel separately": lambda x: _normalized(x, groups=1),
-            "this is exactly MAE's target, all values together and the epsilon inside the root: "
-            "VideoMAE standardises each channel and adds 1e-6 to the standard deviation": (
+            "all values of a token are standardised together, as in MAE: standardise each "
+            "channel separately, as in VideoMAE": lambda x: _normalized(x, groups=1),
+            "the targets are exactly those of MAE, with all values standardised together and "
+            "the epsilon inside the square root: standardise each channel separately and add "
+            "1e-6 to the standard deviation": (
                 lambda x: _normalized(x, groups=1, inside=True)
             ),
-            "the epsilon is inside the square root: VideoMAE adds 1e-6 to the standard deviation "
-            "instead": (
+            "the epsilon is inside the square root: add 1e-6 to the standard deviation "
+            "instead, as in VideoMAE": (
                 lambda x: _normalized(x, inside=True)
             ),
-            "the variance is the biased one: divide by the number of pixels minus one, as "
-            "torch.std does": lambda x: _normalized(x, unbiased=False),
-            "the variance is biased and the epsilon is inside the root: use torch.std, and add "
-            "1e-6 to it": (
+            "the variance is biased: divide by the number of pixels minus one, as torch.std "
+            "does": lambda x: _normalized(x, unbiased=False),
+            "the variance is biased and the epsilon is inside the square root: use torch.std, "
+            "and add 1e-6 to it": (
                 lambda x: _normalized(x, unbiased=False, inside=True)
             ),
-            "the channels are split in the wrong order: the channel runs fastest, so split P as "
-            "(pixels, 3)": (
+            "the channels are split in the wrong order: split P as (pixels, 3), since the "
+            "channel varies fastest": (
                 _channel_first
             ),
-            "mean and standard deviation are computed over all tokens of a clip: compute them "
-            "per token": (
+            "the mean and standard deviation are computed over all tokens of a clip: compute "
+            "them per token": (
                 lambda x: _normalized(x, dims=(-3, -2))
             ),
-            "only the mean is subtracted: divide by the standard deviation too": _only_centred,
-            "the epsilon is missing: a flat token would lead to a division by zero": lambda x: (
+            "only the mean is subtracted: divide by the standard deviation as well": _only_centred,
+            "the epsilon is missing, so a flat token causes a division by zero: add 1e-6 to "
+            "the standard deviation": lambda x: (
                 _only_centred(x).unflatten(-1, (-1, 3))
                 / x.unflatten(-1, (-1, 3)).std(-2, keepdim=True)
             ).flatten(-2),
@@ -289,19 +297,22 @@ EXERCISES = (
         {
             "the mask tokens come first: put the visible tokens before them, since the "
             "predictions are read from the end of the sequence": _joined(swapped=True),
-            "the mask tokens have no positions, so they are all identical and so are the "
-            "predictions: add positions[mask.queries]": _joined(queries=False),
-            "the latents have no positions: the decoder has its own position table, so add "
-            "positions[mask.visible]": _joined(visible=False),
-            "no token has a position: add those of mask.visible and mask.queries": (
+            "the mask tokens have no positions, so they and their predictions are all "
+            "identical: add positions[mask.queries]": _joined(queries=False),
+            "the latents have no positions: add positions[mask.visible], since the decoder "
+            "has its own position table": _joined(visible=False),
+            "the tokens have no positions: add positions[mask.visible] and "
+            "positions[mask.queries]": (
                 _joined(visible=False, queries=False)
             ),
-            "positions are added in the order of the sequence: a token keeps its position in the "
-            "clip, so index the table with mask.visible and mask.queries": _by_sequence_index,
-            "the tokens are unshuffled, as in MAE: in VideoMAE the visible ones stay first": (
+            "positions are added in sequence order, but each token keeps its position in the "
+            "clip: index the table with mask.visible and mask.queries": _by_sequence_index,
+            "the tokens are unshuffled, as in MAE: leave the visible tokens first, as in "
+            "VideoMAE": (
                 _unshuffled
             ),
-            "every clip gets the positions of the first: use each clip's own row of the mask": (
+            "every clip has the positions of the first clip: use each clip's own row of the "
+            "mask": (
                 _first_clip
             ),
         },
@@ -312,29 +323,31 @@ EXERCISES = (
         masked_loss,
         _loss_cases,
         {
-            "the loss is taken over all queries: only those in mask.targets count": _wrong_loss(
+            "the loss is taken over all queries: include only the queries in mask.targets": _wrong_loss(
                 lambda predicted, goals, mask: predicted - gather_tokens(goals, mask.queries)
             ),
-            "the goals are gathered with mask.targets, which index into the queries: the token "
-            "indices are mask.target_tokens": _wrong_loss(
+            "the goals are gathered with mask.targets, which indexes the queries: gather them "
+            "with the token indices, mask.target_tokens": _wrong_loss(
                 lambda predicted, goals, mask: (
                     gather_tokens(predicted, mask.targets) - gather_tokens(goals, mask.targets)
                 )
             ),
-            "this is a sum: take the mean": lambda *given: _difference(*given).square().sum(),
+            "the squared errors are summed: take their mean": (
+                lambda *given: _difference(*given).square().sum()
+            ),
             "the errors are summed over pixels: take the mean over pixels too": lambda *given: (
                 _difference(*given).square().sum(-1).mean()
             ),
-            "the sum over targets is divided by the number of queries: divide by the number of "
-            "targets": (
+            "the sum of the errors over the targets is divided by the number of queries: "
+            "divide it by the number of targets": (
                 lambda predicted, goals, mask: (
                     masked_loss(predicted, goals, mask) * mask.targets.shape[1] / mask.queries.shape[1]
                 )
             ),
-            "this is the absolute error: square the differences": (
+            "the loss is the mean absolute error: square the differences instead": (
                 lambda *given: _difference(*given).abs().mean()
             ),
-            "this is the root mean squared error: do not take the square root": lambda *given: (
+            "the loss is the root mean squared error: do not take the square root": lambda *given: (
                 masked_loss(*given).sqrt()
             ),
         },

@@ -242,18 +242,18 @@ EXERCISES = (
         transfer,
         _transfer_cases,
         {
-            "the dictionary is inverted: the key is the classifier's name, the value the file's": (
-                _own_names_first
-            ),
-            "fc_norm is loaded from the encoder's norm, which was trained on single tokens: the "
-            "published code drops that norm and initialises fc_norm from scratch": _last_norm,
-            "it includes tensors that the classifier does not have, such as encoder.norm: loop "
-            "over the classifier's names": _all_of_the_encoder,
-            "some of the tensors come from the decoder: only use names that start with "
+            "the dictionary is inverted: use the classifier's names as keys and the file's "
+            "names as values": (_own_names_first),
+            "fc_norm is loaded from the encoder's norm, which was trained on single tokens: "
+            "leave fc_norm at its initial values, as the published code does": _last_norm,
+            "the dictionary includes tensors that the classifier does not have, e.g. "
+            "encoder.norm: loop over the classifier's names": _all_of_the_encoder,
+            "some of the tensors come from the decoder: use only names that start with "
             "`encoder.`": _by_ending,
-            "the file's head is loaded, but it belongs to other classes: leave the classifier's "
-            "head as initialised": _head_too,
-            "nothing is transferred: in the file, each name starts with `encoder.`": lambda own, file: {
+            "the file's head is loaded, although it was trained on other classes: leave the "
+            "classifier's head at its initial values": _head_too,
+            "nothing is transferred: look for each name with the prefix `encoder.`, as in the "
+            "file": lambda own, file: {
                 name: name for name in own if name in file and not name.startswith("head.")
             },
         },
@@ -264,22 +264,27 @@ EXERCISES = (
         rate_scale,
         _rate_cases,
         {
-            "the patch embedding has the full learning rate: it is layer 0, with the smallest "
-            "scale": (
+            "the patch embedding has the full learning rate: treat it as layer 0, which has "
+            "the smallest scale": (
                 lambda name, depth, decay: rate_scale(
                     name.replace("patch_embed", "head"), depth, decay
                 )
             ),
-            "block i is counted as layer i: layer 0 is the patch embedding, so block i is layer "
-            "i + 1": _scale(lambda layer, depth: depth + 1 - max(0, layer - (0 < layer <= depth))),
-            "only one digit of the block number is read: read everything up to the next dot": _one_digit,
-            "the learning rate falls by a constant amount per layer: multiply by `decay` instead": _linear,
-            "the first layers learn fastest: the exponent should fall with the layer, depth + 1 "
-            "- layer": (_scale(lambda layer, _: layer)),
-            "the exponent is one too small: the head is layer depth + 1 and has the full "
-            "learning rate": _scale(lambda layer, depth: depth - layer),
-            "the exponent is one too large: the head has the full learning rate, so its exponent "
-            "is 0": _scale(lambda layer, depth: depth + 2 - layer),
+            "block i is counted as layer i: count it as layer i + 1, since the patch "
+            "embedding is layer 0": _scale(
+                lambda layer, depth: depth + 1 - max(0, layer - (0 < layer <= depth))
+            ),
+            "only one digit of the block number is read: read all digits up to the next dot": _one_digit,
+            "the learning rate falls by a constant amount per layer: multiply it by `decay` "
+            "per layer instead": _linear,
+            "the first layers have the largest scale: use the exponent depth + 1 - layer, so "
+            "that they have the smallest": (_scale(lambda layer, _: layer)),
+            "the exponent is too small by one: use depth + 1 - layer, which is 0 for the head": _scale(
+                lambda layer, depth: depth - layer
+            ),
+            "the exponent is too large by one: use depth + 1 - layer, which is 0 for the head": _scale(
+                lambda layer, depth: depth + 2 - layer
+            ),
         },
         draw=_draw_rate,
     ),
@@ -288,26 +293,26 @@ EXERCISES = (
         mix_batch,
         _mix_cases,
         {
-            "the targets are not mixed: if a clip is 70 % cat, its target must be 70 % cat too": (
-                partial(_mixed, only="clips")
-            ),
-            "the clips are not mixed, only the targets are": partial(_mixed, only="targets"),
-            "the weights of the targets are swapped: `share` is the weight of the clip itself": (
-                partial(_mixed, swap=True)
-            ),
-            "each clip is mixed with the next one: the published code mixes with the batch in "
-            "reverse order, flip(0)": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
+            "only the clips are mixed: mix the targets too, since a clip that is 70 % cat "
+            "needs a target that is 70 % cat": (partial(_mixed, only="clips")),
+            "only the targets are mixed: mix the clips too": partial(_mixed, only="targets"),
+            "the weights of the targets are swapped: give each clip's own target the weight "
+            "`share`": (partial(_mixed, swap=True)),
+            "each clip is mixed with the next one: mix the batch with its reverse, flip(0), "
+            "as the published code does": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
             "the labels are not smoothed: apply `smoothing` to the one-hot labels": (
                 lambda clips, labels, classes, share, _: mix_batch(
                     clips, labels, classes, share, 0.0
                 )
             ),
-            "the smoothing goes to the other classes only: in the published code all classes get "
-            "smoothing / classes, including the right one": partial(_mixed, others=1),
-            "the targets sum to more than 1: the right class must give up the smoothing": (
-                partial(_mixed, keep=1.0)
+            "only the other classes receive the smoothing: add smoothing / classes to every "
+            "class, including the correct one, as the published code does": partial(
+                _mixed, others=1
             ),
-            "the labels are mixed as numbers: make them one-hot first, then mix": (
+            "the targets sum to more than 1: scale the one-hot labels by 1 - smoothing before "
+            "you add smoothing / classes": (partial(_mixed, keep=1.0)),
+            "the labels are mixed as class indices: convert them to one-hot vectors first, "
+            "then mix": (
                 lambda clips, labels, classes, share, smoothing: (
                     mix_batch(clips, labels, classes, share, smoothing)[0],
                     mix_batch(
@@ -327,27 +332,25 @@ EXERCISES = (
         mean_over_views,
         _view_cases,
         {
-            "the logits are averaged: take the softmax of each view first, then the mean": _views(
-                lambda x: x.mean(0)
-            ),
-            "the softmax comes after the mean: the published code applies it to each view first": _views(
-                lambda x: x.mean(0).softmax(0)
-            ),
-            "the probabilities are summed: take the mean, so that each row sums to 1": _views(
+            "the logits are averaged: apply the softmax to each view first, then take the "
+            "mean": _views(lambda x: x.mean(0)),
+            "the softmax is applied to the averaged logits: apply it to each view first, then "
+            "take the mean, as the published code does": _views(lambda x: x.mean(0).softmax(0)),
+            "the probabilities are summed: take their mean, so that each row sums to 1": _views(
                 lambda x: x.softmax(1).sum(0)
             ),
-            "the views of a video are assumed to be consecutive: they can be in any order, so "
-            "use `videos` to find them": _in_a_row,
-            "the views vote for their best class: average the probabilities, which also carry "
-            "each view's confidence": _views(
+            "the views of each video are assumed to be consecutive: find them with `videos`, "
+            "since they can be in any order": _in_a_row,
+            "each view votes for its most likely class: average the probabilities instead, "
+            "since they also carry each view's confidence": _views(
                 lambda x: F.one_hot(x.argmax(1), x.shape[1]).float().mean(0)
             ),
-            "the softmax runs over the views: it should run over the classes, the last axis": (
+            "the softmax runs over the views: apply it over the classes, the last axis": (
                 lambda logits, videos: torch.stack(
                     [logits.softmax(0)[videos == v].mean(0) for v in range(int(videos.max()) + 1)]
                 )
             ),
-            "only one view of each video is used: average over all of them": (
+            "only one view of each video is used: average over all views": (
                 _views(lambda x: x.softmax(1)[0])
             ),
         },

@@ -249,36 +249,44 @@ EXERCISES = (
         running_cell,
         _cell_cases,
         {
-            "it is inverted: True marks a query of the decoder, and 4·ratio positions of a cell "
-            "are off": lambda *case: ~running_cell(*case),
-            "`ratio` is the fraction that is not queried: int(4·ratio) entries of the queue are "
-            "off, and the rest are on": lambda shape, ratio, start: running_cell(shape, 1 - ratio, start),
-            "the cell does not move: roll it by one more position at each time step": (
+            "the map is inverted: set it to True for the decoder's queries and to False for "
+            "int(4·ratio) positions of each cell": lambda *case: ~running_cell(*case),
+            "`ratio` is taken as the fraction of queries, but it is the fraction that is not "
+            "queried: set int(4·ratio) entries of the queue to False and the rest to True": (
+                lambda shape, ratio, start: running_cell(shape, 1 - ratio, start)
+            ),
+            "the cell does not move: roll the queue by one more position at each time step": (
                 lambda shape, ratio, start: _cells(shape, ratio, lambda step: start + 1)
             ),
-            "the queue rolls to the right: to roll left, use a negative shift in torch.roll": (
+            "the queue is rolled to the right: roll it to the left, with a negative shift in "
+            "torch.roll": (
                 lambda shape, ratio, start: _cells(shape, ratio, lambda step: -(start + 1 + step))
             ),
-            "it runs one step late: the published code moves the pointer before the first step, "
-            "so roll by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start - 1),
-            "it runs one step ahead: the queue starts with the entries that are off and is "
-            "rolled by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
-            "`start` sets where the cell starts, not how fast it moves: roll by start + 1 + step": (
+            "the cell runs one step late: roll the queue by start + 1 + step, since the "
+            "published code moves the pointer before the first step": (
+                lambda shape, ratio, start: running_cell(shape, ratio, start - 1)
+            ),
+            "the cell runs one step ahead: start the queue with the False entries and roll it "
+            "by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
+            "`start` changes how fast the cell moves, but it should only set where the cell "
+            "starts: roll the queue by start + 1 + step": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: (start + 1) * (step + 1)
                 )
             ),
-            "the cell is enlarged to the size of the frame: tile it, as `repeat` does": (
+            "the cell is enlarged to the size of the frame: tile it instead, e.g. with "
+            "`repeat`": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _enlarged
                 )
             ),
-            "the queue is laid out along the rows: reshape it to a 2x2 cell first, then tile": (
+            "the queue is laid out along the rows: reshape it to a 2x2 cell first, then tile "
+            "the cell": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _in_rows
                 )
             ),
-            "the cell is filled column by column: fill it row by row, as `view(2, 2)` does": (
+            "the cell is filled column by column: fill it row by row, e.g. with `view(2, 2)`": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _down_columns
                 )
@@ -291,31 +299,33 @@ EXERCISES = (
         dual_mask,
         _mask_cases,
         {
-            "queries on visible tokens are dropped: the published code keeps them and only "
-            "excludes them from the loss": _of_mask(
+            "queries on visible tokens are dropped: keep them and only exclude them from the "
+            "loss, as the published code does": _of_mask(
                 lambda hidden, asked: _all_are_targets(hidden, asked & hidden)
             ),
-            "all queries are targets: those that the encoder has seen must not be. Look up "
-            "`hidden` at the queries": _of_mask(_all_are_targets),
-            "targets contain token indices: they should index into `queries`": _of_mask(_token_numbers),
-            "the targets are the queries that the encoder has seen: take the others": _of_mask(
+            "all queries are targets: look up `hidden` at the queries, and exclude those "
+            "whose tokens the encoder has seen": _of_mask(_all_are_targets),
+            "`targets` contains token indices: use indices into `queries`": _of_mask(_token_numbers),
+            "the targets are the queries on visible tokens: use the queries on hidden tokens": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden), _columns(asked), _columns(~_at(hidden, _columns(asked)))
                 )
             ),
-            "the encoder loses tokens: dual masking takes nothing away from the encoder, so "
-            "`visible` is everything that is not hidden": _of_mask(
+            "some visible tokens are missing: include every token that is not hidden in "
+            "`visible`, since dual masking takes nothing away from the encoder": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden & asked), _columns(asked), dual_mask(hidden, asked).targets
                 )
             ),
-            "visible and hidden are swapped: `hidden` is True for what the encoder does not see": (
+            "visible and hidden tokens are swapped: take the visible tokens where `hidden` is "
+            "False": (
                 lambda hidden, asked: dual_mask(~hidden, asked)
             ),
-            "the queries are taken where `asked` is False: True means a query": (
+            "the queries are taken where `asked` is False: take them where it is True": (
                 lambda hidden, asked: dual_mask(hidden, ~asked)
             ),
-            "every clip has the indices of the first: use each row's own": lambda *case: dual_mask(
+            "every clip has the indices of the first clip: use each clip's own row of "
+            "`hidden` and `asked`": lambda *case: dual_mask(
                 *(x[:1].expand_as(x) for x in case)
             ),
         },
@@ -326,25 +336,30 @@ EXERCISES = (
         dual_loss,
         _loss_cases,
         {
-            "the loss is taken over all queries: those on visible tokens have a weight of zero": _weighted(
+            "the loss is taken over all queries: give the queries on visible tokens a weight "
+            "of zero": _weighted(
                 lambda hidden, queries: torch.ones_like(queries)
             ),
-            "the sum is divided by the number of all queries, as in the paper: the code divides "
-            "by the number of hidden ones": _weighted(_at, lambda counts: counts.numel()),
-            "the weights are inverted: hidden queries are the ones that count": _weighted(
+            "the sum of the errors is divided by the number of all queries, as in the paper: "
+            "divide it by the number of hidden queries, as in the published code": (
+                _weighted(_at, lambda counts: counts.numel())
+            ),
+            "the weights are inverted: give the hidden queries a weight of one and the others "
+            "a weight of zero": _weighted(
                 lambda hidden, queries: ~_at(hidden, queries)
             ),
             "the weights are those of the first Q tokens: look up `hidden` at the queries": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
-            "the goals are those of the first Q tokens: gather them at the queries": _first_goals,
-            "this is a sum over queries: divide by the number of hidden ones": _weighted(
+            "the goals are those of the first Q tokens: gather the goals at the queries": _first_goals,
+            "the errors are summed over the queries: divide the sum by the number of hidden "
+            "queries": _weighted(
                 _at, lambda counts: 1
             ),
-            "the errors are summed over pixels: take the mean": lambda predictions, *rest: (
+            "the errors are summed over pixels: take their mean": lambda predictions, *rest: (
                 dual_loss(predictions, *rest) * predictions.shape[-1]
             ),
-            "this is the root mean squared error: do not take the square root": (
+            "the loss is the root mean squared error: do not take the square root": (
                 lambda *case: dual_loss(*case).sqrt()
             ),
         },
@@ -355,38 +370,41 @@ EXERCISES = (
         classifier_parameters,
         _size_cases,
         {
-            "the keys have a bias: in VideoMAE queries and values have one, but keys have none": (
+            "a bias is counted for the keys: count only those of the queries and values, "
+            "since in VideoMAE the keys have none": (
                 lambda c, classes: _parameters(c, classes, biases=3)
             ),
-            "the biases of queries and values are missing: add 2·D parameters per block": (
+            "the biases of the queries and values are missing: add 2·D parameters per block": (
                 lambda c, classes: _parameters(c, classes, biases=0)
             ),
-            "the MLP is assumed to be 4·D wide in every model, but in ViT-g it is int(D·48/11): "
-            "use c.mlp_ratio": (
+            "the MLP is assumed to be 4·D wide in every model: use c.mlp_ratio, since in "
+            "ViT-g it is int(D·48/11) wide": (
                 lambda c, classes: _parameters(c, classes, mlp_ratio=4.0)
             ),
-            "the two norms of each block are missing: each has a weight and a bias of size D": (
+            "the two norms of each block are missing: add a weight and a bias of size D for "
+            "each": (
                 lambda c, classes: _parameters(c, classes, norms=0)
             ),
-            "the biases of the norms are missing: each norm has 2·D parameters": (
+            "the biases of the norms are missing: count 2·D parameters per norm": (
                 lambda c, classes: _parameters(c, classes, norms=2, extra=-c.embed_dim)
             ),
-            "the bias of the patch embedding, of size D, is missing": (
+            "the bias of the patch embedding is missing: add D parameters": (
                 lambda c, classes: _parameters(c, classes, patch_bias=False)
             ),
-            "the norm before the head is missing: it has 2·D parameters": (
+            "the norm before the head is missing: add 2·D parameters": (
                 lambda c, classes: _parameters(c, classes, extra=-2 * c.embed_dim)
             ),
-            "the head is missing: it has D·classes weights and a bias per class": (
+            "the head is missing: add D·classes weights and one bias per class": (
                 lambda c, classes: _parameters(c, 0)
             ),
-            "the head's bias is missing: it has one value per class": (
+            "the head's bias is missing: add one parameter per class": (
                 lambda c, classes: _parameters(c, classes, extra=-classes)
             ),
-            "the positions are counted: they are fixed sines and cosines, not trained": (
+            "the position embeddings are counted: exclude them, since they are fixed sines "
+            "and cosines and not trained": (
                 lambda c, classes: _parameters(c, classes, extra=c.grid.num_tokens * c.embed_dim)
             ),
-            "a class token is counted: VideoMAE has none": (
+            "a class token is counted: exclude it, since VideoMAE has none": (
                 lambda c, classes: _parameters(c, classes, extra=c.embed_dim)
             ),
         },

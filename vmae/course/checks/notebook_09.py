@@ -232,14 +232,14 @@ EXERCISES = (
         embed_visible,
         _embed_cases,
         {
-            "positions are added in the order of the sequence: a token keeps its position in the "
-            "clip, positions[visible]": (
+            "positions are added in sequence order, but each token keeps its position in the "
+            "clip: add positions[visible]": (
                 lambda tokens, visible, weight, bias, positions: (
                     F.linear(gather_tokens(tokens, visible), weight, bias)
                     + positions[: visible.shape[1]]
                 )
             ),
-            "every clip gets the visible tokens of the first: use each clip's own row of "
+            "every clip has the visible tokens of the first clip: use each clip's own row of "
             "`visible`": (
                 _one_row
             ),
@@ -253,7 +253,8 @@ EXERCISES = (
                     tokens, visible, weight, bias, 0 * positions
                 )
             ),
-            "all tokens are embedded: select the visible ones first, otherwise nothing is saved": (
+            "all tokens are embedded: select the visible tokens before the projection, "
+            "otherwise nothing is saved": (
                 lambda tokens, visible, weight, bias, positions: (
                     F.linear(tokens, weight, bias) + positions
                 )
@@ -269,14 +270,17 @@ EXERCISES = (
             "the scores are not scaled: divide them by the square root of d, the width of a head": _mixed(
                 lambda q: 1.0
             ),
-            "the scores are divided by d: divide by its square root": _mixed(lambda q: 1 / q.shape[-1]),
-            "the scores are scaled by the total width of all heads: d is the width of one head": (
+            "the scores are divided by d: divide them by the square root of d": (
+                _mixed(lambda q: 1 / q.shape[-1])
+            ),
+            "the scale is computed from the total width of all heads: use d, the width of one "
+            "head": (
                 _mixed(lambda q: (q.shape[1] * q.shape[-1]) ** -0.5)
             ),
-            "the softmax runs over the queries: for each query, the weights of all keys must sum "
-            "to 1, so use softmax(-1)": _mixed(_root, dim=-2),
+            "the softmax runs over the queries: apply it over the keys with softmax(-1), so "
+            "that each query's weights sum to 1": _mixed(_root, dim=-2),
             "the softmax is missing: apply it to the scaled scores, over the keys": _mixed(_root, soft=False),
-            "the scaling comes after the softmax: scale the scores before it": _after_softmax,
+            "the weights are scaled after the softmax: scale the scores before it": _after_softmax,
         },
         draw=_draw_attention,
     ),
@@ -285,16 +289,20 @@ EXERCISES = (
         linear_intensity,
         _intensity_cases,
         {
-            "each multiply-add is counted once: it is two FLOPs here": lambda *given: (
+            "each multiply-add is counted as one FLOP: count it as two FLOPs": lambda *given: (
                 linear_intensity(*given) / 2
             ),
-            "the weights are missing: wide_in · wide_out numbers are read too": _moved(True, False, True),
-            "the output is missing: rows · wide_out numbers are written too": _moved(True, True, False),
-            "the input is missing: rows · wide_in numbers are read too": _moved(False, True, True),
-            "numbers are counted, not bytes: each takes `size` bytes": (
+            "the weights are missing from the memory traffic: add the wide_in · wide_out "
+            "numbers that are read": _moved(True, False, True),
+            "the output is missing from the memory traffic: add the rows · wide_out numbers "
+            "that are written": _moved(True, True, False),
+            "the input is missing from the memory traffic: add the rows · wide_in numbers "
+            "that are read": _moved(False, True, True),
+            "the memory traffic is counted in numbers, not bytes: multiply it by `size`, the "
+            "number of bytes per number": (
                 lambda rows, wide_in, wide_out, size: linear_intensity(rows, wide_in, wide_out, 1)
             ),
-            "this is bytes per FLOP: invert the ratio": lambda *given: (
+            "the result is in bytes per FLOP: invert the ratio": lambda *given: (
                 1 / linear_intensity(*given)
             ),
         },
@@ -306,17 +314,19 @@ EXERCISES = (
         accumulated_gradient,
         _gradient_cases,
         {
-            "the gradients add up, but the loss of each part is already a mean: divide it by the "
-            "number of parts": lambda weight, x, y, parts: (
+            "the gradient is too large by a factor of `parts`: divide the loss of each part "
+            "by the number of parts, since it is already a mean": lambda weight, x, y, parts: (
                 parts * accumulated_gradient(weight, x, y, parts)
             ),
-            "only the last part is left: set the gradient to zero before the first part, not "
-            "before each one": _only(-1),
-            "only the last part is left, at full weight: sum the gradients of all parts, with "
-            "each loss divided by the number of parts": _last_whole,
-            "only the first part counts: is the `return` inside the loop?": _only(0),
-            "the gradient is divided by the number of parts twice: divide once": lambda weight, x, y, parts: (
-                accumulated_gradient(weight, x, y, parts) / parts
+            "the gradient includes only the last part: set it to zero once, before the first "
+            "part, not before each part": _only(-1),
+            "the gradient includes only the last part, at full weight: sum the gradients of "
+            "all parts, and divide each loss by the number of parts": _last_whole,
+            "the gradient includes only the first part: is the `return` inside the loop?": _only(0),
+            "the gradient is divided by the number of parts twice: divide it only once": (
+                lambda weight, x, y, parts: (
+                    accumulated_gradient(weight, x, y, parts) / parts
+                )
             ),
         },
         draw=_draw_gradient,
@@ -326,34 +336,41 @@ EXERCISES = (
         plan,
         _plan_cases,
         {
-            "the learning rate is not scaled: multiply by batch / 256": _rate(lambda base, *_: base),
-            "the learning rate includes the repeated views: num_sample is not part of the rule": _rate(
+            "the learning rate is not scaled: multiply it by batch / 256": _rate(lambda base, *_: base),
+            "the learning rate is multiplied by `repeat`: do not multiply by it, since the "
+            "published rule does not include num_sample": _rate(
                 lambda base, batch, repeat, *_: base * batch * repeat / 256
             ),
-            "the learning rate is scaled by the batch of a single process: the rule uses that of "
-            "all processes": _rate(
+            "the learning rate is scaled by the batch size of a single process: use the total "
+            "batch size of all processes": _rate(
                 lambda base, batch, repeat, processes, _: base * batch / processes / 256
             ),
-            "the learning rate is multiplied by the number of processes again: `batch` already "
-            "includes all of them": (
+            "the learning rate is multiplied by the number of processes: do not multiply by "
+            "it, since `batch` already counts the videos of all processes": (
                 _rate(lambda base, batch, repeat, processes, _: base * batch * processes / 256)
             ),
-            "the learning rate grows with the square root of the batch: the published rule is "
-            "linear": _rate(
+            "the learning rate grows with the square root of the batch size: scale it "
+            "linearly, as the published rule does": _rate(
                 lambda base, batch, *_: base * (batch / 256) ** 0.5
             ),
-            "`repeat` is ignored in the number of clips: every view takes memory": _clips(
+            "the number of clips ignores `repeat`: multiply by it, since every view takes "
+            "memory": _clips(
                 lambda batch, repeat, processes, accumulate: batch // (processes * accumulate)
             ),
-            "`accumulate` is ignored in the number of clips: a forward pass takes a single part": _clips(
+            "the number of clips ignores `accumulate`: divide by it, since each forward pass "
+            "takes a single part": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // processes
             ),
-            "the clips are those of all processes together: divide by the number of processes": _clips(
+            "the number of clips is the total of all processes: divide it by the number of "
+            "processes": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // accumulate
             ),
-            "an epoch is counted in batches of one process: all processes together take `batch` "
-            "videos per step": _warmup(lambda *given: plan(*given)[2] * given[3]),
-            "this is the warm-up in epochs: multiply by the steps per epoch, videos / batch": (
+            "the warm-up is computed from the batch size of one process: use `batch`, the "
+            "number of videos that all processes take per step": (
+                _warmup(lambda *given: plan(*given)[2] * given[3])
+            ),
+            "the warm-up is in epochs: multiply it by the number of steps per epoch, videos / "
+            "batch": (
                 _warmup(lambda *given: given[6])
             ),
         },
