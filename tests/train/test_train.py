@@ -145,7 +145,7 @@ def test_a_damaged_newest_checkpoint_falls_back(config, tmp_path):
 
 def test_a_run_is_not_overwritten_nor_continued_as_another(config, tmp_path):
     pretrain(config, tmp_path / "run", progress=Silent())
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already contains a run"):
         pretrain(config, tmp_path / "run", progress=Silent())
     other = config.replace(optim=config.optim.replace(lr=2e-3), log_every=5)
     with pytest.raises(
@@ -352,5 +352,5 @@ def test_an_unknown_recipe_lists_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="choose from cpu, evening, gpu"):
         Recipe.load("tpu")
     (tmp_path / "mine.yaml").write_text("pretrain: {optim: {steps: [}}")
-    with pytest.raises(ConfigError, match="mine.yaml: not YAML"):
+    with pytest.raises(ConfigError, match="mine.yaml: not valid YAML"):
         Recipe.load(tmp_path / "mine.yaml")
