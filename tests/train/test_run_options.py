@@ -324,7 +324,7 @@ def test_a_nan_loss_names_step_and_clip_and_keeps_the_batch(config, tmp_path, po
 
 def test_a_step_with_a_nan_loss_can_be_skipped(config, tmp_path, poisoned):
     config = config.replace(on_nonfinite="skip", log_every=6)
-    with pytest.warns(UserWarning, match="the loss at step 3 is nan: the step is skipped"):
+    with pytest.warns(UserWarning, match="the loss at step 3 is nan: skipping this step"):
         result = run(config, tmp_path / "run")
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     assert curve(result)[0] == curve(result)[0]
