@@ -57,7 +57,7 @@ def test_tubes_train_with_divided_attention_and_other_masks_are_refused(tiny):
     assert all(p.grad is not None for p in model.parameters())
     odd = make_mask(MaskConfig("random", 0.71), config.grid, 2)
     with pytest.raises(
-        ValueError, match="19 tokens do not form a grid of 4 time steps: .* whole tubes .*'joint'"
+        ValueError, match="19 tokens do not form a grid of 4 time steps: .* whole tubes. .*'joint'"
     ):
         model(clips, odd)
     with pytest.raises(ConfigError, match="form a grid"):

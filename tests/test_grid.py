@@ -52,7 +52,7 @@ def test_patchify_equals_a_loop_and_unpatchify_inverts_it(dtype):
         ((15, 224, 224), (2, 16, 16), ["clip length 15", "14 or 16"]),
         ((16, 100, 224), (2, 16, 16), ["height 100", "96 or 112"]),
         ((16, 224, 8), (2, 16, 16), ["width 8", "use 16"]),
-        ((0, 16, 16), (2, 16, 16), ["1 or more"]),
+        ((0, 16, 16), (2, 16, 16), ["at least 1"]),
     ],
 )
 def test_indivisible_sizes_name_the_nearest(clip, tubelet, words):

@@ -19,7 +19,9 @@ def test_a_clip_comes_from_the_centre_in_time_and_space():
     clip = read_clip(SHOT, CONFIG, stride=4)
     assert clip.shape == (1, 3, 8, 32, 32)
     assert clip.dtype == torch.uint8
-    with pytest.raises(VideoError, match="132 frames; a clip of 8 with stride 20 covers 141"):
+    with pytest.raises(
+        VideoError, match="132 frames, but a clip of 8 frames with stride 20 covers 141"
+    ):
         read_clip(SHOT, CONFIG, stride=20)
 
 
@@ -33,5 +35,7 @@ def test_predictions_are_named_and_sorted():
     assert [p for _, p in named] == sorted((p for _, p in named), reverse=True)
     assert named[0][0] == model.class_names[int(numbered[0][0])]
     assert sum(p for _, p in numbered) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(ValueError, match="no head, so it predicts no classes: fine-tune it"):
+    with pytest.raises(
+        ValueError, match="no classification head, so it cannot predict classes: fine-tune it"
+    ):
         predict(VisionTransformer(CONFIG), SHOT)

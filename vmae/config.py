@@ -131,7 +131,7 @@ class Config:
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from None
+            raise ConfigError(f"{path}: not valid YAML: {error}") from None
         try:
             return cls.from_dict(values or {})
         except ConfigError as error:
@@ -217,7 +217,7 @@ class ModelConfig(Config):
                 "divisible by 4 for 2-D positions"
             )
         if self.attention == "divided" and self.family != "videomae":
-            raise ConfigError('attention "divided" needs tokens in time: family "videomae"')
+            raise ConfigError('attention "divided" needs a time axis: set family to "videomae"')
         if self.pos_embed_from is not None:
             num_frames, img_size = self.pos_embed_from
             _ = TokenGrid((num_frames, img_size, img_size), self.tubelet, self.channels)
@@ -290,4 +290,7 @@ class MaskConfig(Config):
                 f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be in [0, 1)"
             )
         if self.tube_length is not None and self.mask_type != "tube":
-            raise ConfigError(f"tube_length is set, but mask_type is {self.mask_type!r}")
+            raise ConfigError(
+                f"tube_length is {self.tube_length}, but mask_type is {self.mask_type!r}: set "
+                "mask_type to 'tube', or tube_length to None"
+            )

@@ -161,8 +161,9 @@ class DividedBlock(Block):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[1] % self.steps:
             raise ValueError(
-                f"{x.shape[1]} tokens do not form a grid of {self.steps} time steps: divided attention "
-                "needs whole tubes (mask_type 'tube' without tube_length); or set attention to 'joint'"
+                f"{x.shape[1]} tokens do not form a grid of {self.steps} time steps: divided "
+                "attention needs whole tubes. Set mask_type to 'tube' without tube_length, or "
+                "attention to 'joint'"
             )
         batch = x.shape[0]
         # attend over time: each position is a sequence of its own

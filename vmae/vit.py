@@ -139,7 +139,8 @@ class VisionTransformer(nn.Module):
         """
         if self.config.attention != "joint":
             raise ValueError(
-                f'attention is {self.config.attention!r}: maps over all tokens exist for "joint" only'
+                f'attention is {self.config.attention!r}, but only "joint" attention has maps '
+                "over all tokens"
             )
         layer = range(len(self.blocks))[layer]
         x = self.embed(clips)

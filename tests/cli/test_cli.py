@@ -74,8 +74,11 @@ def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeyp
 
 def test_errors_are_printed_without_a_traceback(tmp_path, capsys):
     for arguments, words in (
-        (["pretrain", "tpu", "--out", str(tmp_path)], "there is no recipe 'tpu'"),
-        (["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.steps"], "write name=value"),
+        (["pretrain", "tpu", "--out", str(tmp_path)], "unknown recipe 'tpu': choose from"),
+        (
+            ["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.steps"],
+            "expected NAME=VALUE",
+        ),
         (["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.stepz=3"], "optim.stepz"),
         (
             ["pretrain", "cpu", "--out", str(tmp_path), "--set", "data.path=nowhere"],

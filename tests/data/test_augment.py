@@ -340,7 +340,7 @@ def tuning(motion_mini, tmp_path) -> FinetuneConfig:
     [
         ({"crop_area": [0.08, 1.0]}, ["crop_area", "set crop to true"]),
         ({"crop": True, "crop_area": [0.5, 0.1]}, ["(0.5, 0.1)", "[0.08, 1.0]"]),
-        ({"crop": True, "crop_area": [0.1, 1.5]}, ["(0.1, 1.5)", "up to 1"]),
+        ({"crop": True, "crop_area": [0.1, 1.5]}, ["(0.1, 1.5)", "at most 1"]),
         ({"crop": True, "crop_area": [0.1]}, ["crop_area is [0.1]", "2 values"]),
         ({"crop": "random"}, ["crop is 'random'", "bool"]),
         ({"randaug_num_ops": -1}, ["randaug_num_ops is -1", "0 (none)"]),

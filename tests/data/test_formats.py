@@ -58,7 +58,7 @@ def test_classes_without_a_list_of_names_are_named_by_numbers(tmp_path):
         load_set(folder)
     write(tmp_path, train_csv="a.mp4 0\nb.mp4 run\n")
     with pytest.raises(
-        SetError, match=r"train.csv line 2: .*unknown class 'run'; write classes.txt"
+        SetError, match=r"train.csv line 2: .*unknown class 'run'; add a classes.txt"
     ):
         load_set(folder)
 
@@ -91,7 +91,9 @@ def test_a_list_file_is_for_pretraining_and_has_no_labels(tmp_path):
         Video(Path("/disk/clip.mpg"), -1),
     )
     assert (videos.classes, videos.test) == ((), ())
-    with pytest.raises(SetError, match="5 videos have no label .* is for pre-training only"):
+    with pytest.raises(
+        SetError, match="5 videos have no label .* can be used only for pre-training"
+    ):
         require_labels(videos)
     write(tmp_path, hybrid_csv="a.mp4 0 -1\nx 1 0\ny\n")
     with pytest.raises(SetError, match=r"(?s)2 lines.*hybrid.csv line 2.*hybrid.csv line 3"):
@@ -116,10 +118,10 @@ def test_a_windows_drive_and_another_encoding_are_reported(tmp_path):
     with pytest.raises(SetError, match="line 1: .*Windows path with a drive letter"):
         load_set(folder)
     (folder / "train.csv").write_bytes("b.mp4 1\nmüde.mp4 0\n".encode("latin-1"))
-    with pytest.raises(SetError, match="train.csv line 2: this is not UTF-8"):
+    with pytest.raises(SetError, match="train.csv line 2: not valid UTF-8"):
         load_set(folder)
     (folder / "classes.txt").write_bytes("gehen\nmüde\n".encode("latin-1"))
-    with pytest.raises(SetError, match="classes.txt line 2: this is not UTF-8"):
+    with pytest.raises(SetError, match="classes.txt line 2: not valid UTF-8"):
         load_set(folder)
 
 
@@ -127,19 +129,19 @@ def test_a_test_only_class_is_an_error_and_a_video_in_both_splits_a_warning(tmp_
     folder = write(
         tmp_path, classes_txt="a\nb\nc", train_csv="1.mp4 0\n2.mp4 1\n", test_csv="3.mp4 2"
     )
-    with pytest.raises(SetError, match="classes 'c' are in the test list only"):
+    with pytest.raises(SetError, match="classes 'c' appear only in the test list"):
         load_set(folder)
     write(tmp_path, test_csv="2.mp4 1\n4.mp4 0\n")
     with pytest.warns(UserWarning, match=r"1 videos are in both .*2\.mp4"):
         load_set(folder)
     write(tmp_path, classes_txt="a", train_csv="1.mp4 0", test_csv="2.mp4 0")
-    with pytest.raises(SetError, match="has 1 classes"):
+    with pytest.raises(SetError, match="the number of classes is 1"):
         require_labels(load_set(folder))
     write(tmp_path, train_csv="\n")
     with pytest.raises(SetError, match="train.csv: the list is empty"):
         load_set(folder)
     (tmp_path / "test.csv").unlink()
-    with pytest.raises(SetError, match="for pre-training only, give the list itself"):
+    with pytest.raises(SetError, match="for pre-training only, pass the list itself"):
         load_set(folder)
 
 
@@ -185,7 +187,7 @@ def test_ucf101_invalid_lines_and_missing_videos(ucf, tmp_path):
     assert [p.split(": ")[0] for p in error.value.problems] == [
         f"trainlist01.txt line {n}" for n in (1, 2, 3)
     ]
-    assert "gives 'YoYo' number 2" in error.value.problems[0]
+    assert "classInd.txt lists 'YoYo' as number 2" in error.value.problems[0]
     (ucf / "UCF-101").rename(ucf / "hidden")
     with pytest.raises(SetError, match="no class folder such as 'ApplyEyeMakeup'.*folder as root="):
         load_set(ucf, split=2)
@@ -243,7 +245,7 @@ def test_something_something(tmp_path, old):
     assert "train.json entry 2" in error.value.problems[0]
     assert "entry 3 (id 7): 'Eating something' is not in" in error.value.problems[1]
     (lists / f"{prefix}train.json").write_text("[\n{,\n")
-    with pytest.raises(SetError, match=r"train.json line 2: this is not JSON"):
+    with pytest.raises(SetError, match=r"train.json line 2: not valid JSON"):
         load_set(tmp_path)
 
 
@@ -273,7 +275,7 @@ def test_kinetics(tmp_path, place):
         load_set(tmp_path)
     (lists / "train.csv").write_text(head + files["train"])
     (lists / "val.csv").write_text(head + "swim,def,140,150,val\n")
-    with pytest.raises(SetError, match="'swim' are in the test list only"):
+    with pytest.raises(SetError, match="'swim' appear only in the test list"):
         load_set(tmp_path)
     (lists / "val.csv").unlink()
     with pytest.raises(
@@ -328,11 +330,12 @@ def test_unreadable_frame_folders_are_reported_with_the_frame(images, tmp_path):
             read_frames(video)
 
     fails(
-        Video(images, 0, count=13), "image 13 is missing: the list expects 13 images from number 1"
+        Video(images, 0, count=13),
+        "image 13 is missing: the list expects 13 images starting at number 1",
     )
     fails(Video(tmp_path / "none", 0, count=3), "no such folder")
     (tmp_path / "empty").mkdir()
-    fails(tmp_path / "empty", "the folder has no images")
+    fails(tmp_path / "empty", "the folder contains no images")
     data = (images / "img_3.png").read_bytes()
     for bad in (b"", b"no image", data[: len(data) // 2]):
         (images / "img_3.png").write_bytes(bad)

@@ -130,8 +130,8 @@ def test_opposite_classes_and_set_names():
         assert spec_named(set_name(level, "full")) == replace(SIZES["full"], level=level)
     assert spec_named("holidays") is None
     with pytest.raises(
-        ValueError, match=r"no motion level 'cubes'; choose one of digits, textures, scenes"
+        ValueError, match=r"unknown motion level 'cubes': choose one of digits, textures, scenes"
     ):
         MotionSpec(level="cubes")
-    with pytest.raises(ValueError, match="train 17, test 18; .* 18 videos per split"):
+    with pytest.raises(ValueError, match="train is 17 and test is 18; .* 18 videos per split"):
         MotionSpec(level="scenes", train=17, test=18)

@@ -127,7 +127,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
 
 
 def test_another_set_is_not_overwritten(motion_mini):
-    with pytest.raises(FileExistsError, match="seed is 0 there, 1 requested"):
+    with pytest.raises(FileExistsError, match="seed is 0 in the folder, 1 requested"):
         render_set(motion_mini, with_sizes(SIZES["mini"], seed=1))
 
 
@@ -164,7 +164,7 @@ def test_opposite_classes_are_the_same_frames_in_reverse():
 def test_a_lack_of_space_is_reported_before_anything_is_rendered(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(files.DiskError, match="0 MB free"):
+    with pytest.raises(files.DiskError, match="only 0 MB is available on the disk"):
         render_set(tmp_path / "set", SIZES["mini"], workers=1)
     assert not list((tmp_path / "set").rglob("*.mp4"))
 
@@ -256,7 +256,7 @@ def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots)
     shots, _ = film_shots
     inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
     assert inside == [1] * 40, "no stretch crosses a cut"
-    with pytest.raises(FileExistsError, match="label is 'speed' there, None requested"):
+    with pytest.raises(FileExistsError, match="label is 'speed' in the folder, None requested"):
         render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
     with pytest.raises(ValueError, match="label is 'colour'; it must be one of arrow, speed"):
         FilmSpec(label="colour")
@@ -304,7 +304,7 @@ def test_the_store_skips_unreadable_files_and_lists_them(tmp_path, motion_mini, 
         source = open_source(config, videos, 16, 8)
     assert all(path.name in str(caught[0].message) for path in bad_files.values())
     assert len(source.videos) == SIZES["mini"].train
-    with pytest.raises(SetError, match="more than max_unreadable = 5%"):
+    with pytest.raises(SetError, match="exceeds max_unreadable = 5%"):
         open_source(config.replace(max_unreadable=0.05), videos, 16, 8)
 
 
@@ -323,7 +323,7 @@ def test_videos_shorter_than_a_clip_are_left_out_and_reported(tmp_path, motion_m
     short = tmp_path / "short.mp4"
     write_video(short, np.zeros((5, 64, 64, 3), np.uint8))
     videos = [*load_set(motion_mini).test, Video(short, 0)]
-    words = r"short.mp4: the video has 5 frames; a clip of 8 with stride 1 covers 8"
+    words = r"short.mp4: the video has 5 frames, but a clip of 8 frames with stride 1 covers 8"
     config = DataConfig(cache_dir=str(tmp_path / "stores"), num_workers=1)
     with pytest.warns(UserWarning, match=words):
         stored = open_source(config, videos, 16, 8)
@@ -361,7 +361,7 @@ def test_a_damaged_store_is_reported_with_its_checksum(tmp_path, motion_mini):
         FrameStore(store.folder)
     shard.write_bytes(whole[:-5])
     with pytest.raises(
-        StoreError, match=r"has \d+ bytes, but its index expects \d+: delete .* and run again"
+        StoreError, match=r"has \d+ bytes, but its index expects \d+: delete .* and rerun"
     ):
         FrameStore(store.folder)
     shard.write_bytes(whole)
@@ -482,7 +482,9 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_reports_the_bytes(
     needed = len(videos) * SIZES["mini"].frames * 16 * 16 * 3
     cpu = torch.device("cpu")
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed - 1)
-    with pytest.warns(UserWarning, match=f"need {needed:,} bytes, {2 * needed - 1:,} are free"):
+    with pytest.warns(
+        UserWarning, match=f"need {needed:,} bytes, but only {2 * needed - 1:,} are free"
+    ):
         source = open_source(config, videos, 16, 8, cpu)
     assert isinstance(source, FrameStore)
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed)
@@ -565,7 +567,7 @@ def test_all_invalid_lines_are_reported_with_their_numbers(tmp_path):
     text = str(error.value)
     assert "4 lines" in text
     for words in (
-        "train.csv line 2: 'b.mp4 7': label 7 is not in 0 to 1",
+        "train.csv line 2: 'b.mp4 7': label 7 is not between 0 and 1",
         "train.csv line 3: 'c.mp4': expected `path label`",
         "train.csv line 5: 'd.mp4 swim': unknown class 'swim'; classes.txt has 'run', 'jump'",
         "test.csv line 1: 'a.mp4 -1'",
@@ -620,7 +622,7 @@ def test_an_unusable_set_is_an_error_that_describes_a_usable_one(tmp_path, case)
         (folder / name).mkdir()
         (folder / name / "a.mp4").touch()
         assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
-    words = {"missing": "no such folder", "no test": "none is left for testing"}
+    words = {"missing": "no such folder", "no test": "none are left for testing"}
     with pytest.raises(SetError, match=words.get(case, "one sub-folder per class")):
         require_labels(load_set(folder))
 

@@ -24,7 +24,8 @@ def test_dense_training_clips_have_exact_strides_from_every_start():
 
 def test_dense_short_videos_are_reported_or_repeat_their_last_frame():
     with pytest.raises(
-        VideoError, match='9 frames; a clip of 4 with stride 3 covers 10.* short to "repeat"'
+        VideoError,
+        match='9 frames, but a clip of 4 frames with stride 3 covers 10.* short to "repeat"',
     ):
         Sampling(4, 3).test(9)
     repeat = Sampling(4, 3, short="repeat")

@@ -89,7 +89,7 @@ def test_parts_and_checkpointing_change_no_number(config, sources):
     assert curve(finetune(config.replace(activation_checkpointing=True), sources)) == whole
     parts = finetune(config.replace(grad_accum_steps=4), sources)
     assert curve(parts) == pytest.approx(whole, abs=1e-6)
-    with pytest.raises(ConfigError, match="batch_size 8 does not divide into 1 processes times"):
+    with pytest.raises(ConfigError, match="batch_size 8 is not divisible by 1 processes times"):
         finetune(config.replace(grad_accum_steps=3), sources)
 
 
@@ -97,7 +97,7 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
     run = tmp_path / "run"
     first = finetune(config, sources, folder=run)
     before = (run / "model.safetensors").read_bytes()
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already contains a run"):
         finetune(config, sources, folder=run)
     other = config.replace(label_smoothing=0.0, log_every=3, test_clips=2)
     with pytest.raises(
@@ -115,7 +115,7 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
         lambda: save_classifier(first.model, sources.classes, config, run),
     ):
         with pytest.raises(
-            CheckpointError, match="holds another kind of run, not a FinetuneConfig"
+            CheckpointError, match="already contains another kind of run, not a FinetuneConfig"
         ):
             attempt()
 
@@ -175,7 +175,7 @@ def test_a_nan_loss_names_step_and_clip(config, sources, tmp_path, poisoned):
 
 def test_a_step_with_a_nan_loss_can_be_skipped(config, sources, poisoned):
     config = config.replace(on_nonfinite="skip", log_every=6)
-    with pytest.warns(UserWarning, match="the loss at step 3 is nan: the step is skipped"):
+    with pytest.warns(UserWarning, match="the loss at step 3 is nan: skipping this step"):
         result = finetune(config, sources)
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     assert np.isfinite(curve(result)[0])
@@ -247,7 +247,7 @@ def broken(*_):
 
 def test_a_batch_larger_than_the_labels_is_told(config, sources):
     large = config.replace(labels_per_class=1, optim=config.optim.replace(batch_size=9, steps=1))
-    with pytest.warns(UserWarning, match="batch_size 9 is larger than the set of 8 videos"):
+    with pytest.warns(UserWarning, match="batch_size 9 is larger than the data set of 8 videos"):
         finetune(large, sources)
 
 
@@ -262,7 +262,7 @@ def test_a_gpu_that_is_not_there(config, sources):
     [
         *WRONG_OPTIONS,
         ({"save_every": 0}, "save_every is 0"),
-        ({"test_clips": 0}, "test_clips is 0; it must be 1 or more"),
+        ({"test_clips": 0}, "test_clips is 0; it must be at least 1"),
         ({"test_crops": -1}, "test_crops is -1"),
     ],
 )
@@ -274,7 +274,9 @@ def test_wrong_options_name_value_and_limit(config, changes, words):
 def test_one_class_is_too_few_to_fine_tune(tmp_path):
     video = Video(tmp_path / "a.mp4", 0)
     alone = VideoSet(tmp_path, ("run",), (video,), (video,))
-    with pytest.raises(SetError, match=r"has 1 classes \('run'\); a classifier needs 2 or more"):
+    with pytest.raises(
+        SetError, match=r"classes is 1 \('run'\), but a classifier needs at least 2"
+    ):
         require_labels(alone)
 
 

@@ -293,7 +293,7 @@ def test_rates_are_absolute_without_lr_batch():
     absolute = per_256.resolved(VIDEOS)
     assert (absolute.lr, absolute.min_lr) == (2.5e-4, 2.5e-6)
     assert absolute.resolved(VIDEOS) == absolute  # never scaled twice
-    with pytest.raises(ConfigError, match="base_batch_size is 0; it must be 1 or more"):
+    with pytest.raises(ConfigError, match="base_batch_size is 0; it must be at least 1"):
         OptimConfig(base_batch_size=0)
 
 

@@ -89,7 +89,7 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(config):
     assert curve(parts) == pytest.approx(curve(whole), abs=1e-6)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(parts.model.state_dict()[name], tensor, atol=1e-5, rtol=0)
-    with pytest.raises(ConfigError, match=r"batch_size 8 does not divide into 1 processes times"):
+    with pytest.raises(ConfigError, match=r"batch_size 8 is not divisible by 1 processes times"):
         run(config.replace(grad_accum_steps=3))
 
 
@@ -302,7 +302,7 @@ def test_a_nan_loss_names_step_and_clip_and_keeps_the_batch(config, tmp_path, po
 
 def test_a_step_with_a_nan_loss_can_be_skipped(config, tmp_path, poisoned):
     config = config.replace(on_nonfinite="skip", log_every=6)
-    with pytest.warns(UserWarning, match="the loss at step 3 is nan: the step is skipped"):
+    with pytest.warns(UserWarning, match="the loss at step 3 is nan: skipping this step"):
         result = run(config, tmp_path / "run")
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
     assert curve(result)[0] == curve(result)[0]
@@ -361,7 +361,7 @@ def test_a_gpu_that_nothing_was_tried_on_is_not_taken(monkeypatch):
 
 def test_a_batch_larger_than_the_set_is_told(config):
     large = config.replace(optim=config.optim.replace(batch_size=50, steps=1))
-    with pytest.warns(UserWarning, match="batch_size 50 is larger than the set of 48 videos"):
+    with pytest.warns(UserWarning, match="batch_size 50 is larger than the data set of 48 videos"):
         run(large)
 
 

@@ -127,7 +127,7 @@ def test_a_damaged_newest_checkpoint_falls_back(config, tmp_path):
 
 def test_a_run_is_not_overwritten_nor_continued_as_another(config, tmp_path):
     run(config, tmp_path / "run")
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already contains a run"):
         run(config, tmp_path / "run")
     other = config.replace(optim=config.optim.replace(lr=2e-3), log_every=5)
     with pytest.raises(
@@ -334,5 +334,5 @@ def test_an_unknown_recipe_lists_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match="choose from cpu, evening, gpu"):
         Recipe.load("tpu")
     (tmp_path / "mine.yaml").write_text("pretrain: {optim: {steps: [}}")
-    with pytest.raises(ConfigError, match="mine.yaml: not YAML"):
+    with pytest.raises(ConfigError, match="mine.yaml: not valid YAML"):
         Recipe.load(tmp_path / "mine.yaml")

@@ -56,7 +56,7 @@ def test_own_folders(tmp_path, tiny):
         save(classifier, run, "hf")
     (tmp_path / "fine" / "classes.txt").write_text("a\n")
     with pytest.warns(
-        UserWarning, match="names 1 classes but has a head for 3: ignoring the names"
+        UserWarning, match="lists 1 class names, but the head has 3: ignoring the names"
     ):
         assert load(tmp_path / "fine").class_names is None
 
@@ -143,7 +143,7 @@ def test_encoders(tmp_path, tiny):
 
 def test_heads_and_their_classes(tmp_path):
     path = pth(tmp_path / "c.pth", official_finetuned(5))
-    with pytest.raises(CheckpointError, match="head for 5 classes, not 7: drop_head=True"):
+    with pytest.raises(CheckpointError, match="head for 5 classes, not 7: pass drop_head=True"):
         load(path, num_classes=7, **CLIP)
     with pytest.warns(
         UserWarning, match="dropped head.weight, head.bias; the new head for 7 .*untrained"
@@ -155,7 +155,7 @@ def test_heads_and_their_classes(tmp_path):
     assert torch.equal(model.fc_norm.bias, official_finetuned()["fc_norm.bias"])
     with pytest.raises(
         CheckpointError,
-        match="has no head, so it is not a classifier of 5 classes: load it without num_classes=",
+        match="has no head, so it is not a classifier for 5 classes: load it without num_classes=",
     ):
         load(pth(tmp_path / "p.pth", official_pretrain()), num_classes=5, **VIDEO)
 
@@ -178,7 +178,7 @@ def test_giant_mlp():
     for hidden in (100, 191, 193):  # any hidden size is reproduced exactly
         ratio = infer_config_hidden(48, hidden, 24, hidden // 2)
         assert (int(48 * ratio), int(24 * ratio)) == (hidden, hidden // 2)
-    with pytest.raises(ValueError, match="no MLP ratio gives the hidden sizes"):
+    with pytest.raises(ValueError, match="no single MLP ratio gives these hidden sizes"):
         infer_config_hidden(48, 192, 24, 200)
 
 

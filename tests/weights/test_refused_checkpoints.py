@@ -35,7 +35,8 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, zipped):
     content = {"model": official_pretrain(), "args": Evil(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(
-        CheckpointError, match=r"evil.pth is a pickle that refers to (posix|nt)\.system: .*refused"
+        CheckpointError,
+        match=r"evil.pth is a pickle that refers to (posix|nt)\.system: .*not loaded",
     ) as e:
         load(path, **VIDEO)
     assert "save_file" in str(e.value) and "trust its source" in str(e.value)
@@ -45,7 +46,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, zipped):
 def test_argparse_namespaces_are_the_only_exception(tmp_path):
     arguments = argparse.Namespace(num_frames=8, input_size=32, when=argparse.ArgumentParser)
     path = pth(tmp_path / "a.pth", {"model": official_pretrain(), "args": arguments})
-    with pytest.raises(CheckpointError, match=r"refers to argparse\.ArgumentParser: .*refused"):
+    with pytest.raises(CheckpointError, match=r"refers to argparse\.ArgumentParser: .*not loaded"):
         load(path)
     with pytest.raises(Exception, match="argparse.Namespace"):  # and only in this reader
         torch.load(pth(tmp_path / "b.pth", argparse.Namespace()), weights_only=True)
@@ -82,7 +83,7 @@ def test_damaged_and_foreign_files(tmp_path):
         ({"epoch": 3}, "contains no tensors; its keys are epoch"),
         (
             {"fc.weight": rand("x", 3, 3)},
-            "not a known VideoMAE or MAE checkpoint.*first names are fc.weight",
+            "not a recognised VideoMAE or MAE checkpoint.*first parameters are named fc.weight",
         ),
         (
             {"a.module.b": rand("x", 1), "a.b": rand("x", 1)},
@@ -126,7 +127,7 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
         load(tmp_path / "b.pth", **(VIDEO | {"num_heads": 5}))
     with pytest.warns(
         UserWarning,
-        match=r"does not store num_heads=1 \(width 48 in heads of 64\) and decoder_num_heads=1",
+        match=r"guessed num_heads=1 \(width 48, 64 per head\) and decoder_num_heads=1",
     ):
         load(tmp_path / "b.pth", num_frames=8, img_size=32)
     run = tmp_path / "run"
@@ -146,6 +147,6 @@ def test_mae_classifiers_that_average_are_refused(tmp_path):
     del state["norm.weight"], state["norm.bias"]
     path = pth(tmp_path / "m.pth", {"model": state})
     with pytest.raises(
-        CheckpointError, match="averages tokens .--global_pool.*reads the class token"
+        CheckpointError, match="averages tokens .--global_pool.*uses the class token"
     ):
         load(path, num_heads=4)

@@ -89,7 +89,7 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
 
 def test_what_a_layout_cannot_express(tmp_path, tiny, image):
     model = VisionTransformer(tiny, 3)
-    with pytest.raises(ValueError, match="got 2 class names for a model with 3 classes"):
+    with pytest.raises(ValueError, match="got 2 class names, but the model has 3 classes"):
         save(model, tmp_path / "a", classes=["a", "b"])
     compiled = save(SimpleNamespace(_orig_mod=randomize(model)), tmp_path / "compiled")
     same(load(compiled).state_dict(), model.state_dict())

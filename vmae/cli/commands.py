@@ -87,7 +87,7 @@ def _recipe(arguments: argparse.Namespace):
     for text in arguments.set:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set {text!r}: write name=value, for example optim.steps=100")
+            raise ConfigError(f"--set {text!r}: expected NAME=VALUE, for example optim.steps=100")
         changes[name] = yaml.safe_load(value)
     return Recipe.load(arguments.config).changed(**{arguments.command: changes})
 
@@ -240,7 +240,8 @@ def claims(arguments: argparse.Namespace) -> None:
     unknown = set(arguments.claims) - set(claims.CLAIMS)
     if unknown:
         raise ValueError(
-            f"unknown claim {', '.join(map(repr, sorted(unknown)))}: use any of {list(claims.CLAIMS)}"
+            f"unknown claim {', '.join(map(repr, sorted(unknown)))}: choose from "
+            f"{', '.join(map(repr, claims.CLAIMS))}"
         )
     names = arguments.claims or list(claims.CLAIMS)
     if arguments.seeds:

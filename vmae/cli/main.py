@@ -35,37 +35,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument(
-        "--debug", action="store_true", help="show the traceback if an error occurs"
-    )
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of errors")
     subparsers = parser.add_subparsers(dest="command", required=True)
     workers: dict[str, Any] = {
         "type": int,
         "default": 2,
-        "help": "processes (default: %(default)s)",
+        "help": "number of worker processes (default: %(default)s)",
     }
 
     render = subparsers.add_parser(
-        "render", help="make a labelled set: rendered motion, or clips of the film"
+        "render", help="create a labelled data set: rendered motion, or clips from the film"
     )
     render.add_argument("what", choices=("motion", "film"))
     render.add_argument(
         "--level",
         choices=("digits", "textures", "scenes"),
         default="digits",
-        help="motion: what moves (default: %(default)s)",
+        help="motion: what moves in the videos (default: %(default)s)",
     )
     render.add_argument(
         "--size",
         choices=("mini", "small", "full"),
         default="small",
-        help="motion: size of the set (default: %(default)s)",
+        help="motion: size of the data set (default: %(default)s)",
     )
     render.add_argument(
         "--label",
         choices=("arrow", "speed"),
         default="arrow",
-        help="film: classes by direction of time or by speed (default: %(default)s)",
+        help="film: label clips by direction of time or by playback speed (default: %(default)s)",
     )
     render.add_argument(
         "--out",
@@ -76,46 +74,60 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--train", type=int, help="number of training videos")
     render.add_argument("--test", type=int, help="number of test videos")
     render.add_argument("--frames", type=int, help="frames per video")
-    render.add_argument("--pixels", type=int, help="side of a frame in pixels, 64 or more")
-    render.add_argument("--seed", type=int, help="seed of the random videos")
+    render.add_argument("--pixels", type=int, help="frame width and height in pixels, at least 64")
+    render.add_argument("--seed", type=int, help="random seed for the videos")
     render.add_argument("--num-workers", **workers)
     render.set_defaults(run=commands.render)
 
     environment = subparsers.add_parser(
         "check-env",
-        help="check whether this computer is ready for the course, and how to fix each problem",
+        help="check that this computer is ready for the course, and suggest a fix for each problem",
     )
     environment.set_defaults(run=commands.check_env)
 
     progress = subparsers.add_parser(
-        "progress", help="show which exercises are solved, by notebook"
+        "progress", help="show which exercises are solved in each notebook"
     )
     progress.add_argument(
-        "--mistakes", action="store_true", help="also list the mistakes that each check recognises"
+        "--mistakes", action="store_true", help="also list the mistakes each check recognises"
     )
     progress.set_defaults(run=commands.progress)
 
-    store = subparsers.add_parser("store", help="decode a set once, into memory-mapped frames")
-    store.add_argument("set", type=Path, help="folder or list of the set")
-    store.add_argument("--pixels", type=int, required=True, help="short side to resize to")
+    store = subparsers.add_parser("store", help="decode a data set once into memory-mapped frames")
+    store.add_argument("set", type=Path, help="the data set: a folder or a list file")
+    store.add_argument(
+        "--pixels", type=int, required=True, help="resize the short side to this many pixels"
+    )
     store.add_argument("--num-workers", **workers)
     store.set_defaults(run=commands.store)
 
-    scan = subparsers.add_parser("scan", help="open every video of a set and report problems")
-    scan.add_argument("set", type=Path, help="folder or list of the set")
-    scan.add_argument("--num-frames", type=int, default=16, help="frames per clip")
-    scan.add_argument("--stride", type=int, default=1, help="step between the frames of a clip")
-    scan.add_argument("--json", type=Path, metavar="FILE", help="write the full report")
+    scan = subparsers.add_parser("scan", help="check every video in a data set and report problems")
+    scan.add_argument("set", type=Path, help="the data set: a folder or a list file")
+    scan.add_argument(
+        "--num-frames", type=int, default=16, help="frames per clip (default: %(default)s)"
+    )
+    scan.add_argument(
+        "--stride",
+        type=int,
+        default=1,
+        help="spacing between the frames of a clip (default: %(default)s)",
+    )
+    scan.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the full report to FILE"
+    )
     scan.add_argument("--num-workers", **workers)
     scan.set_defaults(run=commands.scan)
 
     normalize = subparsers.add_parser(
-        "normalize", help="re-encode a set into videos that decord reads exactly"
+        "normalize", help="re-encode a data set so that decord reads every frame correctly"
     )
-    normalize.add_argument("set", type=Path, help="folder or list of the set")
-    normalize.add_argument("out", type=Path, help="folder of the new set")
+    normalize.add_argument("set", type=Path, help="folder of the data set")
+    normalize.add_argument("out", type=Path, help="folder for the new data set")
     normalize.add_argument(
-        "--short-side", type=int, default=256, help="upper limit; smaller videos keep their size"
+        "--short-side",
+        type=int,
+        default=256,
+        help="maximum short side in pixels; smaller videos keep their size (default: %(default)s)",
     )
     normalize.add_argument("--num-workers", **workers)
     normalize.set_defaults(run=commands.normalize)
@@ -125,71 +137,108 @@ def _parser() -> argparse.ArgumentParser:
         ("finetune", commands.finetune, "train and test a classifier"),
     ):
         command = subparsers.add_parser(name, help=text)
-        command.add_argument("config", help="name of a recipe (cpu, gpu, ...) or a YAML file")
-        command.add_argument("--out", type=Path, required=True, help="folder of the run")
+        command.add_argument("config", help="a recipe (cpu, gpu, ...) or a YAML file")
+        command.add_argument("--out", type=Path, required=True, help="folder for the run")
         command.add_argument(
             "--set",
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="change a field of the recipe",
+            help="override a field of the recipe; may be repeated",
         )
         command.add_argument(
             "--resume",
             action="store_true",
-            help="continue the run in --out, or start it if there is none",
+            help="resume the run in --out, or start a new one if there is none",
         )
         command.set_defaults(run=commands.training, train=train)
         if name == "finetune":
             command.add_argument(
                 "--encoder",
                 type=Path,
-                help="pre-trained weights, in any layout that `vmae convert` reads",
+                help="pre-trained weights, in any layout that `vmae convert` can read",
             )
 
-    test = subparsers.add_parser("evaluate", help="test a classifier that `vmae finetune` saved")
+    test = subparsers.add_parser("evaluate", help="test a classifier saved by `vmae finetune`")
     test.add_argument("model", type=Path, help="the --out folder of `vmae finetune`")
-    test.add_argument("--data", type=Path, help="test on another set with the same classes")
-    test.add_argument("--clips", type=int, help="clips per video (default: its test_clips)")
     test.add_argument(
-        "--crops", type=int, help="crops along the long side (default: its test_crops)"
+        "--data", type=Path, help="test on a different data set with the same classes"
     )
-    test.add_argument("--probe", action="store_true", help="add a linear probe of the features")
+    test.add_argument("--clips", type=int, help="clips per video (default: test_clips of the run)")
     test.add_argument(
-        "--knn", action="store_true", help="add a classifier by 20 nearest neighbours"
+        "--crops", type=int, help="crops along the long side (default: test_crops of the run)"
     )
     test.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the report and the confusion matrix"
+        "--probe", action="store_true", help="also test a linear probe on the features"
+    )
+    test.add_argument(
+        "--knn",
+        action="store_true",
+        help="also test a 20-nearest-neighbour classifier on the features",
+    )
+    test.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the report and the confusion matrix to FILE",
     )
     test.set_defaults(run=commands.evaluate)
 
     claims = subparsers.add_parser(
         "claims",
-        help="show small-scale measurements of the papers' claims; with --seeds, add missing ones",
+        help="show small-scale measurements of the papers' claims; with --seeds, run the missing "
+        "ones",
     )
     claims.add_argument(
-        "claims", nargs="*", metavar="CLAIM", help="such as 'decoder mask' (default: all)"
+        "claims",
+        nargs="*",
+        metavar="CLAIM",
+        help="name of the claim, e.g. 'decoder mask' (default: all)",
     )
     claims.add_argument(
-        "--seeds", type=int, nargs="+", default=[], help="measure claims that lack these seeds"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[],
+        help="measure any claim not yet measured with these seeds",
     )
     claims.set_defaults(run=commands.claims)
 
     convert = subparsers.add_parser(
-        "convert", help="convert weights between the official, Hugging Face and our own layouts"
+        "convert", help="convert weights between the official, Hugging Face and vmae layouts"
     )
-    convert.add_argument("source", type=Path, help="file or folder in any layout")
-    convert.add_argument("target", type=Path, help="output folder; for official, a .pth file")
+    convert.add_argument(
+        "source", type=Path, help="the weights: a file or folder in any of these layouts"
+    )
+    convert.add_argument(
+        "target", type=Path, help="output folder, or a .pth file for the official layout"
+    )
     convert.add_argument("--to", choices=("vmae", "official", "hf"), required=True)
     convert.add_argument(
-        "--drop-head", action="store_true", help="convert the encoder of a classifier"
+        "--drop-head",
+        action="store_true",
+        help="discard the head of a classifier and convert its encoder",
     )
-    convert.add_argument("--encoder-only", action="store_true", help="drop the decoder and head")
+    convert.add_argument(
+        "--encoder-only",
+        action="store_true",
+        help="convert only the encoder, without the decoder or head",
+    )
     for name, text in (
-        ("--num-frames", "frames per clip, if the source does not store it (default: 16, MAE 1)"),
-        ("--img-size", "side of a frame in pixels, likewise (default: 224)"),
-        ("--num-heads", "attention heads, likewise (default: as published for the width)"),
-        ("--decoder-num-heads", "attention heads of the decoder, likewise"),
+        ("--num-frames", "frames per clip, if not stored in the source (default: 16; for MAE, 1)"),
+        (
+            "--img-size",
+            "frame width and height in pixels, if not stored in the source (default: 224)",
+        ),
+        (
+            "--num-heads",
+            "attention heads, if not stored in the source (default: the published number for "
+            "this width)",
+        ),
+        (
+            "--decoder-num-heads",
+            "attention heads of the decoder, if not stored in the source (default: likewise)",
+        ),
     ):
         convert.add_argument(name, type=int, metavar="N", help=text)
     convert.set_defaults(run=commands.convert)

@@ -38,7 +38,7 @@ class DataConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stride < 1:
-            raise ConfigError(f"stride is {self.stride}; it must be 1 or more")
+            raise ConfigError(f"stride is {self.stride}; it must be at least 1")
         if self.cache_on_device and not self.cache:
             raise ConfigError("cache_on_device is true, but cache is false: set cache to true")
         if not 0 <= self.max_unreadable <= 1:

@@ -60,9 +60,9 @@ def make_mask(
         return dual_random(visible, grid, config.decoder_mask_ratio, generator)
     if config.mask_type != "tube" or config.tube_length is not None:
         raise MaskError(
-            f"decoder mask {config.decoder_mask_type!r} hides the same number of visible tokens in every "
-            "clip only with tubes over the whole clip: use mask_type 'tube' without tube_length, or "
-            "decoder_mask_type 'all' or 'random'"
+            f"decoder mask {config.decoder_mask_type!r} needs tubes that span the whole clip: "
+            "with other masks, the number of targets would differ between clips. Set mask_type "
+            "to 'tube' without tube_length, or decoder_mask_type to 'all' or 'random'"
         )
     maps = maps_on(config.decoder_mask_type, grid, config.decoder_mask_ratio, visible.device)
     return dual(visible, grid, maps, generator)

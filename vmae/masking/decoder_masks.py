@@ -83,17 +83,19 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
     t, h, w = grid.shape
     if ratio not in (0.25, 0.5, 0.75):
         raise MaskError(
-            f"running cell masks quarters of a 2x2 cell, not a ratio of {ratio}: use 0.25, 0.5 or 0.75"
+            "running-cell masking switches off quarters of a 2x2 cell, so it cannot use a ratio "
+            f"of {ratio}: use 0.25, 0.5 or 0.75"
         )
     if h % 2 or w % 2:
         raise MaskError(
-            f"running cell tiles frames with 2x2 cells, but the grid is {h}x{w} tokens: use an even "
-            "number of patches per side (another img_size or tubelet), or decoder_mask_type 'all'"
+            f"running-cell masking tiles each frame with 2x2 cells, but the grid is {h}x{w} "
+            "tokens: choose an img_size or tubelet with an even number of patches per side, or "
+            "set decoder_mask_type to 'all'"
         )
     if t % 4:
         raise MaskError(
-            f"running cell has a period of 4 time steps, but the clip has {t}: use a multiple of "
-            f"{4 * grid.tubelet[0]} frames, or decoder_mask_type 'all'"
+            f"running-cell masking has a period of 4 time steps, but the clip has {t}: use a "
+            f"multiple of {4 * grid.tubelet[0]} frames, or set decoder_mask_type to 'all'"
         )
     off = int(4 * ratio)
     cell = torch.tensor([False] * off + [True] * (4 - off))  # True: queried

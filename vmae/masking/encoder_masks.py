@@ -38,7 +38,7 @@ def tube_visible(
     Raises MaskError if `length` is not a multiple of the tubelet's frames that divides the clip.
     """
     t, _, _ = grid.shape
-    keep = count_kept(grid.tokens_per_frame, ratio, "positions of a frame")
+    keep = count_kept(grid.tokens_per_frame, ratio, "positions per frame")
     if length is None:
         steps = t
     else:
@@ -46,7 +46,7 @@ def tube_visible(
         if steps < 1 or rest or t % steps:
             raise MaskError(
                 f"tube_length {length} must be a multiple of the tubelet's {grid.tubelet[0]} "
-                f"frames and divide the clip's {grid.clip[0]}"
+                f"frames and divide the clip length of {grid.clip[0]} frames"
             )
     tubes = t // steps
     chosen = choose(grid.tokens_per_frame, keep, batch * tubes, generator, device)

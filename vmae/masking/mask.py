@@ -45,7 +45,7 @@ def count_kept(total: int, ratio: float, what: str) -> int:
     if hidden >= total or hidden < 1:
         problem = "nothing to predict" if hidden < 1 else "nothing visible"
         raise MaskError(
-            f"mask ratio {ratio} of {total} {what} leaves {problem}: use a ratio between "
+            f"a mask ratio of {ratio} with {total} {what} leaves {problem}: use a ratio between "
             f"{1 / total:.3g} and {(total - 1) / total:.3g}"
         )
     return total - hidden

@@ -27,8 +27,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         # at this point the half-written file still fills the disk.
         if number in (errno.ENOSPC, errno.EDQUOT) or _free(path) < 1 << 16:
             raise DiskError(
-                f"no space left on the disk while writing {path}: free some, or choose a folder on "
-                "another disk; completed files are kept, so the same command resumes from there"
+                f"no space left on the disk while writing {path}: free up some space, or choose a "
+                "folder on another disk. Completed files are kept, so the same command continues "
+                "from there"
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise DiskError(f"cannot write {path} ({error}): choose another folder") from error
@@ -69,8 +70,9 @@ def require_space(folder: str | Path, needed: int) -> None:
     free = _free(Path(folder))
     if free < needed:
         raise DiskError(
-            f"{folder} needs about {needed / 1e6:,.0f} MB, but the disk has {free / 1e6:,.0f} MB free: "
-            "free some space, choose a folder on another disk, or use fewer or smaller videos"
+            f"{folder} needs about {needed / 1e6:,.0f} MB, but only {free / 1e6:,.0f} MB is "
+            "available on the disk: free up some space, choose a folder on another disk, or use "
+            "fewer or smaller videos"
         )
 
 
@@ -97,8 +99,8 @@ def only_writer(folder: Path) -> Iterator[None]:
             lock = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
         raise BusyError(
-            f"{folder} is being written by another process: wait until it is done, then run the "
-            "same command again"
+            f"another process is writing to {folder}: wait until it is done, then run the same "
+            "command again"
         ) from None
     with lock:
         for leftover in folder.rglob(".*.part"):

@@ -36,14 +36,15 @@ class Batches:
         parts = world_size * config.grad_accum_steps
         if batch % parts:
             raise ConfigError(
-                f"optim.batch_size {batch} does not divide into {world_size} processes times "
+                f"optim.batch_size {batch} is not divisible by {world_size} processes times "
                 f"grad_accum_steps {config.grad_accum_steps}: use a multiple of {parts}, such as "
                 f"{max(parts, batch // parts * parts)}"
             )
         if batch > videos and rank == 0:
             warnings.warn(
-                f"optim.batch_size {batch} is larger than the set of {videos} videos: a batch then "
-                f"holds several clips of one video. Use {videos} or fewer, or a larger set",
+                f"optim.batch_size {batch} is larger than the data set of {videos} videos, so a "
+                f"batch contains several clips of the same video. Use at most {videos}, or a "
+                "larger data set",
                 stacklevel=5,
             )
         sampling = Sampling.of(config.data, config.model.num_frames)

@@ -84,7 +84,7 @@ def load_state(folder: Path, model: nn.Module) -> Checkpoint:
             )
         except Exception as error:  # the readers raise many kinds for a damaged file
             warnings.warn(
-                f"{path} is damaged ({error}): falling back to the checkpoint before it",
+                f"{path} is damaged ({error}): falling back to the previous checkpoint",
                 stacklevel=2,
             )
             continue

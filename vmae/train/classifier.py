@@ -17,7 +17,7 @@ def save_classifier(
 ) -> None:
     """Write a classifier's folder: model.safetensors, classes.txt, config.yaml.
 
-    Raises CheckpointError if the folder holds a run of another configuration.
+    Raises CheckpointError if the folder contains a run of another configuration.
     """
     folder = Path(folder)
     refuse_other(folder, config)

@@ -39,9 +39,11 @@ class OptimConfig(Config):
         for name in ("steps", "batch_size", "base_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be 1 or more")
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
         if self.epochs is not None and self.epochs <= 0:
-            raise ConfigError(f"epochs is {self.epochs}; it must be above 0, or None to use steps")
+            raise ConfigError(
+                f"epochs is {self.epochs}; it must be above 0, or None to use steps instead"
+            )
         if not 0 <= self.warmup_ratio <= 1:
             raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be in [0, 1]")
 
@@ -102,7 +104,7 @@ class RunConfig(Config):
         counts = ("repeated_aug", "grad_accum_steps", "save_every", "log_every", "keep_checkpoints")
         for name in counts:
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,8 @@ class PretrainConfig(RunConfig):
         tubes = self.mask.mask_type == "tube" and self.mask.tube_length is None
         if self.model.attention == "divided" and not tubes:
             raise ConfigError(
-                'attention "divided" needs visible tokens that form a grid: mask.mask_type "tube" '
-                "without tube_length"
+                'attention "divided" needs visible tokens that form a grid: set mask.mask_type '
+                'to "tube", without tube_length'
             )
 
 
@@ -171,10 +173,11 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         for name in ("test_clips", "test_crops"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ConfigError(
-                f"labels_per_class is {self.labels_per_class}; it must be 1 or more, or None for all"
+                f"labels_per_class is {self.labels_per_class}; it must be at least 1, or None for "
+                "all"
             )
         self._check_augmentation()
 
@@ -184,22 +187,22 @@ class FinetuneConfig(RunConfig):
                 raise ConfigError("crop_area is set, but crop is false: set crop to true")
             if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
                 raise ConfigError(
-                    f"crop_area is {self.crop_area}; give the least and the largest share of the "
-                    "frame, above 0 and up to 1, such as [0.08, 1.0]"
+                    f"crop_area is {self.crop_area}; it must be the smallest and largest fraction "
+                    "of the frame, above 0 and at most 1, such as [0.08, 1.0]"
                 )
         for name in ("randaug_num_ops", "mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give 0 (none) or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (none) or more")
         if not 0 <= self.randaug_magnitude <= 10:
             raise ConfigError(
                 f"randaug_magnitude is {self.randaug_magnitude}; it must be in [0, 10]"
             )
         if not 0 <= self.random_erase_prob <= 1:
             raise ConfigError(
-                f"random_erase_prob is {self.random_erase_prob}; it is a probability, in [0, 1]"
+                f"random_erase_prob is {self.random_erase_prob}; it must be a probability in [0, 1]"
             )
         if (self.randaug_num_ops or self.random_erase_prob) and self.model.channels != 3:
             raise ConfigError(
-                "randaug_num_ops and random_erase_prob need 3 channels, the model has "
+                "randaug_num_ops and random_erase_prob need 3 channels, but the model has "
                 f"{self.model.channels}: set both to 0"
             )

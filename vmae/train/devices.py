@@ -31,9 +31,9 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
         raise ConfigError(
-            f'device is "cuda", but PyTorch {torch.__version__} finds no GPU: run on a machine with '
-            'one, install the PyTorch build for its driver, set device to "cpu", or use the recipe '
-            "`cpu`, which is made for two CPU cores"
+            f'device is "cuda", but PyTorch {torch.__version__} finds no GPU: use a machine that '
+            'has one, install the PyTorch build that matches its driver, set device to "cpu", or '
+            "use the recipe `cpu`, which is designed for two CPU cores"
         )
     if precision == "auto":
         bf16 = device != "cpu" and gpu and torch.cuda.is_bf16_supported()

@@ -95,8 +95,8 @@ def explained(config: RunConfig, world: int, folder: Path | None) -> Iterator[No
                 else "none"
             )
             raise LostPeer(
-                f"another of the {world} processes died ({text.splitlines()[0]}); its own output says "
-                f"why. Kept: {kept}. Resume on any number of processes"
+                f"another of the {world} processes died ({text.splitlines()[0]}); see its own "
+                f"output for the reason. Kept: {kept}. You can resume on any number of processes"
             ) from error
         raise
 
@@ -110,7 +110,7 @@ def _smaller(config: RunConfig, batch: int, reason: str) -> str:
 
     lines = [f"out of memory ({reason.splitlines()[0]})"]
     lines.append(
-        f"A step of {views} clips should need about {needs(config, views)}. To need less, set:"
+        f"A step of {views} clips should need about {needs(config, views)}. To reduce this, set:"
     )
     parts = config.replace(grad_accum_steps=2 * config.grad_accum_steps)
     if batch % parts.grad_accum_steps == 0:

@@ -106,8 +106,8 @@ class Log:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise DiskError(
-                f"cannot write {self.path} ({'the disk is full' if full else error}): free some space "
-                "or fix its permissions, then resume; the last checkpoint is kept"
+                f"cannot write {self.path} ({'the disk is full' if full else error}): free up "
+                "some space or fix its permissions, then resume; the last checkpoint is kept"
             ) from error
 
 

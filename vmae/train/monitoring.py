@@ -68,10 +68,10 @@ class Watched(Progress):
         if self.config.model.normalize_targets and late and stuck and not self.advised:
             self.advised = True
             warnings.warn(
-                f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: the targets are "
-                "standardised, so predicting the mean of every patch gives 1.0. Raise optim.lr (now "
-                f"{self.config.optim.resolved(1).lr:g}), warm up longer, train longer, or check that "
-                "the clips show more than noise",
+                f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: the "
+                "targets are standardised, so predicting the mean of every patch gives 1.0. "
+                f"Raise optim.lr (now {self.config.optim.resolved(1).lr:g}), lengthen the "
+                "warm-up, train longer, or check that the clips contain more than noise",
                 stacklevel=3,
             )
 
@@ -87,8 +87,8 @@ def _tensorboard(folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         warnings.warn(
-            "tensorboard is true, but the package is not installed: pip install tensorboard. The run "
-            "continues without it; metrics.jsonl holds the same numbers",
+            "tensorboard is true, but the package is not installed: run pip install tensorboard. "
+            "The run continues without it; metrics.jsonl contains the same numbers",
             stacklevel=3,
         )
         return None

@@ -47,7 +47,7 @@ class Recipe(Config):
         if not shipped.exists() and path.suffix not in (".yaml", ".yml"):
             names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
             raise ConfigError(
-                f"there is no recipe {str(name)!r}; choose from {names}, or give a YAML file"
+                f"unknown recipe {str(name)!r}: choose from {names}, or pass a YAML file"
             )
         return cls.from_yaml(shipped if shipped.exists() else path)
 

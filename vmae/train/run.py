@@ -263,7 +263,7 @@ class Run:
                 kept = newest_step(self.folder / "checkpoints") if self.folder else 0
                 raise nonfinite_error(losses[number], number, lr, blame, kept)
             if self.main:
-                text = f"the loss at step {number} is {losses[number]}: the step is skipped{blame}"
+                text = f"the loss at step {number} is {losses[number]}: skipping this step{blame}"
                 warnings.warn(text, stacklevel=3)
 
     @torch.no_grad()

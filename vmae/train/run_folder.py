@@ -51,7 +51,7 @@ JOB = "SLURM_JOB_ID"
 
 
 def free_folder(folder: Path, config: Config) -> Path:
-    """`folder`, or if it holds a run of another configuration, the next of folder-2, folder-3, ..."""
+    """`folder`, or if it contains a run of another configuration, the next of folder-2, folder-3, ..."""
     names = (f"{folder.name}-{number}" if number > 1 else folder.name for number in count(1))
     for name in names:
         with suppress(CheckpointError):
@@ -87,8 +87,9 @@ def lock(folder: Path) -> Iterator[None]:
                 holder = _read(path)
             if _alive(holder):
                 raise CheckpointError(
-                    f"{folder} is in use by process {holder['pid']} on {holder['host']}: wait for it, "
-                    f"stop it, or choose another folder. If that process is gone, delete {path}"
+                    f"{folder} is in use by process {holder['pid']} on {holder['host']}: wait for "
+                    "it to finish, stop it, or choose another folder. If that process no longer "
+                    f"exists, delete {path}"
                 ) from None
             path.unlink(missing_ok=True)
         except OSError as error:
@@ -188,19 +189,21 @@ def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -
 def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...]) -> None:
     """Make `folder` the run of `config`: a new one or, with `resume`, the same one again.
 
-    Fields named in `free` may change on resuming. Raises CheckpointError if the folder holds a run
+    Fields named in `free` may change on resuming. Raises CheckpointError if the folder contains a run
     and `resume` is off, or a run of another configuration (listing the differences).
     """
     saved = folder / "config.yaml"
     if saved.exists() and not resume:
-        raise CheckpointError(f"{folder} already holds a run: resume it, or choose another folder")
+        raise CheckpointError(
+            f"{folder} already contains a run: resume it, or choose another folder"
+        )
     refuse_other(folder, config, free)
     with atomic_path(saved) as temporary:
         config.to_yaml(temporary)
 
 
 def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
-    """Raise CheckpointError if `folder` holds a run of another configuration or kind."""
+    """Raise CheckpointError if `folder` contains a run of another configuration or kind."""
     saved = folder / "config.yaml"
     if not saved.exists():
         return
@@ -208,15 +211,15 @@ def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> No
         found = type(config).from_yaml(saved).to_dict()
     except ConfigError as error:
         raise CheckpointError(
-            f"{folder} holds another kind of run, not a {type(config).__name__}: {error}\n"
-            "Choose another folder"
+            f"{folder} already contains another kind of run, not a {type(config).__name__}: "
+            f"{error}\nChoose another folder"
         ) from None
     lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
     if lines:
         listed = "\n  ".join(lines)
         raise CheckpointError(
-            f"{folder} holds a run with other settings:\n  {listed}\nChoose another folder, or go back "
-            "to the old values"
+            f"{folder} already contains a run with different settings:\n  {listed}\nChoose "
+            "another folder or restore the original settings"
         )
 
 
@@ -236,7 +239,7 @@ def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> Non
     before = noted.read_text().strip() if noted.exists() else start
     if before != start:
         raise CheckpointError(
-            f"{folder} holds a run that started from {before}, not from {start}: pass the encoder it "
-            "started from, or choose another folder"
+            f"{folder} already contains a run that started from {before}, not from {start}: pass "
+            "the encoder it started from, or choose another folder"
         )
     write_text(noted, start + "\n")

@@ -60,8 +60,9 @@ def open_weights(path: str | Path) -> WeightFile:
         candidates = [path / name for name in FILES if (path / name).exists()]
         if not candidates:
             raise CheckpointError(
-                f"{path} contains neither {' nor '.join(FILES)}: give the file's path. (An unfinished "
-                "run keeps its weights in checkpoints/step-N; merge sharded files first)"
+                f"{path} contains neither {' nor '.join(FILES)}: pass the path of the weight "
+                "file. (An unfinished run keeps its weights in checkpoints/step-N; sharded files "
+                "must be merged first)"
             )
         weights = candidates[0]
     tensors, arguments = read_tensors(weights)
@@ -84,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from None
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     return values if isinstance(values, dict) else {}
 
 
@@ -149,9 +150,9 @@ def _unpickle(path: Path) -> Any:
             f"{path} is damaged, truncated or not a PyTorch file ({reason}): download it again"
         )
     raise CheckpointError(
-        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading it would run code from the "
-        "file, so it is refused. If you trust its source, convert it first: torch.load(path, "
-        "weights_only=False), then safetensors.torch.save_file on its state dict"
+        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading it would run code from "
+        "the file, so it was not loaded. If you trust its source, convert it first: "
+        "torch.load(path, weights_only=False), then safetensors.torch.save_file on its state dict"
     )
 
 
@@ -160,7 +161,8 @@ def _unwrap(content: Any, path: Path) -> tuple[State, dict[str, Any]]:
     for _ in range(4):
         if not isinstance(content, dict):
             raise CheckpointError(
-                f"{path} contains a {type(content).__name__}, not a state dict: save the model's state_dict()"
+                f"{path} contains a {type(content).__name__}, not a state dict: save "
+                "model.state_dict() instead"
             )
         if isinstance(content.get("args"), Namespace):
             arguments = dict(vars(content["args"]))

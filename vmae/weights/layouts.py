@@ -50,8 +50,8 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
         raise CheckpointError(
-            f"{file.path} is not a known VideoMAE or MAE checkpoint: none of its parameters is "
-            f"{error.args[0]}. Its first names are {first}"
+            f"{file.path} is not a recognised VideoMAE or MAE checkpoint: it has no parameter "
+            f"named {error.args[0]}. Its first parameters are named {first}"
         ) from None
     except ValueError as error:
         raise CheckpointError(
@@ -60,15 +60,15 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
         ) from None
     if guessed:
         warn(
-            f"{file.path} does not store {' and '.join(guessed)}: pass other values if these guesses "
-            "are wrong"
+            f"{file.path} does not store every setting; guessed {' and '.join(guessed)}: pass "
+            "other values if these are wrong"
         )
     published = HEADS.get(config.embed_dim, config.num_heads)
     if hf and "num_heads" not in given and config.num_heads != published:
         warn(
-            f"{file.path}: config.json has {config.num_heads} heads at width {config.embed_dim}, but the "
-            f"published model has {published} (transformers' converter wrote 16 for VideoMAE-small): "
-            f"pass num_heads={published} if the weights are official"
+            f"{file.path}: config.json has {config.num_heads} heads at width {config.embed_dim}, "
+            f"but the published model has {published} (transformers' converter wrote 16 for "
+            f"VideoMAE-small): pass num_heads={published} if these are the official weights"
         )
     for name, table in file.tables.items():
         _check_table(file, name, table, table_of(config, name))
@@ -94,13 +94,15 @@ def _check_table(file: WeightFile, name: str, stored: torch.Tensor, ours: torch.
     where = f"{file.path}: {file.names[name]}"
     if stored.numel() != ours.numel():
         raise CheckpointError(
-            f"{where} has shape {tuple(stored.shape)}, but the model's table {tuple(ours.shape)}: pass "
-            "the num_frames= and img_size= of training, or interpolate=True for another clip size"
+            f"{where} has shape {tuple(stored.shape)}, but the model's table has shape "
+            f"{tuple(ours.shape)}: pass the num_frames= and img_size= used in training, or "
+            "interpolate=True for another clip size"
         )
     if not stored.any():
         raise CheckpointError(
-            f"{where} is all zeros: transformers leaves ViTMAE's positions that way when it builds a "
-            "model from scratch, so this model was trained without positions and cannot be loaded"
+            f"{where} is all zeros: transformers leaves ViTMAE's positions at zero when it builds "
+            "a model from scratch, so this model was trained without positions and cannot be "
+            "loaded"
         )
     off = (stored.reshape(ours.shape).float() - ours).abs().max().item()
     # `not <=` also catches NaN
@@ -149,7 +151,7 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
         if field not in values:
             values[field] = published.get(dim, _heads_of_64(dim))
             if dim not in published:
-                guessed.append(f"{field}={values[field]} (width {dim} in heads of 64)")
+                guessed.append(f"{field}={values[field]} (width {dim}, 64 per head)")
     return ModelConfig(
         family=family, channels=channels, tubelet=(tubelet[0], tubelet[1], tubelet[2]), embed_dim=width,
         depth=_depth(state, "encoder"), mlp_ratio=_mlp_ratio(sizes), **values,
@@ -173,7 +175,7 @@ def _mlp_ratio(sizes: list[tuple[int, int]]) -> float:
     for ratio in (low, math.nextafter(low, math.inf), (low + high) / 2):
         if all(int(width * ratio) == hidden for width, hidden in sizes):
             return ratio
-    raise ValueError(f"no MLP ratio gives the hidden sizes in (width, hidden) = {sizes}")
+    raise ValueError(f"no single MLP ratio gives these hidden sizes: (width, hidden) = {sizes}")
 
 
 def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:

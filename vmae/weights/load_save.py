@@ -88,8 +88,8 @@ def load(
     head = file.state.get("head.weight")
     if num_classes is not None and head is None:
         raise CheckpointError(
-            f"{file.path} has no head, so it is not a classifier of {num_classes} classes: load it "
-            "without num_classes=, or build a new classifier on its encoder with "
+            f"{file.path} has no head, so it is not a classifier for {num_classes} classes: load "
+            "it without num_classes=, or build a new classifier on its encoder with "
             "VisionTransformer(encoder.config, num_classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
@@ -102,8 +102,8 @@ def load(
     check_pooling(file, config)
     if num_classes not in (None, len(head)) and not drop_head:
         raise CheckpointError(
-            f"{file.path} has a head for {len(head)} classes, not {num_classes}: drop_head=True "
-            "replaces it with a new one"
+            f"{file.path} has a head for {len(head)} classes, not {num_classes}: pass "
+            "drop_head=True to replace it with a new one"
         )
     if drop_head:
         model = VisionTransformer(config, num_classes)
@@ -116,7 +116,7 @@ def load(
     names = class_names(path)
     if names is not None and len(names) != len(head):
         warn(
-            f"{path} names {len(names)} classes but has a head for {len(head)}: ignoring the names"
+            f"{path} lists {len(names)} class names, but the head has {len(head)}: ignoring the names"
         )
     elif names is not None:
         model.class_names = names
@@ -202,7 +202,7 @@ def save(
         head, classes = model.num_classes, classes or model.class_names
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(
-            f"got {len(classes)} class names for a model with {head or 0} classes: they must match"
+            f"got {len(classes)} class names, but the model has {head or 0} classes: give one per class"
         )
     state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
     config = model.config
@@ -281,7 +281,7 @@ def convert(
     """
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(
-            f"{source} would be overwritten by its own conversion: give another target"
+            f"{source} would be overwritten by its own conversion: choose another target"
         )
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:

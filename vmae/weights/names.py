@@ -155,8 +155,8 @@ def _check_published(config: ModelConfig) -> None:
 def _flat_kernel(kernel: torch.Tensor, config: ModelConfig) -> torch.Tensor:
     if config.num_frames != 1 or kernel.shape[2] != 1:
         raise ValueError(
-            f"this layout stores MAE for images only, but num_frames is {config.num_frames} and the "
-            f'tubelet {config.tubelet}: use 1 frame for both, or save with to="vmae"'
+            f"this layout supports MAE for images only, but num_frames is {config.num_frames} and "
+            f'the tubelet is {config.tubelet}: use 1 frame for both, or save with to="vmae"'
         )
     return kernel.squeeze(2)
 

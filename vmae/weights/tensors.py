@@ -52,7 +52,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if problems:
         listed = "\n  ".join(sorted(problems))
         raise CheckpointError(
-            f"{path} contains another model:\n  {listed}\nBuild the model from the configuration of that "
-            "checkpoint (config.yaml beside it)"
+            f"{path} contains a different model:\n  {listed}\nBuild the model from the "
+            "configuration of that checkpoint (config.yaml beside it)"
         )
     model.load_state_dict(state)

@@ -126,7 +126,10 @@ def mix(
     exactly its remaining area, even if the frame's edge cuts off the rectangle.
     """
     if not mixup and not cutmix:
-        raise ValueError("mixup and cutmix are both 0: there is nothing to mix; set one above 0")
+        raise ValueError(
+            "mixup and cutmix are both 0, so there is nothing to mix: set at least one of them "
+            "above 0"
+        )
     count = len(clips) if each else 1
     height, width = clips.shape[-2:]
     device = clips.device

@@ -52,14 +52,17 @@ def normalize_set(
     """
     source, out = Path(source), Path(out)
     if short_side < 16 or short_side % 2:
-        raise ValueError(f"short side is {short_side}; it must be an even number, 16 or more")
+        raise ValueError(f"short_side is {short_side}; it must be even and at least 16")
     if source.is_file():
         raise SetError(
-            f"{source} is a list file: give the folder of a set with train and test splits"
+            f"{source} is a list file: pass the folder of a data set with train and test splits"
         )
     videos = load_set(source)
     if out.resolve().is_relative_to(source.resolve()):
-        raise FileExistsError(f"{out} is {source} or is inside it: give a folder outside the set")
+        raise FileExistsError(
+            f"the output folder {out} is the data set {source} or inside it: choose a folder "
+            "outside the data set"
+        )
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
     with only_writer(out):
@@ -89,7 +92,9 @@ def _write_set(
     for split, rows in lists.items():
         if not rows:
             first = "; ".join(": ".join(row) for row in left_out[:3])
-            raise SetError(f"{source}: no video of the {split} split can be read ({first})")
+            raise SetError(
+                f"{source}: none of the videos in the {split} split can be read ({first})"
+            )
     finish_set(out, spec, videos.classes, lists)
     return Normalized(out, len(names) - len(left_out), left_out)
 
@@ -116,9 +121,9 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     original, target = job
     try:
         if original.is_dir():
-            raise VideoError("a folder of images needs no re-encoding: use the original set")
+            raise VideoError("folders of images need no re-encoding: use the original data set")
         if not original.is_file():
-            raise VideoError("there is no such file")
+            raise VideoError("no such file")
         stat = original.stat()
         # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:

@@ -30,11 +30,12 @@ WRONG = 1.5
 
 #: Each kind of problem, with what to do about it.
 ADVICE = {
-    "unreadable": "cannot be decoded to the end: download it again, or remove it from the lists",
-    "foreign": "decord cannot read it, but other decoders can: `vmae normalize`",
-    "wrong": "decord silently returns wrong frames: `vmae normalize`",
-    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove it",
-    "duplicate": "in both train and test: remove it from one, or test results will be too good",
+    "unreadable": "cannot be decoded to the end: download it again or remove it from the lists",
+    "foreign": "decord cannot read it, but other decoders can: run `vmae normalize`",
+    "wrong": "decord silently returns wrong frames: run `vmae normalize`",
+    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove the video",
+    "duplicate": "in both train and test: remove it from one of them, or test results will be too "
+    "optimistic",
 }
 
 #: Bytes of reference frames held in memory at once, and the maximum number of frames compared.
@@ -83,7 +84,7 @@ def video_stream(container: Any, path: str | Path) -> Any:
         raise VideoError(f"{path}: the file has no video stream")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise VideoError(f"{path}: its codec is unknown")
+        raise VideoError(f"{path}: unknown codec")
     return stream
 
 
@@ -93,7 +94,7 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
         if data.type.name == "DISPLAYMATRIX":
             values = np.frombuffer(bytes(data), dtype=np.int32)[[0, 1, 3, 4]]
             if (values % 65536).any():
-                raise VideoError("its display matrix is not a quarter turn")
+                raise VideoError("its display matrix is not a rotation by a multiple of 90 degrees")
             a, b, c, d = (int(v) >> 16 for v in values)
             return a, b, c, d
     return 1, 0, 0, 1
@@ -110,7 +111,9 @@ def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarra
     elif abs(b) == abs(c) == 1 and a == d == 0:
         picture, across, down = picture.transpose(1, 0, 2), c, b
     else:
-        raise VideoError(f"the display matrix {matrix} is not a quarter turn")
+        raise VideoError(
+            f"the display matrix {matrix} is not a rotation by a multiple of 90 degrees"
+        )
     return np.ascontiguousarray(picture[::down, ::across])
 
 
@@ -139,7 +142,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
     path, splits = job
     report = Report(str(path), splits)
     if path.is_dir():
-        report.note = "a folder of images: not scanned"
+        report.note = "folder of images: not scanned"
         return report
     try:
         if not path.is_file() or path.stat().st_size == 0:
@@ -210,7 +213,7 @@ def _compare(path: Path, reference: dict[int, np.ndarray], count: int) -> str:
     for i in order.tolist():
         frame = reader.frames([i])[0]
         if frame.shape != reference[i].shape:
-            return f"decord's frames are {frame.shape}, but the file's are {reference[i].shape}"
+            return f"decord's frames have shape {frame.shape}, but the file's have {reference[i].shape}"
         different += np.abs(frame.astype(np.int16) - reference[i]).mean() > WRONG
     return f"{different} of {len(order)} compared frames are wrong" if different else ""
 
@@ -251,7 +254,7 @@ def summary(reports: Sequence[Report], most: int = 20) -> str:
             lines += ["", f"{kind}: {len(rows)} ({advice})"]
             lines += [f"  {path}: {text}" for path, text in rows[:most]]
             if len(rows) > most:
-                lines.append(f"  and {len(rows) - most} more; --json FILE lists all")
+                lines.append(f"  and {len(rows) - most} more (--json FILE lists all of them)")
     return "\n".join(lines)
 
 

@@ -57,14 +57,14 @@ class MotionSpec:
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(
-                f"there is no motion level {self.level!r}; choose one of {', '.join(LEVELS)}"
+                f"unknown motion level {self.level!r}: choose one of {', '.join(LEVELS)}"
             )
         if self.size < 64 or self.size % 2:
             raise ValueError(f"size is {self.size}; it must be even and at least 64 pixels")
         if self.frames < 2 or min(self.train, self.test) < len(self.classes):
             raise ValueError(
-                f"frames is {self.frames}, train {self.train}, test {self.test}; a set needs at least "
-                f"2 frames and {len(self.classes)} videos per split"
+                f"frames is {self.frames}, train is {self.train} and test is {self.test}; a data "
+                f"set needs at least 2 frames per video and {len(self.classes)} videos per split"
             )
 
     @property

@@ -72,9 +72,9 @@ def to_device(store: FrameStore, device: torch.device) -> DeviceStore | FrameSto
     free = free_memory(device)
     if store.nbytes > SHARE * free:
         warnings.warn(
-            f"the frames are not kept in the memory of {device}: they need {store.nbytes:,} bytes, "
-            f"{free:,} are free, and at most {SHARE:.0%} of that may be used. They are read from "
-            f"{store.folder} instead; use smaller or fewer frames to make them fit",
+            f"the frames do not fit in the memory of {device}: they need {store.nbytes:,} bytes, "
+            f"but only {free:,} are free and at most {SHARE:.0%} of those may be used. They will "
+            f"be read from {store.folder} instead; to make them fit, use smaller or fewer frames",
             stacklevel=3,
         )
         return store

@@ -33,7 +33,7 @@ class Failures:
         text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
         if count > self.max_unreadable * self.total:
             raise SetError(
-                f"{text}\nThat is more than max_unreadable = {self.max_unreadable:.0%}: fix or remove "
+                f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%}: fix or remove "
                 "these videos, or raise max_unreadable; `vmae scan` lists all of them"
             )
         warnings.warn(f"{text}\nThe run continues without them.", stacklevel=2)

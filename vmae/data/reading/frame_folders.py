@@ -19,14 +19,14 @@ def frame_paths(folder: Path, first: int = 1, count: int | None = None) -> list[
     Raises ValueError if there are no images or a numbered one is missing.
     """
     if not folder.is_dir():
-        raise ValueError("there is no such folder")
+        raise ValueError("no such folder")
     images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
     ]
     if not images:
-        raise ValueError(f"the folder has no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise ValueError(f"the folder contains no images ({', '.join(IMAGE_SUFFIXES)})")
     if count is None:
         return sorted(images, key=_natural)
     numbered = {int(m[0]): path for path in images if (m := re.search(r"\d+$", path.stem))}
@@ -34,8 +34,9 @@ def frame_paths(folder: Path, first: int = 1, count: int | None = None) -> list[
     missing = [number for number in numbers if number not in numbered]
     if missing:
         raise ValueError(
-            f"image {missing[0]} is missing: the list expects {count} images from number {first}, but "
-            f"{len(missing)} of them are not in the folder, which has {len(images)} (img_00001.jpg, ...)"
+            f"image {missing[0]} is missing: the list expects {count} images starting at number "
+            f"{first}, but {len(missing)} of them are not in the folder, which contains "
+            f"{len(images)} (img_00001.jpg, ...)"
         )
     return [numbered[number] for number in numbers]
 

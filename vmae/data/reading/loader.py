@@ -119,8 +119,8 @@ class ClipDataset(Dataset[Batch]):
                     failed.append((str(self.source.videos[chosen].path), str(error)))
             else:
                 raise SetError(
-                    f"{TRIES + 1} videos in a row cannot be read; `vmae scan` lists all of them. The "
-                    f"last one: {failed[-1][1]}"
+                    f"{TRIES + 1} videos in a row cannot be read; `vmae scan` lists all "
+                    f"unreadable videos. The last one was {failed[-1][1]}"
                 )
         return got, labels
 

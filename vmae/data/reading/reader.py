@@ -50,7 +50,7 @@ def open_video(path: str | Path) -> VideoReader:
     """
     path = Path(path)
     if not path.is_file():
-        raise VideoError(f"{path}: there is no such file")
+        raise VideoError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
     reader = _DecordReader(path)

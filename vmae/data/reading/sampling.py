@@ -48,9 +48,9 @@ class Sampling:
         """Raise VideoError if the video is too short and `short` is "skip"."""
         if length < 1 or (length < self.span and self.short == "skip"):
             raise VideoError(
-                f"the video has {length} frames; a clip of {self.num_frames} with stride {self.stride} "
-                f"covers {self.span}: use fewer frames or a smaller stride, remove the video, or "
-                'set short to "repeat"'
+                f"the video has {length} frames, but a clip of {self.num_frames} frames with "
+                f"stride {self.stride} covers {self.span}: use fewer frames or a smaller stride, "
+                'remove the video, or set short to "repeat"'
             )
 
     def train(self, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -115,7 +115,7 @@ class Sampling:
 def _starts(room: int, clips: int) -> np.ndarray:
     """First frames of `clips` clips with `room` to move: one is centred, more go from end to end."""
     if clips < 1:
-        raise ConfigError(f"clips is {clips}; it must be 1 or more")
+        raise ConfigError(f"clips is {clips}; it must be at least 1")
     if clips == 1:
         return np.array([max(room, 0) // 2])
     return (np.arange(clips) * (max(room, 0) / (clips - 1))).astype(np.int64)

@@ -92,8 +92,8 @@ def named_worker_deaths() -> Iterator[None]:
         if "DataLoader worker (pid" not in str(error):
             raise
         raise WorkerError(
-            f"a worker process died ({str(error).strip()}): most likely memory ran out and the "
-            "system killed it. Use fewer workers (--num-workers, data.num_workers; 0 reads in the main "
-            "process), smaller frames or a smaller batch. Completed work is kept: the same command "
-            "resumes from it (pre-training: with --resume)"
+            f"a worker process died ({str(error).strip()}), most likely because the system ran "
+            "out of memory. Use fewer workers (--num-workers, data.num_workers; 0 reads in the "
+            "main process), smaller frames or a smaller batch. Completed work is kept: run the "
+            "same command again to continue (for training, add --resume)"
         ) from error

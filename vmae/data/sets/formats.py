@@ -39,7 +39,7 @@ def read_text(path: Path, problems: list[str]) -> str:
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        problems.append(f"{path.name} line {line}: this is not UTF-8; save the file as UTF-8")
+        problems.append(f"{path.name} line {line}: not valid UTF-8; save the file as UTF-8")
         return ""
 
 
@@ -56,7 +56,7 @@ def place(name: str, root: str | Path) -> Path:
     if os.name != "nt":
         if PureWindowsPath(name).drive:
             raise ValueError(
-                "this is a Windows path with a drive letter; write it relative to the list"
+                "this is a Windows path with a drive letter; use a path relative to the list"
             )
         name = name.replace("\\", "/")
     return Path(root) / name
@@ -69,8 +69,8 @@ def labelled_row(line: str, classes: Sequence[str] | None) -> Row:
     if match := _FRAMES_ROW.fullmatch(line):
         if int(match[2]) < 1:
             raise ValueError(
-                f"total_frames is {match[2]}, which must be 1 or more: expected "
-                "`frame_folder total_frames label`"
+                f"total_frames is {match[2]}; it must be at least 1: expected `frame_folder "
+                "total_frames label`"
             )
         return match[1], _label(match[3], classes), 1, int(match[2])
     if match := _ROW.fullmatch(line):
@@ -83,16 +83,17 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
         return classes.index(text)
     if re.fullmatch(r"-1|0\s+-1", text):
         raise ValueError(
-            "-1 means unlabelled, which is allowed only in a pre-training list; pass that list as a file, "
-            "not as a folder"
+            "a label of -1 means unlabelled, which is allowed only in a pre-training list; pass "
+            "such a list as a file, not as a folder"
         )
     if not _NUMBER.fullmatch(text):
-        known = f"classes.txt has {few(classes)}" if classes else "write classes.txt to use names"
+        known = f"classes.txt has {few(classes)}" if classes else "add a classes.txt to use names"
         raise ValueError(f"unknown class {text!r}; {known}")
     label = int(text)
     if classes is not None and not 0 <= label < len(classes):
         raise ValueError(
-            f"label {label} is not in 0 to {len(classes) - 1}; classes.txt has {len(classes)} classes"
+            f"label {label} is not between 0 and {len(classes) - 1}; classes.txt lists "
+            f"{len(classes)} classes"
         )
     if label < 0:
         raise ValueError(f"label {label} is negative; labels start at 0")
@@ -110,7 +111,9 @@ def unlabelled_row(line: str) -> Row:
         if count < 0:  # a video file with a suffix that is not in VIDEO_SUFFIXES
             return match[1], -1, 1, None
         if first < 0 or count == 0:
-            raise ValueError("expected `frame_folder start total_frames`, total_frames 1 or more")
+            raise ValueError(
+                "expected `frame_folder start total_frames`, with total_frames at least 1"
+            )
         return match[1], -1, first, count
     if match := _ROW.fullmatch(line):
         return match[1], -1, 1, None

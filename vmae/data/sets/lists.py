@@ -27,8 +27,8 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
     test_list = next((folder / n for n in ("test.csv", "val.csv") if (folder / n).exists()), None)
     if test_list is None:
         raise SetError(
-            f"{folder}: there is a train.csv, but no test.csv or val.csv; for pre-training only, "
-            f"give the list itself: {folder / 'train.csv'}"
+            f"{folder} has a train.csv, but no test.csv or val.csv; if it is for pre-training "
+            f"only, pass the list itself: {folder / 'train.csv'}"
         )
     problems: list[str] = []
     names = folder / "classes.txt"
@@ -46,8 +46,9 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
         present = {video.label for video in train + test}
         if 2 * len(present) <= max(present):
             raise SetError(
-                f"{folder}: labels go up to {max(present)}, but only {len(present)} different ones "
-                "occur: number the classes 0, 1, 2, ..., or write classes.txt, one name per line"
+                f"{folder}: labels go up to {max(present)}, but only {len(present)} different "
+                "labels occur: number the classes 0, 1, 2, ..., or add a classes.txt with one "
+                "name per line"
             )
         classes = tuple(map(str, range(max(present) + 1)))
     return VideoSet(folder, classes, tuple(train), tuple(test))

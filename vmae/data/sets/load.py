@@ -43,25 +43,24 @@ def load_set(
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
         raise SetError(
-            f"{folder}: there is no such folder or list: `vmae render` makes the motion and film "
-            "sets; data/README.md describes the layouts of other sets"
+            f"{folder}: no such folder or list. `vmae render` creates the motion and film data "
+            "sets; data/README.md describes the layouts of others"
         )
     if (folder / "set.partial.json").exists():
         raise SetError(
-            f"{folder}: this set is incomplete, because making it was interrupted; run the same "
-            "`vmae render` or `vmae normalize` command again"
+            f"{folder}: this data set is incomplete because its creation was interrupted: run the "
+            "same `vmae render` or `vmae normalize` command again"
         )
     found = load_public(folder, split, Path(root) if root is not None else None)
     if found is None:
         if split is not None:
-            raise SetError(
-                f"{folder}: split={split} applies only to UCF101 and HMDB51; omit it here"
-            )
+            raise SetError(f"{folder}: split={split} applies only to UCF101 and HMDB51; omit it")
         if (folder / "train.csv").exists():
             found = from_lists(folder, root)
         elif root is not None:
             raise SetError(
-                f"{folder}: root={str(root)!r} applies only to lists, and there is no train.csv; omit it"
+                f"{folder}: root={str(root)!r} applies only to lists, but the folder has no "
+                "train.csv; omit root"
             )
         else:
             found = from_split(folder) if (folder / "train").is_dir() else from_classes(folder)
@@ -77,19 +76,21 @@ def require_labels(videos: VideoSet) -> VideoSet:
     missing = sum(video.label < 0 for video in videos.train + videos.test)
     if missing or not videos.classes:
         raise SetError(
-            f"{videos.folder}: {missing} videos have no label (-1), and {len(videos.test)} are for "
-            "testing: a pre-training list is for pre-training only; to fine-tune, give a folder with "
-            "train.csv, test.csv and classes.txt, or with one sub-folder per class"
+            f"{videos.folder}: {missing} videos have no label (-1) and {len(videos.test)} are "
+            "test videos: a pre-training list can be used only for pre-training. To fine-tune, "
+            "pass a folder with train.csv, test.csv and classes.txt, or with one sub-folder per "
+            "class"
         )
     if len(videos.classes) < 2:
         raise SetError(
-            f"{videos.folder}: the set has {len(videos.classes)} classes ({few(videos.classes)}); "
-            "a classifier needs 2 or more: one sub-folder per class, or train.csv, test.csv and "
-            "classes.txt"
+            f"{videos.folder}: the number of classes is {len(videos.classes)} "
+            f"({few(videos.classes)}), but a classifier needs at least 2: use one sub-folder per "
+            "class, or train.csv, test.csv and classes.txt"
         )
     if not videos.test:
         raise SetError(
-            f"{videos.folder}: no class has 5 videos, so none is left for testing: add videos"
+            f"{videos.folder}: no class has at least 5 videos, so none are left for testing: add "
+            "videos"
         )
     return videos
 
@@ -101,14 +102,14 @@ def _check(videos: VideoSet) -> None:
     unseen = sorted({v.label for v in videos.test} - {v.label for v in videos.train})
     if unseen:
         raise SetError(
-            f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} are in the test "
-            "list only: add training videos for them, or remove them from the test list"
+            f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} appear only in "
+            "the test list: add training videos for them, or remove them from the test list"
         )
     trained = {(str(video.path), video.first) for video in videos.train}
     leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
             f"{videos.folder}: {len(leaked)} videos are in both train and test, so test results "
-            f"will be too good: {few(leaked)}",
+            f"will be too optimistic: {few(leaked)}",
             stacklevel=3,
         )

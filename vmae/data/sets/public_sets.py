@@ -72,7 +72,7 @@ def _split(folder: Path, split: int | None) -> int:
 
 def _no_splits(folder: Path, name: str, split: int | None) -> None:
     if split is not None:
-        raise SetError(f"{folder}: split is {split}, but {name} has only one split; omit it")
+        raise SetError(f"{folder}: split is {split}, but {name} has only one split; omit split")
 
 
 class _Files:
@@ -111,14 +111,16 @@ def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> _Fil
         for name in _PLACES:
             if any((place / name / c).is_dir() for c in classes):
                 return _Files(place / name)
-    raise _no_videos(folder, f"no class folder such as {classes[0]!r}" if classes else "no class")
+    raise _no_videos(
+        folder, f"no class folder such as {classes[0]!r}" if classes else "no class folder"
+    )
 
 
 def _no_videos(folder: Path, what: str) -> SetError:
     places = ", ".join(name for name in _PLACES if name != ".")
     return SetError(
-        f"{folder}: the lists are there, but {what} was found, neither in the folder itself nor in "
-        f"its sub-folders {places}: put the videos there, or pass their folder as root="
+        f"{folder}: found the lists, but {what} in the folder itself or in its sub-folders "
+        f"{places}: put the videos there, or pass their folder as root="
     )
 
 
@@ -138,7 +140,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     for kind in ("train", "test"):
         path = lists / f"{kind}list{split:02d}.txt"
         if not path.is_file():
-            raise SetError(f"{folder}: {path} is missing, but split {split} needs it")
+            raise SetError(f"{folder}: split {split} needs {path}, which is missing")
         videos = []
         for line, where in read_lines(path, problems):
             row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
@@ -152,7 +154,8 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
                 problems.append(f"{where}: class {name!r} is not in classInd.txt")
             elif row[2] not in (None, str(label + 1)):
                 problems.append(
-                    f"{where}: the label is {row[2]}, but classInd.txt gives {name!r} number {label + 1}"
+                    f"{where}: the label is {row[2]}, but classInd.txt lists {name!r} as number "
+                    f"{label + 1}"
                 )
             else:
                 videos.append(Video(files.find(row[1]), label))
@@ -165,7 +168,7 @@ def _hmdb51(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     end = f"_test_split{split}.txt"
     paths = sorted(lists.glob(f"*{end}"), key=lambda path: path.name[: -len(end)])
     if not paths:
-        raise SetError(f"{folder}: there is no CLASS{end} in {lists}")
+        raise SetError(f"{folder}: no CLASS{end} in {lists}")
     classes = tuple(path.name[: -len(end)] for path in paths)
     files = _class_root(folder, root, classes)
     problems: list[str] = []
@@ -187,9 +190,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise SetError(f"{path} line {error.lineno}: this is not JSON ({error.msg})") from None
+        raise SetError(f"{path} line {error.lineno}: not valid JSON ({error.msg})") from None
     except UnicodeDecodeError:
-        raise SetError(f"{path}: this is not UTF-8; save the file as UTF-8") from None
+        raise SetError(f"{path}: not valid UTF-8; save the file as UTF-8") from None
 
 
 def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
@@ -197,15 +200,15 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(
         map(str, range(len(names)))
     ):
-        raise SetError(f"{lists[0]}: expected class names with numbers 0, 1, 2, ..., each once")
+        raise SetError(f"{lists[0]}: expected class names numbered 0, 1, 2, ..., each number once")
     classes = tuple(sorted(names, key=lambda name: int(names[name])))
     numbers = {name: label for label, name in enumerate(classes)}
     places = [root] if root is not None else [folder / name for name in _PLACES]
     files = next((_Files(place) for place in places if _stems(place)), None)
     if files is None:
         if root is not None:
-            raise SetError(f"{root}: there is no video (ID.webm or ID.mp4) in this folder")
-        raise _no_videos(folder, "no video (ID.webm or ID.mp4)")
+            raise SetError(f"{root}: no videos (ID.webm or ID.mp4) in this folder")
+        raise _no_videos(folder, "no videos (ID.webm or ID.mp4)")
     problems: list[str] = []
     splits: list[tuple[Video, ...]] = []
     for path in lists[1:]:
@@ -260,8 +263,8 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     }
     if not by_stem:
         raise SetError(
-            f"{top}: the lists are there, but no videos such as ID_000010_000020.mp4 are below it: "
-            "put the videos there, or pass their folder as root="
+            f"{top}: found the lists, but no videos such as ID_000010_000020.mp4 in the folder or "
+            "its sub-folders: put the videos there, or pass their folder as root="
         )
     problems: list[str] = []
     rows: list[list[tuple[Path, str]]] = []
@@ -280,7 +283,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
                 if not label or not name or len(values) != len(columns):
                     raise ValueError
             except (KeyError, ValueError):
-                problems.append(f"{where}: expected {','.join(columns)}, times in seconds")
+                problems.append(f"{where}: expected {','.join(columns)}, with times in seconds")
                 continue
             stem = f"{name}_{start:06d}_{end:06d}"
             found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
@@ -289,7 +292,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     classes = tuple(sorted({label for _, label in rows[0]}))  # numbered as in common label maps
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
-        raise SetError(f"{folder}: classes {few(unknown)} are in the test list only")
+        raise SetError(f"{folder}: classes {few(unknown)} appear only in the test list")
     numbers = {name: label for label, name in enumerate(classes)}
     train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
     return VideoSet(folder, classes, train, test)
