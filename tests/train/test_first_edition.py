@@ -40,6 +40,7 @@ def test_a_run_of_the_first_edition_resumes_to_the_numbers_it_would_have_reached
     monkeypatch.chdir(tmp_path)  # its configuration says `path: motion`
     shutil.copytree(motion_mini, "motion")
     shutil.copytree(OLD / "run", "run")
+    Path("stores").mkdir()  # its cache_dir; a relative path that does not exist means the checkout
     config = PretrainConfig.from_yaml("run/config.yaml")
     assert (config.model.embed_dim, config.mask.decoder_mask_type) == (16, "running-cell")
     result = pretrain(config, "run", resume=True, progress=Silent())
