@@ -49,13 +49,21 @@ class Display:
     def __init__(self, out: TextIO, rhythm: float = RHYTHM) -> None:
         self.out, self.rhythm, self.terminal = out, rhythm, out.isatty()
         self.bar: tqdm | None = None
-        # Where there is no terminal, tqdm keeps count and its lines are printed from here.
-        self.bars = out if self.terminal else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self.null = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+    def print(self, what: object) -> None:
+        """Print, to stderr once nobody reads the output: Ctrl-C ends a `tee` as well."""
+        while True:
+            try:
+                return print(what, file=self.out, flush=True)
+            except BrokenPipeError:
+                os.dup2(self.null.fileno(), self.out.fileno())  # or Python fails at its end
+                self.out = sys.stderr
 
     def say(self, text: str) -> None:
         """A line of its own."""
         self.end_stage()
-        print(text, file=self.out, flush=True)
+        self.print(text)
 
     def show(self, line: dict[str, Any]) -> None:
         """Take a line of the progress file: a stage, which may be a new one, is at a step."""
@@ -66,9 +74,11 @@ class Display:
             self.say(f"  {stage} resumes after step {step:,} of {steps:,}")
         if line.get("start") or self.bar is None or self.bar.desc != stage:
             self.end_stage()
+            # Where there is no terminal, tqdm keeps count, and its lines are printed from here.
             self.bar = tqdm(
-                total=steps, initial=step, desc=stage, file=self.bars, dynamic_ncols=True,
-                mininterval=0, miniters=1, smoothing=0.02, bar_format=BAR if self.terminal else LINE,
+                total=steps, initial=step, desc=stage, file=self.out if self.terminal else self.null,
+                bar_format=BAR if self.terminal else LINE, dynamic_ncols=True,
+                mininterval=0, miniters=1, smoothing=0.02,
             )  # fmt: skip
             self.printed, self.timed = time.monotonic(), False
         if line.get("loss") is not None:
@@ -88,7 +98,7 @@ class Display:
 
     def print_line(self) -> None:
         """The state of the stage, as a plain line."""
-        print(self.bar, file=self.out, flush=True)
+        self.print(self.bar)
         self.printed = time.monotonic()
 
     def end_stage(self) -> None:
@@ -150,10 +160,10 @@ class Run:
 
     async def interrupt(self) -> None:
         """Interrupt the kernel, as Jupyter's button does."""
-        self.display.say("stopping after this step; Ctrl-C again stops at once")
         assert self.client is not None
         if self.client.km is not None:
             await self.client.km.interrupt_kernel()
+        self.display.say("stopping after this step; Ctrl-C again stops at once")
 
     def farewell(self, parameters: list[str]) -> str:
         """Where a stopped run is, and how it is resumed."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -75,7 +76,7 @@ def test_work_in_a_notebook_reports_too(told, monkeypatch):
 def test_training_reports_whatever_shows_it(told, tiny, motion_mini, tmp_path):
     """As in the last notebook, where fine-tuning shows nothing."""
     config = PretrainConfig(
-        model=tiny.replace(normalize_targets=False), mask=MaskConfig("tube", 0.5), data=DataConfig(str(motion_mini), num_workers=0),
+        model=tiny.replace(normalize_targets=False), mask=MaskConfig("tube", 0.5), data=DataConfig(str(motion_mini), num_workers=0, cache=False),
         optim=OptimConfig(steps=5, batch_size=2), log_every=2,
     )  # fmt: skip
     pretrain(config, tmp_path / "run", progress=Silent())
@@ -203,6 +204,21 @@ def test_an_error_in_a_cell_is_shown_and_is_no_success(course):
     done = subprocess.run(**command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "TypeError" in done.stdout and "stopped" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others")
+def test_ctrl_c_that_ends_the_reader_of_the_output_too_interrupts_the_kernel(course):
+    """As in `make run | tee log`."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(**started(course, "-p", "seconds", "0.5"), **pipes) as run:
+        while "resumes after step 2" not in run.stdout.readline():
+            pass
+        run.stdout.close()
+        run.send_signal(signal.SIGINT)
+        told = run.stderr.read()
+    assert run.returncode == 130 and (course / "notebooks" / "saved").exists()
+    assert "the run is kept in runs/mine/pretrain" in told and "Traceback" not in told
+    assert "BrokenPipe" not in told
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
