@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -99,3 +101,12 @@ def test_modules_are_short():
         and not module.startswith("vmae.course.checks.notebook_")
     }
     assert not long, f"over 300 lines, so split what does more than one thing: {long}"
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    """So `import vmae` and `vmae --help` take a fraction of a second."""
+    code = "import sys, vmae, vmae.cli; print(sorted({'torch', 'numpy', 'decord'} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
