@@ -63,7 +63,7 @@ def test_an_unknown_claim_is_reported_with_the_known_ones(results, capsys):
     assert (
         "'colour'" in message
         and "'decoder mask'" in message
-        and "'targets'" not in message.split(": use")[0]
+        and "'targets'" not in message.split(": choose")[0]
     )
 
 
