@@ -26,10 +26,10 @@ TRIED = (
         "frames",
         "every frame is counted as a time step",
     ),
-    ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "paint them grey, 0.5"),
+    ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "paint them grey (0.5)"),
     ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel varies slowest"),
     ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
-    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p is the row"),
+    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p indexes the row"),
     ("02_mae", "02.random_masking", ">= keep", "< keep", "that the encoder does not see"),
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (
@@ -52,7 +52,7 @@ TRIED = (
         "05.tube_mask",
         "noise[:, 0]",
         "noise[:1, 0].expand(len(noise), -1)",
-        "has the same mask",
+        "gets the same mask",
     ),
     ("05_masking_video", "05.short_tubes", "rank >= n", "rank < n", "the mask is inverted"),
     (
@@ -74,7 +74,7 @@ TRIED = (
         "08.running_cell",
         "-(start + 1 + step)",
         "-(start + step)",
-        "the cell runs one step late",
+        "the cell is one step behind",
     ),
     ("09_scale", "09.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
 )

@@ -140,7 +140,7 @@ def test_no_gpu_is_fine_and_an_invisible_one_has_a_fix(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert check_env.gpu_row() == Row(
-        "--", "GPU", "none found; none is needed, since all lessons run on the CPU"
+        "--", "GPU", "none found, but none is needed: all lessons run on the CPU"
     )
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     assert check_env.gpu_row().status == "--" and "not used" in check_env.gpu_row().found
@@ -154,7 +154,7 @@ def test_a_full_disk(monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10**11, 10**11, 3 * 10**7))
     row = disk_row()
     assert row.status == "FAIL" and "0.03 GB free; the lessons need 1 GB" in row.found
-    assert "data/stores can be deleted" in row.fix
+    assert "you can delete data/motion*, data/film* and data/stores" in row.fix
 
 
 def kernel_of(monkeypatch, program: str | None) -> Row:

@@ -219,13 +219,13 @@ WRONG = {
     ],
     "01.attention": [
         (unscaled, "the scores are not scaled"),
-        (over_queries, "the softmax runs over the queries"),
+        (over_queries, "the softmax is taken over the queries"),
         (only_output, "got 1 value; expected 2 values"),
         (square_only, "it raises RuntimeError"),
     ],
     "01.multi_head": [
-        (heads_not_transposed, "the head axis still comes before the token axis"),
-        (heads_interleaved, "the outputs of the heads are interleaved"),
+        (heads_not_transposed, "the head axis still before the token axis"),
+        (heads_interleaved, "the heads' outputs are interleaved"),
         (tokens_as_heads, "the shape is correct, but"),
     ],
     "01.pre_norm": [
@@ -237,7 +237,7 @@ WRONG = {
         (lambda x, norm1, attend, norm2, mlp: None, "is the `return` missing"),
     ],
     "01.sincos_1d": [
-        (halves, "all sines come before all cosines"),
+        (halves, "the sines all come before the cosines"),
         (swapped, "sines and cosines are swapped"),
         (own_rates, "every column has its own frequency"),
         (too_narrow, r"the shape is \(64, 24\); expected \(64, 48\)"),

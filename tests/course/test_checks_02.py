@@ -184,7 +184,7 @@ def masks_as_numbers(noise, ratio):
 
 
 def scattered(latents, mask_token, ids_restore):
-    """Token i goes to ids_restore[i]: the wrong way round."""
+    """Token i goes to ids_restore[i], the wrong way round."""
     x = torch.cat([latents, mask_token.repeat(len(latents), ids_restore.shape[1], 1)], dim=1)
     x = x[:, : ids_restore.shape[1]]
     return torch.empty_like(x).scatter(1, ids_restore[..., None].expand_as(x), x)
@@ -236,11 +236,11 @@ def a_number(predicted, target, hidden):
 @wrong_answers(
     {
         "unpatchify": [
-            (channels_first, "read channel first"),
+            (channels_first, "read as if the channel came first"),
             (channels_last_image, r"the shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)"),
         ],
         "random_masking": [
-            (one_mask, "every image has the same mask"),
+            (one_mask, "every image gets the same mask"),
             (rounded, "wrong when ratio \\* N is not an integer"),
             (one_argsort, "ids_restore is the shuffle itself"),
             (masks_as_numbers, "value 3: the dtype is torch.float32; expected torch.bool"),
@@ -250,7 +250,7 @@ def a_number(predicted, target, hidden):
             ),
         ],
         "unshuffle": [
-            (scattered, "the wrong way round"),
+            (scattered, "applied in the wrong direction"),
             (not_unshuffled, "the tokens are not unshuffled"),
             (one_mask_token, "raises RuntimeError: index .* is out of bounds"),
         ],

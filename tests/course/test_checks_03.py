@@ -137,7 +137,7 @@ def unbiased(train, test):
             (own_statistics, "ndarray; expected Tensor"),
             (own_statistics_torch, "their own statistics"),
             (joint, "training and test features together"),
-            (unbiased, "divides by n - 1"),
+            (unbiased, "is computed with n - 1"),
         ],
     }
 )

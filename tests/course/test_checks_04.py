@@ -89,7 +89,7 @@ def tsn_reversed(length, frames, rng):
 @wrong_answers(
     {
         "dense_indices": [
-            (dense_from_global, "take all randomness from `rng`"),
+            (dense_from_global, "draw all random numbers from `rng`"),
             (lambda *a: right.dense_indices(*a).tolist(), "of type list; expected ndarray"),
             (lambda *a: right.dense_indices(*a)[:-1], r"the shape is \(15,\)"),
             (lambda *a: right.dense_indices(*a) / 1, "the dtype is float64"),
@@ -123,7 +123,7 @@ def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
     def sampler(length, frames, stride, rng):
         return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
 
-    assert "take all randomness from `rng`" in (verdict(ALL["04.dense_indices"], sampler) or "")
+    assert "draw all random numbers from `rng`" in (verdict(ALL["04.dense_indices"], sampler) or "")
 
 
 def test_the_models_embedding_is_a_conv3d_with_these_weights():

@@ -240,9 +240,9 @@ def in_place(tokens, hidden):
             (as_numbers, "the dtype is torch.float32; expected torch.bool"),
         ],
         "short_tubes": [
-            (alternating, "the tubes alternate"),
+            (alternating, "the masks alternate"),
             (in_frames, "half as long"),
-            (lambda x, r, _: tube_by_topk(x, r), "one tube covers the whole clip"),
+            (lambda x, r, _: tube_by_topk(x, r), "one tube spans the whole clip"),
             (lambda x, r, _: each_step(x, r), "changes at every step"),
         ],
         "mask_indices": [
@@ -253,7 +253,7 @@ def in_place(tokens, hidden):
         ],
         "copy_in_time": [
             (from_before, "only earlier steps are searched"),
-            (black, "stay black"),
+            (black, "are left black"),
             (in_place, "it modifies its arguments"),
             (lambda x, hidden: x, "the shape is correct"),
         ],

@@ -180,17 +180,17 @@ def in_place(predictions, goals, mask):
             (lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
         ],
         "normalize_targets": [
-            (as_mae, "the targets are exactly those of MAE"),
+            (as_mae, "the targets are computed as in MAE"),
             (biased_inside, "the variance is biased and the epsilon is inside"),
             (unflat, "the shape is"),
         ],
         "decoder_input": [
             (token_first, "mask tokens come first"),
-            (forgotten, "mask tokens have no positions"),
+            (forgotten, "mask tokens lack position embeddings"),
             (scattered, "unshuffled"),
         ],
         "masked_loss": [
-            (all_queries, "taken over all queries"),
+            (all_queries, "averaged over all queries"),
             (lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
             (in_place, "it modifies its arguments"),
         ],

@@ -185,8 +185,8 @@ def over_all(logits, videos):
             ),
         ],
         "rate_scale": [
-            (without_the_embedding, "patch embedding has the full learning rate"),
-            (one_rate, "patch embedding has the full learning rate"),
+            (without_the_embedding, "patch embedding gets the full learning rate"),
+            (one_rate, "patch embedding gets the full learning rate"),
             (text_for_number, "TypeError"),
         ],
         "mix_batch": [

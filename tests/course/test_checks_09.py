@@ -144,7 +144,7 @@ def early(weight, x, y, parts):
 @wrong_answers(
     {
         "embed_visible": [
-            (lambda t, v, w, b, p: t @ w.T + b + p, "nothing is saved"),
+            (lambda t, v, w, b, p: t @ w.T + b + p, "saves no computation"),
             (lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
         ],
         "attention": [
@@ -158,13 +158,13 @@ def early(weight, x, y, parts):
             (lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
         ],
         "accumulated_gradient": [
-            (zeroed, "includes only the last part: set"),
+            (zeroed, "includes only the last part: zero it"),
             (early, "is the `return` inside the loop"),
             (lambda w, x, y, parts: None, "is the `return` missing"),
         ],
         "plan": [
             (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
-            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes memory"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes up memory"),
             (lambda lr, b, r, n, a, v, w: lr * b / 256, "got 1 value; expected 3 values"),
         ],
     }

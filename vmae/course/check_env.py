@@ -104,7 +104,7 @@ def package_rows(
     judged = [_package_row(pin, ranges.get(canonicalize_name(pin.name))) for pin in here]
     rows = [row for row in judged if row is not None]
     as_tested = len(here) - len(rows)
-    return [Row("OK", "packages", f"{as_tested} of {len(here)} at the tested version"), *rows]
+    return [Row("OK", "packages", f"{as_tested} of {len(here)} have the tested version"), *rows]
 
 
 def _package_row(pin: Requirement, needed: SpecifierSet | None) -> Row | None:
@@ -151,13 +151,13 @@ def gpu_row() -> Row:
         name = torch.cuda.get_device_name(0)
         return Row("OK", "GPU", f"{count} x {name}, {memory:.0f} GB; PyTorch {torch.__version__}")
     if torch.backends.mps.is_available():
-        return Row("--", "GPU", "an Apple GPU, which is not used: all lessons run on the CPU")
+        return Row("--", "GPU", "an Apple GPU is present but not used: all lessons run on the CPU")
     if shutil.which("nvidia-smi"):
         return Row(
             "--", "GPU", f"an NVIDIA driver is installed, but PyTorch {torch.__version__} sees no GPU",
             "install the PyTorch build for your driver: pytorch.org, Get Started",
         )  # fmt: skip
-    return Row("--", "GPU", "none found; none is needed, since all lessons run on the CPU")
+    return Row("--", "GPU", "none found, but none is needed: all lessons run on the CPU")
 
 
 def disk_row(folder: Path = ROOT, needed: int = NEEDED) -> Row:
@@ -167,7 +167,7 @@ def disk_row(folder: Path = ROOT, needed: int = NEEDED) -> Row:
         return Row("OK", "disk", f"{free / 1e9:,.0f} GB free")
     return Row(
         "FAIL", "disk", f"{free / 1e9:.2f} GB free; the lessons need {needed / 1e9:.0f} GB",
-        "free up some space: data/motion*, data/film* and data/stores can be deleted, and are rebuilt",
+        "free up some space: you can delete data/motion*, data/film* and data/stores; they are rebuilt",
     )  # fmt: skip
 
 

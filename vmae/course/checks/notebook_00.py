@@ -57,24 +57,24 @@ TOKEN_COUNT = Exercise(
     token_count,
     lambda _: [(4, 32, 48, (2, 16, 16)), (16, 224, 224, (2, 16, 16)), (6, 24, 40, (3, 4, 8))],
     {
-        "every frame is counted as a time step: a tubelet is p_t frames long, so divide T by "
+        "every frame is counted as a time step: a tubelet spans p_t frames, so divide T by "
         "p_t": _count(lambda clip, p, n: clip[0] * n[1] * n[2]),
         "only one time step is counted: multiply by the number of time steps, T / p_t": _count(
             lambda clip, p, n: n[1] * n[2]
         ),
-        "the result is the grid (t, h, w), not a count: multiply its three sizes": _steps,
-        "the numbers of time steps, rows and columns are added: multiply them": _count(
+        "the result is the grid (t, h, w), not a count: return the product of its three sizes": _steps,
+        "the numbers of time steps, rows and columns are added: multiply them instead": _count(
             lambda clip, p, n: sum(n)
         ),
-        "the result is P, the number of values per token: return the number of tokens": _count(
+        "the result is P, the number of values per token: return N, the number of tokens": _count(
             lambda clip, p, n: 3 * p[0] * p[1] * p[2]
         ),
-        "the colour channels are counted separately: do not multiply by 3, since a token "
-        "holds all three channels of its pixels": _count(lambda clip, p, n: 3 * n[0] * n[1] * n[2]),
+        "the colour channels are counted separately: do not multiply by 3, since each token "
+        "already contains all three channels": _count(lambda clip, p, n: 3 * n[0] * n[1] * n[2]),
         "the frame is assumed to be square: multiply H / p_h rows by W / p_w columns": _count(
             lambda clip, p, n: n[0] * n[1] * n[1]
         ),
-        "tubelets are counted as if they overlapped: count L / p of them along a side of "
+        "tubelets are counted as if they overlapped: count L / p tubelets along a side of "
         "length L, not L - p + 1": _count(
             lambda clip, p, n: (clip[0] - p[0] + 1) * (clip[1] - p[1] + 1) * (clip[2] - p[2] + 1)
         ),
@@ -138,27 +138,26 @@ HIDE = Exercise(
     hide,
     _cases,
     {
-        "the visible patches are painted over: paint over the hidden ones, where `hidden` is "
-        "True": (
+        "the visible patches are painted over: paint over the hidden ones instead, where "
+        "`hidden` is True": (
             lambda picture, hidden, patch: hide(picture, ~hidden, patch)
         ),
         "the mask's rows and columns are swapped: index it as hidden[row, column]": (
             lambda picture, hidden, patch: hide(picture, hidden.T, patch)
         ),
-        "the whole mask is tiled: instead, repeat each of its values `patch` times down and "
-        "`patch` times across": (
+        "the whole mask is tiled: repeat each entry `patch` times along both axes instead": (
             lambda picture, hidden, patch: torch.where(hidden.repeat(patch, patch), 0.5, picture)
         ),
-        "the mask is applied to the pixels of one corner: enlarge it first, so that each of "
-        "its values covers patch x patch pixels": _corner,
-        "only the first pixel of each patch is painted over: paint over all patch x patch "
-        "pixels": _one_pixel,
+        "the mask is applied at pixel resolution and covers only one corner: enlarge it "
+        "first, so that each entry covers patch x patch pixels": _corner,
+        "only the first pixel of each patch is painted over: paint over the whole patch, "
+        "patch x patch pixels": _one_pixel,
         "only the first channel is painted over: set all three channels to 0.5": _one_channel,
-        "hidden patches are painted black: paint them grey, 0.5": lambda picture, hidden, patch: torch.where(
+        "hidden patches are painted black: paint them grey (0.5)": lambda picture, hidden, patch: torch.where(
             _over(hidden, patch), 0.0, picture
         ),
-        "hidden patches are set to a value above 1, which shows as white: pixel values are in "
-        "[0, 1] here, so use 0.5 for grey": (
+        "hidden patches are set to a value above 1, which is displayed as white: pixel values "
+        "are in [0, 1] here, so use 0.5 for grey": (
             lambda picture, hidden, patch: torch.where(_over(hidden, patch), 128.0, picture)
         ),
     },

@@ -65,14 +65,14 @@ PATCHIFY = Exercise(
         "the patches are numbered column by column: number them row by row, (h w)": _arranged(
             "b c (h p) (w q) -> b (w h) (p q c)"
         ),
-        "the pixels of each patch are ordered column by column: order them row by row, (p q "
-        "c)": _arranged("b c (h p) (w q) -> b (h w) (q p c)"),
-        "the channel varies slowest within each patch: let it vary fastest, (p q c), not (c p "
-        "q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
-        "each patch contains pixels from all over the image: when you split an axis, put the "
+        "the pixels within each patch are ordered column by column: order them row by row, (p "
+        "q c)": _arranged("b c (h p) (w q) -> b (h w) (q p c)"),
+        "the channel varies slowest within each patch: make it vary fastest, (p q c), not (c "
+        "p q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
+        "each patch contains pixels from all over the image: when splitting an axis, put the "
         "grid index first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
-        "a reshape alone slices the image into runs of consecutive values, not squares: split "
-        "the axes into (h p) and (w q), then reorder them": lambda images, side: images.reshape(
+        "a reshape alone yields runs of consecutive values, not square patches: split the "
+        "axes into (h p) and (w q), then permute them": lambda images, side: images.reshape(
             len(images), -1, side * side * images.shape[1]
         ),
     },
@@ -127,29 +127,27 @@ ATTENTION = Exercise(
         "the scores are not scaled: divide them by the square root of d before the softmax": _weighted(
             lambda q, k: _scores(q, k).softmax(-1)
         ),
-        "the scores are divided by d: divide them by the square root of d": _weighted(
+        "the scores are divided by d: divide them by the square root of d instead": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1]).softmax(-1)
         ),
-        "the scale is computed from the full width of the model: use the width of one head, d "
-        "= q.shape[-1]": _weighted(
+        "the scale is computed from the model's full width: use the head width, d = "
+        "q.shape[-1]": _weighted(
             lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
         ),
-        "the scores are multiplied by the square root of d: divide them by it": _weighted(
+        "the scores are multiplied by the square root of d: divide by it instead": _weighted(
             lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
         ),
-        "the softmax runs over the queries: apply it over the keys, the last axis, so that "
+        "the softmax is taken over the queries: take it over the keys, the last axis, so that "
         "each query's weights sum to 1": _weighted(
             lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(-2)
         ),
-        "queries and keys are swapped: compute q @ k^T, so that each row belongs to a query": _weighted(
-            lambda q, k: (_scores(k, q) / q.shape[-1] ** 0.5).softmax(-1)
-        ),
-        "the weights are scaled after the softmax: scale the scores before it": _weighted(
-            lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5
-        ),
+        "queries and keys are swapped: compute q @ k^T, so that each row corresponds to a "
+        "query": _weighted(lambda q, k: (_scores(k, q) / q.shape[-1] ** 0.5).softmax(-1)),
+        "the weights are scaled after the softmax: scale the scores before the softmax "
+        "instead": _weighted(lambda q, k: _scores(q, k).softmax(-1) / q.shape[-1] ** 0.5),
         "the softmax is missing: apply it to the scores, so that each query's weights are "
         "positive and sum to 1": _weighted(lambda q, k: _scores(q, k) / q.shape[-1] ** 0.5),
-        "the weights are applied to the keys: apply them to the values": lambda q, k, v: (
+        "the weights are applied to the keys: apply them to the values instead": lambda q, k, v: (
             attention(q, k, k)[0],
             attention(q, k, v)[1],
         ),
@@ -204,11 +202,12 @@ MULTI_HEAD = Exercise(
         (torch.randn(1, 5, 3 * 16, generator=g), 2),
     ],
     {
-        "the outputs of the heads are interleaved, (d heads): concatenate them instead, "
-        "(heads d)": lambda x, n: _heads(x, n, merge="b heads n d -> b n (d heads)"),
-        "the head axis still comes before the token axis when the heads are merged: swap the "
+        "the heads' outputs are interleaved, (d heads): concatenate them instead, (heads d)": lambda x, n: (
+            _heads(x, n, merge="b heads n d -> b n (d heads)")
+        ),
+        "the heads are merged with the head axis still before the token axis: transpose the "
         "two axes before the reshape": _not_moved,
-        "each head takes columns scattered across the full width: give each head adjacent "
+        "each head's columns are scattered across the full width: give each head contiguous "
         "columns, (heads d)": lambda x, n: _heads(
             x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)"
         ),
@@ -216,10 +215,10 @@ MULTI_HEAD = Exercise(
         "into queries, keys and values first, (three heads d)": lambda x, n: _heads(
             x, n, "b n (heads three d) -> three b heads n d"
         ),
-        "queries and keys are swapped: the columns hold the queries first, then the keys, "
-        "then the values": lambda x, n: _heads(x, n, order=(1, 0, 2)),
-        "keys and values are swapped: the columns hold the queries first, then the keys, then "
-        "the values": lambda x, n: _heads(x, n, order=(0, 2, 1)),
+        "queries and keys are swapped: split the columns into queries, keys and values, in "
+        "that order": lambda x, n: _heads(x, n, order=(1, 0, 2)),
+        "keys and values are swapped: split the columns into queries, keys and values, in "
+        "that order": lambda x, n: _heads(x, n, order=(0, 2, 1)),
         "the scale is computed from the full width D: use the width of one head, D / heads": lambda x, n: (
             _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
         ),
@@ -297,9 +296,9 @@ PRE_NORM = Exercise(
     pre_norm,
     _block_cases,
     {
-        "the block is post-norm, as in the original Transformer: normalise the input of each "
-        "branch instead, x + attend(norm1(x))": _post_norm,
-        "both residual connections are missing: add the output of each branch to x": lambda x, n1, a, n2, m: (
+        "the block is post-norm, as in the original Transformer: normalise each branch's "
+        "input instead, x + attend(norm1(x))": _post_norm,
+        "both residual connections are missing: add each branch's output to x": lambda x, n1, a, n2, m: (
             m(n2(a(n1(x))))
         ),
         "the residual connection around attention is missing: use x + attend(norm1(x))": (
@@ -308,12 +307,12 @@ PRE_NORM = Exercise(
         "the residual connection around the MLP is missing: use x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
             m(n2(x + a(n1(x))))
         ),
-        "the residual path itself is normalised: normalise only the input of each branch, and "
-        "add the branch's output to the unnormalised x": _normed_path,
+        "the residual path itself is normalised: normalise only each branch's input, and add "
+        "the branch's output to the unnormalised x": _normed_path,
         "each norm is applied to the output of its branch: apply it to the branch's input": _late_norm,
-        "the norms are not used: normalise the input of each branch": _no_norm,
-        "the MLP is applied to the block's original input: apply it to x after the attention "
-        "output has been added": lambda x, n1, a, n2, m: x + a(n1(x)) + m(n2(x)),
+        "the norms are missing: normalise each branch's input": _no_norm,
+        "the MLP is applied to the block's original input: apply it to x after adding the "
+        "attention output": lambda x, n1, a, n2, m: x + a(n1(x)) + m(n2(x)),
         "norm1 is applied to the sum of x and the attention output: use x + attend(norm1(x))": (
             lambda x, n1, a, n2, m: (y := n1(x + a(x))) + m(n2(y))
         ),
@@ -366,24 +365,24 @@ SINCOS_1D = Exercise(
     sincos_1d,
     lambda g: [(64, 48), (7, 6)],
     {
-        "all sines come before all cosines, as in MAE: alternate them here, with sines in the "
-        "even columns and cosines in the odd ones": lambda n, w: torch.cat(_table(n, w), 1),
+        "the sines all come before the cosines, as in MAE: interleave them here, with sines "
+        "in the even columns and cosines in the odd ones": lambda n, w: torch.cat(_table(n, w), 1),
         "sines and cosines are swapped: put the sines in the even columns and the cosines in "
         "the odd ones": lambda n, w: _interleaved(*_table(n, w)[::-1]),
         "every column has its own frequency: use the same frequency for the sine and cosine "
-        "of a pair": _rate_of_column,
-        "the frequencies fall too slowly: use the exponent 2k / D for pair k, not k / D": lambda n, w: (
+        "in each pair": _rate_of_column,
+        "the frequencies decrease too slowly: use the exponent 2k / D for pair k, not k / D": lambda n, w: (
             _interleaved(*_table(n, w, lambda pair, width: pair / width))
         ),
         "the frequencies increase from pair to pair: divide the position by 10000^(2k / D) "
-        "rather than multiplying by it": lambda n, w: _interleaved(
+        "instead of multiplying by it": lambda n, w: _interleaved(
             *_table(n, w, lambda pair, width: -2 * pair / width)
         ),
         "the positions start at 1: start them at 0": lambda n, w: _interleaved(
             *_table(n, w, first=1)
         ),
         "the last frequency is 1/10000: use the exponent 2k / D, with k from 0 to D/2 - 1, so "
-        "that it stays below 1": lambda n, w: _interleaved(
+        "that the exponent stays below 1": lambda n, w: _interleaved(
             *_table(n, w, lambda pair, width: pair / (width // 2 - 1))
         ),
     },

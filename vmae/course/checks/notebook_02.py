@@ -253,18 +253,18 @@ EXERCISES = (
         unpatchify,
         _patch_cases,
         {
-            "the values of each patch are read channel first: their order is row, column, "
-            "channel, so split them as (p, q, c) and move c to the front": _order(
+            "each patch is read as if the channel came first: the values are stored "
+            "channel-last, so split them as (p, q, c) and move c to the front": _order(
                 "b (h w) (c p q)"
             ),
             "rows and columns are swapped within each patch: split the values as (p, q, c), "
-            "where p is the row": _order("b (h w) (q p c)"),
+            "where p indexes the row": _order("b (h w) (q p c)"),
             "the patches are laid out column by column: lay them out row by row, splitting N "
             "into (rows, columns)": _order("b (w h) (p q c)"),
-            "a reshape alone does not reorder the values: split both axes, move p next to "
-            "rows and q next to columns, then merge each pair": _reshaped,
-            "reshaping straight to (H, W, C) does not reorder the values: first move p next "
-            "to rows and q next to columns": _image_reshaped,
+            "a reshape alone does not reorder the values: split both axes, permute them so "
+            "that p follows rows and q follows columns, then merge each pair": _reshaped,
+            "reshaping straight to (H, W, C) does not reorder the values: first permute the "
+            "axes so that p follows rows and q follows columns": _image_reshaped,
         },
         draw=_draw_image,
     ),
@@ -273,24 +273,21 @@ EXERCISES = (
         random_masking,
         _masking_cases,
         {
-            "every image has the same mask: sort the noise of each image separately, dim=1": (
+            "every image gets the same mask: sort each image's noise separately, with dim=1": (
                 lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio)
             ),
             "the number of hidden tokens is wrong when ratio * N is not an integer: hide "
             "int(ratio * N) tokens and keep the rest; do not round, and do not compute the "
             "number of kept tokens first": _kept_side,
-            "ids_restore is the shuffle itself, not its inverse: take the argsort of "
+            "ids_restore is the shuffle itself, not its inverse: compute the argsort of "
             "ids_shuffle": _not_inverted,
-            "`hidden` is in shuffled order: restore the original order with ids_restore": (
-                _shuffled_hidden
-            ),
+            "`hidden` is in shuffled order: unshuffle it with ids_restore": (_shuffled_hidden),
             "`hidden` is inverted: set it to True for the tokens that the encoder does not "
             "see": _inverted,
-            "the tokens with the largest noise values are kept: keep those with the smallest": (
-                lambda noise, ratio: random_masking(-noise, ratio)
-            ),
-            "ids_keep is sorted, so it no longer matches ids_restore: leave ids_keep in "
-            "shuffled order": _sorted_keep,
+            "the tokens with the largest noise values are kept: keep those with the smallest "
+            "values instead": (lambda noise, ratio: random_masking(-noise, ratio)),
+            "ids_keep is sorted, so it no longer matches ids_restore: leave it in shuffled "
+            "order": _sorted_keep,
         },
         draw=_draw_masks,
     ),
@@ -301,17 +298,17 @@ EXERCISES = (
         {
             "the tokens are not unshuffled, so the visible ones still come first: gather them "
             "with ids_restore": _joined,
-            "ids_restore is used the wrong way round: take token i from index ids_restore[i] "
-            "with a single gather, without scatter or a second argsort": (
+            "ids_restore is applied in the wrong direction: read token i from index "
+            "ids_restore[i] with a single gather, not with a scatter or a second argsort": (
                 lambda x, token, restore: _take(_joined(x, token, restore), restore.argsort(dim=1))
             ),
             "the mask tokens come before the visible tokens: put the visible tokens first, as "
             "ids_restore expects": _tokens_first,
-            "every image is restored to the order of the first image: use each image's own "
-            "row of ids_restore": lambda x, token, restore: unshuffle(
+            "every image is unshuffled with the first image's ids_restore: use each image's "
+            "own row": lambda x, token, restore: unshuffle(
                 x, token, restore[:1].expand_as(restore)
             ),
-            "the hidden positions are filled with zeros: fill them with the mask token": (
+            "the hidden positions are filled with zeros: fill them with the mask token instead": (
                 lambda x, token, restore: unshuffle(x, torch.zeros_like(token), restore)
             ),
         },
@@ -322,23 +319,22 @@ EXERCISES = (
         standardize,
         _target_cases,
         {
-            "the variance is biased because it divides by P: divide by P - 1, as MAE and "
-            "torch.var do": lambda x: _divided(x, -1, unbiased=False),
+            "the variance is biased, since the sum is divided by P: divide by P - 1 instead, "
+            "as in MAE and torch.var": lambda x: _divided(x, -1, unbiased=False),
             "the mean and variance are computed over the whole batch: compute them separately "
-            "for each patch, dim=-1": (lambda x: _divided(x, (0, 1, 2))),
+            "for each patch, with dim=-1": (lambda x: _divided(x, (0, 1, 2))),
             "the mean and variance are computed across the patches of an image: compute them "
-            "over the values of each patch, dim=-1": lambda x: _divided(x, 1),
-            "all patches of an image share one mean and one variance: compute them per patch, "
-            "dim=-1": (lambda x: _divided(x, (1, 2))),
-            "the epsilon is missing, so a flat patch causes a division by zero: add 1e-6 to "
-            "the variance": (lambda x: _centred(x) / x.std(dim=-1, keepdim=True)),
+            "over the values of each patch, with dim=-1": lambda x: _divided(x, 1),
+            "all patches of an image share one mean and one variance: compute both per patch, "
+            "with dim=-1": (lambda x: _divided(x, (1, 2))),
+            "the epsilon is missing, so constant patches cause a division by zero: add 1e-6 "
+            "to the variance": (lambda x: _centred(x) / x.std(dim=-1, keepdim=True)),
             "the epsilon is added to the standard deviation, as in VideoMAE: add it to the "
             "variance, inside the square root, as in MAE": (
                 lambda x: _centred(x) / (x.std(dim=-1, keepdim=True) + 1e-6)
             ),
-            "the values are divided by the variance: divide them by its square root": (
-                lambda x: _centred(x) / (x.var(dim=-1, keepdim=True) + 1e-6)
-            ),
+            "the values are divided by the variance: divide them by the standard deviation, "
+            "its square root": (lambda x: _centred(x) / (x.var(dim=-1, keepdim=True) + 1e-6)),
             "only the mean is subtracted: divide by the standard deviation as well": _centred,
             "each channel is standardised separately, as in VideoMAE: standardise all values "
             "of a patch together, as in MAE": lambda x: _divided(
@@ -355,23 +351,23 @@ EXERCISES = (
             "the loss also includes the visible patches: weight the errors by `hidden`": (
                 lambda predicted, target, hidden: _error(predicted, target).mean()
             ),
-            "the loss includes only the visible patches: average over the hidden patches, "
-            "where `hidden` is True": (
+            "the loss includes only the visible patches: average over the hidden patches "
+            "instead, where `hidden` is True": (
                 lambda predicted, target, hidden: masked_loss(predicted, target, ~hidden)
             ),
-            "the sum of the errors is divided by the total number of patches: divide it by "
-            "the number of hidden patches, hidden.sum()": (
+            "the summed error is divided by the total number of patches: divide it by the "
+            "number of hidden patches, hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).mean()
             ),
-            "the errors are summed over the hidden patches: divide the sum by their number, "
-            "hidden.sum()": (
+            "the errors are summed over the hidden patches: divide the sum by the number of "
+            "hidden patches, hidden.sum()": (
                 lambda predicted, target, hidden: (_error(predicted, target) * hidden).sum()
             ),
-            "the squared errors are summed over all hidden values: take the mean over the "
+            "the squared errors are summed over all hidden values: average them over the "
             "pixels of each patch, then over the hidden patches": lambda predicted, target, hidden: (
                 (predicted - target)[hidden].square().sum()
             ),
-            "the errors are summed within each patch: take their mean": (
+            "the errors are summed within each patch: average them instead": (
                 lambda predicted, target, hidden: (
                     masked_loss(predicted, target, hidden) * target.shape[-1]
                 )

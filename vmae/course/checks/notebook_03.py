@@ -175,16 +175,16 @@ EXERCISES = (
             "grows with the batch size": lambda steps, warmup, base, batch: learning_rates(
                 steps, warmup, base, 256 * 256 / batch
             ),
-            "the learning rate is 0 at step 0, which wastes the step: count the warm-up steps "
-            "from 1, (step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
+            "the learning rate is 0 at step 0, so that step is wasted: count the warm-up "
+            "steps from 1, (step + 1) / warmup": _shaped(lambda step, warmup: step / warmup, _down),
             "there is no warm-up: increase the learning rate linearly over the first `warmup` "
             "steps": (_shaped(lambda *_: 1.0, _down)),
             "the cosine starts at step 0, so the learning rate drops abruptly after the "
             "warm-up: start the cosine after the warm-up, (step - warmup) / (steps - warmup)": _shaped(
                 _up, lambda step, steps, _: _down(step, steps, 0)
             ),
-            "the learning rate falls linearly after the warm-up: use a cosine, 0.5 * (1 + "
-            "cos(pi * progress))": _shaped(
+            "the learning rate falls linearly after the warm-up: use a cosine instead, 0.5 * "
+            "(1 + cos(pi * progress))": _shaped(
                 _up, lambda step, steps, warmup: (steps - step) / (steps - warmup)
             ),
         },
@@ -206,12 +206,12 @@ EXERCISES = (
             "since each is a single vector despite its three axes": _named(
                 lambda _, shape: len(shape) > 1
             ),
-            "the list contains the parameters without weight decay: return the names of those "
-            "to which weight decay is applied": (
+            "the list contains the parameters excluded from weight decay: return the names of "
+            "the decayed parameters instead": (
                 lambda shapes: [name for name in shapes if name not in decayed(shapes)]
             ),
-            "the convolution of the patch embedding is excluded: test for more than one axis "
-            "rather than exactly two, since its weight is a matrix stored with five axes": _named(
+            "the patch embedding's convolution is excluded: test for more than one axis, not "
+            "for exactly two, since its weight acts as a matrix but has five axes": _named(
                 lambda _, shape: len(shape) == 2
             ),
         },
@@ -222,21 +222,23 @@ EXERCISES = (
         standardize_features,
         _feature_cases,
         {
-            "the test features are standardised with their own statistics, which a single "
-            "test image would not have: use the statistics of the training features": _each,
+            "the test features are standardised with their own statistics, which could not be "
+            "computed for a single test image: use the training statistics instead": _each,
             "the statistics are computed over training and test features together, which "
-            "leaks test data into training: use the training features alone": (
+            "leaks test data into training: compute them over the training features alone": (
                 lambda train, test: _scaled(train, test, torch.cat((train, test)))
             ),
-            "the statistics are computed over the test features, which leaks test data: use "
-            "the training features instead": (lambda train, test: _scaled(train, test, test)),
-            "each image is standardised separately: compute the mean and standard deviation "
-            "over the images, dim=0": _rows,
-            "only the mean is subtracted: divide by the standard deviation of each feature as "
-            "well": (lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))),
-            "the standard deviation divides by n - 1: divide by n instead, with correction=0": (
-                lambda train, test: _scaled(train, test, train, correction=1)
+            "the statistics are computed over the test features, which leaks test data: "
+            "compute them over the training features instead": (
+                lambda train, test: _scaled(train, test, test)
             ),
+            "each image's features are standardised separately: compute each feature's mean "
+            "and standard deviation across images, with dim=0": _rows,
+            "only the mean is subtracted: divide by each feature's standard deviation as well": (
+                lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
+            ),
+            "the standard deviation is computed with n - 1: divide by n instead, with "
+            "correction=0": (lambda train, test: _scaled(train, test, train, correction=1)),
         },
         draw=_draw_features,
     ),

@@ -85,9 +85,7 @@ def _judge(
         return problem
     # One draw of a few dozen possible clips may repeat by chance; five in a row will not.
     if not all(np.array_equal(clip, again[name]) for name, clip in draws.items()):
-        return (
-            "two generators with the same seed give different clips: take all randomness from `rng`"
-        )
+        return "two generators with the same seed give different clips: draw all random numbers from `rng`"
     for case in cases:
         got, expected = _outcomes(sampler, case), _outcomes(reference, case)
         if got == expected:
@@ -143,25 +141,25 @@ DENSE = _random(
     mistakes={
         "the last possible start is never drawn: pass room + 1 to `rng.integers`, which "
         "excludes its upper bound": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
-        "the starts leave room for only (T - 1) * stride + 1 frames, the exact span of a "
-        "clip: leave room for T * stride frames, as in the published code": _dense(
+        "the starts leave room for only (T - 1) * stride + 1 frames, a clip's exact span: "
+        "leave room for T * stride frames, as in the published code": _dense(
             lambda n, T, s: max(n - (T - 1) * s - 1, 0)
         ),
-        "the start is drawn from the whole video, so clips run past the end: leave room for "
-        "T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
-        "the start is drawn from the whole video, so some clips end in copies of the last "
+        "the start is drawn from the whole video, so clips extend past its end: leave room "
+        "for T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
+        "the start is drawn from the whole video, so some clips end in repeats of the last "
         "frame: leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
-        "the stride is ignored when the start is drawn: leave room for T * stride frames, not "
+        "the stride is ignored when drawing the start: leave room for T * stride frames, not "
         "T": _dense(
             lambda n, T, s: max(n - T, 0)
         ),
         "the frames are consecutive: space them `stride` frames apart": _unstrided,
         "every clip starts at frame 0: draw a random start from `rng`": _dense(lambda n, T, s: 0),
-        "if the video is shorter than T * stride, the room is negative and `rng.integers` "
-        "raises an error: use max(room, 0)": _dense(lambda n, T, s: n - T * s),
-        "if the video is shorter than the clip, some indices run past its end: repeat the "
-        "last frame with np.minimum(index, length - 1)": _dense(_published, clip=False),
-        "if the video is shorter than the clip, the indices wrap around to its beginning: "
+        "if the video is shorter than T * stride, the room for the start is negative and "
+        "`rng.integers` raises an error: clamp it with max(room, 0)": _dense(lambda n, T, s: n - T * s),
+        "if the video is shorter than the clip, some indices exceed the last frame: repeat "
+        "the last frame with np.minimum(index, length - 1)": _dense(_published, clip=False),
+        "if the video is shorter than the clip, the indices wrap around to the beginning: "
         "repeat the last frame instead": _wrapped,
     },
 )  # fmt: skip
@@ -192,13 +190,13 @@ TSN = _random(
         "all segments share one offset: draw one offset per segment, with size=T": (
             _tsn(lambda g, s, T: g.integers(s))
         ),
-        "the first frame of each segment is always taken: draw a random offset per segment "
+        "the first frame of each segment is always chosen: draw a random offset per segment "
         "from `rng`": _tsn(
             lambda g, s, T: 0
         ),
-        "the middle frame of each segment is always taken, which is the rule for testing: in "
-        "training, draw a random offset per segment": _tsn(lambda g, s, T: s // 2),
-        "the frames are drawn from the whole video, so two can fall into the same segment: "
+        "the middle frame of each segment is always chosen, as at test time: in training, "
+        "draw a random offset per segment": _tsn(lambda g, s, T: s // 2),
+        "the frames are drawn from the whole video, so two can come from the same segment: "
         "draw one frame from each segment": _anywhere,
         "the last frame of a segment is never drawn: use `rng.integers(size)`, which already "
         "excludes its upper bound": _tsn(lambda g, s, T: g.integers(max(s - 1, 1), size=T)),
@@ -207,7 +205,7 @@ TSN = _random(
             lambda g, s, T: g.integers(s + 1, size=T)
         ),
         "the remainder is spread over the segments: make each segment exactly length // T "
-        "frames long and ignore the frames left over at the end": (
+        "frames long, and ignore the leftover frames at the end": (
             _tsn(lambda g, s, T: g.integers(s, size=T), spread=True)
         ),
     },
@@ -282,30 +280,30 @@ TUBELETS = Exercise(
     tubelets,
     _clip_cases,
     {
-        "the time index of the tokens varies fastest: let it vary slowest, (t h w), so that "
-        "the tokens of a time step stay together": _cut(
+        "the tokens' time index varies fastest: make it vary slowest, (t h w), so that each "
+        "time step's tokens stay together": _cut(
             "i p q c", outside="h w t"
         ),
-        "the tokens of each time step are ordered column by column: order them row by row, (t "
-        "h w)": _cut(
+        "within each time step, the tokens are ordered column by column: order them row by "
+        "row, (t h w)": _cut(
             "i p q c", outside="t w h"
         ),
-        "the channel varies slowest within each token, as in Conv3d: let it vary fastest, "
+        "the channel varies slowest within each token, as in Conv3d: make it vary fastest, "
         "(p_t p_h p_w c)": _cut(
             "c i p q"
         ),
-        "the channel varies more slowly than rows and columns within each token: let it vary "
+        "the channel varies more slowly than rows and columns within each token: make it vary "
         "fastest, (p_t p_h p_w c)": _cut("i c p q"),
-        "time varies faster than rows and columns within each token: let it vary slowest, "
+        "time varies faster than rows and columns within each token: make it vary slowest, "
         "(p_t p_h p_w c)": _cut(
             "p q i c"
         ),
-        "the pixels of each frame of a tubelet are ordered column by column: order them row "
-        "by row, (p_t p_h p_w c)": _cut("i q p c"),
-        "each tubelet contains frames and pixels from all over the clip: when you split an "
+        "the pixels within each frame of a tubelet are ordered column by column: order them "
+        "row by row, (p_t p_h p_w c)": _cut("i q p c"),
+        "each tubelet contains frames and pixels from all over the clip: when splitting an "
         "axis, put the grid index first, (t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
-        "a reshape alone slices the clip into runs of consecutive values, not blocks: split "
-        "each axis in two, then reorder the axes": _bare,
+        "a reshape alone yields runs of consecutive values, not tubelets: split each axis in "
+        "two, then permute the axes": _bare,
     },
     draw=_draw_tubelets,
 )  # fmt: skip
@@ -355,18 +353,20 @@ CONV3D = Exercise(
     conv3d_weight,
     _weight_cases,
     {
-        "a reshape alone is not enough: permute the axes too, since the channel varies "
-        "fastest in the linear layer but is the second axis of a Conv3d": partial(
+        "a reshape alone is not enough: permute the axes too, since channels vary fastest in "
+        "the linear layer's weights but are the second axis of a Conv3d kernel": partial(
             _kernel, "c i p q"
         ),
-        "the channel is still the last axis, (D, p_t, p_h, p_w, C): make it the second axis, "
+        "the channel axis still comes last, (D, p_t, p_h, p_w, C): move it to second place, "
         "as Conv3d expects": partial(_kernel, "i p q c", to="i p q c"),
-        "rows and columns of the tubelet are swapped: split each row of weights as (p_t p_h "
-        "p_w c)": partial(_kernel, "i q p c"),
-        "each row of weights is read as if time varied faster than rows and columns: split it "
-        "as (p_t p_h p_w c), where time varies slowest": partial(_kernel, "p q i c"),
-        "the kernel is flipped: leave it as it is, since PyTorch's convolution does not flip "
-        "kernels": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
+        "the tubelet's rows and columns are swapped: split each row of the weight matrix as "
+        "(p_t p_h p_w c)": partial(_kernel, "i q p c"),
+        "each row of the weight matrix is split as if time varied faster than rows and "
+        "columns: split it as (p_t p_h p_w c), where time varies slowest": partial(
+            _kernel, "p q i c"
+        ),
+        "the kernel is flipped: do not flip it, since PyTorch's convolution is a "
+        "cross-correlation": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
     },
     draw=_draw_weight,
 )

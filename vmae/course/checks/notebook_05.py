@@ -164,7 +164,11 @@ def _draw_mask(result: torch.Tensor, noise: torch.Tensor, *_: Any) -> None:
     batch, t, n = noise.shape
     steps = F.pad(result.view(batch, t, int(n**0.5), -1).float(), (0, 1, 0, 1), value=0.5)
     viz.pictures(
-        {"yours: one clip per row, time to the right": rearrange(steps, "b t h w -> (b h) (t w)")},
+        {
+            "yours: one row per clip, time from left to right": rearrange(
+                steps, "b t h w -> (b h) (t w)"
+            )
+        },
         "Your masks: one row per clip, one square per time step; hidden tokens are light.",
         height=1.3,
     )
@@ -177,10 +181,10 @@ def _draw_indices(result: Mask, hidden: torch.Tensor) -> None:
     viz.pictures(
         {
             "input: hidden in yellow": 3.0 * hidden,
-            "yours: visible yellow, targets green": roles,
+            "yours: visible in yellow, targets in green": roles,
         },
         "The mask, one row per clip, and the roles that your indices assign, from dark to light: "
-        "in none of the lists, query without loss, target, visible.",
+        "unassigned, query without loss, target, visible.",
         height=0.8,
         limits=(0, 3),
     )
@@ -191,7 +195,7 @@ def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tenso
     rows = {"masked": masked, "yours": result, "expected": copy_in_time(tokens, hidden)}
     viz.film_strips(
         {name: unpatchify(x.flatten(1, 2), FILM_GRID)[0] for name, x in rows.items()},
-        "Three rows of frames: the masked clip, your copies and the expected ones.",
+        "Three rows of frames: the masked clip, your reconstruction and the expected one.",
         frames=4,
     )
 
@@ -238,26 +242,26 @@ EXERCISES = (
         tube_mask,
         _noise_cases,
         {
-            "every clip in the batch has the same mask: sort the noise of each clip, not just "
-            "that of the first clip": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
-            "the mask changes over time: choose positions by the noise at the first step, and "
+            "every clip in the batch gets the same mask: sort each clip's noise, not just the "
+            "first clip's": lambda noise, ratio: tube_mask(noise[:1].expand_as(noise), ratio),
+            "the mask changes over time: select positions using the first step's noise, and "
             "hide the same positions at every step": lambda noise, ratio: short_tubes(noise, ratio, 1),
             "time and space are swapped when the mask is flattened: time varies slowest, so "
-            "repeat the whole mask of a frame, not each of its entries": _interleaved,
-            "the number of hidden tokens differs from clip to clip, because a threshold "
-            "decides each position separately: sort the noise, and hide exactly int(ratio * "
-            "n) positions": _threshold,
+            "repeat the frame mask as a whole, not entry by entry": _interleaved,
+            "the number of hidden tokens differs from clip to clip, because each position is "
+            "thresholded independently: sort the noise, and hide exactly int(ratio * n) "
+            "positions": _threshold,
             "the number of hidden positions is rounded the wrong way: hide int(ratio * n) "
-            "positions, so that the number of visible ones is rounded up": _visible_down,
+            "positions, which rounds the number of visible positions up": _visible_down,
             "the mask is inverted: set it to True for hidden tokens": (
                 lambda noise, ratio: ~tube_mask(noise, ratio)
             ),
             "the positions with the smallest noise values are hidden: hide those with the "
-            "largest": (
+            "largest values instead": (
                 lambda noise, ratio: tube_mask(-noise, ratio)
             ),
-            "each token is masked independently, as in random masking: draw once per "
-            "position, and hide the position at every step": _random,
+            "each token is masked independently, as in random masking: choose positions once "
+            "per clip, and hide them at every step": _random,
         },
         draw=_draw_mask,
     ),
@@ -266,22 +270,21 @@ EXERCISES = (
         short_tubes,
         _tube_cases,
         {
-            "the tubes alternate from step to step: repeat each tube's mask `length` times in a "
-            "row, as repeat_interleave does": _alternating,
-            "one tube covers the whole clip: choose new positions every `length` steps": (
+            "the masks alternate from step to step: repeat each mask `length` times in a row, "
+            "with repeat_interleave": _alternating,
+            "one tube spans the whole clip: choose new positions every `length` steps": (
                 lambda noise, ratio, length: tube_mask(noise, ratio)
             ),
-            "the mask changes at every step: keep each mask for `length` steps": (
+            "the mask changes at every step: reuse each mask for `length` steps": (
                 lambda noise, ratio, length: short_tubes(noise, ratio, 1)
             ),
-            "the tubes are half as long as they should be: do not halve `length`, which is "
-            "already in time steps of two frames each": (
+            "the tubes are half as long as they should be: do not halve `length`, since it is "
+            "already measured in time steps of two frames each": (
                 lambda noise, ratio, length: short_tubes(noise, ratio, length // 2)
             ),
-            "the tubes use the noise at the first steps of the clip: use the noise at the "
-            "first step of each tube, noise[:, ::length]": _first_noise,
-            "every clip in the batch has the same mask: sort the noise of each clip "
-            "separately": (
+            "the tubes use the noise from the clip's first few steps: use the noise at each "
+            "tube's first step, noise[:, ::length]": _first_noise,
+            "every clip in the batch gets the same mask: sort each clip's noise separately": (
                 lambda noise, *rest: short_tubes(noise[:1].expand_as(noise), *rest)
             ),
             "the number of hidden positions is rounded the wrong way: hide int(ratio * n) "
@@ -304,15 +307,14 @@ EXERCISES = (
             ),
             "`queries` contains all tokens: include only the tokens that the encoder does not "
             "see": _changed(lambda v, q, m, n: (v, torch.arange(n).expand(len(v), n), q)),
-            "the indices continue from one clip to the next: number the tokens of each clip "
-            "from 0 to N - 1": _changed(
+            "the indices continue from one clip to the next: number each clip's tokens from 0 "
+            "to N - 1": _changed(
                 _continued_numbers
             ),
-            "every clip has the indices of the first clip: use each clip's own row of "
-            "`hidden`": (
+            "every clip gets the first clip's indices: use each clip's own row of `hidden`": (
                 lambda hidden: mask_indices(hidden[:1].expand_as(hidden))
             ),
-            "the indices are in descending order: put them in ascending order": (
+            "the indices are in descending order: sort them in ascending order": (
                 _changed(lambda v, q, m, n: (v.flip(1), q.flip(1), m))
             ),
         },
@@ -327,23 +329,23 @@ EXERCISES = (
             "only visible tokens": (
                 _neighbour_step
             ),
-            "if two visible steps are equally near, the later one is used: use the earlier "
+            "if two visible steps are equally close, the later one is used: use the earlier "
             "one": _by_step(
                 lambda to, source: (to - source).abs() + 0.1 * (source < to)
             ),
             "only earlier steps are searched: search later steps too, since one of them may "
-            "be nearer": _only_back,
+            "be closer": _only_back,
             "the first visible step is always used: use the nearest visible step": _by_step(
                 lambda to, source: source.expand(len(to), -1)
             ),
             "visible tokens are overwritten too: leave them unchanged": (
                 _by_step(lambda to, source: (to - source).abs() + 0.1 * (source > to) + 1e3 * (to == source))
             ),
-            "tokens are copied from another position at the same step: keep the position and "
-            "search over time, axis 1": _in_space,
-            "positions that are never visible stay black: fill them with the mean of the clip's "
-            "visible tokens": lambda tokens, hidden: _never(tokens, hidden, 0.0),
-            "the mean includes hidden tokens, which gives away the answer: average only the "
+            "tokens are copied from another position at the same step: keep the position "
+            "fixed and search along time, axis 1": _in_space,
+            "positions that are never visible are left black: fill them with the mean of the "
+            "clip's visible tokens": lambda tokens, hidden: _never(tokens, hidden, 0.0),
+            "the mean includes hidden tokens, which leaks the answer: average only the "
             "visible tokens": (
                 lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True))
             ),

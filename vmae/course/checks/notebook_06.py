@@ -181,8 +181,8 @@ def _draw_count(result: int, shape: tuple[int, int, int], *_: Any) -> None:
     t, h, w = shape
     seen = (torch.arange(t * h * w) < result).view(t, h * w).float()
     viz.pictures(
-        {f"{t * h * w} tokens, {result} of them visible": seen},
-        "A matrix of all tokens, one row per time step; as many as you counted are lit.",
+        {f"{t * h * w} tokens; you count {result} as visible": seen},
+        "A matrix of all tokens, one row per time step; the number you counted are lit.",
         height=0.6,
     )
 
@@ -209,8 +209,8 @@ def _draw_loss(
     error = (predictions - gather_tokens(goals, mask.queries)).square().mean(-1)
     counts = torch.zeros_like(error).scatter(1, mask.targets, 1.0)
     viz.pictures(
-        {f"errors at queries; your loss {result:.3f}": error, "targets": counts},
-        "Two matrices with one row per clip: the errors at the queries, and which of these are "
+        {f"error of each query (your loss is {result:.3f})": error, "targets": counts},
+        "Two matrices with one row per clip: the error of each query, and the queries that are "
         "targets.",
         height=0.6,
     )
@@ -223,7 +223,8 @@ EXERCISES = (
         _count_cases,
         {
             "for MAE, the number of hidden tokens is rounded down, as in VideoMAE: round down "
-            "the number of visible tokens, int(N·(1 - ratio)), which gives 313 of 3136": (
+            "the number of visible tokens instead, int(N·(1 - ratio)), which gives 313 of "
+            "3136": (
                 lambda shape, ratio, family: visible_tokens(
                     shape, ratio, "random" if family == "mae" else family
                 )
@@ -234,7 +235,7 @@ EXERCISES = (
                     shape, ratio, "mae" if family == "random" else family
                 )
             ),
-            "for tubes, the count is rounded over the whole clip: round over the h·w "
+            "for tubes, the count is rounded for the whole clip: round the count for the h·w "
             "positions of a single time step, then multiply by t": (
                 lambda shape, ratio, family: visible_tokens(
                     shape, ratio, "random" if family == "tube" else family
@@ -256,10 +257,10 @@ EXERCISES = (
         normalize_targets,
         _target_cases,
         {
-            "all values of a token are standardised together, as in MAE: standardise each "
+            "all values in a token are standardised together, as in MAE: standardise each "
             "channel separately, as in VideoMAE": lambda x: _normalized(x, groups=1),
-            "the targets are exactly those of MAE, with all values standardised together and "
-            "the epsilon inside the square root: standardise each channel separately and add "
+            "the targets are computed as in MAE, with all values standardised together and "
+            "the epsilon inside the square root: standardise each channel separately, and add "
             "1e-6 to the standard deviation": (
                 lambda x: _normalized(x, groups=1, inside=True)
             ),
@@ -267,14 +268,14 @@ EXERCISES = (
             "instead, as in VideoMAE": (
                 lambda x: _normalized(x, inside=True)
             ),
-            "the variance is biased: divide by the number of pixels minus one, as torch.std "
-            "does": lambda x: _normalized(x, unbiased=False),
+            "the variance is biased: divide by the number of pixels minus one, as in "
+            "torch.std": lambda x: _normalized(x, unbiased=False),
             "the variance is biased and the epsilon is inside the square root: use torch.std, "
-            "and add 1e-6 to it": (
+            "and add 1e-6 to its result": (
                 lambda x: _normalized(x, unbiased=False, inside=True)
             ),
-            "the channels are split in the wrong order: split P as (pixels, 3), since the "
-            "channel varies fastest": (
+            "P is split in the wrong order: split it as (pixels, 3), since the channel varies "
+            "fastest": (
                 _channel_first
             ),
             "the mean and standard deviation are computed over all tokens of a clip: compute "
@@ -282,7 +283,7 @@ EXERCISES = (
                 lambda x: _normalized(x, dims=(-3, -2))
             ),
             "only the mean is subtracted: divide by the standard deviation as well": _only_centred,
-            "the epsilon is missing, so a flat token causes a division by zero: add 1e-6 to "
+            "the epsilon is missing, so constant tokens cause a division by zero: add 1e-6 to "
             "the standard deviation": lambda x: (
                 _only_centred(x).unflatten(-1, (-1, 3))
                 / x.unflatten(-1, (-1, 3)).std(-2, keepdim=True)
@@ -297,22 +298,23 @@ EXERCISES = (
         {
             "the mask tokens come first: put the visible tokens before them, since the "
             "predictions are read from the end of the sequence": _joined(swapped=True),
-            "the mask tokens have no positions, so they and their predictions are all "
+            "the mask tokens lack position embeddings, so they and their predictions are all "
             "identical: add positions[mask.queries]": _joined(queries=False),
-            "the latents have no positions: add positions[mask.visible], since the decoder "
-            "has its own position table": _joined(visible=False),
-            "the tokens have no positions: add positions[mask.visible] and "
+            "the latents lack position embeddings: add positions[mask.visible], since the "
+            "decoder has its own position table": _joined(visible=False),
+            "the tokens lack position embeddings: add positions[mask.visible] and "
             "positions[mask.queries]": (
                 _joined(visible=False, queries=False)
             ),
-            "positions are added in sequence order, but each token keeps its position in the "
-            "clip: index the table with mask.visible and mask.queries": _by_sequence_index,
-            "the tokens are unshuffled, as in MAE: leave the visible tokens first, as in "
+            "positions are added in sequence order: index the position table with "
+            "mask.visible and mask.queries, since each token keeps its position in the clip": (
+                _by_sequence_index
+            ),
+            "the tokens are unshuffled, as in MAE: keep the visible tokens first, as in "
             "VideoMAE": (
                 _unshuffled
             ),
-            "every clip has the positions of the first clip: use each clip's own row of the "
-            "mask": (
+            "every clip gets the first clip's positions: use each clip's own row of the mask": (
                 _first_clip
             ),
         },
@@ -323,7 +325,7 @@ EXERCISES = (
         masked_loss,
         _loss_cases,
         {
-            "the loss is taken over all queries: include only the queries in mask.targets": _wrong_loss(
+            "the loss is averaged over all queries: include only the queries in mask.targets": _wrong_loss(
                 lambda predicted, goals, mask: predicted - gather_tokens(goals, mask.queries)
             ),
             "the goals are gathered with mask.targets, which indexes the queries: gather them "
@@ -332,14 +334,14 @@ EXERCISES = (
                     gather_tokens(predicted, mask.targets) - gather_tokens(goals, mask.targets)
                 )
             ),
-            "the squared errors are summed: take their mean": (
+            "the squared errors are summed: average them instead": (
                 lambda *given: _difference(*given).square().sum()
             ),
-            "the errors are summed over pixels: take the mean over pixels too": lambda *given: (
+            "the errors are summed over pixels: average over pixels too": lambda *given: (
                 _difference(*given).square().sum(-1).mean()
             ),
-            "the sum of the errors over the targets is divided by the number of queries: "
-            "divide it by the number of targets": (
+            "the summed error of the targets is divided by the number of queries: divide it "
+            "by the number of targets": (
                 lambda predicted, goals, mask: (
                     masked_loss(predicted, goals, mask) * mask.targets.shape[1] / mask.queries.shape[1]
                 )

@@ -195,9 +195,9 @@ def _draw_transfer(result: dict[str, str], classifier: list[str], file: list[str
         [[float(result.get(own) == theirs) for theirs in file] for own in classifier]
     )
     viz.pictures(
-        {"rows: the classifier's tensors, columns: the file's": taken},
-        "A matrix with one row per tensor of the classifier and one column per tensor of the "
-        "file; the pairs that you transfer are lit.",
+        {"rows: classifier tensors; columns: file tensors": taken},
+        "A matrix with one row per classifier tensor and one column per tensor in the file; the "
+        "pairs that you transfer are lit.",
         height=1.2,
     )
 
@@ -206,8 +206,8 @@ def _draw_rate(result: float, name: str, depth: int, decay: float) -> None:
     right = [decay ** (depth + 1 - layer) for layer in range(depth + 2)]
     rows = torch.tensor([right, [result] * (depth + 2)])
     viz.pictures(
-        {f"scale by layer; below, yours for {name}: {result:.4f}": rows},
-        "Two rows of colour: the learning-rate scale of each layer from first to last, and yours.",
+        {f"top: scale of each layer; bottom: your scale for {name}, {result:.4f}": rows},
+        "Two rows of colour: the learning-rate scale of each layer from first to last, and your scale.",
         height=0.5,
         limits=(0, 1),
     )
@@ -221,7 +221,7 @@ def _draw_mix(result: tuple[torch.Tensor, torch.Tensor], clips: torch.Tensor, *_
             "your mix": result[0][0, :, 0],
             "your targets": result[1],
         },
-        "A clip, its partner, your mix of the two, and your targets with one row per clip.",
+        "A clip, its partner, your mix of the two, and your targets, one row per clip.",
         height=1.1,
     )
 
@@ -230,7 +230,7 @@ def _draw_views(result: torch.Tensor, logits: torch.Tensor, _: torch.Tensor) -> 
     viz.pictures(
         {"every view": logits.softmax(1), "your mean": result},
         "Two matrices of probabilities with one column per class: the first has one row per "
-        "view, the second one per video.",
+        "view, the second one row per video.",
         height=1.1,
         limits=(0, 1),
     )
@@ -244,16 +244,15 @@ EXERCISES = (
         {
             "the dictionary is inverted: use the classifier's names as keys and the file's "
             "names as values": (_own_names_first),
-            "fc_norm is loaded from the encoder's norm, which was trained on single tokens: "
-            "leave fc_norm at its initial values, as the published code does": _last_norm,
+            "fc_norm is loaded from the encoder's norm, which was trained on individual "
+            "tokens: keep fc_norm's initial values, as in the published code": _last_norm,
             "the dictionary includes tensors that the classifier does not have, e.g. "
-            "encoder.norm: loop over the classifier's names": _all_of_the_encoder,
-            "some of the tensors come from the decoder: use only names that start with "
-            "`encoder.`": _by_ending,
-            "the file's head is loaded, although it was trained on other classes: leave the "
-            "classifier's head at its initial values": _head_too,
-            "nothing is transferred: look for each name with the prefix `encoder.`, as in the "
-            "file": lambda own, file: {
+            "encoder.norm: iterate over the classifier's names": _all_of_the_encoder,
+            "some tensors come from the decoder: use only names that start with `encoder.`": _by_ending,
+            "the file's head is loaded, although it was trained on other classes: keep the "
+            "classifier head's initial values": _head_too,
+            "nothing is transferred: add the `encoder.` prefix when looking up each name, "
+            "because the names in the file have it": lambda own, file: {
                 name: name for name in own if name in file and not name.startswith("head.")
             },
         },
@@ -264,25 +263,25 @@ EXERCISES = (
         rate_scale,
         _rate_cases,
         {
-            "the patch embedding has the full learning rate: treat it as layer 0, which has "
+            "the patch embedding gets the full learning rate: treat it as layer 0, which gets "
             "the smallest scale": (
                 lambda name, depth, decay: rate_scale(
                     name.replace("patch_embed", "head"), depth, decay
                 )
             ),
-            "block i is counted as layer i: count it as layer i + 1, since the patch "
+            "block i is treated as layer i: treat it as layer i + 1, since the patch "
             "embedding is layer 0": _scale(
                 lambda layer, depth: depth + 1 - max(0, layer - (0 < layer <= depth))
             ),
             "only one digit of the block number is read: read all digits up to the next dot": _one_digit,
-            "the learning rate falls by a constant amount per layer: multiply it by `decay` "
-            "per layer instead": _linear,
-            "the first layers have the largest scale: use the exponent depth + 1 - layer, so "
-            "that they have the smallest": (_scale(lambda layer, _: layer)),
-            "the exponent is too small by one: use depth + 1 - layer, which is 0 for the head": _scale(
+            "the learning rate decreases by a constant amount per layer: multiply it by "
+            "`decay` per layer instead": _linear,
+            "the first layers get the largest scale: use the exponent depth + 1 - layer, so "
+            "that they get the smallest": (_scale(lambda layer, _: layer)),
+            "the exponent is one too small: use depth + 1 - layer, which is 0 for the head": _scale(
                 lambda layer, depth: depth - layer
             ),
-            "the exponent is too large by one: use depth + 1 - layer, which is 0 for the head": _scale(
+            "the exponent is one too large: use depth + 1 - layer, which is 0 for the head": _scale(
                 lambda layer, depth: depth + 2 - layer
             ),
         },
@@ -296,23 +295,22 @@ EXERCISES = (
             "only the clips are mixed: mix the targets too, since a clip that is 70 % cat "
             "needs a target that is 70 % cat": (partial(_mixed, only="clips")),
             "only the targets are mixed: mix the clips too": partial(_mixed, only="targets"),
-            "the weights of the targets are swapped: give each clip's own target the weight "
-            "`share`": (partial(_mixed, swap=True)),
+            "the target weights are swapped: weight each clip's own target by `share`": (
+                partial(_mixed, swap=True)
+            ),
             "each clip is mixed with the next one: mix the batch with its reverse, flip(0), "
-            "as the published code does": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
+            "as in the published code": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
             "the labels are not smoothed: apply `smoothing` to the one-hot labels": (
                 lambda clips, labels, classes, share, _: mix_batch(
                     clips, labels, classes, share, 0.0
                 )
             ),
-            "only the other classes receive the smoothing: add smoothing / classes to every "
-            "class, including the correct one, as the published code does": partial(
-                _mixed, others=1
-            ),
+            "smoothing is applied only to the other classes: add smoothing / classes to every "
+            "class, including the correct one, as in the published code": partial(_mixed, others=1),
             "the targets sum to more than 1: scale the one-hot labels by 1 - smoothing before "
-            "you add smoothing / classes": (partial(_mixed, keep=1.0)),
-            "the labels are mixed as class indices: convert them to one-hot vectors first, "
-            "then mix": (
+            "adding smoothing / classes": (partial(_mixed, keep=1.0)),
+            "the labels are mixed as class indices: convert them to one-hot vectors before "
+            "mixing": (
                 lambda clips, labels, classes, share, smoothing: (
                     mix_batch(clips, labels, classes, share, smoothing)[0],
                     mix_batch(
@@ -332,25 +330,27 @@ EXERCISES = (
         mean_over_views,
         _view_cases,
         {
-            "the logits are averaged: apply the softmax to each view first, then take the "
-            "mean": _views(lambda x: x.mean(0)),
+            "the logits are averaged: apply the softmax to each view first, then average the "
+            "probabilities": _views(lambda x: x.mean(0)),
             "the softmax is applied to the averaged logits: apply it to each view first, then "
-            "take the mean, as the published code does": _views(lambda x: x.mean(0).softmax(0)),
-            "the probabilities are summed: take their mean, so that each row sums to 1": _views(
+            "average the probabilities, as in the published code": _views(
+                lambda x: x.mean(0).softmax(0)
+            ),
+            "the probabilities are summed: average them instead, so that each row sums to 1": _views(
                 lambda x: x.softmax(1).sum(0)
             ),
-            "the views of each video are assumed to be consecutive: find them with `videos`, "
+            "the views of each video are assumed to be consecutive: group them by `videos`, "
             "since they can be in any order": _in_a_row,
             "each view votes for its most likely class: average the probabilities instead, "
-            "since they also carry each view's confidence": _views(
+            "since they also reflect each view's confidence": _views(
                 lambda x: F.one_hot(x.argmax(1), x.shape[1]).float().mean(0)
             ),
-            "the softmax runs over the views: apply it over the classes, the last axis": (
+            "the softmax is taken over the views: take it over the classes, the last axis": (
                 lambda logits, videos: torch.stack(
                     [logits.softmax(0)[videos == v].mean(0) for v in range(int(videos.max()) + 1)]
                 )
             ),
-            "only one view of each video is used: average over all views": (
+            "only one view of each video is used: average over all its views": (
                 _views(lambda x: x.softmax(1)[0])
             ),
         },

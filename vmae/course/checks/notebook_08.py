@@ -194,7 +194,7 @@ def _size_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_cells(result: torch.Tensor, *_: Any) -> None:
     viz.pictures(
         {f"step {step}": x.float() for step, x in enumerate(result[:4])},
-        "Your map at the first time steps: bright positions are queries of the decoder.",
+        "Your map at the first time steps: bright positions are decoder queries.",
         height=1.0,
         limits=(0, 1),
     )
@@ -224,11 +224,13 @@ def _draw_loss(
 ) -> None:
     viz.pictures(
         {
-            f"errors at queries; your loss {result:.3f}": _errors(predictions, goals, queries),
-            "counted in the loss": _at(hidden, queries).float(),
+            f"error of each query (your loss is {result:.3f})": _errors(
+                predictions, goals, queries
+            ),
+            "included in the loss": _at(hidden, queries).float(),
         },
-        "Two matrices with one row per clip: the errors at the queries, and which of them are "
-        "counted in the loss.",
+        "Two matrices with one row per clip: the error of each query, and the queries that are "
+        "included in the loss.",
         height=0.6,
     )
 
@@ -238,7 +240,7 @@ def _draw_count(result: int, *_: Any) -> None:
     millions.view(-1)[: round(result / 1e6)] = 1
     viz.pictures(
         {f"ViT-B: you count {result:,}": millions},
-        "Two hundred squares, one of them lit for each million parameters that you count.",
+        "Two hundred squares; one is lit for each million parameters that you count.",
         height=0.7,
     )
 
@@ -250,8 +252,8 @@ EXERCISES = (
         _cell_cases,
         {
             "the map is inverted: set it to True for the decoder's queries and to False for "
-            "int(4·ratio) positions of each cell": lambda *case: ~running_cell(*case),
-            "`ratio` is taken as the fraction of queries, but it is the fraction that is not "
+            "int(4·ratio) positions in each cell": lambda *case: ~running_cell(*case),
+            "`ratio` is treated as the fraction of tokens queried, but it is the fraction not "
             "queried: set int(4·ratio) entries of the queue to False and the rest to True": (
                 lambda shape, ratio, start: running_cell(shape, 1 - ratio, start)
             ),
@@ -262,14 +264,14 @@ EXERCISES = (
             "torch.roll": (
                 lambda shape, ratio, start: _cells(shape, ratio, lambda step: -(start + 1 + step))
             ),
-            "the cell runs one step late: roll the queue by start + 1 + step, since the "
+            "the cell is one step behind: roll the queue by start + 1 + step, since the "
             "published code moves the pointer before the first step": (
                 lambda shape, ratio, start: running_cell(shape, ratio, start - 1)
             ),
-            "the cell runs one step ahead: start the queue with the False entries and roll it "
+            "the cell is one step ahead: start the queue with the False entries and roll it "
             "by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
-            "`start` changes how fast the cell moves, but it should only set where the cell "
-            "starts: roll the queue by start + 1 + step": (
+            "`start` affects how fast the cell moves, but it should only set its initial "
+            "position: roll the queue by start + 1 + step": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: (start + 1) * (step + 1)
                 )
@@ -299,20 +301,21 @@ EXERCISES = (
         dual_mask,
         _mask_cases,
         {
-            "queries on visible tokens are dropped: keep them and only exclude them from the "
-            "loss, as the published code does": _of_mask(
+            "queries on visible tokens are dropped: keep them as queries and exclude them "
+            "only from the loss, as in the published code": _of_mask(
                 lambda hidden, asked: _all_are_targets(hidden, asked & hidden)
             ),
-            "all queries are targets: look up `hidden` at the queries, and exclude those "
-            "whose tokens the encoder has seen": _of_mask(_all_are_targets),
+            "all queries are targets: index `hidden` with the queries, and exclude the "
+            "visible tokens": _of_mask(_all_are_targets),
             "`targets` contains token indices: use indices into `queries`": _of_mask(_token_numbers),
-            "the targets are the queries on visible tokens: use the queries on hidden tokens": _of_mask(
+            "the targets are the queries on visible tokens: use the queries on hidden tokens "
+            "instead": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden), _columns(asked), _columns(~_at(hidden, _columns(asked)))
                 )
             ),
-            "some visible tokens are missing: include every token that is not hidden in "
-            "`visible`, since dual masking takes nothing away from the encoder": _of_mask(
+            "`visible` lacks some visible tokens: include every token that is not hidden, "
+            "since dual masking does not reduce the encoder's input": _of_mask(
                 lambda hidden, asked: (
                     _columns(~hidden & asked), _columns(asked), dual_mask(hidden, asked).targets
                 )
@@ -321,11 +324,11 @@ EXERCISES = (
             "False": (
                 lambda hidden, asked: dual_mask(~hidden, asked)
             ),
-            "the queries are taken where `asked` is False: take them where it is True": (
+            "the queries are taken where `asked` is False: take them where it is True instead": (
                 lambda hidden, asked: dual_mask(hidden, ~asked)
             ),
-            "every clip has the indices of the first clip: use each clip's own row of "
-            "`hidden` and `asked`": lambda *case: dual_mask(
+            "every clip gets the first clip's indices: use each clip's own row of `hidden` "
+            "and `asked`": lambda *case: dual_mask(
                 *(x[:1].expand_as(x) for x in case)
             ),
         },
@@ -336,27 +339,27 @@ EXERCISES = (
         dual_loss,
         _loss_cases,
         {
-            "the loss is taken over all queries: give the queries on visible tokens a weight "
+            "the loss is averaged over all queries: give queries on visible tokens a weight "
             "of zero": _weighted(
                 lambda hidden, queries: torch.ones_like(queries)
             ),
-            "the sum of the errors is divided by the number of all queries, as in the paper: "
+            "the summed error is divided by the total number of queries, as in the paper: "
             "divide it by the number of hidden queries, as in the published code": (
                 _weighted(_at, lambda counts: counts.numel())
             ),
-            "the weights are inverted: give the hidden queries a weight of one and the others "
-            "a weight of zero": _weighted(
+            "the weights are inverted: give hidden queries a weight of one and all others a "
+            "weight of zero": _weighted(
                 lambda hidden, queries: ~_at(hidden, queries)
             ),
-            "the weights are those of the first Q tokens: look up `hidden` at the queries": _weighted(
+            "the weights are taken from the first Q tokens: index `hidden` with the queries": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
-            "the goals are those of the first Q tokens: gather the goals at the queries": _first_goals,
+            "the first Q tokens' goals are used: gather the goals with the query indices": _first_goals,
             "the errors are summed over the queries: divide the sum by the number of hidden "
             "queries": _weighted(
                 _at, lambda counts: 1
             ),
-            "the errors are summed over pixels: take their mean": lambda predictions, *rest: (
+            "the errors are summed over pixels: average them instead": lambda predictions, *rest: (
                 dual_loss(predictions, *rest) * predictions.shape[-1]
             ),
             "the loss is the root mean squared error: do not take the square root": (
@@ -370,25 +373,25 @@ EXERCISES = (
         classifier_parameters,
         _size_cases,
         {
-            "a bias is counted for the keys: count only those of the queries and values, "
-            "since in VideoMAE the keys have none": (
+            "a key bias is counted: count only the query and value biases, since VideoMAE has "
+            "no key bias": (
                 lambda c, classes: _parameters(c, classes, biases=3)
             ),
-            "the biases of the queries and values are missing: add 2·D parameters per block": (
+            "the query and value biases are missing: add 2·D parameters per block": (
                 lambda c, classes: _parameters(c, classes, biases=0)
             ),
-            "the MLP is assumed to be 4·D wide in every model: use c.mlp_ratio, since in "
-            "ViT-g it is int(D·48/11) wide": (
+            "the MLP is assumed to be 4·D wide in every model: use c.mlp_ratio, since ViT-g's "
+            "MLP is int(D·48/11) wide": (
                 lambda c, classes: _parameters(c, classes, mlp_ratio=4.0)
             ),
             "the two norms of each block are missing: add a weight and a bias of size D for "
             "each": (
                 lambda c, classes: _parameters(c, classes, norms=0)
             ),
-            "the biases of the norms are missing: count 2·D parameters per norm": (
+            "the norm biases are missing: count 2·D parameters per norm": (
                 lambda c, classes: _parameters(c, classes, norms=2, extra=-c.embed_dim)
             ),
-            "the bias of the patch embedding is missing: add D parameters": (
+            "the patch embedding's bias is missing: add D parameters": (
                 lambda c, classes: _parameters(c, classes, patch_bias=False)
             ),
             "the norm before the head is missing: add 2·D parameters": (
@@ -400,8 +403,8 @@ EXERCISES = (
             "the head's bias is missing: add one parameter per class": (
                 lambda c, classes: _parameters(c, classes, extra=-classes)
             ),
-            "the position embeddings are counted: exclude them, since they are fixed sines "
-            "and cosines and not trained": (
+            "the position embeddings are counted: exclude them, since they are fixed "
+            "sinusoids, not trained parameters": (
                 lambda c, classes: _parameters(c, classes, extra=c.grid.num_tokens * c.embed_dim)
             ),
             "a class token is counted: exclude it, since VideoMAE has none": (

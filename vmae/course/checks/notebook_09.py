@@ -232,14 +232,14 @@ EXERCISES = (
         embed_visible,
         _embed_cases,
         {
-            "positions are added in sequence order, but each token keeps its position in the "
-            "clip: add positions[visible]": (
+            "positions are added in sequence order: add positions[visible], since each token "
+            "keeps its position in the clip": (
                 lambda tokens, visible, weight, bias, positions: (
                     F.linear(gather_tokens(tokens, visible), weight, bias)
                     + positions[: visible.shape[1]]
                 )
             ),
-            "every clip has the visible tokens of the first clip: use each clip's own row of "
+            "every clip gets the first clip's visible tokens: use each clip's own row of "
             "`visible`": (
                 _one_row
             ),
@@ -248,13 +248,13 @@ EXERCISES = (
                     tokens, visible, weight, 0 * bias, positions
                 )
             ),
-            "the positions are missing: add positions[visible]": (
+            "the position embeddings are missing: add positions[visible]": (
                 lambda tokens, visible, weight, bias, positions: embed_visible(
                     tokens, visible, weight, bias, 0 * positions
                 )
             ),
-            "all tokens are embedded: select the visible tokens before the projection, "
-            "otherwise nothing is saved": (
+            "all tokens are embedded, which saves no computation: select the visible tokens "
+            "before the projection": (
                 lambda tokens, visible, weight, bias, positions: (
                     F.linear(tokens, weight, bias) + positions
                 )
@@ -267,20 +267,21 @@ EXERCISES = (
         attention,
         _attention_cases,
         {
-            "the scores are not scaled: divide them by the square root of d, the width of a head": _mixed(
+            "the scores are not scaled: divide them by the square root of d, the head width": _mixed(
                 lambda q: 1.0
             ),
-            "the scores are divided by d: divide them by the square root of d": (
+            "the scores are divided by d: divide them by the square root of d instead": (
                 _mixed(lambda q: 1 / q.shape[-1])
             ),
             "the scale is computed from the total width of all heads: use d, the width of one "
             "head": (
                 _mixed(lambda q: (q.shape[1] * q.shape[-1]) ** -0.5)
             ),
-            "the softmax runs over the queries: apply it over the keys with softmax(-1), so "
-            "that each query's weights sum to 1": _mixed(_root, dim=-2),
-            "the softmax is missing: apply it to the scaled scores, over the keys": _mixed(_root, soft=False),
-            "the weights are scaled after the softmax: scale the scores before it": _after_softmax,
+            "the softmax is taken over the queries: take it over the keys with softmax(-1), "
+            "so that each query's weights sum to 1": _mixed(_root, dim=-2),
+            "the softmax is missing: apply it to the scaled scores over the keys": _mixed(_root, soft=False),
+            "the weights are scaled after the softmax: scale the scores before the softmax "
+            "instead": _after_softmax,
         },
         draw=_draw_attention,
     ),
@@ -293,13 +294,13 @@ EXERCISES = (
                 linear_intensity(*given) / 2
             ),
             "the weights are missing from the memory traffic: add the wide_in · wide_out "
-            "numbers that are read": _moved(True, False, True),
-            "the output is missing from the memory traffic: add the rows · wide_out numbers "
+            "elements that are read": _moved(True, False, True),
+            "the output is missing from the memory traffic: add the rows · wide_out elements "
             "that are written": _moved(True, True, False),
-            "the input is missing from the memory traffic: add the rows · wide_in numbers "
+            "the input is missing from the memory traffic: add the rows · wide_in elements "
             "that are read": _moved(False, True, True),
-            "the memory traffic is counted in numbers, not bytes: multiply it by `size`, the "
-            "number of bytes per number": (
+            "the memory traffic is counted in elements, not bytes: multiply it by `size`, the "
+            "number of bytes per element": (
                 lambda rows, wide_in, wide_out, size: linear_intensity(rows, wide_in, wide_out, 1)
             ),
             "the result is in bytes per FLOP: invert the ratio": lambda *given: (
@@ -314,14 +315,14 @@ EXERCISES = (
         accumulated_gradient,
         _gradient_cases,
         {
-            "the gradient is too large by a factor of `parts`: divide the loss of each part "
-            "by the number of parts, since it is already a mean": lambda weight, x, y, parts: (
+            "the gradient is too large by a factor of `parts`: divide each part's loss by the "
+            "number of parts, since the loss is already a mean": lambda weight, x, y, parts: (
                 parts * accumulated_gradient(weight, x, y, parts)
             ),
-            "the gradient includes only the last part: set it to zero once, before the first "
-            "part, not before each part": _only(-1),
-            "the gradient includes only the last part, at full weight: sum the gradients of "
-            "all parts, and divide each loss by the number of parts": _last_whole,
+            "the gradient includes only the last part: zero it once before the first part, "
+            "not before each part": _only(-1),
+            "the gradient includes only the last part, at full weight: accumulate the "
+            "gradients of all parts, and divide each part's loss by the number of parts": _last_whole,
             "the gradient includes only the first part: is the `return` inside the loop?": _only(0),
             "the gradient is divided by the number of parts twice: divide it only once": (
                 lambda weight, x, y, parts: (
@@ -337,36 +338,36 @@ EXERCISES = (
         _plan_cases,
         {
             "the learning rate is not scaled: multiply it by batch / 256": _rate(lambda base, *_: base),
-            "the learning rate is multiplied by `repeat`: do not multiply by it, since the "
+            "the learning rate is multiplied by `repeat`: omit this factor, since the "
             "published rule does not include num_sample": _rate(
                 lambda base, batch, repeat, *_: base * batch * repeat / 256
             ),
-            "the learning rate is scaled by the batch size of a single process: use the total "
-            "batch size of all processes": _rate(
+            "the learning rate is scaled by a single process's batch size: use the total "
+            "batch size across all processes": _rate(
                 lambda base, batch, repeat, processes, _: base * batch / processes / 256
             ),
-            "the learning rate is multiplied by the number of processes: do not multiply by "
-            "it, since `batch` already counts the videos of all processes": (
+            "the learning rate is multiplied by the number of processes: omit this factor, "
+            "since `batch` already counts the videos of all processes": (
                 _rate(lambda base, batch, repeat, processes, _: base * batch * processes / 256)
             ),
             "the learning rate grows with the square root of the batch size: scale it "
-            "linearly, as the published rule does": _rate(
+            "linearly, as in the published rule": _rate(
                 lambda base, batch, *_: base * (batch / 256) ** 0.5
             ),
-            "the number of clips ignores `repeat`: multiply by it, since every view takes "
+            "the number of clips ignores `repeat`: multiply by it, since every view takes up "
             "memory": _clips(
                 lambda batch, repeat, processes, accumulate: batch // (processes * accumulate)
             ),
             "the number of clips ignores `accumulate`: divide by it, since each forward pass "
-            "takes a single part": _clips(
+            "processes a single part": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // processes
             ),
-            "the number of clips is the total of all processes: divide it by the number of "
-            "processes": _clips(
+            "the number of clips is the total across all processes: divide it by the number "
+            "of processes": _clips(
                 lambda batch, repeat, processes, accumulate: batch * repeat // accumulate
             ),
-            "the warm-up is computed from the batch size of one process: use `batch`, the "
-            "number of videos that all processes take per step": (
+            "the warm-up is computed from a single process's batch size: use `batch`, the "
+            "total number of videos per step across all processes": (
                 _warmup(lambda *given: plan(*given)[2] * given[3])
             ),
             "the warm-up is in epochs: multiply it by the number of steps per epoch, videos / "
