@@ -157,7 +157,7 @@ def test_a_second_writer_of_a_folder_is_refused(tmp_path, motion_mini, originals
     assert len(build_store(tmp_path, videos, 16, workers=1)) == len(videos)
 
     normalize_set(originals, tmp_path / "out", workers=1)
-    with only_writer(tmp_path / "out"), pytest.raises(BusyError, match="wait until it is done"):
+    with only_writer(tmp_path / "out"), pytest.raises(BusyError, match="wait for it to finish"):
         normalize_set(originals, tmp_path / "out", workers=1)
 
 

@@ -184,7 +184,7 @@ def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind
     bad = tmp_path / "bad"
     for process in nursery.start_group(bad, 2, *command, str(tmp_path / "odd"), **kind):
         assert nursery.wait(process) == 1
-    assert "batch_size 9 is not divisible by 2 processes" in bad.with_suffix(".0").read_text()
+    assert "batch_size 9 must be divisible by 2 processes" in bad.with_suffix(".0").read_text()
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

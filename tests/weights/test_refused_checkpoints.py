@@ -60,16 +60,16 @@ def test_damaged_and_foreign_files(tmp_path):
     for content, words in (
         (
             whole[: len(whole) // 2],
-            "is damaged, truncated or not a PyTorch file.*download it again",
+            "is corrupt, truncated or not a PyTorch file.*download it again",
         ),
         (
             (tmp_path / "old").read_bytes()[:5000],
-            "is damaged, truncated or not a PyTorch file.*download it again",
+            "is corrupt, truncated or not a PyTorch file.*download it again",
         ),
-        (tensors[: len(tensors) // 2], "is a damaged safetensors file .*download it again"),
-        (struct.pack("<Q", 9) + b"{nothing}", "is a damaged safetensors file"),
+        (tensors[: len(tensors) // 2], "is a corrupt safetensors file .*download it again"),
+        (struct.pack("<Q", 9) + b"{nothing}", "is a corrupt safetensors file"),
         (b"", "neither a safetensors nor a PyTorch file; it is empty"),
-        (b"<!DOCTYPE html><title>Drive", "it is a web page"),
+        (b"<!DOCTYPE html><title>Drive", "the file is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x89PNG\r\n\x1a\n0000000000", "it starts with b'.x89PNG"),
     ):
@@ -92,7 +92,7 @@ def test_damaged_and_foreign_files(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=words):
             load(pth(tmp_path / "bad.pth", content))
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="the file does not exist"):
         load(tmp_path / "none.pth")
     with pytest.raises(
         CheckpointError, match=r"contains neither model.safetensors nor pytorch_model.bin"

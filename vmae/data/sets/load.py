@@ -89,8 +89,8 @@ def require_labels(videos: VideoSet) -> VideoSet:
         )
     if not videos.test:
         raise SetError(
-            f"{videos.folder}: every class has fewer than 5 videos, so no test split can be made: add more "
-            "videos"
+            f"{videos.folder}: every class has fewer than 5 videos, so no test split "
+            "can be made: add more videos"
         )
     return videos
 
@@ -109,7 +109,7 @@ def _check(videos: VideoSet) -> None:
     leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
-            f"{videos.folder}: train and test have {len(leaked)} videos in common, so test results "
+            f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so test results "
             f"will be too optimistic: {few(leaked)}",
             stacklevel=3,
         )

@@ -303,7 +303,8 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
         raise SetError(
-            f"{folder}: classes {few(unknown)} appear only in the test list; add training videos for these classes"
+            f"{folder}: classes {few(unknown)} appear only in the test list; add "
+            "training videos for these classes"
         )
     numbers = {name: label for label, name in enumerate(classes)}
     train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
