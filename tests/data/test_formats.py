@@ -118,10 +118,10 @@ def test_a_windows_drive_and_another_encoding_are_reported(tmp_path):
     with pytest.raises(SetError, match="line 1: .*Windows path with a drive letter"):
         load_set(folder)
     (folder / "train.csv").write_bytes("b.mp4 1\nmüde.mp4 0\n".encode("latin-1"))
-    with pytest.raises(SetError, match="train.csv line 2: not valid UTF-8"):
+    with pytest.raises(SetError, match="train.csv line 2: the text is not valid UTF-8"):
         load_set(folder)
     (folder / "classes.txt").write_bytes("gehen\nmüde\n".encode("latin-1"))
-    with pytest.raises(SetError, match="classes.txt line 2: not valid UTF-8"):
+    with pytest.raises(SetError, match="classes.txt line 2: the text is not valid UTF-8"):
         load_set(folder)
 
 
@@ -187,7 +187,7 @@ def test_ucf101_invalid_lines_and_missing_videos(ucf, tmp_path):
     assert [p.split(": ")[0] for p in error.value.problems] == [
         f"trainlist01.txt line {n}" for n in (1, 2, 3)
     ]
-    assert "classInd.txt lists 'YoYo' as number 2" in error.value.problems[0]
+    assert "classInd.txt assigns 'YoYo' the number 2" in error.value.problems[0]
     (ucf / "UCF-101").rename(ucf / "hidden")
     with pytest.raises(SetError, match="no class folder such as 'ApplyEyeMakeup'.*folder as root="):
         load_set(ucf, split=2)
@@ -279,7 +279,7 @@ def test_kinetics(tmp_path, place):
         load_set(tmp_path)
     (lists / "val.csv").unlink()
     with pytest.raises(
-        SetError, match="Kinetics' training list, but there is no test list: add val.csv"
+        SetError, match="a Kinetics training list, but there is no test list: add val.csv"
     ):
         load_set(tmp_path)
 
@@ -339,7 +339,7 @@ def test_unreadable_frame_folders_are_reported_with_the_frame(images, tmp_path):
     data = (images / "img_3.png").read_bytes()
     for bad in (b"", b"no image", data[: len(data) // 2]):
         (images / "img_3.png").write_bytes(bad)
-        fails(images, "img_3.png cannot be read")
+        fails(images, "img_3.png could not be read")
     assert len(read_frames(images, lambda n: np.array([0, 5]))) == 2, (
         "only the chosen images are read"
     )

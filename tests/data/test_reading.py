@@ -495,7 +495,7 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_reports_the_bytes(
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed)
     assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
     assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
-    with pytest.raises(ConfigError, match="cache_on_device is true, .* set cache to true"):
+    with pytest.raises(ConfigError, match="cache_on_device is true, .* set both to true"):
         config.replace(cache=False)
 
 

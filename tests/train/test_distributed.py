@@ -122,7 +122,7 @@ def test_a_lost_peer_ends_the_run_with_a_clear_error_and_a_whole_checkpoint(
     assert nursery.wait(left, seconds=30) == 1
     said = log.with_suffix(".0").read_text()
     assert "vmae: another of the 2 processes died" in said
-    assert "Kept: the checkpoint of step " in said
+    assert "Saved checkpoint: step " in said
     # One process goes on, until it is asked to stop.
     at = sorted((run / "checkpoints").glob("step-*"))[-1]
     again = nursery.start(log, *command)

@@ -278,7 +278,7 @@ def test_one_class_is_too_few_to_fine_tune(tmp_path):
     video = Video(tmp_path / "a.mp4", 0)
     alone = VideoSet(tmp_path, ("run",), (video,), (video,))
     with pytest.raises(
-        SetError, match=r"classes is 1 \('run'\), but a classifier needs at least 2"
+        SetError, match=r"needs at least 2 classes, but the dataset has 1 \('run'\)"
     ):
         require_labels(alone)
 

@@ -51,7 +51,7 @@ def test_own_folders(tmp_path, tiny):
     ):
         save(classifier, tmp_path / "fine")
     with pytest.raises(
-        CheckpointError, match="files that are not part of a hf export.*checkpoints.*new folder"
+        CheckpointError, match="files that are not part of a hf export.*checkpoints.*empty folder"
     ):
         save(classifier, run, "hf")
     (tmp_path / "fine" / "classes.txt").write_text("a\n")

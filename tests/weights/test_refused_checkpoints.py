@@ -68,10 +68,10 @@ def test_damaged_and_foreign_files(tmp_path):
         ),
         (tensors[: len(tensors) // 2], "is a corrupt safetensors file .*download it again"),
         (struct.pack("<Q", 9) + b"{nothing}", "is a corrupt safetensors file"),
-        (b"", "neither a safetensors nor a PyTorch file; it is empty"),
+        (b"", "neither a safetensors nor a PyTorch file; the file is empty"),
         (b"<!DOCTYPE html><title>Drive", "the file is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"\x89PNG\r\n\x1a\n0000000000", "it starts with b'.x89PNG"),
+        (b"\x89PNG\r\n\x1a\n0000000000", "the file starts with b'.x89PNG"),
     ):
         path = tmp_path / "bad.pth"
         path.write_bytes(content)
@@ -87,7 +87,7 @@ def test_damaged_and_foreign_files(tmp_path):
         ),
         (
             {"a.module.b": rand("x", 1), "a.b": rand("x", 1)},
-            "a.module.b and a.b both map to a.b: save only one",
+            "a.module.b and a.b both map to a.b: save each model in a separate file",
         ),
     ):
         with pytest.raises(CheckpointError, match=words):
@@ -118,7 +118,8 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
     ):
         assert f"  {line}\n" in str(error.value) + "\n"
     with pytest.raises(
-        CheckpointError, match=r"height 36 is not divisible .*Specify .*num_frames=, img_size="
+        CheckpointError,
+        match=r"height 36 is not divisible .*Pass the settings .*num_frames=, img_size=",
     ):
         load(pth(tmp_path / "b.pth", official_pretrain()), **(VIDEO | {"img_size": 36}))
     with pytest.raises(

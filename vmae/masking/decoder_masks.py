@@ -83,7 +83,7 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
     t, h, w = grid.shape
     if ratio not in (0.25, 0.5, 0.75):
         raise MaskError(
-            "running-cell masking masks whole quarters of each 2x2 cell, so a ratio of {ratio} is "
+            f"running-cell masking masks whole quarters of each 2x2 cell, so a ratio of {ratio} is "
             "not possible: use 0.25, 0.5 or 0.75"
         )
     if h % 2 or w % 2:

@@ -109,7 +109,7 @@ def _check(videos: VideoSet) -> None:
     leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
-            f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so test results "
-            f"will be too optimistic: {few(leaked)}",
+            f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so "
+            f"test results will be too optimistic: {few(leaked)}",
             stacklevel=3,
         )
