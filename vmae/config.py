@@ -76,9 +76,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
         items = get_args(hint)
         if len(items) != len(value):
-            raise ConfigError(
-                f"{where} is {list(value)!r}; it must contain exactly {len(items)} values"
-            )
+            raise ConfigError(f"{where} is {list(value)!r}; it must have {len(items)} values")
         return tuple(_typed(i, v, where) for i, v in zip(items, value, strict=True))
     if hint is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
@@ -113,7 +111,7 @@ class Config:
             return values
         if not isinstance(values, Mapping):
             raise ConfigError(
-                f"{where or cls.__name__} must be a mapping of field names to values, not {values!r}"
+                f"{where or cls.__name__} must map field names to values; it is {values!r}"
             )
         values = current_names(cls, values)
         hints = get_type_hints(cls)
@@ -222,8 +220,7 @@ class ModelConfig(Config):
             )
         if self.attention == "divided" and self.family != "videomae":
             raise ConfigError(
-                'attention "divided" needs a time axis, which the "mae" family lacks: set family to '
-                '"videomae", or attention to "joint"'
+                'attention "divided" requires family "videomae": change either of them'
             )
         if self.pos_embed_from is not None:
             num_frames, img_size = self.pos_embed_from
@@ -291,9 +288,7 @@ class MaskConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.mask_ratio < 1:
-            raise ConfigError(
-                f"mask_ratio is {self.mask_ratio}; it must be strictly between 0 and 1"
-            )
+            raise ConfigError(f"mask_ratio is {self.mask_ratio}; use a value between 0 and 1")
         if not 0 <= self.decoder_mask_ratio < 1:
             raise ConfigError(
                 f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be at least 0 and less than 1"

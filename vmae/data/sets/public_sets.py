@@ -140,9 +140,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     for kind in ("train", "test"):
         path = lists / f"{kind}list{split:02d}.txt"
         if not path.is_file():
-            raise SetError(
-                f"{folder}: split {split} requires {path}, which is missing; add this file"
-            )
+            raise SetError(f"{folder}: split {split} needs {path}; add this file")
         videos = []
         for line, where in read_lines(path, problems):
             row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
@@ -192,9 +190,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise SetError(
-            f"{path} line {error.lineno}: the file is not valid JSON ({error.msg})"
-        ) from None
+        raise SetError(f"{path} line {error.lineno}: invalid JSON ({error.msg})") from None
     except UnicodeDecodeError:
         raise SetError(f"{path}: the text is not valid UTF-8; save the file as UTF-8") from None
 
@@ -204,9 +200,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(
         map(str, range(len(names)))
     ):
-        raise SetError(
-            f"{lists[0]}: class names must be numbered 0, 1, 2, ..., without gaps or repeats"
-        )
+        raise SetError(f"{lists[0]}: number the classes 0, 1, 2, ..., without gaps or repeats")
     classes = tuple(sorted(names, key=lambda name: int(names[name])))
     numbers = {name: label for label, name in enumerate(classes)}
     places = [root] if root is not None else [folder / name for name in _PLACES]
@@ -231,9 +225,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
             if name in numbers:
                 videos.append(Video(files.find(f"{row['id']}.webm"), numbers[name]))
             else:
-                problems.append(
-                    f"{where} (id {row['id']}): template {name!r} is not in {lists[0].name}"
-                )
+                problems.append(f"{where} (id {row['id']}): {lists[0].name} has no {name!r}")
         splits.append(tuple(videos))
     raise_problems(folder, problems)
     return VideoSet(folder, classes, *splits)
@@ -291,9 +283,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
                 if not label or not name or len(values) != len(columns):
                     raise ValueError
             except (KeyError, ValueError):
-                problems.append(
-                    f"{where}: expected the columns {','.join(columns)}, with times in seconds"
-                )
+                problems.append(f"{where}: use {','.join(columns)}, with times in seconds")
                 continue
             stem = f"{name}_{start:06d}_{end:06d}"
             found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
@@ -302,10 +292,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     classes = tuple(sorted({label for _, label in rows[0]}))  # numbered as in common label maps
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
-        raise SetError(
-            f"{folder}: classes {few(unknown)} appear only in the test list; add "
-            "training videos for these classes"
-        )
+        raise SetError(f"{folder}: classes {few(unknown)} need training videos")
     numbers = {name: label for label, name in enumerate(classes)}
     train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
     return VideoSet(folder, classes, train, test)
