@@ -158,7 +158,7 @@ def test_the_same_generator_gives_the_same_mask():
         (TokenGrid((2, 4, 4), (2, 4, 4)), MaskConfig("random", 0.9), ["0.9", "nothing to predict"]),
         (TokenGrid((8, 8, 8), (2, 4, 4)), MaskConfig("tube", 0.1), ["nothing to predict", "0.25", "0.75"]),
         (TokenGrid((8, 112, 112), (2, 16, 16)), CASES["V2"][1], ["7x7", "even", "decoder_mask_type to 'all'"]),
-        (TokenGrid((4, 32, 32), (2, 8, 8)), MaskConfig("tube", 0.75, None, "running-cell", 0.5), ["period of 4", "multiple of 8 frames"]),
+        (TokenGrid((4, 32, 32), (2, 8, 8)), MaskConfig("tube", 0.75, None, "running-cell", 0.5), ["repeats every 4 time steps", "multiple of 8 frames"]),
         (B16, MaskConfig("tube", 0.9, None, "running-cell", 0.4), ["0.4", "0.25, 0.5 or 0.75"]),
         (B16, MaskConfig("random", 0.9, None, "running-cell", 0.5), ["running-cell", "mask_type to 'tube'"]),
         (B16, MaskConfig("tube", 0.9, 3), ["tube_length 3", "multiple"]),

@@ -110,7 +110,9 @@ class Config:
         if isinstance(values, cls):
             return values
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{where or cls.__name__} must be a mapping, not {values!r}")
+            raise ConfigError(
+                f"{where or cls.__name__} must map field names to values; it is {values!r}"
+            )
         values = current_names(cls, values)
         hints = get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
@@ -118,7 +120,7 @@ class Config:
         if unknown:
             raise ConfigError(
                 f"{cls.__name__} has no field {', '.join(where + name for name in unknown)}; "
-                f"it has {', '.join(known)}"
+                f"the valid fields are {', '.join(known)}"
             )
         return cls(**{k: _typed(hints[k], v, where + k) for k, v in values.items()})
 
@@ -129,9 +131,9 @@ class Config:
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ConfigError(f"{path}: no such configuration file") from None
+            raise ConfigError(f"{path}: this configuration file does not exist") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from None
+            raise ConfigError(f"{path}: the file is not valid YAML: {error}") from None
         try:
             return cls.from_dict(values or {})
         except ConfigError as error:
@@ -213,11 +215,13 @@ class ModelConfig(Config):
                 )
         if self.family == "mae" and (self.embed_dim % 4 or self.decoder_embed_dim % 4):
             raise ConfigError(
-                f"embed_dim={self.embed_dim} and decoder_embed_dim={self.decoder_embed_dim} must be "
-                "divisible by 4 for 2-D positions"
+                f"embed_dim={self.embed_dim} and decoder_embed_dim={self.decoder_embed_dim} must both "
+                "be divisible by 4, as 2-D position embeddings require"
             )
         if self.attention == "divided" and self.family != "videomae":
-            raise ConfigError('attention "divided" needs a time axis: set family to "videomae"')
+            raise ConfigError(
+                'attention "divided" requires family "videomae": change either of them'
+            )
         if self.pos_embed_from is not None:
             num_frames, img_size = self.pos_embed_from
             _ = TokenGrid((num_frames, img_size, img_size), self.tubelet, self.channels)
@@ -284,10 +288,10 @@ class MaskConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.mask_ratio < 1:
-            raise ConfigError(f"mask_ratio is {self.mask_ratio}; it must be between 0 and 1")
+            raise ConfigError(f"mask_ratio is {self.mask_ratio}; use a value between 0 and 1")
         if not 0 <= self.decoder_mask_ratio < 1:
             raise ConfigError(
-                f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be in [0, 1)"
+                f"decoder_mask_ratio is {self.decoder_mask_ratio}; it must be at least 0 and less than 1"
             )
         if self.tube_length is not None and self.mask_type != "tube":
             raise ConfigError(

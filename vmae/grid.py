@@ -30,13 +30,13 @@ class TokenGrid:
         names = ("clip length", "height", "width")
         for name, size, step in zip(names, self.clip, self.tubelet, strict=True):
             if size < 1 or step < 1:
-                raise ValueError(f"{name} {size} and tubelet side {step} must both be at least 1")
+                raise ValueError(f"{name} {size} and tubelet size {step} must both be at least 1")
             if size % step:
                 below, above = size // step * step, (size // step + 1) * step
                 nearest = f"{above}" if below == 0 else f"{below} or {above}"
                 raise ValueError(
-                    f"{name} {size} is not divisible by the tubelet's side {step}: use {nearest}, "
-                    f"or a tubelet other than {self.tubelet}"
+                    f"{name} {size} is not divisible by tubelet size {step}: use {nearest}, "
+                    f"or change the tubelet, {self.tubelet}"
                 )
 
     @property

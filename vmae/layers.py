@@ -162,7 +162,7 @@ class DividedBlock(Block):
         if x.shape[1] % self.steps:
             raise ValueError(
                 f"{x.shape[1]} tokens do not form a grid of {self.steps} time steps: divided "
-                "attention needs whole tubes. Set mask_type to 'tube' without tube_length, or "
+                "attention requires whole tubes. Set mask_type to 'tube' without tube_length, or "
                 "attention to 'joint'"
             )
         batch = x.shape[0]

@@ -32,8 +32,8 @@ def predict(
     """
     if model.num_classes is None:
         raise ValueError(
-            "this model has no classification head, so it cannot predict classes: fine-tune it, "
-            "or load a classifier"
+            "this model has no classification head, so it cannot predict classes: fine-tune the "
+            "model, or load a classifier"
         )
     device = next(model.parameters()).device
     logits = model.eval()(read_clip(path, model.config, stride).to(device))

@@ -175,18 +175,20 @@ class VisionTransformer(nn.Module):
         own = self.state_dict()
         needed = {name for name in own if not name.startswith(("head.", "fc_norm."))}
         missing = needed - set(state)
-        problems = [f"it has no {name}" for name in sorted(missing)]
+        problems = [f"{name} is missing" for name in sorted(missing)]
         problems += [
             f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
             for name in sorted(needed - missing)
             if state[name].shape != own[name].shape
         ]
         if encoder.config.family != self.config.family:
-            problems.append(f"its family is {encoder.config.family!r}, not {self.config.family!r}")
+            problems.append(
+                f"the encoder's family is {encoder.config.family!r}, not {self.config.family!r}"
+            )
         if problems:
             listed = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
             raise ValueError(
-                f"the encoder does not fit this classifier: {listed}. Build the classifier from the "
+                f"the encoder does not fit this classifier: {listed}. Build the classifier with the "
                 "encoder's configuration"
             )
         self.load_state_dict({name: state[name] for name in needed}, strict=False)

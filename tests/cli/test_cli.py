@@ -77,7 +77,7 @@ def test_errors_are_printed_without_a_traceback(tmp_path, capsys):
         (["pretrain", "tpu", "--out", str(tmp_path)], "unknown recipe 'tpu': choose from"),
         (
             ["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.steps"],
-            "expected NAME=VALUE",
+            "must have the form NAME=VALUE",
         ),
         (["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.stepz=3"], "optim.stepz"),
         (

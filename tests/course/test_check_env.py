@@ -113,9 +113,9 @@ def test_a_package_outside_its_checkout(tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (None, "no such file"),
+        (None, "the file does not exist"),
         (b"", "the file is empty"),
-        (b"version https://git-lfs", "cannot be opened as a video"),
+        (b"version https://git-lfs", "the file could not be opened as a video"),
     ],
 )
 def test_a_clip_that_cannot_be_read(tmp_path, content, text):

@@ -127,7 +127,7 @@ def test_rendering_is_deterministic_and_resumable(tmp_path, motion_mini):
 
 
 def test_another_set_is_not_overwritten(motion_mini):
-    with pytest.raises(FileExistsError, match="seed is 0 in the folder, 1 requested"):
+    with pytest.raises(FileExistsError, match="seed is 0 in the folder, but 1 was requested"):
         render_set(motion_mini, with_sizes(SIZES["mini"], seed=1))
 
 
@@ -256,7 +256,9 @@ def test_the_film_by_speed_gives_each_stretch_to_one_class(tmp_path, film_shots)
     shots, _ = film_shots
     inside = [sum(a <= s and s + 32 <= b for a, b in shots) for s in starts]
     assert inside == [1] * 40, "no stretch crosses a cut"
-    with pytest.raises(FileExistsError, match="label is 'speed' in the folder, None requested"):
+    with pytest.raises(
+        FileExistsError, match="label is 'speed' in the folder, but None was requested"
+    ):
         render_film(folder, FILM, FilmSpec(test=2, most_clips=40))
     with pytest.raises(ValueError, match="label is 'colour'; it must be one of arrow, speed"):
         FilmSpec(label="colour")
@@ -279,7 +281,7 @@ def test_an_unreadable_file_is_reported_with_a_reason(bad_files, kind):
         read_frames(bad_files[kind])
     assert str(bad_files[kind]) in str(error.value)
     words = {
-        "missing": "no such file",
+        "missing": "the file does not exist",
         "empty": "empty",
         "audio": "no video stream",
         "text": "not a video",
@@ -300,7 +302,7 @@ def test_the_store_skips_unreadable_files_and_lists_them(tmp_path, motion_mini, 
     assert len(store) == SIZES["mini"].train
     assert sorted(path for path, _ in store.failed) == sorted(map(str, bad_files.values()))
     config = DataConfig(cache_dir=str(tmp_path / "stores"), num_workers=1, max_unreadable=0.2)
-    with pytest.warns(UserWarning, match="6 of 54 videos cannot be read") as caught:
+    with pytest.warns(UserWarning, match="6 of 54 videos could not be read") as caught:
         source = open_source(config, videos, 16, 8)
     assert all(path.name in str(caught[0].message) for path in bad_files.values())
     assert len(source.videos) == SIZES["mini"].train
@@ -356,18 +358,21 @@ def test_a_damaged_store_is_reported_with_its_checksum(tmp_path, motion_mini):
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
     with pytest.raises(
-        StoreError, match=r"00000.bin is damaged: its CRC-32 is [0-9a-f]{8}, not .* Delete"
+        StoreError,
+        match=r"00000.bin is corrupt: its CRC-32 is [0-9a-f]{8}, but the index expects .* Delete",
     ):
         FrameStore(store.folder)
     shard.write_bytes(whole[:-5])
     with pytest.raises(
-        StoreError, match=r"has \d+ bytes, but its index expects \d+: delete .* and rerun"
+        StoreError, match=r"has \d+ bytes, but the index expects \d+: delete .*, then run again"
     ):
         FrameStore(store.folder)
     shard.write_bytes(whole)
     index = store.folder / "index.json"
     index.write_text(index.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(StoreError, match="version 1, but this code reads version 2: delete it"):
+    with pytest.raises(
+        StoreError, match="version 1, but this code reads version 2: delete the folder"
+    ):
         FrameStore(store.folder)
 
 
@@ -490,19 +495,23 @@ def test_a_store_that_does_not_fit_stays_on_disk_and_reports_the_bytes(
     monkeypatch.setattr("vmae.data.reading.device_store.free_memory", lambda _: 2 * needed)
     assert isinstance(open_source(config, videos, 16, 8, cpu), DeviceStore)
     assert isinstance(open_source(config, videos, 16, 8), FrameStore), "no device, as for testing"
-    with pytest.raises(ConfigError, match="cache_on_device is true, .* set cache to true"):
+    with pytest.raises(ConfigError, match="cache_on_device is true, .* set both to true"):
         config.replace(cache=False)
 
 
 def test_each_unreadable_video_is_counted_and_reported_once():
     failures = Failures(total=10, max_unreadable=0.2)
-    with pytest.warns(UserWarning, match=r"1 of 10 videos cannot be read:\n  a is bad\n") as caught:
+    with pytest.warns(
+        UserWarning, match=r"1 of 10 videos could not be read:\n  a is bad\n"
+    ) as caught:
         failures.add([("a", "a is bad"), ("a", "a is bad")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         failures.add([("a", "a is bad")])  # in the next epoch
         failures.add([])
-    with pytest.warns(UserWarning, match=r"2 of 10 videos cannot be read:\n  b is bad\n") as caught:
+    with pytest.warns(
+        UserWarning, match=r"2 of 10 videos could not be read:\n  b is bad\n"
+    ) as caught:
         failures.add([("a", "a is bad"), ("b", "b is bad")])
     assert len(caught) == 1
     with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_unreadable = 20%.*vmae scan"):
@@ -515,7 +524,7 @@ def test_max_unreadable_applies_in_testing_too(tiny, motion_mini, bad_files):
     files, sampling = VideoFiles(videos, tiny.img_size), Sampling(tiny.num_frames)
     with pytest.raises(SetError, match="1 of 10 .*"):
         evaluate(model, files, sampling)
-    with pytest.warns(UserWarning, match="1 of 10 videos cannot be read"):
+    with pytest.warns(UserWarning, match="1 of 10 videos could not be read"):
         assert len(evaluate(model, files, sampling, max_unreadable=0.1).labels) == 9
 
 
@@ -533,7 +542,9 @@ def test_step_batches_resume_and_are_split_among_processes():
     assert list(StepBatches(10, 4, 6, seed=0, start=4)) == whole[4:]
     parts = [list(StepBatches(10, 4, 6, seed=0, rank=rank, world_size=2)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
-    with pytest.raises(ValueError, match="4 is not divisible by 3"):
+    with pytest.raises(
+        ValueError, match="batch size, 4, must be divisible by the number of processes, 3"
+    ):
         StepBatches(10, 4, 6, seed=0, world_size=3)
 
 
@@ -551,7 +562,9 @@ def test_few_labels_are_balanced_and_determined_by_the_seed(motion_mini):
         chosen == few_labels(videos, 3, CLASSES, seed=1) != few_labels(videos, 3, CLASSES, seed=2)
     )
     assert Subset(VideoFiles(videos, 16), chosen).videos[4] == videos[chosen[4]]
-    with pytest.raises(SetError, match="'right' has 6 training videos, but 7 labels per class"):
+    with pytest.raises(
+        SetError, match="'right' has only 6 training videos, but 7 labels per class"
+    ):
         few_labels(videos, 7, CLASSES, seed=1)
 
 
@@ -569,7 +582,7 @@ def test_all_invalid_lines_are_reported_with_their_numbers(tmp_path):
     for words in (
         "train.csv line 2: 'b.mp4 7': label 7 is not between 0 and 1",
         "train.csv line 3: 'c.mp4': expected `path label`",
-        "train.csv line 5: 'd.mp4 swim': unknown class 'swim'; classes.txt has 'run', 'jump'",
+        "train.csv line 5: 'd.mp4 swim': unknown class 'swim'; classes.txt lists 'run', 'jump'",
         "test.csv line 1: 'a.mp4 -1'",
     ):
         assert words in text
@@ -622,7 +635,7 @@ def test_an_unusable_set_is_an_error_that_describes_a_usable_one(tmp_path, case)
         (folder / name).mkdir()
         (folder / name / "a.mp4").touch()
         assert len(load_set(folder).train) == len(list(folder.iterdir())), "enough to pre-train"
-    words = {"missing": "no such folder", "no test": "none are left for testing"}
+    words = {"missing": "no such folder", "no test": "no test split can be made"}
     with pytest.raises(SetError, match=words.get(case, "one sub-folder per class")):
         require_labels(load_set(folder))
 

@@ -74,7 +74,7 @@ def test_a_worker_that_dies_while_decoding_is_reported_and_the_store_resumes(
 
     with pytest.raises(
         WorkerError,
-        match=r"worker process died.*memory.*--num-workers.*kept.*same command again to continue",
+        match=r"worker process died.*memory.*--num-workers.*kept: to continue, run the same command again",
     ):
         build_store(tmp_path / "cut", videos, 16, workers=2, progress=kill_one)
     (unfinished,) = (tmp_path / "cut").iterdir()
@@ -157,7 +157,7 @@ def test_a_second_writer_of_a_folder_is_refused(tmp_path, motion_mini, originals
     assert len(build_store(tmp_path, videos, 16, workers=1)) == len(videos)
 
     normalize_set(originals, tmp_path / "out", workers=1)
-    with only_writer(tmp_path / "out"), pytest.raises(BusyError, match="wait until it is done"):
+    with only_writer(tmp_path / "out"), pytest.raises(BusyError, match="wait for it to finish"):
         normalize_set(originals, tmp_path / "out", workers=1)
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_originals_unchanged_and_no_half_written_file(
         real(source, target)
 
     monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(DiskError, match=r"no space left.*same command continues"):
+    with pytest.raises(DiskError, match=r"no space left.*kept: to continue, run the same command"):
         normalize_set(originals, tmp_path / "out", workers=1)
     assert len(list((tmp_path / "out").rglob("*.mp4"))) == 2
     assert not list((tmp_path / "out").rglob("*.part"))

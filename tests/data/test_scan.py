@@ -227,7 +227,7 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
 
 def test_output_folders_that_are_refused(foreign, tmp_path):
     for out in (foreign, foreign / "new"):
-        with pytest.raises(FileExistsError, match="outside the data set"):
+        with pytest.raises(FileExistsError, match="outside the dataset"):
             normalize_set(foreign, out)
     (tmp_path / "mine.txt").touch()
     with pytest.raises(FileExistsError, match="already contains other files"):

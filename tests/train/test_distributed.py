@@ -122,7 +122,7 @@ def test_a_lost_peer_ends_the_run_with_a_clear_error_and_a_whole_checkpoint(
     assert nursery.wait(left, seconds=30) == 1
     said = log.with_suffix(".0").read_text()
     assert "vmae: another of the 2 processes died" in said
-    assert "Kept: the checkpoint of step " in said
+    assert "Saved checkpoint: step " in said
     # One process goes on, until it is asked to stop.
     at = sorted((run / "checkpoints").glob("step-*"))[-1]
     again = nursery.start(log, *command)
@@ -184,7 +184,7 @@ def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind
     bad = tmp_path / "bad"
     for process in nursery.start_group(bad, 2, *command, str(tmp_path / "odd"), **kind):
         assert nursery.wait(process) == 1
-    assert "batch_size 9 is not divisible by 2 processes" in bad.with_suffix(".0").read_text()
+    assert "batch_size 9 must be divisible by 2 processes" in bad.with_suffix(".0").read_text()
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

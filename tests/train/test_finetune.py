@@ -89,7 +89,7 @@ def test_parts_and_checkpointing_change_no_number(config, sources):
     assert curve(finetune(config.replace(activation_checkpointing=True), sources)) == whole
     parts = finetune(config.replace(grad_accum_steps=4), sources)
     assert curve(parts) == pytest.approx(whole, abs=1e-6)
-    with pytest.raises(ConfigError, match="batch_size 8 is not divisible by 1 processes times"):
+    with pytest.raises(ConfigError, match="batch_size 8 must be divisible by 1 processes times"):
         finetune(config.replace(grad_accum_steps=3), sources)
 
 
@@ -101,7 +101,7 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
         finetune(config, sources, folder=run)
     other = config.replace(label_smoothing=0.0, log_every=3, test_clips=2)
     with pytest.raises(
-        CheckpointError, match="label_smoothing: 0.1 in the folder, 0.0 requested"
+        CheckpointError, match="label_smoothing: 0.1 in the folder, but 0.0 was requested"
     ) as error:
         finetune(other, sources, folder=run, resume=True)
     assert "log_every" not in str(error.value)
@@ -115,7 +115,8 @@ def test_a_folder_of_another_run_is_refused_with_the_differences(config, sources
         lambda: save_classifier(first.model, sources.classes, config, run),
     ):
         with pytest.raises(
-            CheckpointError, match="already contains another kind of run, not a FinetuneConfig"
+            CheckpointError,
+            match="already contains a run whose configuration is not a FinetuneConfig",
         ):
             attempt()
 
@@ -205,7 +206,7 @@ def test_a_run_resumes_from_the_encoder_it_started_from(config, sources, tmp_pat
         (
             "tuned",
             None,
-            "not from scratch: pass the encoder it started from, or choose another folder",
+            "not from scratch: pass that original encoder, or choose another folder",
         ),
         ("scratch", encoder, "started from scratch, not from an encoder"),
     ):
@@ -247,7 +248,9 @@ def broken(*_):
 
 def test_a_batch_larger_than_the_labels_is_told(config, sources):
     large = config.replace(labels_per_class=1, optim=config.optim.replace(batch_size=9, steps=1))
-    with pytest.warns(UserWarning, match="batch_size 9 is larger than the data set of 8 videos"):
+    with pytest.warns(
+        UserWarning, match="batch_size 9 is larger than the number of training videos, 8,"
+    ):
         finetune(large, sources)
 
 
@@ -275,7 +278,7 @@ def test_one_class_is_too_few_to_fine_tune(tmp_path):
     video = Video(tmp_path / "a.mp4", 0)
     alone = VideoSet(tmp_path, ("run",), (video,), (video,))
     with pytest.raises(
-        SetError, match=r"classes is 1 \('run'\), but a classifier needs at least 2"
+        SetError, match=r"needs at least 2 classes, but the dataset has 1 \('run'\)"
     ):
         require_labels(alone)
 

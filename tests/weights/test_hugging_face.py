@@ -175,7 +175,7 @@ def test_traps_of_hugging_face(tmp_path, tiny):
     config = hf_config(tiny, use_mean_pooling=False, num_labels=5)
     theirs = align_epsilons(randomize(transformers.VideoMAEForVideoClassification(config))).eval()
     theirs.save_pretrained(tmp_path / "first")
-    with pytest.raises(CheckpointError, match="classifies by its first token.*drop_head=True"):
+    with pytest.raises(CheckpointError, match="classifies from its first token.*drop_head=True"):
         load(tmp_path / "first")
     with pytest.warns(UserWarning, match="dropped classifier.bias, classifier.weight$"):
         encoder = load(tmp_path / "first", drop_head=True)
@@ -191,7 +191,7 @@ def test_traps_of_hugging_face(tmp_path, tiny):
         match=r"missing: encoder.norm.bias(?s:.*)use_mean_pooling is True(?s:.*)load_encoder",
     ):
         load(tmp_path / "normless")
-    with pytest.warns(UserWarning, match="it has no final norm"):
+    with pytest.warns(UserWarning, match="the file has no final norm"):
         load_encoder(tmp_path / "normless")
 
     small = tiny.replace(embed_dim=384, num_heads=16, depth=1, mlp_ratio=1)
@@ -202,8 +202,8 @@ def test_traps_of_hugging_face(tmp_path, tiny):
         assert load(tmp_path / "small").config.num_heads == 16
     assert load(tmp_path / "small", num_heads=6).config.num_heads == 6
     for change, words in (
-        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; only 'gelu' is supported"),
-        ({"image_size": [32, 64]}, r"image_size is \[32, 64\]; only square clips are supported"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new', but only 'gelu' is supported"),
+        ({"image_size": [32, 64]}, r"image_size is \[32, 64\]; only square frames are supported"),
     ):
         path = tmp_path / "small" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -211,5 +211,5 @@ def test_traps_of_hugging_face(tmp_path, tiny):
             load(tmp_path / "small", num_heads=6)
         path.write_text(path.read_text().replace("gelu_new", "gelu"))
     path.write_text("{")
-    with pytest.raises(CheckpointError, match="config.json: not valid JSON"):
+    with pytest.raises(CheckpointError, match="config.json: the file is not valid JSON"):
         load(tmp_path / "small")

@@ -51,12 +51,13 @@ def test_own_folders(tmp_path, tiny):
     ):
         save(classifier, tmp_path / "fine")
     with pytest.raises(
-        CheckpointError, match="files that are not part of a hf export.*checkpoints.*new folder"
+        CheckpointError, match="files that are not part of a hf export.*checkpoints.*empty folder"
     ):
         save(classifier, run, "hf")
     (tmp_path / "fine" / "classes.txt").write_text("a\n")
     with pytest.warns(
-        UserWarning, match="lists 1 class names, but the head has 3: ignoring the names"
+        UserWarning,
+        match="lists 1 class name, but the head has 3 outputs: the names will be ignored",
     ):
         assert load(tmp_path / "fine").class_names is None
 
@@ -119,7 +120,7 @@ def test_encoders(tmp_path, tiny):
     classifier = randomize(VisionTransformer(tiny, 5)).eval()
     save(classifier, tmp_path / "c", classes="abcde")
     for read in (load_encoder, lambda path: load(path, drop_head=True)):
-        with pytest.warns(UserWarning, match="dropped fc_norm.bias.*; it has no final norm"):
+        with pytest.warns(UserWarning, match="dropped fc_norm.bias.*; the file has no final norm"):
             encoder = read(tmp_path / "c")
         assert torch.equal(encoder(clips), classifier.forward_features(clips))
     again = VisionTransformer(tiny, 5)
@@ -155,7 +156,7 @@ def test_heads_and_their_classes(tmp_path):
     assert torch.equal(model.fc_norm.bias, official_finetuned()["fc_norm.bias"])
     with pytest.raises(
         CheckpointError,
-        match="has no head, so it is not a classifier for 5 classes: load it without num_classes=",
+        match="has no classification head, so it is not a classifier for 5 classes: load the file without num_classes=",
     ):
         load(pth(tmp_path / "p.pth", official_pretrain()), num_classes=5, **VIDEO)
 

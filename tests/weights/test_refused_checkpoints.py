@@ -60,18 +60,18 @@ def test_damaged_and_foreign_files(tmp_path):
     for content, words in (
         (
             whole[: len(whole) // 2],
-            "is damaged, truncated or not a PyTorch file.*download it again",
+            "is corrupt, truncated or not a PyTorch file.*download it again",
         ),
         (
             (tmp_path / "old").read_bytes()[:5000],
-            "is damaged, truncated or not a PyTorch file.*download it again",
+            "is corrupt, truncated or not a PyTorch file.*download it again",
         ),
-        (tensors[: len(tensors) // 2], "is a damaged safetensors file .*download it again"),
-        (struct.pack("<Q", 9) + b"{nothing}", "is a damaged safetensors file"),
-        (b"", "neither a safetensors nor a PyTorch file; it is empty"),
-        (b"<!DOCTYPE html><title>Drive", "it is a web page"),
+        (tensors[: len(tensors) // 2], "is a corrupt safetensors file .*download it again"),
+        (struct.pack("<Q", 9) + b"{nothing}", "is a corrupt safetensors file"),
+        (b"", "neither a safetensors nor a PyTorch file; the file is empty"),
+        (b"<!DOCTYPE html><title>Drive", "the file is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"\x89PNG\r\n\x1a\n0000000000", "it starts with b'.x89PNG"),
+        (b"\x89PNG\r\n\x1a\n0000000000", "the file starts with b'.x89PNG"),
     ):
         path = tmp_path / "bad.pth"
         path.write_bytes(content)
@@ -87,12 +87,12 @@ def test_damaged_and_foreign_files(tmp_path):
         ),
         (
             {"a.module.b": rand("x", 1), "a.b": rand("x", 1)},
-            "a.module.b and a.b both map to a.b: save only one",
+            "a.module.b and a.b both map to a.b: save each model in a separate file",
         ),
     ):
         with pytest.raises(CheckpointError, match=words):
             load(pth(tmp_path / "bad.pth", content))
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(CheckpointError, match="the file does not exist"):
         load(tmp_path / "none.pth")
     with pytest.raises(
         CheckpointError, match=r"contains neither model.safetensors nor pytorch_model.bin"
@@ -118,7 +118,8 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
     ):
         assert f"  {line}\n" in str(error.value) + "\n"
     with pytest.raises(
-        CheckpointError, match=r"height 36 is not divisible .*Specify .*num_frames=, img_size="
+        CheckpointError,
+        match=r"height 36 is not divisible .*Pass the settings .*num_frames=, img_size=",
     ):
         load(pth(tmp_path / "b.pth", official_pretrain()), **(VIDEO | {"img_size": 36}))
     with pytest.raises(

@@ -76,7 +76,7 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
             assert main([*run, str(tmp_path / flag), "--to", "hf", flag]) == 0
     capsys.readouterr()
     for arguments, words in (
-        ([str(tmp_path / "x"), "--to", "official"], "give a name ending in .pth"),
+        ([str(tmp_path / "x"), "--to", "official"], "pass a file name ending in .pth"),
         ([str(tmp_path / "ours"), "--to", "vmae"], "would be overwritten by its own conversion"),
         (
             [str(tmp_path / "hf"), "--to", "vmae"],
@@ -89,7 +89,7 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
 
 def test_what_a_layout_cannot_express(tmp_path, tiny, image):
     model = VisionTransformer(tiny, 3)
-    with pytest.raises(ValueError, match="got 2 class names, but the model has 3 classes"):
+    with pytest.raises(ValueError, match="received 2 class names, but the model has 3 classes"):
         save(model, tmp_path / "a", classes=["a", "b"])
     compiled = save(SimpleNamespace(_orig_mod=randomize(model)), tmp_path / "compiled")
     same(load(compiled).state_dict(), model.state_dict())

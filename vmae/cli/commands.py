@@ -87,7 +87,7 @@ def _recipe(arguments: argparse.Namespace):
     for text in arguments.set:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set {text!r}: expected NAME=VALUE, for example optim.steps=100")
+            raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
         changes[name] = yaml.safe_load(value)
     return Recipe.load(arguments.config).changed(**{arguments.command: changes})
 
@@ -149,8 +149,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     videos = require_labels(test_set)
     if videos.classes != classes:
         raise ValueError(
-            f"{videos.folder} has classes {videos.classes}, but the model was trained on {classes}: "
-            "test it on a set with the same classes"
+            f"{videos.folder} has the classes {videos.classes}, but the model was trained on "
+            f"{classes}: use a dataset with the same classes"
         )
     accelerator = accelerator_for(config.precision)
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
@@ -240,7 +240,7 @@ def claims(arguments: argparse.Namespace) -> None:
     unknown = set(arguments.claims) - set(claims.CLAIMS)
     if unknown:
         raise ValueError(
-            f"unknown claim {', '.join(map(repr, sorted(unknown)))}: choose from "
+            f"unknown claim{'s' * (len(unknown) > 1)} {', '.join(map(repr, sorted(unknown)))}: choose from "
             f"{', '.join(map(repr, claims.CLAIMS))}"
         )
     names = arguments.claims or list(claims.CLAIMS)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--debug", action="store_true", help="show the full traceback of errors")
+    parser.add_argument("--debug", action="store_true", help="show full tracebacks for errors")
     subparsers = parser.add_subparsers(dest="command", required=True)
     workers: dict[str, Any] = {
         "type": int,
@@ -44,26 +44,26 @@ def _parser() -> argparse.ArgumentParser:
     }
 
     render = subparsers.add_parser(
-        "render", help="create a labelled data set: rendered motion, or clips from the film"
+        "render", help="create a labelled dataset of rendered motion or film clips"
     )
     render.add_argument("what", choices=("motion", "film"))
     render.add_argument(
         "--level",
         choices=("digits", "textures", "scenes"),
         default="digits",
-        help="motion: what moves in the videos (default: %(default)s)",
+        help="motion: visual complexity of the videos (default: %(default)s)",
     )
     render.add_argument(
         "--size",
         choices=("mini", "small", "full"),
         default="small",
-        help="motion: size of the data set (default: %(default)s)",
+        help="motion: dataset size (default: %(default)s)",
     )
     render.add_argument(
         "--label",
         choices=("arrow", "speed"),
         default="arrow",
-        help="film: label clips by direction of time or by playback speed (default: %(default)s)",
+        help="film: label clips by playback direction or playback speed (default: %(default)s)",
     )
     render.add_argument(
         "--out",
@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--train", type=int, help="number of training videos")
     render.add_argument("--test", type=int, help="number of test videos")
-    render.add_argument("--frames", type=int, help="frames per video")
-    render.add_argument("--pixels", type=int, help="frame width and height in pixels, at least 64")
+    render.add_argument("--frames", type=int, help="number of frames per video")
+    render.add_argument("--pixels", type=int, help="frame width and height in pixels (minimum: 64)")
     render.add_argument("--seed", type=int, help="random seed for the videos")
     render.add_argument("--num-workers", **workers)
     render.set_defaults(run=commands.render)
@@ -86,31 +86,39 @@ def _parser() -> argparse.ArgumentParser:
     environment.set_defaults(run=commands.check_env)
 
     progress = subparsers.add_parser(
-        "progress", help="show which exercises are solved in each notebook"
+        "progress", help="show each notebook's exercises and which of them are solved"
     )
     progress.add_argument(
-        "--mistakes", action="store_true", help="also list the mistakes each check recognises"
+        "--mistakes", action="store_true", help="also list the mistakes that each check recognises"
     )
     progress.set_defaults(run=commands.progress)
 
-    store = subparsers.add_parser("store", help="decode a data set once into memory-mapped frames")
-    store.add_argument("set", type=Path, help="the data set: a folder or a list file")
+    store = subparsers.add_parser(
+        "store", help="decode a dataset once and cache its frames on disk"
+    )
+    store.add_argument("set", type=Path, help="dataset folder or list file")
     store.add_argument(
-        "--pixels", type=int, required=True, help="resize the short side to this many pixels"
+        "--pixels",
+        type=int,
+        required=True,
+        help="resize the short side of every frame to this many pixels",
     )
     store.add_argument("--num-workers", **workers)
     store.set_defaults(run=commands.store)
 
-    scan = subparsers.add_parser("scan", help="check every video in a data set and report problems")
-    scan.add_argument("set", type=Path, help="the data set: a folder or a list file")
+    scan = subparsers.add_parser("scan", help="check every video in a dataset and report problems")
+    scan.add_argument("set", type=Path, help="dataset folder or list file")
     scan.add_argument(
-        "--num-frames", type=int, default=16, help="frames per clip (default: %(default)s)"
+        "--num-frames",
+        type=int,
+        default=16,
+        help="number of frames per clip (default: %(default)s)",
     )
     scan.add_argument(
         "--stride",
         type=int,
         default=1,
-        help="spacing between the frames of a clip (default: %(default)s)",
+        help="frame stride within a clip (default: %(default)s)",
     )
     scan.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the full report to FILE"
@@ -119,15 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     scan.set_defaults(run=commands.scan)
 
     normalize = subparsers.add_parser(
-        "normalize", help="re-encode a data set so that decord reads every frame correctly"
+        "normalize", help="re-encode a dataset so that decord reads every frame correctly"
     )
-    normalize.add_argument("set", type=Path, help="folder of the data set")
-    normalize.add_argument("out", type=Path, help="folder for the new data set")
+    normalize.add_argument("set", type=Path, help="dataset folder")
+    normalize.add_argument("out", type=Path, help="output folder for the re-encoded dataset")
     normalize.add_argument(
         "--short-side",
         type=int,
         default=256,
-        help="maximum short side in pixels; smaller videos keep their size (default: %(default)s)",
+        help="maximum short side in pixels; smaller videos are not resized (default: %(default)s)",
     )
     normalize.add_argument("--num-workers", **workers)
     normalize.set_defaults(run=commands.normalize)
@@ -137,14 +145,14 @@ def _parser() -> argparse.ArgumentParser:
         ("finetune", commands.finetune, "train and test a classifier"),
     ):
         command = subparsers.add_parser(name, help=text)
-        command.add_argument("config", help="a recipe (cpu, gpu, ...) or a YAML file")
-        command.add_argument("--out", type=Path, required=True, help="folder for the run")
+        command.add_argument("config", help="recipe name (cpu, gpu, ...) or YAML file")
+        command.add_argument("--out", type=Path, required=True, help="output folder for the run")
         command.add_argument(
             "--set",
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="override a field of the recipe; may be repeated",
+            help="override a recipe field; may be repeated",
         )
         command.add_argument(
             "--resume",
@@ -159,22 +167,24 @@ def _parser() -> argparse.ArgumentParser:
                 help="pre-trained weights, in any layout that `vmae convert` can read",
             )
 
-    test = subparsers.add_parser("evaluate", help="test a classifier saved by `vmae finetune`")
-    test.add_argument("model", type=Path, help="the --out folder of `vmae finetune`")
+    test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
+    test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
     test.add_argument(
-        "--data", type=Path, help="test on a different data set with the same classes"
+        "--data", type=Path, help="evaluate on a different dataset with the same classes"
     )
-    test.add_argument("--clips", type=int, help="clips per video (default: test_clips of the run)")
+    test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
     test.add_argument(
-        "--crops", type=int, help="crops along the long side (default: test_crops of the run)"
+        "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
     )
     test.add_argument(
-        "--probe", action="store_true", help="also test a linear probe on the features"
+        "--probe",
+        action="store_true",
+        help="also train and evaluate a linear probe on the features",
     )
     test.add_argument(
         "--knn",
         action="store_true",
-        help="also test a 20-nearest-neighbour classifier on the features",
+        help="also evaluate a 20-nearest-neighbour classifier on the features",
     )
     test.add_argument(
         "--json",
@@ -186,21 +196,21 @@ def _parser() -> argparse.ArgumentParser:
 
     claims = subparsers.add_parser(
         "claims",
-        help="show small-scale measurements of the papers' claims; with --seeds, run the missing "
-        "ones",
+        help="show small-scale measurements of the papers' claims; with --seeds, first take "
+        "the missing measurements",
     )
     claims.add_argument(
         "claims",
         nargs="*",
         metavar="CLAIM",
-        help="name of the claim, e.g. 'decoder mask' (default: all)",
+        help="claim to show, e.g. 'decoder mask' (default: all claims)",
     )
     claims.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=[],
-        help="measure any claim not yet measured with these seeds",
+        help="random seeds; claims not yet measured with these seeds are measured first",
     )
     claims.set_defaults(run=commands.claims)
 
@@ -208,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         "convert", help="convert weights between the official, Hugging Face and vmae layouts"
     )
     convert.add_argument(
-        "source", type=Path, help="the weights: a file or folder in any of these layouts"
+        "source", type=Path, help="weights to convert: a file or folder in any of these layouts"
     )
     convert.add_argument(
         "target", type=Path, help="output folder, or a .pth file for the official layout"
@@ -217,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--drop-head",
         action="store_true",
-        help="discard the head of a classifier and convert its encoder",
+        help="discard the classification head and convert only the encoder",
     )
     convert.add_argument(
         "--encoder-only",
@@ -225,19 +235,23 @@ def _parser() -> argparse.ArgumentParser:
         help="convert only the encoder, without the decoder or head",
     )
     for name, text in (
-        ("--num-frames", "frames per clip, if not stored in the source (default: 16; for MAE, 1)"),
+        (
+            "--num-frames",
+            "frames per clip, if not stored in the source (default: 16, or 1 for MAE)",
+        ),
         (
             "--img-size",
             "frame width and height in pixels, if not stored in the source (default: 224)",
         ),
         (
             "--num-heads",
-            "attention heads, if not stored in the source (default: the published number for "
+            "number of attention heads, if not stored in the source (default: the published number for "
             "this width)",
         ),
         (
             "--decoder-num-heads",
-            "attention heads of the decoder, if not stored in the source (default: likewise)",
+            "number of attention heads in the decoder, if not stored in the source (default: the "
+            "published number for this width)",
         ),
     ):
         convert.add_argument(name, type=int, metavar="N", help=text)

@@ -40,6 +40,8 @@ class DataConfig(Config):
         if self.stride < 1:
             raise ConfigError(f"stride is {self.stride}; it must be at least 1")
         if self.cache_on_device and not self.cache:
-            raise ConfigError("cache_on_device is true, but cache is false: set cache to true")
+            raise ConfigError("cache_on_device is true, but cache is false: set both to true")
         if not 0 <= self.max_unreadable <= 1:
-            raise ConfigError(f"max_unreadable is {self.max_unreadable}; it must be in [0, 1]")
+            raise ConfigError(
+                f"max_unreadable is {self.max_unreadable}; it must be between 0 and 1"
+            )

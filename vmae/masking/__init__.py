@@ -60,7 +60,7 @@ def make_mask(
         return dual_random(visible, grid, config.decoder_mask_ratio, generator)
     if config.mask_type != "tube" or config.tube_length is not None:
         raise MaskError(
-            f"decoder mask {config.decoder_mask_type!r} needs tubes that span the whole clip: "
+            f"decoder mask {config.decoder_mask_type!r} requires tubes that span the whole clip: "
             "with other masks, the number of targets would differ between clips. Set mask_type "
             "to 'tube' without tube_length, or decoder_mask_type to 'all' or 'random'"
         )

@@ -83,8 +83,8 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
     t, h, w = grid.shape
     if ratio not in (0.25, 0.5, 0.75):
         raise MaskError(
-            "running-cell masking switches off quarters of a 2x2 cell, so it cannot use a ratio "
-            f"of {ratio}: use 0.25, 0.5 or 0.75"
+            f"running-cell masking masks whole quarters of each 2x2 cell, so a ratio of {ratio} is "
+            "not possible: use 0.25, 0.5 or 0.75"
         )
     if h % 2 or w % 2:
         raise MaskError(
@@ -94,7 +94,7 @@ def running_cell_maps(grid: TokenGrid, ratio: float) -> torch.Tensor:
         )
     if t % 4:
         raise MaskError(
-            f"running-cell masking has a period of 4 time steps, but the clip has {t}: use a "
+            f"running-cell masking repeats every 4 time steps, but the clip has {t}: use a "
             f"multiple of {4 * grid.tubelet[0]} frames, or set decoder_mask_type to 'all'"
         )
     off = int(4 * ratio)

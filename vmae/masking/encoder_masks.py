@@ -45,8 +45,8 @@ def tube_visible(
         steps, rest = divmod(length, grid.tubelet[0])
         if steps < 1 or rest or t % steps:
             raise MaskError(
-                f"tube_length {length} must be a multiple of the tubelet's {grid.tubelet[0]} "
-                f"frames and divide the clip length of {grid.clip[0]} frames"
+                f"tube_length {length} must be a multiple of the tubelet length "
+                f"({grid.tubelet[0]} frames) and a divisor of the clip length ({grid.clip[0]} frames)"
             )
     tubes = t // steps
     chosen = choose(grid.tokens_per_frame, keep, batch * tubes, generator, device)

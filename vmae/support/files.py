@@ -28,8 +28,8 @@ def disk_errors(path: Path) -> Iterator[None]:
         if number in (errno.ENOSPC, errno.EDQUOT) or _free(path) < 1 << 16:
             raise DiskError(
                 f"no space left on the disk while writing {path}: free up some space, or choose a "
-                "folder on another disk. Completed files are kept, so the same command continues "
-                "from there"
+                "folder on another disk. Completed files are kept: to continue, run the same command "
+                "again"
             ) from error
         if number in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
             raise DiskError(f"cannot write {path} ({error}): choose another folder") from error
@@ -99,7 +99,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             lock = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
         raise BusyError(
-            f"another process is writing to {folder}: wait until it is done, then run the same "
+            f"another process is writing to {folder}: wait for it to finish, then run the same "
             "command again"
         ) from None
     with lock:

@@ -36,15 +36,15 @@ class Batches:
         parts = world_size * config.grad_accum_steps
         if batch % parts:
             raise ConfigError(
-                f"optim.batch_size {batch} is not divisible by {world_size} processes times "
+                f"optim.batch_size {batch} must be divisible by {world_size} processes times "
                 f"grad_accum_steps {config.grad_accum_steps}: use a multiple of {parts}, such as "
                 f"{max(parts, batch // parts * parts)}"
             )
         if batch > videos and rank == 0:
             warnings.warn(
-                f"optim.batch_size {batch} is larger than the data set of {videos} videos, so a "
-                f"batch contains several clips of the same video. Use at most {videos}, or a "
-                "larger data set",
+                f"optim.batch_size {batch} is larger than the number of training videos, {videos}, "
+                f"so each batch contains several clips of the same video. Use at most {videos}, or a "
+                "larger dataset",
                 stacklevel=5,
             )
         sampling = Sampling.of(config.data, config.model.num_frames)

@@ -84,7 +84,7 @@ def load_state(folder: Path, model: nn.Module) -> Checkpoint:
             )
         except Exception as error:  # the readers raise many kinds for a damaged file
             warnings.warn(
-                f"{path} is damaged ({error}): falling back to the previous checkpoint",
+                f"{path} is corrupt ({error}): the previous checkpoint will be used instead",
                 stacklevel=2,
             )
             continue

@@ -42,10 +42,10 @@ class OptimConfig(Config):
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(
-                f"epochs is {self.epochs}; it must be above 0, or None to use steps instead"
+                f"epochs is {self.epochs}; it must be greater than 0, or None to use steps instead"
             )
         if not 0 <= self.warmup_ratio <= 1:
-            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be in [0, 1]")
+            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1")
 
     def resolved(self, videos: int) -> OptimConfig:
         """The same in absolute numbers: steps over so many videos, learning rates for this batch."""
@@ -176,7 +176,7 @@ class FinetuneConfig(RunConfig):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ConfigError(
-                f"labels_per_class is {self.labels_per_class}; it must be at least 1, or None for "
+                f"labels_per_class is {self.labels_per_class}; it must be at least 1, or None to use "
                 "all"
             )
         self._check_augmentation()
@@ -184,25 +184,29 @@ class FinetuneConfig(RunConfig):
     def _check_augmentation(self) -> None:
         if self.crop_area is not None:
             if not self.crop:
-                raise ConfigError("crop_area is set, but crop is false: set crop to true")
+                raise ConfigError(
+                    "crop_area is set, but crop is false: set crop to true, or remove crop_area"
+                )
             if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
                 raise ConfigError(
-                    f"crop_area is {self.crop_area}; it must be the smallest and largest fraction "
-                    "of the frame, above 0 and at most 1, such as [0.08, 1.0]"
+                    f"crop_area is {self.crop_area}; it must give the minimum and maximum "
+                    "fraction of the frame to crop, each greater than 0 and at most 1, e.g. [0.08, 1.0]"
                 )
         for name in ("randaug_num_ops", "mixup", "cutmix"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 (none) or more")
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}; it must be at least 0, where 0 disables it"
+                )
         if not 0 <= self.randaug_magnitude <= 10:
             raise ConfigError(
-                f"randaug_magnitude is {self.randaug_magnitude}; it must be in [0, 10]"
+                f"randaug_magnitude is {self.randaug_magnitude}; it must be between 0 and 10"
             )
         if not 0 <= self.random_erase_prob <= 1:
             raise ConfigError(
-                f"random_erase_prob is {self.random_erase_prob}; it must be a probability in [0, 1]"
+                f"random_erase_prob is {self.random_erase_prob}; it must be a probability between 0 and 1"
             )
         if (self.randaug_num_ops or self.random_erase_prob) and self.model.channels != 3:
             raise ConfigError(
-                "randaug_num_ops and random_erase_prob need 3 channels, but the model has "
+                "randaug_num_ops and random_erase_prob require 3 channels, but the model has "
                 f"{self.model.channels}: set both to 0"
             )

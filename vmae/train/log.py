@@ -107,7 +107,7 @@ class Log:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise DiskError(
                 f"cannot write {self.path} ({'the disk is full' if full else error}): free up "
-                "some space or fix its permissions, then resume; the last checkpoint is kept"
+                "some space or fix the file's permissions, then resume from the last checkpoint"
             ) from error
 
 

@@ -71,7 +71,7 @@ class Watched(Progress):
                 f"the loss is {record.loss:.3f} after {record.step} of {self.steps} steps: the "
                 "targets are standardised, so predicting the mean of every patch gives 1.0. "
                 f"Raise optim.lr (now {self.config.optim.resolved(1).lr:g}), lengthen the "
-                "warm-up, train longer, or check that the clips contain more than noise",
+                "warm-up, train longer, or check that the clips do not contain only noise",
                 stacklevel=3,
             )
 
@@ -87,8 +87,8 @@ def _tensorboard(folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         warnings.warn(
-            "tensorboard is true, but the package is not installed: run pip install tensorboard. "
-            "The run continues without it; metrics.jsonl contains the same numbers",
+            "tensorboard is true, but the tensorboard package is not installed: run pip install "
+            "tensorboard. Training will continue without it; metrics.jsonl has the same metrics",
             stacklevel=3,
         )
         return None

@@ -24,7 +24,8 @@ class Recipe(Config):
     def __post_init__(self) -> None:
         if self.pretrain.model != self.finetune.model:
             raise ConfigError(
-                "pretrain.model and finetune.model differ: a recipe describes a single model"
+                "pretrain.model and finetune.model differ: make them equal, because a recipe "
+                "describes a single model"
             )
 
     @classmethod

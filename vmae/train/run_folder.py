@@ -88,7 +88,7 @@ def lock(folder: Path) -> Iterator[None]:
             if _alive(holder):
                 raise CheckpointError(
                     f"{folder} is in use by process {holder['pid']} on {holder['host']}: wait for "
-                    "it to finish, stop it, or choose another folder. If that process no longer "
+                    "it to finish, stop it, or choose another folder. If the process no longer "
                     f"exists, delete {path}"
                 ) from None
             path.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, f"{where}{key}.")
         elif a != b:
-            lines.append(f"{where}{key}: {a!r} in the folder, {b!r} requested")
+            lines.append(f"{where}{key}: {a!r} in the folder, but {b!r} was requested")
     return lines
 
 
@@ -195,7 +195,7 @@ def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...])
     saved = folder / "config.yaml"
     if saved.exists() and not resume:
         raise CheckpointError(
-            f"{folder} already contains a run: resume it, or choose another folder"
+            f"{folder} already contains a run: resume that run, or choose another folder"
         )
     refuse_other(folder, config, free)
     with atomic_path(saved) as temporary:
@@ -211,7 +211,7 @@ def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> No
         found = type(config).from_yaml(saved).to_dict()
     except ConfigError as error:
         raise CheckpointError(
-            f"{folder} already contains another kind of run, not a {type(config).__name__}: "
+            f"{folder} already contains a run whose configuration is not a {type(config).__name__}: "
             f"{error}\nChoose another folder"
         ) from None
     lines = [d for d in differences(found, config.to_dict()) if d.split(":")[0] not in free]
@@ -240,6 +240,6 @@ def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> Non
     if before != start:
         raise CheckpointError(
             f"{folder} already contains a run that started from {before}, not from {start}: pass "
-            "the encoder it started from, or choose another folder"
+            "that original encoder, or choose another folder"
         )
     write_text(noted, start + "\n")

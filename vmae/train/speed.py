@@ -52,8 +52,8 @@ def compile_blocks(model: torch.nn.Module, *inputs: Any) -> None:
             block._compiled_call_impl = None
         reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__
         warnings.warn(
-            f"torch.compile failed ({reason}): the run continues without it. It needs a C++ "
-            "compiler and, on a GPU, Triton",
+            f"torch.compile failed ({reason}): training will continue without compilation. "
+            "torch.compile requires a C++ compiler and, on a GPU, Triton",
             stacklevel=2,
         )
     finally:

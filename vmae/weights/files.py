@@ -60,7 +60,7 @@ def open_weights(path: str | Path) -> WeightFile:
         candidates = [path / name for name in FILES if (path / name).exists()]
         if not candidates:
             raise CheckpointError(
-                f"{path} contains neither {' nor '.join(FILES)}: pass the path of the weight "
+                f"{path} contains neither {' nor '.join(FILES)}: pass the path of the weights "
                 "file. (An unfinished run keeps its weights in checkpoints/step-N; sharded files "
                 "must be merged first)"
             )
@@ -85,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from None
+        raise CheckpointError(f"{path}: the file is not valid JSON: {error}") from None
     return values if isinstance(values, dict) else {}
 
 
@@ -116,20 +116,20 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
         with open(path, "rb") as stream:
             start = stream.read(16)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
+        raise CheckpointError(f"{path}: the file does not exist") from None
     if start[8:9] == b"{":  # safetensors: the length of the header, then its JSON
         try:
             return load_file(path), {}
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path} is a damaged safetensors file ({error}): download it again"
+                f"{path} is a corrupt safetensors file ({error}): download it again"
             ) from None
     if not start.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
-        what = "it is empty" if not start else f"it starts with {start!r}"
+        what = "the file is empty" if not start else f"the file starts with {start!r}"
         if start.startswith(b"version https://"):
-            what = "it is a Git LFS pointer: run git lfs pull"
+            what = "the file is a Git LFS pointer: run git lfs pull"
         elif start.lstrip().startswith(b"<"):
-            what = "it is a web page: download the file itself"
+            what = "the file is a web page: download the weights file itself"
         raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file; {what}")
     return _unwrap(_unpickle(path), path)
 
@@ -147,11 +147,11 @@ def _unpickle(path: Path) -> Any:
     if not unsafe:
         reason = text.split("WeightsUnpickler error: ")[-1].strip().split("\n")[0][:200]
         raise CheckpointError(
-            f"{path} is damaged, truncated or not a PyTorch file ({reason}): download it again"
+            f"{path} is corrupt, truncated or not a PyTorch file ({reason}): download it again"
         )
     raise CheckpointError(
-        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading it would run code from "
-        "the file, so it was not loaded. If you trust its source, convert it first: "
+        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading this file could run "
+        "arbitrary code, so the file was not loaded. If you trust its source, convert it first: "
         "torch.load(path, weights_only=False), then safetensors.torch.save_file on its state dict"
     )
 

@@ -50,18 +50,18 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
         raise CheckpointError(
-            f"{file.path} is not a recognised VideoMAE or MAE checkpoint: it has no parameter "
+            f"{file.path} is not a recognised VideoMAE or MAE checkpoint: it contains no parameter "
             f"named {error.args[0]}. Its first parameters are named {first}"
         ) from None
     except ValueError as error:
         raise CheckpointError(
-            f"{file.path}: {error}. Specify what the file does not store: num_frames=, img_size=, "
+            f"{file.path}: {error}. Pass the settings that the file does not store: num_frames=, img_size=, "
             "num_heads=, decoder_num_heads="
         ) from None
     if guessed:
         warn(
-            f"{file.path} does not store every setting; guessed {' and '.join(guessed)}: pass "
-            "other values if these are wrong"
+            f"{file.path} does not store every setting; the loader guessed {' and '.join(guessed)}: pass "
+            "the correct values if these are wrong"
         )
     published = HEADS.get(config.embed_dim, config.num_heads)
     if hf and "num_heads" not in given and config.num_heads != published:
@@ -101,15 +101,15 @@ def _check_table(file: WeightFile, name: str, stored: torch.Tensor, ours: torch.
     if not stored.any():
         raise CheckpointError(
             f"{where} is all zeros: transformers leaves ViTMAE's positions at zero when it builds "
-            "a model from scratch, so this model was trained without positions and cannot be "
+            "a model from scratch, so this model was trained without position embeddings and cannot be "
             "loaded"
         )
     off = (stored.reshape(ours.shape).float() - ours).abs().max().item()
     # `not <=` also catches NaN
     if not off <= (1e-5 if stored.dtype == torch.float32 else 1e-2):
         raise CheckpointError(
-            f"{where} differs from the fixed sin-cos table by up to {off:.2g}: the models here do not "
-            "support learned positions (MAE's fine-tuning trains them)"
+            f"{where} differs from the fixed sin-cos table by up to {off:.2g}: vmae does not "
+            "support learned position embeddings, which MAE's fine-tuning produces"
         )
 
 
@@ -124,7 +124,7 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
     kernel = state["encoder.patch_embed.proj.weight"].shape
     if len(kernel) != 5:
         raise ValueError(
-            f"the patch embedding has shape {tuple(kernel)}; it must be a 2-D or 3-D kernel"
+            f"the patch embedding has shape {tuple(kernel)}; it must be that of a 2-D or 3-D convolution"
         )
     width, channels, *tubelet = kernel
     sizes = [(width, len(state["encoder.blocks.0.mlp.fc1.weight"]))]
@@ -187,10 +187,10 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
     size = values["image_size"]
     if isinstance(size, list):
         if size[0] != size[-1]:
-            raise ValueError(f"image_size is {size}; only square clips are supported")
+            raise ValueError(f"image_size is {size}; only square frames are supported")
         size = size[0]
     if values.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"hidden_act is {values['hidden_act']!r}; only 'gelu' is supported")
+        raise ValueError(f"hidden_act is {values['hidden_act']!r}, but only 'gelu' is supported")
     return {
         "num_frames": 1 if hf["model_type"] != "videomae" else values["num_frames"],
         "img_size": size,
@@ -210,7 +210,7 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
     mae, decoder, head = config.family == "mae", "mask_token" in state, "head.weight" in state
     if config.tubelet[1] != config.tubelet[2]:
         raise ValueError(
-            f"tubelet is {config.tubelet}; transformers supports square patches only: "
+            f"tubelet is {config.tubelet}; transformers supports only square patches: "
             'save with to="vmae"'
         )
     names = ("ViTMAEModel", "ViTForImageClassification", "ViTMAEForPreTraining") if mae else (

@@ -88,8 +88,8 @@ def load(
     head = file.state.get("head.weight")
     if num_classes is not None and head is None:
         raise CheckpointError(
-            f"{file.path} has no head, so it is not a classifier for {num_classes} classes: load "
-            "it without num_classes=, or build a new classifier on its encoder with "
+            f"{file.path} has no classification head, so it is not a classifier for {num_classes} classes: "
+            "load the file without num_classes=, or build a new classifier on its encoder with "
             "VisionTransformer(encoder.config, num_classes).load_encoder(encoder)"
         )
     if "decoder.blocks.0.mlp.fc1.weight" in file.state:
@@ -103,7 +103,7 @@ def load(
     if num_classes not in (None, len(head)) and not drop_head:
         raise CheckpointError(
             f"{file.path} has a head for {len(head)} classes, not {num_classes}: pass "
-            "drop_head=True to replace it with a new one"
+            "drop_head=True to replace the head with a new one"
         )
     if drop_head:
         model = VisionTransformer(config, num_classes)
@@ -116,7 +116,8 @@ def load(
     names = class_names(path)
     if names is not None and len(names) != len(head):
         warn(
-            f"{path} lists {len(names)} class names, but the head has {len(head)}: ignoring the names"
+            f"{path} lists {len(names)} class name{'s' * (len(names) != 1)}, but the head has "
+            f"{len(head)} outputs: the names will be ignored"
         )
     elif names is not None:
         model.class_names = names
@@ -202,14 +203,15 @@ def save(
         head, classes = model.num_classes, classes or model.class_names
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(
-            f"got {len(classes)} class names, but the model has {head or 0} classes: give one per class"
+            f"received {len(classes)} class names, but the model has {head or 0} classes: "
+            "pass one name per class"
         )
     state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
     config = model.config
     if to == "official":
         if path.suffix not in (".pth", ".pt"):
             raise ValueError(
-                f"{path}: the official layout is a single file; give a name ending in .pth"
+                f"{path}: the official layout is a single file; pass a file name ending in .pth"
             )
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             torch.save({"model": to_official(state, config)}, stream)
@@ -252,7 +254,7 @@ def _clear(folder: Path, to: str) -> None:
     if others:
         raise CheckpointError(
             f"{folder} contains files that are not part of a {to} export ({', '.join(others[:5])}): "
-            "choose a new folder"
+            "choose an empty folder"
         )
     for name in own:
         (folder / name).unlink(missing_ok=True)
@@ -281,7 +283,7 @@ def convert(
     """
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(
-            f"{source} would be overwritten by its own conversion: choose another target"
+            f"{source} would be overwritten by its own conversion: choose another target path"
         )
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:

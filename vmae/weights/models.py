@@ -48,16 +48,16 @@ def check_pooling(file: WeightFile, config: ModelConfig) -> None:
     """Refuse classifiers that pool tokens differently from ours."""
     if config.family == "videomae" and "fc_norm.weight" not in file.state:
         raise CheckpointError(
-            f"{file.path} classifies by its first token: it has a head but no fc_norm. "
+            f"{file.path} classifies from its first token: it has a head, but no fc_norm. "
             "transformers builds such a model if use_mean_pooling is False, as in the "
             "pre-training files on the hub. VideoMAE has no class token, so that token is just a "
-            "corner patch; this model averages all tokens instead. Pass drop_head=True to load "
+            "corner patch; vmae averages all tokens instead. Pass drop_head=True to load "
             "only the encoder"
         )
     if config.family == "mae" and "fc_norm.weight" in file.state:
         raise CheckpointError(
-            f"{file.path} is an MAE classifier that averages tokens (--global_pool), but this "
-            "model uses the class token. Pass drop_head=True to load only the encoder"
+            f"{file.path} is an MAE classifier that averages tokens (--global_pool), but vmae "
+            "uses the class token. Pass drop_head=True to load only the encoder"
         )
 
 
@@ -79,7 +79,11 @@ def _has_norm(file: WeightFile) -> bool:
 
 def reduce_to_encoder(file: WeightFile) -> None:
     """Drop the decoder and head, with a warning."""
-    note = "" if _has_norm(file) else "it has no final norm, so the loaded encoder has none either"
+    note = (
+        ""
+        if _has_norm(file)
+        else "the file has no final norm, so the loaded encoder has none either"
+    )
     drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), note)
     file.tables.pop("decoder_pos_embed", None)
 

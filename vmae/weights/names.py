@@ -87,7 +87,7 @@ def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
         own = our_name(name)
         if own in ours:
             raise ValueError(
-                f"{names[own]} and {name} both map to {own}: save only one of the models in this file"
+                f"{names[own]} and {name} both map to {own}: save each model in a separate file"
             )
         ours[own], names[own] = tensor, name
     for name in [name for name in ours if name.endswith(".attn.q.weight")]:

@@ -38,9 +38,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     try:
         state = load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
+        raise CheckpointError(f"{path}: the file does not exist") from None
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error})") from None
+        raise CheckpointError(f"{path} is corrupt or not a safetensors file ({error})") from None
     own = model.state_dict()
     problems = [f"missing: {name}" for name in own.keys() - state.keys()]
     problems += [f"not in this model: {name}" for name in state.keys() - own.keys()]
@@ -53,6 +53,6 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         listed = "\n  ".join(sorted(problems))
         raise CheckpointError(
             f"{path} contains a different model:\n  {listed}\nBuild the model from the "
-            "configuration of that checkpoint (config.yaml beside it)"
+            "checkpoint's configuration, the config.yaml file in the same folder"
         )
     model.load_state_dict(state)

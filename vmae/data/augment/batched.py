@@ -128,7 +128,7 @@ def mix(
     if not mixup and not cutmix:
         raise ValueError(
             "mixup and cutmix are both 0, so there is nothing to mix: set at least one of them "
-            "above 0"
+            "to a value above 0"
         )
     count = len(clips) if each else 1
     height, width = clips.shape[-2:]

@@ -55,13 +55,13 @@ def normalize_set(
         raise ValueError(f"short_side is {short_side}; it must be even and at least 16")
     if source.is_file():
         raise SetError(
-            f"{source} is a list file: pass the folder of a data set with train and test splits"
+            f"{source} is a list file: pass a dataset folder that has train and test splits"
         )
     videos = load_set(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise FileExistsError(
-            f"the output folder {out} is the data set {source} or inside it: choose a folder "
-            "outside the data set"
+            f"the output folder {out} is the dataset folder {source} or inside it: choose a "
+            "folder outside the dataset"
         )
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
@@ -92,9 +92,7 @@ def _write_set(
     for split, rows in lists.items():
         if not rows:
             first = "; ".join(": ".join(row) for row in left_out[:3])
-            raise SetError(
-                f"{source}: none of the videos in the {split} split can be read ({first})"
-            )
+            raise SetError(f"{source}: none of the {split} videos could be read ({first})")
     finish_set(out, spec, videos.classes, lists)
     return Normalized(out, len(names) - len(left_out), left_out)
 
@@ -121,9 +119,9 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     original, target = job
     try:
         if original.is_dir():
-            raise VideoError("folders of images need no re-encoding: use the original data set")
+            raise VideoError("image folders do not need re-encoding: use the original dataset")
         if not original.is_file():
-            raise VideoError("no such file")
+            raise VideoError("the file does not exist")
         stat = original.stat()
         # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
@@ -145,14 +143,14 @@ def _rate(path: Path) -> Fraction:
             rate = stream.average_rate or stream.guessed_rate or 25
             return Fraction(rate).limit_denominator(1001)  # keeps 30000/1001
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: cannot be opened as a video ({error})") from None
+        raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
 
 
 def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> None:
     frames = pictures(original)
     first = next(frames, None)
     if first is None:
-        raise VideoError(f"{original}: the video has no frames")
+        raise VideoError(f"{original}: the video contains no frames")
     height, width = target_size(first.shape[0], first.shape[1], short_side)
     scaled = min(first.shape[:2]) > short_side
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:

@@ -30,12 +30,13 @@ WRONG = 1.5
 
 #: Each kind of problem, with what to do about it.
 ADVICE = {
-    "unreadable": "cannot be decoded to the end: download it again or remove it from the lists",
-    "foreign": "decord cannot read it, but other decoders can: run `vmae normalize`",
-    "wrong": "decord silently returns wrong frames: run `vmae normalize`",
-    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove the video",
-    "duplicate": "in both train and test: remove it from one of them, or test results will be too "
-    "optimistic",
+    "unreadable": "could not be decoded completely: download these videos again, or remove them "
+    "from the lists",
+    "foreign": "decord cannot read these videos, but other decoders can: run `vmae normalize`",
+    "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`",
+    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove these videos",
+    "duplicate": "in both train and test: remove these videos from one split, or test results will "
+    "be too optimistic",
 }
 
 #: Bytes of reference frames held in memory at once, and the maximum number of frames compared.
@@ -69,10 +70,10 @@ def pictures(path: str | Path) -> Iterator[np.ndarray]:
         with av.open(str(path)) as container:
             for frame in container.decode(video_stream(container, path)):
                 if frame.is_corrupt:
-                    raise VideoError(f"{path}: a frame is damaged")
+                    raise VideoError(f"{path}: the video contains a corrupt frame")
                 yield upright(frame.to_ndarray(format="rgb24"), _matrix(frame))
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: cannot be decoded ({error})") from None
+        raise VideoError(f"{path}: the video could not be decoded ({error})") from None
 
 
 def video_stream(container: Any, path: str | Path) -> Any:
@@ -84,7 +85,7 @@ def video_stream(container: Any, path: str | Path) -> Any:
         raise VideoError(f"{path}: the file has no video stream")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise VideoError(f"{path}: unknown codec")
+        raise VideoError(f"{path}: the video uses an unknown codec")
     return stream
 
 
@@ -94,7 +95,9 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
         if data.type.name == "DISPLAYMATRIX":
             values = np.frombuffer(bytes(data), dtype=np.int32)[[0, 1, 3, 4]]
             if (values % 65536).any():
-                raise VideoError("its display matrix is not a rotation by a multiple of 90 degrees")
+                raise VideoError(
+                    "the video's display matrix is not a rotation by a multiple of 90 degrees"
+                )
             a, b, c, d = (int(v) >> 16 for v in values)
             return a, b, c, d
     return 1, 0, 0, 1
@@ -142,7 +145,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
     path, splits = job
     report = Report(str(path), splits)
     if path.is_dir():
-        report.note = "folder of images: not scanned"
+        report.note = "image folders are not scanned"
         return report
     try:
         if not path.is_file() or path.stat().st_size == 0:
@@ -158,7 +161,7 @@ def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
                 reference[count - 1] = picture
                 digest.update(picture.tobytes())
         if count == 0:
-            raise VideoError(f"{path}: the video has no frames")
+            raise VideoError(f"{path}: the video contains no frames")
     except (VideoError, OSError) as error:
         report.problems.append(("unreadable", _short(error, path)))
         return report
@@ -189,7 +192,7 @@ def _choose(path: Path, report: Report) -> set[int]:
             packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
-            f"{path}: cannot be opened as a video ({getattr(error, 'strerror', None) or error})"
+            f"{path}: the file could not be opened as a video ({getattr(error, 'strerror', None) or error})"
         ) from None
     if all(time is not None for time, _ in packets):
         packets.sort(key=lambda packet: packet[0] or 0)
@@ -247,7 +250,7 @@ def summary(reports: Sequence[Report], most: int = 20) -> str:
                      f"{'x'.join(map(str, sizes[0]))} to {'x'.join(map(str, sizes[-1]))}")  # fmt: skip
     folders = sum(bool(report.note) for report in reports)
     if folders:
-        lines.append(f"{folders} folders of images were not scanned")
+        lines.append(f"image folders not scanned: {folders}")
     for kind, advice in ADVICE.items():
         rows = [(r.path, text) for r in reports for k, text in r.problems if k == kind]
         if rows:

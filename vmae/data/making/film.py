@@ -59,7 +59,9 @@ class FilmSpec:
         if self.label not in LABELS:
             raise ValueError(f"label is {self.label!r}; it must be one of {', '.join(LABELS)}")
         if self.overlap >= self.stretch:
-            raise ValueError(f"overlap is {self.overlap}; it must be below {self.stretch}")
+            raise ValueError(
+                f"overlap is {self.overlap} frames; it must be less than {self.stretch}"
+            )
 
     @property
     def stretch(self) -> int:

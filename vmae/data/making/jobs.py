@@ -17,18 +17,18 @@ def begin_set(folder: Path, spec: dict[str, Any]) -> bool:
             found = json.loads((folder / name).read_text())
             if found != json.loads(json.dumps(spec)):
                 differs = ", ".join(
-                    f"{k} is {found.get(k)!r} in the folder, {spec.get(k)!r} requested"
+                    f"{k} is {found.get(k)!r} in the folder, but {spec.get(k)!r} was requested"
                     for k in found | spec
                     if found.get(k) != spec.get(k)
                 )
                 raise FileExistsError(
-                    f"{folder} already contains a different data set ({differs}): choose another "
-                    "folder or delete this one"
+                    f"{folder} already contains a different dataset ({differs}): choose another "
+                    "folder, or delete the existing dataset"
                 )
             if name == "set.json":
                 return False
     if folder.exists() and any(folder.iterdir()) and not (folder / "set.partial.json").exists():
-        raise FileExistsError(f"{folder} already contains other files: choose another folder")
+        raise FileExistsError(f"{folder} already contains other files: choose an empty folder")
     write_text(folder / "set.partial.json", json.dumps(spec, indent=1))
     return True
 

@@ -63,8 +63,8 @@ class MotionSpec:
             raise ValueError(f"size is {self.size}; it must be even and at least 64 pixels")
         if self.frames < 2 or min(self.train, self.test) < len(self.classes):
             raise ValueError(
-                f"frames is {self.frames}, train is {self.train} and test is {self.test}; a data "
-                f"set needs at least 2 frames per video and {len(self.classes)} videos per split"
+                f"frames is {self.frames}, train is {self.train} and test is {self.test}; a "
+                f"dataset needs at least 2 frames per video and {len(self.classes)} videos per split"
             )
 
     @property

@@ -72,9 +72,9 @@ def to_device(store: FrameStore, device: torch.device) -> DeviceStore | FrameSto
     free = free_memory(device)
     if store.nbytes > SHARE * free:
         warnings.warn(
-            f"the frames do not fit in the memory of {device}: they need {store.nbytes:,} bytes, "
-            f"but only {free:,} are free and at most {SHARE:.0%} of those may be used. They will "
-            f"be read from {store.folder} instead; to make them fit, use smaller or fewer frames",
+            f"the frames do not fit in memory on {device}: they need {store.nbytes:,} bytes, "
+            f"but only {free:,} are free, of which at most {SHARE:.0%} may be used. The frames "
+            f"will be read from {store.folder} instead; to make them fit, use smaller or fewer frames",
             stacklevel=3,
         )
         return store

@@ -29,11 +29,11 @@ class Failures:
             return
         self.reasons |= new
         count, shown = len(self.reasons), list(new.values())
-        text = "\n  ".join([f"{count} of {self.total} videos cannot be read:", *shown[:20]])
+        text = "\n  ".join([f"{count} of {self.total} videos could not be read:", *shown[:20]])
         text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
         if count > self.max_unreadable * self.total:
             raise SetError(
                 f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%}: fix or remove "
-                "these videos, or raise max_unreadable; `vmae scan` lists all of them"
+                "these videos, or raise max_unreadable. Run `vmae scan` to list every unreadable video"
             )
-        warnings.warn(f"{text}\nThe run continues without them.", stacklevel=2)
+        warnings.warn(f"{text}\nThe run will continue without these videos.", stacklevel=2)

@@ -19,14 +19,14 @@ def frame_paths(folder: Path, first: int = 1, count: int | None = None) -> list[
     Raises ValueError if there are no images or a numbered one is missing.
     """
     if not folder.is_dir():
-        raise ValueError("no such folder")
+        raise ValueError("the folder does not exist")
     images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
     ]
     if not images:
-        raise ValueError(f"the folder contains no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise ValueError(f"the folder contains no supported images ({', '.join(IMAGE_SUFFIXES)})")
     if count is None:
         return sorted(images, key=_natural)
     numbered = {int(m[0]): path for path in images if (m := re.search(r"\d+$", path.stem))}
@@ -35,8 +35,8 @@ def frame_paths(folder: Path, first: int = 1, count: int | None = None) -> list[
     if missing:
         raise ValueError(
             f"image {missing[0]} is missing: the list expects {count} images starting at number "
-            f"{first}, but {len(missing)} of them are not in the folder, which contains "
-            f"{len(images)} (img_00001.jpg, ...)"
+            f"{first}, but {len(missing)} of them are missing from the folder, which "
+            f"contains {len(images)} images (img_00001.jpg, ...)"
         )
     return [numbered[number] for number in numbers]
 
@@ -62,11 +62,11 @@ def read_images(paths: list[Path]) -> np.ndarray:
             reason = (
                 "the file is truncated" if "truncated" in str(error) else "not a readable image"
             )
-            raise ValueError(f"{path.name} cannot be read ({reason})") from None
+            raise ValueError(f"{path.name} could not be read ({reason})") from None
         if frames[-1].shape != frames[0].shape:
             (height, width), (h, w) = frames[0].shape[:2], frames[-1].shape[:2]
             raise ValueError(
                 f"{path.name} is {w}x{h} pixels, but {paths[0].name} is {width}x{height}: "
-                "all images of a video must have the same size"
+                "all images in a video must have the same size"
             )
     return np.stack(frames)

@@ -119,8 +119,8 @@ class ClipDataset(Dataset[Batch]):
                     failed.append((str(self.source.videos[chosen].path), str(error)))
             else:
                 raise SetError(
-                    f"{TRIES + 1} videos in a row cannot be read; `vmae scan` lists all "
-                    f"unreadable videos. The last one was {failed[-1][1]}"
+                    f"{TRIES + 1} videos in a row could not be read; run `vmae scan` to list "
+                    f"all unreadable videos. The last one was {failed[-1][1]}"
                 )
         return got, labels
 
@@ -148,7 +148,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
     ) -> None:
         if batch % world_size:
-            raise ValueError(f"batch size {batch} is not divisible by {world_size} processes")
+            raise ValueError(
+                f"the batch size, {batch}, must be divisible by the number of processes, {world_size}"
+            )
         self.total, self.batch, self.steps, self.seed, self.start = total, batch, steps, seed, start
         self.rank, self.world_size = rank, world_size
 
@@ -291,8 +293,8 @@ def few_labels(
         pool = [i for i, video in enumerate(videos) if video.label == label]
         if len(pool) < per_class:
             raise SetError(
-                f"class {name!r} has {len(pool)} training videos, but {per_class} labels per class were "
-                "requested: use fewer, or None for all"
+                f"class {name!r} has only {len(pool)} training videos, but {per_class} labels per class were "
+                "requested: request fewer, or use None for all labels"
             )
         chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
     return chosen

@@ -50,12 +50,12 @@ def open_video(path: str | Path) -> VideoReader:
     """
     path = Path(path)
     if not path.is_file():
-        raise VideoError(f"{path}: no such file")
+        raise VideoError(f"{path}: the file does not exist")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: the file is empty")
     reader = _DecordReader(path)
     if len(reader) == 0:
-        raise VideoError(f"{path}: the video has no frames")
+        raise VideoError(f"{path}: the video contains no frames")
     return reader
 
 
@@ -71,7 +71,9 @@ class _DecordReader(VideoReader):
         try:
             self._reader = decord.VideoReader(str(path), num_threads=1)
         except _DECORD_ERRORS as error:
-            raise VideoError(f"{path}: cannot be opened as a video ({_reason(error)})") from None
+            raise VideoError(
+                f"{path}: the file could not be opened as a video ({_reason(error)})"
+            ) from None
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -80,7 +82,9 @@ class _DecordReader(VideoReader):
         try:
             return self._reader.get_batch(index).asnumpy()
         except _DECORD_ERRORS as error:
-            raise VideoError(f"{self._path}: cannot be decoded ({_reason(error)})") from None
+            raise VideoError(
+                f"{self._path}: the video could not be decoded ({_reason(error)})"
+            ) from None
 
 
 def _reason(error: Exception) -> str:
@@ -90,8 +94,8 @@ def _reason(error: Exception) -> str:
         "no video stream": "no video stream",
         "find video stream": "no video stream that decord can decode",
         "Error reading": "not a video file, or truncated before its index",
-        "av_read_frame": "the file is truncated or damaged",
-        "avcodec_send_packet": "the file is damaged",
+        "av_read_frame": "the file is truncated or corrupt",
+        "avcodec_send_packet": "the file is corrupt",
     }.items():
         if words in text:
             return meaning

@@ -50,8 +50,8 @@ class FrameStore:
         index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         if index.get("version") != _VERSION:
             raise StoreError(
-                f"{self.folder} is a store of version {index.get('version')}, but this code reads "
-                f"version {_VERSION}: delete it and rerun to decode the videos again"
+                f"{self.folder} has store format version {index.get('version')}, but this code reads "
+                f"version {_VERSION}: delete the folder, then run again to rebuild the store"
             )
         self.failed: list[tuple[str, str]] = []
         self.videos: list[Video] = []
@@ -69,8 +69,8 @@ class FrameStore:
             size = self._shard(number).stat().st_size
             if size != offset:
                 raise StoreError(
-                    f"{self._shard(number)} has {size} bytes, but its index expects {offset}: "
-                    f"delete {self.folder} and rerun to decode the videos again"
+                    f"{self._shard(number)} has {size} bytes, but the index expects {offset}: "
+                    f"delete {self.folder}, then run again to rebuild the store"
                 )
         self._frames = [
             np.memmap(self._shard(i), dtype=np.uint8, mode="r")
@@ -99,9 +99,9 @@ class FrameStore:
         ):
             if frames is not None and zlib.crc32(frames.data) != checksum:
                 raise StoreError(
-                    f"{self._shard(number)} is damaged: its CRC-32 is "
-                    f"{zlib.crc32(frames.data):08x}, not {checksum:08x}. Delete {self.folder} and "
-                    "rerun to decode the videos again"
+                    f"{self._shard(number)} is corrupt: its CRC-32 is "
+                    f"{zlib.crc32(frames.data):08x}, but the index expects {checksum:08x}. Delete "
+                    f"{self.folder}, then run again to rebuild the store"
                 )
 
     def shape(self, index: int) -> tuple[int, int, int]:
@@ -145,7 +145,7 @@ def build_store(
             return store
         warnings.warn(
             f"{len(changed)} of {len(videos)} videos have changed since they were decoded, "
-            f"including {changed[0]}: decoding all of them again",
+            f"including {changed[0]}: all videos will be decoded again",
             stacklevel=2,
         )
         del store

@@ -93,7 +93,7 @@ def named_worker_deaths() -> Iterator[None]:
             raise
         raise WorkerError(
             f"a worker process died ({str(error).strip()}), most likely because the system ran "
-            "out of memory. Use fewer workers (--num-workers, data.num_workers; 0 reads in the "
-            "main process), smaller frames or a smaller batch. Completed work is kept: run the "
-            "same command again to continue (for training, add --resume)"
+            "out of memory. Use fewer workers (--num-workers, data.num_workers; with 0, "
+            "the main process reads the videos), smaller frames or a smaller batch. Completed work "
+            "is kept: to continue, run the same command again (for training, add --resume)"
         ) from error

@@ -17,14 +17,16 @@ def from_split(folder: Path) -> VideoSet:
     """The set in train/CLASS/ and test/CLASS/; raises SetError if a split is missing."""
     test = next((folder / n for n in ("test", "val", "validation") if (folder / n).is_dir()), None)
     if test is None:
-        raise SetError(f"{folder} has a train folder, but no test or val folder beside it")
+        raise SetError(
+            f"{folder} contains a train folder, but no test or val folder: add a test folder"
+        )
     by_split = [_class_folders(folder / "train"), _class_folders(test)]
     classes = tuple(by_split[0])
     unknown = sorted(set(by_split[1]) - set(classes))
     if unknown:
         raise SetError(
             f"{test}: classes {few(unknown)} are not in {folder / 'train'}: add training videos "
-            f"for them, or remove them from {test.name}"
+            f"for these classes, or remove the classes from {test.name}"
         )
     _require_classes(folder, classes)
     train, test_videos = (
@@ -68,6 +70,6 @@ def _class_folders(folder: Path) -> dict[str, list[Path]]:
 def _require_classes(folder: Path, classes: Sequence[str]) -> None:
     if not classes:
         raise SetError(
-            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): a data "
-            "set has either one sub-folder per class, or train.csv, test.csv and classes.txt"
+            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): use "
+            "either one sub-folder per class, or train.csv, test.csv and classes.txt"
         )

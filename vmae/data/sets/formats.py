@@ -39,7 +39,9 @@ def read_text(path: Path, problems: list[str]) -> str:
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        problems.append(f"{path.name} line {line}: not valid UTF-8; save the file as UTF-8")
+        problems.append(
+            f"{path.name} line {line}: the text is not valid UTF-8; save the file as UTF-8"
+        )
         return ""
 
 
@@ -56,7 +58,7 @@ def place(name: str, root: str | Path) -> Path:
     if os.name != "nt":
         if PureWindowsPath(name).drive:
             raise ValueError(
-                "this is a Windows path with a drive letter; use a path relative to the list"
+                "this is a Windows path with a drive letter; use a path relative to the list file"
             )
         name = name.replace("\\", "/")
     return Path(root) / name
@@ -83,16 +85,20 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
         return classes.index(text)
     if re.fullmatch(r"-1|0\s+-1", text):
         raise ValueError(
-            "a label of -1 means unlabelled, which is allowed only in a pre-training list; pass "
-            "such a list as a file, not as a folder"
+            "the label -1 (unlabelled) is allowed only in a pre-training list; pass the path of "
+            "such a list file rather than its folder"
         )
     if not _NUMBER.fullmatch(text):
-        known = f"classes.txt has {few(classes)}" if classes else "add a classes.txt to use names"
+        known = (
+            f"classes.txt lists {few(classes)}"
+            if classes
+            else "add a classes.txt to use class names"
+        )
         raise ValueError(f"unknown class {text!r}; {known}")
     label = int(text)
     if classes is not None and not 0 <= label < len(classes):
         raise ValueError(
-            f"label {label} is not between 0 and {len(classes) - 1}; classes.txt lists "
+            f"label {label} is not between 0 and {len(classes) - 1}: classes.txt lists "
             f"{len(classes)} classes"
         )
     if label < 0:

@@ -27,8 +27,8 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
     test_list = next((folder / n for n in ("test.csv", "val.csv") if (folder / n).exists()), None)
     if test_list is None:
         raise SetError(
-            f"{folder} has a train.csv, but no test.csv or val.csv; if it is for pre-training "
-            f"only, pass the list itself: {folder / 'train.csv'}"
+            f"{folder} contains train.csv, but no test.csv or val.csv: add one or, for pre-training "
+            f"only, pass the path of the training list: {folder / 'train.csv'}"
         )
     problems: list[str] = []
     names = folder / "classes.txt"
@@ -47,8 +47,8 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
         if 2 * len(present) <= max(present):
             raise SetError(
                 f"{folder}: labels go up to {max(present)}, but only {len(present)} different "
-                "labels occur: number the classes 0, 1, 2, ..., or add a classes.txt with one "
-                "name per line"
+                "labels are used: number the classes 0, 1, 2, ..., or add a classes.txt with one "
+                "class name per line"
             )
         classes = tuple(map(str, range(max(present) + 1)))
     return VideoSet(folder, classes, tuple(train), tuple(test))
@@ -92,5 +92,5 @@ def _read_rows(
         except ValueError as error:
             problems.append(f"{where}: {error}")
     if not lines and not problems:
-        problems.append(f"{path.name}: the list is empty")
+        problems.append(f"{path.name}: the list file is empty")
     return videos

@@ -43,23 +43,23 @@ def load_set(
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
         raise SetError(
-            f"{folder}: no such folder or list. `vmae render` creates the motion and film data "
-            "sets; data/README.md describes the layouts of others"
+            f"{folder}: no such folder or list file. Run `vmae render` to create the motion and "
+            "film datasets; data/README.md describes the layouts of other datasets"
         )
     if (folder / "set.partial.json").exists():
         raise SetError(
-            f"{folder}: this data set is incomplete because its creation was interrupted: run the "
-            "same `vmae render` or `vmae normalize` command again"
+            f"{folder}: this dataset is incomplete because its creation was interrupted: to finish "
+            "it, run the same `vmae render` or `vmae normalize` command again"
         )
     found = load_public(folder, split, Path(root) if root is not None else None)
     if found is None:
         if split is not None:
-            raise SetError(f"{folder}: split={split} applies only to UCF101 and HMDB51; omit it")
+            raise SetError(f"{folder}: split={split} applies only to UCF101 and HMDB51; omit split")
         if (folder / "train.csv").exists():
             found = from_lists(folder, root)
         elif root is not None:
             raise SetError(
-                f"{folder}: root={str(root)!r} applies only to lists, but the folder has no "
+                f"{folder}: root={str(root)!r} applies only to list files, but the folder has no "
                 "train.csv; omit root"
             )
         else:
@@ -77,20 +77,20 @@ def require_labels(videos: VideoSet) -> VideoSet:
     if missing or not videos.classes:
         raise SetError(
             f"{videos.folder}: {missing} videos have no label (-1) and {len(videos.test)} are "
-            "test videos: a pre-training list can be used only for pre-training. To fine-tune, "
+            "test videos: this list can be used only for pre-training. To fine-tune, "
             "pass a folder with train.csv, test.csv and classes.txt, or with one sub-folder per "
             "class"
         )
     if len(videos.classes) < 2:
         raise SetError(
-            f"{videos.folder}: the number of classes is {len(videos.classes)} "
-            f"({few(videos.classes)}), but a classifier needs at least 2: use one sub-folder per "
-            "class, or train.csv, test.csv and classes.txt"
+            f"{videos.folder}: a classifier needs at least 2 classes, but the dataset has "
+            f"{len(videos.classes)} ({few(videos.classes)}): use one sub-folder per class, or "
+            "train.csv, test.csv and classes.txt"
         )
     if not videos.test:
         raise SetError(
-            f"{videos.folder}: no class has at least 5 videos, so none are left for testing: add "
-            "videos"
+            f"{videos.folder}: every class has fewer than 5 videos, so no test split "
+            "can be made: add more videos"
         )
     return videos
 
@@ -98,18 +98,18 @@ def require_labels(videos: VideoSet) -> VideoSet:
 def _check(videos: VideoSet) -> None:
     """Check for test-only classes (an error) and for videos in both splits (a warning)."""
     if not videos.train:
-        raise SetError(f"{videos.folder}: there are no training videos: add some")
+        raise SetError(f"{videos.folder}: the dataset has no training videos: add some")
     unseen = sorted({v.label for v in videos.test} - {v.label for v in videos.train})
     if unseen:
         raise SetError(
             f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} appear only in "
-            "the test list: add training videos for them, or remove them from the test list"
+            "the test list: add training videos for these classes, or remove the classes from the test list"
         )
     trained = {(str(video.path), video.first) for video in videos.train}
     leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
-            f"{videos.folder}: {len(leaked)} videos are in both train and test, so test results "
-            f"will be too optimistic: {few(leaked)}",
+            f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so "
+            f"test results will be too optimistic: {few(leaked)}",
             stacklevel=3,
         )

@@ -66,7 +66,7 @@ def load_public(folder: Path, split: int | None, root: Path | None) -> VideoSet 
 
 def _split(folder: Path, split: int | None) -> int:
     if split not in (None, 1, 2, 3):
-        raise SetError(f"{folder}: split is {split}; UCF101 and HMDB51 have splits 1, 2 and 3")
+        raise SetError(f"{folder}: split is {split}; for UCF101 and HMDB51, it must be 1, 2 or 3")
     return split or 1
 
 
@@ -140,7 +140,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     for kind in ("train", "test"):
         path = lists / f"{kind}list{split:02d}.txt"
         if not path.is_file():
-            raise SetError(f"{folder}: split {split} needs {path}, which is missing")
+            raise SetError(f"{folder}: split {split} needs {path}; add this file")
         videos = []
         for line, where in read_lines(path, problems):
             row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
@@ -154,7 +154,7 @@ def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
                 problems.append(f"{where}: class {name!r} is not in classInd.txt")
             elif row[2] not in (None, str(label + 1)):
                 problems.append(
-                    f"{where}: the label is {row[2]}, but classInd.txt lists {name!r} as number "
+                    f"{where}: the label is {row[2]}, but classInd.txt assigns {name!r} the number "
                     f"{label + 1}"
                 )
             else:
@@ -168,7 +168,7 @@ def _hmdb51(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     end = f"_test_split{split}.txt"
     paths = sorted(lists.glob(f"*{end}"), key=lambda path: path.name[: -len(end)])
     if not paths:
-        raise SetError(f"{folder}: no CLASS{end} in {lists}")
+        raise SetError(f"{folder}: found no CLASS{end} files in {lists}")
     classes = tuple(path.name[: -len(end)] for path in paths)
     files = _class_root(folder, root, classes)
     problems: list[str] = []
@@ -190,9 +190,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise SetError(f"{path} line {error.lineno}: not valid JSON ({error.msg})") from None
+        raise SetError(f"{path} line {error.lineno}: invalid JSON ({error.msg})") from None
     except UnicodeDecodeError:
-        raise SetError(f"{path}: not valid UTF-8; save the file as UTF-8") from None
+        raise SetError(f"{path}: the text is not valid UTF-8; save the file as UTF-8") from None
 
 
 def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
@@ -200,21 +200,21 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     if not isinstance(names, dict) or sorted(map(str, names.values())) != sorted(
         map(str, range(len(names)))
     ):
-        raise SetError(f"{lists[0]}: expected class names numbered 0, 1, 2, ..., each number once")
+        raise SetError(f"{lists[0]}: number the classes 0, 1, 2, ..., without gaps or repeats")
     classes = tuple(sorted(names, key=lambda name: int(names[name])))
     numbers = {name: label for label, name in enumerate(classes)}
     places = [root] if root is not None else [folder / name for name in _PLACES]
     files = next((_Files(place) for place in places if _stems(place)), None)
     if files is None:
         if root is not None:
-            raise SetError(f"{root}: no videos (ID.webm or ID.mp4) in this folder")
+            raise SetError(f"{root}: found no videos (ID.webm or ID.mp4) in this folder")
         raise _no_videos(folder, "no videos (ID.webm or ID.mp4)")
     problems: list[str] = []
     splits: list[tuple[Video, ...]] = []
     for path in lists[1:]:
         rows = _json(path)
         if not isinstance(rows, list):
-            raise SetError(f"{path}: expected a list of entries with id and template")
+            raise SetError(f"{path}: expected a list of entries, each with an id and a template")
         videos = []
         for number, row in enumerate(rows, 1):
             where = f"{path.name} entry {number}"
@@ -225,7 +225,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
             if name in numbers:
                 videos.append(Video(files.find(f"{row['id']}.webm"), numbers[name]))
             else:
-                problems.append(f"{where} (id {row['id']}): {name!r} is not in {lists[0].name}")
+                problems.append(f"{where} (id {row['id']}): {lists[0].name} has no {name!r}")
         splits.append(tuple(videos))
     raise_problems(folder, problems)
     return VideoSet(folder, classes, *splits)
@@ -241,8 +241,8 @@ def _kinetics_lists(place: Path) -> list[Path]:
             return []
     if len(found) < 2:
         raise SetError(
-            f"{place}: {found[0].name} is Kinetics' training list, but there is no test list: add "
-            "val.csv, or test.csv with labels"
+            f"{place}: {found[0].name} is a Kinetics training list, but there is no test list: add "
+            "val.csv, or a test.csv that includes labels"
         )
     return found
 
@@ -283,7 +283,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
                 if not label or not name or len(values) != len(columns):
                     raise ValueError
             except (KeyError, ValueError):
-                problems.append(f"{where}: expected {','.join(columns)}, with times in seconds")
+                problems.append(f"{where}: use {','.join(columns)}, with times in seconds")
                 continue
             stem = f"{name}_{start:06d}_{end:06d}"
             found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
@@ -292,7 +292,7 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
     classes = tuple(sorted({label for _, label in rows[0]}))  # numbered as in common label maps
     unknown = sorted({label for _, label in rows[1]} - set(classes))
     if unknown:
-        raise SetError(f"{folder}: classes {few(unknown)} appear only in the test list")
+        raise SetError(f"{folder}: classes {few(unknown)} need training videos")
     numbers = {name: label for label, name in enumerate(classes)}
     train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
     return VideoSet(folder, classes, train, test)

@@ -52,5 +52,5 @@ def raise_problems(folder: Path, problems: Sequence[str]) -> None:
     if problems:
         shown = "\n  ".join(problems[:50])
         more = f"\n  and {len(problems) - 50} more" if len(problems) > 50 else ""
-        text = f"{folder}: {len(problems)} lines cannot be used:\n  {shown}{more}"
+        text = f"{folder}: {len(problems)} lines could not be used:\n  {shown}{more}"
         raise SetError(text, problems)
