@@ -30,7 +30,9 @@ class TokenGrid:
         names = ("clip length", "height", "width")
         for name, size, step in zip(names, self.clip, self.tubelet, strict=True):
             if size < 1 or step < 1:
-                raise ValueError(f"{name} {size} and tubelet size {step} must both be at least 1")
+                raise ValueError(
+                    f"{name} is {size} and the tubelet size is {step}; both must be at least 1"
+                )
             if size % step:
                 below, above = size // step * step, (size // step + 1) * step
                 nearest = f"{above}" if below == 0 else f"{below} or {above}"

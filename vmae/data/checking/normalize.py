@@ -60,8 +60,8 @@ def normalize_set(
     videos = load_set(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise FileExistsError(
-            f"the output folder {out} is the dataset folder {source} or inside it: choose a "
-            "folder outside the dataset"
+            f"the output folder {out} must be outside the dataset folder {source}: choose "
+            "another folder"
         )
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
