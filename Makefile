@@ -31,8 +31,8 @@ run: $(READY)
 	@$(BIN)/python -m jupyter trust runs/10_full_run.ipynb >/dev/null  # or JupyterLab hides its players
 	@echo "read it: runs/10_full_run.html, or runs/10_full_run.ipynb in JupyterLab (make lab)"
 
-test: $(READY)
-	$(BIN)/python -m pytest -n 2
+test: $(READY) # one test at a time: the next goes to the process that is free
+	$(BIN)/python -m pytest -n 2 --maxschedchunk 1
 
 test-browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
