@@ -235,7 +235,7 @@ def planned(course: Path, *arguments: str) -> list[str]:
 def test_make_sets_up_once_again_for_other_pins_and_anew_after_a_stop(course):
     def set_up(*arguments: str) -> list[str]:
         lines = planned(course, *arguments, "test")
-        assert lines[-1] == ".venv/bin/python -m pytest -n 2"
+        assert lines[-1] == ".venv/bin/python -m pytest -n 2 --maxschedchunk 1"
         return [line for line in lines if "-m venv" in line or "install.py" in line]
 
     first = ["python3 -m venv .venv", ".venv/bin/python solutions/install.py uv"]
