@@ -36,6 +36,7 @@ def test_predictions_are_named_and_sorted():
     assert named[0][0] == model.class_names[int(numbered[0][0])]
     assert sum(p for _, p in numbered) == pytest.approx(1, abs=1e-5)
     with pytest.raises(
-        ValueError, match="no classification head, so it cannot predict classes: fine-tune it"
+        ValueError,
+        match="no classification head, so it cannot predict classes: fine-tune the model",
     ):
         predict(VisionTransformer(CONFIG), SHOT)

@@ -309,7 +309,7 @@ def test_a_configuration_survives_yaml(tmp_path, config):
         ({"model": {"num_frames": 15}}, ["clip length 15", "14 or 16"]),
         ({"model": {"num_heads": 7}}, ["embed_dim=768", "num_heads=7"]),
         ({"precision": "fp8"}, ["fp8", "bf16"]),
-        ({"mask": "tube"}, ["mask", "mapping"]),
+        ({"mask": "tube"}, ["mask must map field names to values", "'tube'"]),
     ],
 )  # fmt: skip
 def test_a_wrong_configuration_names_field_and_limit(values, words):
