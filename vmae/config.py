@@ -111,7 +111,7 @@ class Config:
             return values
         if not isinstance(values, Mapping):
             raise ConfigError(
-                f"{where or cls.__name__} must map field names to values; it is {values!r}"
+                f"{where.rstrip('.') or cls.__name__} must map field names to values; it is {values!r}"
             )
         values = current_names(cls, values)
         hints = get_type_hints(cls)
