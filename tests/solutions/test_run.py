@@ -163,7 +163,7 @@ def test_cells_know_their_section():
     assert titles[0] == "" and titles[-2:].count("") >= 1  # prose
     named = list(dict.fromkeys(filter(None, titles)))
     assert {"Data", "Pre-training", "Linear probe"} < set(named)
-    trains = next(i for i, cell in enumerate(cells) if "trained = pretrain(" in cell.source)
+    trains = next(i for i, cell in enumerate(cells) if "trained = train.pretrain(" in cell.source)
     assert titles[trains] == "Pre-training"
 
 
