@@ -30,8 +30,9 @@ def parameters(model: nn.Module) -> int:
 def classifier_multiply_adds(config: ModelConfig, classes: int = 400) -> int:
     """Multiply-adds of one clip through the classifier; papers report them as GFLOPs."""
     with torch.device("meta"):  # shapes only: no memory, no work
-        model = VisionTransformer(config, classes)
-        return _count(model, _clip(config))["Global"]
+        model = VisionTransformer(_with_one_block(config), classes)
+        counts = _count(model, _clip(config))
+    return counts["Global"] + (config.depth - 1) * counts["VisionTransformer.blocks.0"]
 
 
 def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
@@ -42,9 +43,7 @@ def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str
     tokens that are then dropped, and pixels for queries without loss. "published" is total plus
     skipped, the number in the papers.
     """
-    return dict(
-        _pretraining_stages(config, mask)
-    )  # a copy, so that callers cannot change the cache
+    return dict(_pretraining_stages(config, mask))  # a copy: callers cannot change the cache
 
 
 @lru_cache(maxsize=64)
@@ -53,18 +52,14 @@ def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]
     drawn = make_mask(mask, grid, 1, torch.Generator())  # leaves the global generator untouched
     shapes = Mask(*(index.to("meta") for index in (drawn.visible, drawn.queries, drawn.targets)))
     with torch.device("meta"):
-        model = MaskedAutoencoder(config)
+        model = MaskedAutoencoder(_with_one_block(config))
         counts = _count(model, _clip(config), shapes)
     name = type(model).__name__
-
-    def blocks(part: str, depth: int) -> int:
-        return sum(counts[f"{name}.{part}.blocks.{i}"] for i in range(depth))
-
     stages = {
         "patch embed": counts[f"{name}.encoder.patch_embed"],
-        "encoder": blocks("encoder", config.depth),
+        "encoder": config.depth * counts[f"{name}.encoder.blocks.0"],
         "encoder to decoder": counts[f"{name}.encoder_to_decoder"],
-        "decoder": blocks("decoder", config.decoder_depth),
+        "decoder": config.decoder_depth * counts.get(f"{name}.decoder.blocks.0", 0),
         "head": counts[f"{name}.decoder.head"],
     }
     dropped = grid.num_tokens - drawn.visible.shape[1]
@@ -74,6 +69,11 @@ def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]
     ) * grid.token_dim
     total = sum(stages.values())
     return {**stages, "total": total, "skipped": skipped, "published": total + skipped}
+
+
+def _with_one_block(config: ModelConfig) -> ModelConfig:
+    """The same model with one block in each part: all blocks of a part cost the same."""
+    return config.replace(depth=1, decoder_depth=min(1, config.decoder_depth))
 
 
 def _clip(config: ModelConfig) -> torch.Tensor:
