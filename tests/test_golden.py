@@ -214,8 +214,9 @@ def test_no_exercise_and_no_known_mistake_is_lost():
 
 def test_no_test_is_lost(request):
     """The numbers of test functions and cases only grow; checked if all tests were collected."""
-    files = {item.path for item in request.session.items}
-    if not files >= {path.resolve() for path in Path(__file__).parent.rglob("test_*.py")}:
+    files = {item.path.name for item in request.session.items}
+    every = {path.name for path in Path(__file__).parent.rglob("test_*.py")}
+    if every - files - {"test_nbgrader.py"}:  # skipped as a whole if nbgrader is not installed
         pytest.skip("only some of the tests were collected")
     functions = {(item.path, item.originalname) for item in request.session.items}
     assert len(functions) >= GOLDEN["tests"]["functions"]
