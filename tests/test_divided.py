@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import random_clips, randomize
 
-from vmae.config import ConfigError, MaskConfig, ModelConfig
+from vmae.base_config import ConfigError
+from vmae.config import MaskConfig, ModelConfig
 from vmae.cost import pretraining_multiply_adds
 from vmae.layers import DividedBlock
 from vmae.mae import MaskedAutoencoder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vmae.config import ConfigError, MaskConfig
+from vmae.base_config import ConfigError
+from vmae.config import MaskConfig
 from vmae.grid import TokenGrid
 from vmae.masking import MaskError, frame_maps, make_mask, running_cell_maps
 

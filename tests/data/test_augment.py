@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
 from vmae import ROOT
-from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError, ModelConfig
+from vmae.base_config import ConfigError
+from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.data import DataConfig, mix, rand_augment, random_erase, random_flip, random_resized_crop
 from vmae.data.augment.randaugment import OPS, apply_ops
 from vmae.train import FinetuneConfig, OptimConfig, augment, finetune, open_sources

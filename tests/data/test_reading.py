@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vmae import ROOT
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 from vmae.data import (
     FILM,
     SIZES,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 from vmae.data import DataConfig, Sampling, VideoError, crop_square
 from vmae.train import mean_of_views
 

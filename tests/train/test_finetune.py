@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from small_runs import WRONG_OPTIONS, StopAt, assert_names_the_fifth_clip, curve, full_disk
 
 from vmae import cost
+from vmae.base_config import ConfigError
 from vmae.cli.main import main
-from vmae.config import ConfigError, ModelConfig
+from vmae.config import ModelConfig
 from vmae.cost import rates
 from vmae.data import DataConfig, Sampling, SetError, Video, VideoSet, require_labels
 from vmae.support.files import DiskError

@@ -14,7 +14,8 @@ import torch
 import yaml
 
 import vmae
-from vmae.config import FIRST_EDITION, ConfigError, MaskConfig, ModelConfig, current_names
+from vmae.base_config import FIRST_EDITION, ConfigError, current_names
+from vmae.config import MaskConfig, ModelConfig
 from vmae.data import DataConfig
 from vmae.train import (
     FinetuneConfig,

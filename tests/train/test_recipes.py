@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from vmae.config import ConfigError, ModelConfig
+from vmae.base_config import ConfigError
+from vmae.config import ModelConfig
 from vmae.masking import make_mask
 from vmae.train import (
     RECIPES,

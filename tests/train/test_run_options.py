@@ -28,8 +28,9 @@ from small_runs import (
 )
 
 from vmae import cost
+from vmae.base_config import ConfigError
 from vmae.cli.main import main
-from vmae.config import ConfigError, MaskConfig, ModelConfig
+from vmae.config import MaskConfig, ModelConfig
 from vmae.cost import rates, training_memory
 from vmae.data import DataConfig
 from vmae.mae import MaskedAutoencoder, pixel_targets

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_runs import MODEL, StopAt, curve, pretraining, run
 
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 from vmae.data import DataConfig, Sampling, VideoFiles, load_set
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.train import (

@@ -80,7 +80,7 @@ def _recipe(arguments: argparse.Namespace):
     """
     import yaml
 
-    from vmae.config import ConfigError
+    from vmae.base_config import ConfigError
     from vmae.train.recipe import Recipe
 
     changes = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vmae.config import Config, ConfigError
+from vmae.base_config import Config, ConfigError
 
 
 @dataclass(frozen=True)

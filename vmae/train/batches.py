@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 from vmae.data.reading.loader import Batch, ClipDataset, Source, StepBatches, train_loader
 from vmae.data.reading.sampling import Sampling
 from vmae.train.config import RunConfig

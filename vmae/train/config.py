@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vmae.config import Config, ConfigError, MaskConfig, ModelConfig
+from vmae.base_config import Config, ConfigError
+from vmae.config import MaskConfig, ModelConfig
 from vmae.data.config import DataConfig
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator, FullyShardedDataParallelPlugin, InitProcessG
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 
 #: A process that waits this long for the others gives up; waiting for a set to be decoded counts.
 PEER_TIMEOUT = timedelta(hours=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vmae.config import current_names
+from vmae.base_config import current_names
 from vmae.support.files import DiskError, write_text
 from vmae.support.progress import Record
 from vmae.train.devices import device_name, peak_memory

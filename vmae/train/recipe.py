@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmae.config import Config, ConfigError, current_names
+from vmae.base_config import Config, ConfigError, current_names
 from vmae.train.config import FinetuneConfig, PretrainConfig
 
 #: Recipes that ship with the package.

@@ -22,7 +22,7 @@ import psutil
 import torch
 
 from vmae import ROOT, __version__
-from vmae.config import Config, ConfigError
+from vmae.base_config import Config, ConfigError
 from vmae.support.files import DiskError, atomic_path, write_text
 from vmae.train.devices import device_name
 from vmae.weights.errors import CheckpointError

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmae.config import ConfigError
+from vmae.base_config import ConfigError
 from vmae.data.config import DataConfig
 from vmae.data.reading.reader import VideoError
 
