@@ -27,6 +27,6 @@ def load(path: str | Path, **options: Any) -> MaskedAutoencoder | VisionTransfor
 
     PyTorch is imported here rather than with the package, to keep `vmae --help` fast.
     """
-    from vmae.weights.load_save import load
+    from vmae.weights.loading import load
 
     return load(path, **options)

@@ -120,7 +120,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
     from vmae.train.finetune import finetune, open_sources
-    from vmae.weights.load_save import load_encoder
+    from vmae.weights.loading import load_encoder
 
     config = _recipe(arguments).finetune
     model, encoder = config.model, None
@@ -220,7 +220,7 @@ def progress(arguments: argparse.Namespace) -> None:
 
 def convert(arguments: argparse.Namespace) -> None:
     """Convert weights to another layout."""
-    from vmae.weights.load_save import convert
+    from vmae.weights.saving import convert
 
     print(
         convert(

@@ -1,0 +1,145 @@
+"""Save and convert weights in every published layout of VideoMAE and MAE.
+
+save(model, "export", to="hf")                # "vmae", "official", "hf"
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from vmae.mae import MaskedAutoencoder
+from vmae.support.files import atomic_path, write_text
+from vmae.vit import VisionTransformer
+from vmae.weights.errors import CheckpointError
+from vmae.weights.layouts import hf_config, hf_processor
+from vmae.weights.loading import load, load_encoder, numbered
+from vmae.weights.models import named_parameters
+from vmae.weights.names import to_hf, to_official
+
+LAYOUTS = ("vmae", "official", "hf")
+
+
+def save(
+    model: MaskedAutoencoder | VisionTransformer,
+    path: str | Path,
+    to: str = "vmae",
+    classes: Sequence[str] | None = None,
+) -> Path:
+    """Save a model and its class names in one of three layouts; returns `path`.
+
+    classes     class names, by default the model's own `class_names`
+
+    vmae        a folder: model.safetensors, config.yaml, and classes.txt if there are names
+    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; it does not
+                store frames, size, heads or class names
+    hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
+                VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
+                or, for an MAE classifier, ViTForImageClassification
+
+    Raises ValueError if the layout cannot express the model, CheckpointError if the folder contains
+    other files. An existing export is replaced. Weights are written last: an incomplete folder has
+    none.
+    """
+    path = Path(path)
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    head = None
+    if isinstance(model, VisionTransformer):
+        head, classes = model.num_classes, classes or model.class_names
+    if classes is not None and len(classes) != (head or 0):
+        raise ValueError(
+            f"received {len(classes)} class names, but the model has {head or 0} classes: "
+            "pass one name per class"
+        )
+    state = {name: tensor.detach().cpu() for name, tensor in named_parameters(model).items()}
+    config = model.config
+    if to == "official":
+        if path.suffix not in (".pth", ".pt"):
+            raise ValueError(
+                f"{path}: the official layout is a single file; pass a file name ending in .pth"
+            )
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            torch.save({"model": to_official(state, config)}, stream)
+        return path
+    if to not in LAYOUTS:
+        raise ValueError(f"unknown layout {to!r}: use one of {', '.join(LAYOUTS)}")
+    texts: dict[str, str] = {}
+    if to == "vmae":
+        texts["config.yaml"] = yaml.safe_dump(config.to_dict(), sort_keys=False)
+        if classes is not None:
+            texts["classes.txt"] = "\n".join(classes) + "\n"
+        if isinstance(model, VisionTransformer):
+            state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+    else:
+        names = tuple(classes or numbered(head or 0))
+        texts["config.json"] = json.dumps(hf_config(state, config, names), indent=2) + "\n"
+        texts["preprocessor_config.json"] = json.dumps(hf_processor(config), indent=2) + "\n"
+        state = to_hf(state, config)
+    _clear(path, to)
+    for name, text in texts.items():
+        write_text(path / name, text)
+    with atomic_path(path / "model.safetensors") as temporary:
+        save_file(
+            {name: tensor.clone().contiguous() for name, tensor in state.items()},
+            temporary,
+            {"format": "pt"},
+        )
+    return path
+
+
+def _clear(folder: Path, to: str) -> None:
+    """Remove an earlier export, weights first; refuse a folder that contains anything else."""
+    own = ["model.safetensors", "config.yaml", "classes.txt"]
+    if to == "hf":
+        own = ["model.safetensors", "config.json", "preprocessor_config.json"]
+    others = sorted({p.name for p in folder.iterdir()} - set(own)) if folder.exists() else []
+    config = folder / "config.yaml"
+    if not others and config.exists() and "\nmodel:" in "\n" + config.read_text(encoding="utf-8"):
+        others = ["config.yaml of a training run"]
+    if others:
+        raise CheckpointError(
+            f"{folder} contains files that are not part of a {to} export ({', '.join(others[:5])}): "
+            "choose an empty folder"
+        )
+    for name in own:
+        (folder / name).unlink(missing_ok=True)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    *,
+    drop_head: bool = False,
+    encoder_only: bool = False,
+    num_frames: int | None = None,
+    img_size: int | None = None,
+    num_heads: int | None = None,
+    decoder_num_heads: int | None = None,
+) -> Path:
+    """Convert a file or folder of any layout to another, including class names; returns `target`.
+
+    Keywords and errors are those of `load` and `save`; `encoder_only` drops the decoder and head.
+    """
+    if Path(source).resolve() == Path(target).resolve():
+        raise ValueError(
+            f"{source} would be overwritten by its own conversion: choose another target path"
+        )
+    model: MaskedAutoencoder | VisionTransformer
+    if encoder_only:
+        model = load_encoder(source, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
+    else:
+        model = load(
+            source,
+            num_frames=num_frames,
+            img_size=img_size,
+            num_heads=num_heads,
+            decoder_num_heads=decoder_num_heads,
+            drop_head=drop_head,
+        )
+    return save(model, target, to)
