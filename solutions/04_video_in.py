@@ -177,7 +177,8 @@ print(f"published code: 0 to {length - frames * stride}")
 # **Difficulty** ●●○ · **about 10 minutes**
 #
 # Write the published rule: T frames, an exact stride, a start from `rng`.
-# A video shorter than the clip repeats its last frame.
+# In a video shorter than the clip, the published loop repeats the last frame that it sampled: an index
+# advances only while the next one is below length - 1, so the very last frame is never used.
 
 
 # %%
@@ -188,12 +189,14 @@ def dense_indices(length: int, frames: int, stride: int, rng: np.random.Generato
     rng      the only source of chance
 
     Returns T integers (T,). The start is uniform over 0, 1, ..., length - T·s, both ends included, and 0
-    where that is negative. Indices past the end are replaced by the last frame's, length - 1.
+    where that is negative. An index advances by `stride` only while the next one is below
+    length - 1; from there on it is repeated.
     """
     ### BEGIN SOLUTION
     room = max(length - frames * stride, 0)
     start = rng.integers(room + 1)
-    return np.minimum(start + stride * np.arange(frames), length - 1)
+    last = start + max(length - 2 - start, 0) // stride * stride
+    return np.minimum(start + stride * np.arange(frames), last)
     ### END SOLUTION
 
 
@@ -202,7 +205,8 @@ dense_indices = check("04.dense_indices", dense_indices)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# Three lines: the room for the start, the start, and the indices `start + stride * (0, 1, ..., T - 1)`.
+# The room for the start, the start, and the indices `start + stride * (0, 1, ..., T - 1)`, none of them above the last
+# index that the loop reaches. A loop over T frames will do, too.
 # </details>
 #
 # <details><summary>Hint 2</summary>
@@ -215,7 +219,8 @@ dense_indices = check("04.dense_indices", dense_indices)
 # ```python
 # room = max(length - frames * stride, 0)
 # start = rng.integers(room + 1)
-# return np.minimum(start + stride * np.arange(frames), length - 1)
+# last = start + max(length - 2 - start, 0) // stride * stride
+# return np.minimum(start + stride * np.arange(frames), last)
 # ```
 # </details>
 #

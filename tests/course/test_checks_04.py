@@ -24,14 +24,20 @@ pytestmark = pytest.mark.usefixtures("drawn")
 
 def dense_by_loop(length, frames, stride, rng):
     last = length - frames * stride
-    start = rng.choice(last + 1) if last > 0 else 0
-    return np.array([min(start + i * stride, length - 1) for i in range(frames)])
+    index = rng.choice(last + 1) if last > 0 else 0
+    found = [index]
+    while len(found) < frames:
+        index += stride if index + stride < length - 1 else 0
+        found.append(index)
+    return np.array(found)
 
 
 def dense_by_arange(length, frames, stride, rng):
     room = max(length - frames * stride, 0)
     start = int(rng.random() * (room + 1))
-    return np.arange(start, start + frames * stride, stride).clip(max=length - 1)
+    index = np.arange(start, start + frames * stride, stride)
+    last = index[index < length - 1].max(initial=start)
+    return np.where(index < length - 1, index, last)
 
 
 def tsn_by_loop(length, frames, rng):
@@ -78,6 +84,12 @@ def test_right_answers_in_other_styles_pass(name, answer):
 # ---- wrong answers of other kinds ------------------------------------------------------------------
 
 
+def dense_to_the_last_frame(length, frames, stride, rng):
+    """The first edition's right answer."""
+    start = rng.integers(max(length - frames * stride, 0) + 1)
+    return np.minimum(start + stride * np.arange(frames), length - 1)
+
+
 def dense_from_global(length, frames, stride, rng):
     return right.dense_indices(length, frames, stride, np.random.default_rng())
 
@@ -95,6 +107,7 @@ def tsn_reversed(length, frames, rng):
             (lambda *a: right.dense_indices(*a) / 1, "the dtype is float64"),
             (lambda *a: None, "is the `return` missing"),
             (lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
+            (dense_to_the_last_frame, "if the video is shorter than the clip, its last frame"),
             (lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
         ],
         "tsn_indices": [

@@ -29,8 +29,31 @@ def test_dense_short_videos_are_reported_or_repeat_their_last_frame():
     ):
         Sampling(4, 3).test(9)
     repeat = Sampling(4, 3, short="repeat")
-    assert repeat.train(9, np.random.default_rng(0)).tolist() == [0, 3, 6, 8]
-    assert repeat.test(2, clips=2).tolist() == [[0, 1, 1, 1]] * 2
+    assert repeat.train(9, np.random.default_rng(0)).tolist() == [0, 3, 6, 6]
+    assert repeat.test(2, clips=2).tolist() == [[0, 0, 0, 0]] * 2
+
+
+def published_dense(length: int, frames: int, stride: int, start: int) -> list[int]:
+    """V1's and V2's pre-training loop: an index moves on only while the next is below the last frame."""
+    indices, index = [], start
+    for _ in range(frames):
+        indices.append(index)
+        if index + stride < length - 1:
+            index += stride
+    return indices
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_repeated_frames_are_those_of_the_published_loop(stride):
+    for length in range(1, 90):
+        index = Sampling(16, stride, short="repeat").train(length, np.random.default_rng(length))
+        assert index.tolist() == published_dense(length, 16, stride, index[0])
+        assert index[0] <= max(length - 16 * stride, 0)
+    ends = {(61, 4): [52, 56, 56], (25, 2): [22, 22, 22], (40, 4): [36, 36, 36]}
+    for (length, step), last in ends.items():
+        clip = Sampling(16, step, short="repeat").train(length, np.random.default_rng(0))
+        assert clip[-3:].tolist() == last
+    assert Sampling(16, 4).train(61, np.random.default_rng(0))[-1] == 60, "nothing to repeat"
 
 
 def test_kinetics_training_strides_are_4_4_4_5():
@@ -67,7 +90,8 @@ def test_tsn_takes_one_frame_from_each_segment():
     )
     assert views[0].tolist() == both[::2].tolist()
     few = Sampling(16, scheme="tsn", short="repeat")
-    assert few.train(5, np.random.default_rng(0)).max() <= 4
+    # V2's code; V1's takes frame 0 throughout
+    assert few.train(5, np.random.default_rng(0)).tolist() == [0] * 11 + [0, 1, 2, 3, 4]
     assert few.test(5).max() == 4
 
 

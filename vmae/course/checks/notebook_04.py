@@ -109,13 +109,14 @@ def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
     return Exercise(name, reference, mistakes=options["mistakes"], judge=judge)
 
 
-def _dense(room: Callable[[int, int, int], int], clip: bool = True) -> Sampler:
-    """Dense sampling with another range of starts, or without repeating the last frame."""
+def _dense(room: Callable[[int, int, int], int], repeated: str = "sampled") -> Sampler:
+    """Dense sampling with another range of starts, or that repeats the "last" frame or "none"."""
 
     def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(room(length, frames, stride) + 1))
         index = start + stride * np.arange(frames)
-        return np.minimum(index, length - 1) if clip else index
+        sampled = start + max(length - 2 - start, 0) // stride * stride
+        return np.minimum(index, {"sampled": sampled, "last": length - 1}.get(repeated, index))
 
     return sample
 
@@ -125,7 +126,7 @@ def _published(length: int, frames: int, stride: int) -> int:
 
 
 def _wrapped(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    return _dense(_published, clip=False)(length, frames, stride, rng) % length
+    return _dense(_published, "none")(length, frames, stride, rng) % length
 
 
 def _unstrided(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
@@ -146,9 +147,9 @@ DENSE = _random(
             lambda n, T, s: max(n - (T - 1) * s - 1, 0)
         ),
         "the start is drawn from the whole video, so clips extend past its end: leave room "
-        "for T * stride frames": _dense(lambda n, T, s: n - 1, clip=False),
-        "the start is drawn from the whole video, so some clips end in repeats of the last "
-        "frame: leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
+        "for T * stride frames": _dense(lambda n, T, s: n - 1, "none"),
+        "the start is drawn from the whole video, so some clips end in repeats of a frame near "
+        "the end: leave room for T * stride frames": _dense(lambda n, T, s: n - 1),
         "the stride is ignored when drawing the start: leave room for T * stride frames, not "
         "T": _dense(
             lambda n, T, s: max(n - T, 0)
@@ -158,9 +159,11 @@ DENSE = _random(
         "if the video is shorter than T * stride, the room for the start is negative and "
         "`rng.integers` raises an error: clamp it with max(room, 0)": _dense(lambda n, T, s: n - T * s),
         "if the video is shorter than the clip, some indices exceed the last frame: repeat "
-        "the last frame with np.minimum(index, length - 1)": _dense(_published, clip=False),
+        "the last index that is below length - 1": _dense(_published, "none"),
+        "if the video is shorter than the clip, its last frame is repeated: repeat the last "
+        "index that was sampled, as the published code does": _dense(_published, "last"),
         "if the video is shorter than the clip, the indices wrap around to the beginning: "
-        "repeat the last frame instead": _wrapped,
+        "repeat the last index that was sampled instead": _wrapped,
     },
 )  # fmt: skip
 

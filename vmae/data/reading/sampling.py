@@ -21,8 +21,8 @@ from vmae.data.reading.reader import VideoError
 class Sampling:
     """How clips of `num_frames` frames are taken from a video.
 
-    short   "skip": a video shorter than a clip raises VideoError; "repeat": its last frame is
-            repeated, as published
+    short   "skip": a video shorter than a clip raises VideoError; "repeat": frames occur twice, as
+            in the published code of each scheme
     """
 
     num_frames: int
@@ -58,14 +58,14 @@ class Sampling:
         self.check(length)
         if self.scheme == "tsn":
             return self._segments(length, rng)
-        if length < self.span:
-            return self._padded(length)
         if self.scheme == "kinetics":
+            if length < self.span:
+                return self._padded(length)
             end = int(rng.integers(self.span, length)) if length > self.span else length
             return self._points(end - self.span, end)
         # The official code reserves num_frames·stride frames, one stride more than the clip covers.
         room = max(length - self.num_frames * self.stride, 0)
-        return int(rng.integers(room + 1)) + self.stride * np.arange(self.num_frames)
+        return self._strided(int(rng.integers(room + 1)), length)
 
     def test(self, length: int, clips: int = 1) -> np.ndarray:
         """Frame indices (clips, num_frames), evenly spread over the video; a single clip is centred."""
@@ -78,30 +78,36 @@ class Sampling:
             return every[
                 _starts(len(every) - self.num_frames, clips)[:, None] + np.arange(self.num_frames)
             ]
-        if length < self.span:
-            return np.repeat(self._padded(length)[None], clips, axis=0)
-        steps = self.stride * np.arange(self.num_frames)
-        return _starts(length - self.span, clips)[:, None] + steps
+        return np.stack([self._strided(s, length) for s in _starts(length - self.span, clips)])
 
     def _points(self, start: int, end: int) -> np.ndarray:
         """Evenly spaced points from start to end inclusive, then clipped to stay below the end."""
         points = np.linspace(start, end, self.num_frames)
         return np.clip(points, start, end - 1).astype(np.int64)
 
+    def _strided(self, start: int, length: int) -> np.ndarray:
+        """Every stride-th frame from `start`.
+
+        With `short` "repeat" as in the published loop, which advances only while the next index is
+        below the last frame's: a short video repeats the last frame that was sampled.
+        """
+        index = start + self.stride * np.arange(self.num_frames)
+        if self.short == "skip":
+            return index
+        steps = max(length - 2 - start, 0) // self.stride
+        return np.minimum(index, start + steps * self.stride)
+
     def _padded(self, length: int) -> np.ndarray:
-        """The frames of a short video, then its last frame repeated."""
-        if self.scheme == "kinetics":
-            points = np.linspace(0, length, max(1, length // self.stride))
-        else:
-            points = np.arange(0.0, length, self.stride)
+        """Points over a short video, then its last frame repeated."""
+        points = np.linspace(0, length, max(1, length // self.stride))
         index = np.clip(points, 0, length - 1).astype(np.int64)[: self.num_frames]
         return np.pad(index, (0, self.num_frames - len(index)), constant_values=length - 1)
 
     def _segments(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """A random frame from each of `num_frames` equal segments."""
         size = length // self.num_frames
-        if size == 0:  # fewer frames than segments: some frames occur twice
-            return np.sort(rng.integers(length, size=self.num_frames))
+        if size == 0:  # fewer frames than segments: as in V2; V1 repeats frame 0 throughout
+            return np.maximum(np.arange(length - self.num_frames, length), 0)
         return np.arange(self.num_frames) * size + rng.integers(size, size=self.num_frames)
 
     def _segment_views(self, length: int, clips: int) -> np.ndarray:
