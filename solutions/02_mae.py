@@ -210,7 +210,7 @@ print("kept   ", ids_shuffle[0, :2].tolist())
 def random_masking(
     noise: torch.Tensor, ratio: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Hide int(ratio·N) tokens of each image: those with the largest noise.
+    """Keep int(N·(1 - ratio)) tokens of each image: those with the smallest noise.
 
     noise    (B, N) random numbers
     returns  ids_keep (B, V): the visible tokens, in order of their noise
@@ -220,7 +220,7 @@ def random_masking(
     ### BEGIN SOLUTION
     ids_shuffle = noise.argsort(dim=1)
     ids_restore = ids_shuffle.argsort(dim=1)
-    keep = noise.shape[1] - int(ratio * noise.shape[1])
+    keep = int(noise.shape[1] * (1 - ratio))
     return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
     ### END SOLUTION
 
@@ -228,14 +228,14 @@ def random_masking(
 random_masking = check("02.random_masking", random_masking)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>You saw all of it above, for one image. `argsort(dim=1)` sorts each row on its own. Count what is hidden, and keep the rest.</details>
+# <details><summary>Hint 1</summary>You saw all of it above, for one image. `argsort(dim=1)` sorts each row on its own. Count what is kept, and hide the rest.</details>
 # <details><summary>Hint 2</summary>A token is visible where its place, `ids_restore`, is below the number of visible tokens.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
 # ids_shuffle = noise.argsort(dim=1)
 # ids_restore = ids_shuffle.argsort(dim=1)
-# keep = noise.shape[1] - int(ratio * noise.shape[1])
+# keep = int(noise.shape[1] * (1 - ratio))
 # return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
 # ```
 #
@@ -264,14 +264,16 @@ print("the two masks of the batch differ:", not torch.equal(hidden[0], hidden[1]
 #
 # The notes that this course grew from give 313 visible tokens of 3136 in one place and 314 in another.
 # Both come from 90 %. Official MAE rounds the *visible* side down, and official VideoMAE the *hidden* side.
-# At 75 % of 196 there is no difference. This course rounds the hidden side down.
+# At 75 % of 196 there is no difference. The package rounds as each of them does: images like MAE, clips like VideoMAE.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 for tokens_in_all, share in ((196, 0.75), (196, 0.9), (3136, 0.9)):
     visible_down = int(tokens_in_all * (1 - share))  # as models_mae.py does
     hidden_down = tokens_in_all - int(share * tokens_in_all)  # as masking_generator.py does
-    print(f"{share:.0%} of {tokens_in_all}: {visible_down} visible in MAE, {hidden_down} here")
+    print(
+        f"{share:.0%} of {tokens_in_all}: {visible_down} visible in MAE, {hidden_down} in VideoMAE"
+    )
 
 # %% [markdown]
 # ### The explorer

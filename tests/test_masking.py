@@ -18,6 +18,13 @@ SINGLE = TokenGrid((16, 224, 224), (1, 16, 16))  # 3136 tokens of one frame each
 
 CASES = {
     "MAE": (IMAGE, MaskConfig("random", 0.75), (49, 147, 147)),
+    # MAE keeps int(L * (1 - ratio)) tokens; VideoMAE hides int(ratio * L)
+    "MAE at 90 %": (IMAGE, MaskConfig("random", 0.9), (19, 177, 177)),
+    "MAE, 49 tokens": (
+        TokenGrid((1, 112, 112), (1, 16, 16)),
+        MaskConfig("random", 0.75),
+        (12, 37, 37),
+    ),
     "V1": (B16, MaskConfig("tube", 0.9), (160, 1408, 1408)),
     "V1 at 75 %": (B16, MaskConfig("tube", 0.75), (392, 1176, 1176)),
     "V1 at 95 %": (B16, MaskConfig("tube", 0.95), (80, 1488, 1488)),
@@ -156,7 +163,7 @@ def test_the_same_generator_gives_the_same_mask():
 @pytest.mark.parametrize(
     "grid,config,words",
     [
-        (TokenGrid((2, 4, 4), (2, 4, 4)), MaskConfig("random", 0.9), ["0.9", "nothing to predict"]),
+        (TokenGrid((2, 4, 4), (2, 4, 4)), MaskConfig("random", 0.9), ["0.9 with 1 tokens", "nothing visible", "smaller tubelets"]),
         (TokenGrid((8, 8, 8), (2, 4, 4)), MaskConfig("tube", 0.1), ["nothing to predict", "0.25", "0.75"]),
         (TokenGrid((8, 112, 112), (2, 16, 16)), CASES["V2"][1], ["7x7", "even", "decoder_mask_type to 'all'"]),
         (TokenGrid((4, 32, 32), (2, 8, 8)), MaskConfig("tube", 0.75, None, "running-cell", 0.5), ["repeats every 4 time steps", "multiple of 8 frames"]),

@@ -73,7 +73,7 @@ def unpatchify_by_loop(tokens, rows, columns, patch):
 
 def masking_by_topk(noise, ratio):
     batch, n = noise.shape
-    keep = noise.topk(n - int(ratio * n), largest=False).indices
+    keep = noise.topk(int(n * (1 - ratio)), largest=False).indices
     restore = torch.empty(batch, n, dtype=torch.long)
     restore.scatter_(1, noise.argsort(1), torch.arange(n).expand(batch, n))
     return keep, restore, torch.ones(batch, n, dtype=torch.bool).scatter(1, keep, False)
@@ -83,7 +83,7 @@ def masking_by_loop(noise, ratio):
     keeps, restores, hiddens = [], [], []
     for row in noise.tolist():
         order = sorted(range(len(row)), key=row.__getitem__)
-        keeps.append(order[: len(row) - int(ratio * len(row))])
+        keeps.append(order[: int(len(row) * (1 - ratio))])
         restores.append([order.index(i) for i in range(len(row))])
         hiddens.append([i not in keeps[-1] for i in range(len(row))])
     return torch.tensor(keeps), torch.tensor(restores), torch.tensor(hiddens)

@@ -15,11 +15,13 @@ def random_visible(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Hide int(ratio·N) tokens, each drawn independently of its neighbours. Returns visible (B, V).
+    """Hide tokens, each drawn independently of its neighbours. Returns visible (B, V).
 
-    MAE's scheme; a common misconception has V1 mask clips this way too.
+    MAE's scheme for images, of which int((1 - ratio)·N) tokens stay visible; V2's code has it for
+    clips, of which int(ratio·N) are hidden. A common misconception has V1 mask clips this way too.
     """
-    keep = count_kept(grid.num_tokens, ratio, "tokens")
+    image = grid.shape[0] == 1
+    keep = count_kept(grid.num_tokens, ratio, "tokens", round_visible=image)
     return choose(grid.num_tokens, keep, batch, generator, device)
 
 

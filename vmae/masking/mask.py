@@ -36,18 +36,20 @@ class MaskError(ValueError):
     """A mask that does not fit the grid; the message names the value, the limit and a fix."""
 
 
-def count_kept(total: int, ratio: float, what: str) -> int:
-    """How many of `total` stay visible: the official code hides int(ratio·total).
+def count_kept(total: int, ratio: float, what: str, round_visible: bool = False) -> int:
+    """How many of `total` stay visible: VideoMAE's code hides int(ratio·total).
+
+    round_visible   MAE's rule: int((1 - ratio)·total) stay visible
 
     Raises MaskError if that is all of them or none.
     """
-    hidden = int(ratio * total)
+    hidden = total - int(total * (1 - ratio)) if round_visible else int(ratio * total)
     if hidden >= total or hidden < 1:
         problem = "nothing to predict" if hidden < 1 else "nothing visible"
-        raise MaskError(
-            f"a mask ratio of {ratio} with {total} {what} leaves {problem}: use a ratio between "
-            f"{1 / total:.3g} and {(total - 1) / total:.3g}"
-        )
+        fix = f"use a ratio between {1 / total:.3g} and {(total - 1) / total:.3g}"
+        if total == 1:
+            fix = "use smaller tubelets, so that there are several"
+        raise MaskError(f"a mask ratio of {ratio} with {total} {what} leaves {problem}: {fix}")
     return total - hidden
 
 

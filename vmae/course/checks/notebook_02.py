@@ -33,11 +33,12 @@ def random_masking(noise: torch.Tensor, ratio: float) -> Masking:
     """Keep the tokens with the smallest noise (B, N), separately for each image.
 
     Returns ids_keep (B, V), ordered by noise; ids_restore (B, N), the index of each token after the
-    shuffle; hidden (B, N) bool. Hides int(ratio·N) tokens. Source: MAE, section 3; `models_mae.py`.
+    shuffle; hidden (B, N) bool. Keeps int(N·(1 - ratio)) tokens. Source: MAE, section 3;
+    `models_mae.py`.
     """
     ids_shuffle = noise.argsort(dim=1)
     ids_restore = ids_shuffle.argsort(dim=1)
-    keep = noise.shape[1] - int(ratio * noise.shape[1])
+    keep = int(noise.shape[1] * (1 - ratio))
     return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
 
 
@@ -89,9 +90,9 @@ def _image_reshaped(tokens: torch.Tensor, rows: int, columns: int, patch: int) -
     return tokens.reshape(len(tokens), rows * patch, columns * patch, -1).permute(0, 3, 1, 2)
 
 
-def _kept_side(noise: torch.Tensor, ratio: float) -> Masking:
+def _hidden_side(noise: torch.Tensor, ratio: float) -> Masking:
     ids_shuffle, ids_restore = noise.argsort(dim=1), noise.argsort(dim=1).argsort(dim=1)
-    keep = int((1 - ratio) * noise.shape[1])
+    keep = noise.shape[1] - int(ratio * noise.shape[1])
     return ids_shuffle[:, :keep], ids_restore, ids_restore >= keep
 
 
@@ -213,7 +214,7 @@ def _patch_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _masking_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    sizes = ((3, 16, 0.75), (2, 10, 0.75), (4, 196, 0.75))
+    sizes = ((3, 16, 0.75), (2, 11, 0.75), (4, 196, 0.9))
     return [(torch.rand(batch, n, generator=g), ratio) for batch, n, ratio in sizes]
 
 
@@ -276,9 +277,9 @@ EXERCISES = (
             "every image gets the same mask: sort each image's noise separately, with dim=1": (
                 lambda noise, ratio: random_masking(noise[:1].expand_as(noise), ratio)
             ),
-            "the number of hidden tokens is wrong when ratio * N is not an integer: hide "
-            "int(ratio * N) tokens and keep the rest; do not round, and do not compute the "
-            "number of kept tokens first": _kept_side,
+            "the number of kept tokens is wrong when ratio * N is not an integer: keep "
+            "int(N * (1 - ratio)) tokens and hide the rest; do not round, and do not compute the "
+            "number of hidden tokens first": _hidden_side,
             "ids_restore is the shuffle itself, not its inverse: compute the argsort of "
             "ids_shuffle": _not_inverted,
             "`hidden` is in shuffled order: unshuffle it with ids_restore": (_shuffled_hidden),
