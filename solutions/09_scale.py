@@ -798,11 +798,11 @@ def plan(
     batch        videos a step, of all processes together
     repeat       views of each video, each a clip in the model
     accumulate   parts that each process computes its share in
-    videos       of the training set; an epoch has videos / batch steps. Round the warm-up's at the end
+    videos       of the training set; an epoch has videos // batch steps: the incomplete last batch is dropped
     """
     ### BEGIN SOLUTION
     clips = batch * repeat // (processes * accumulate)
-    return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
+    return base_lr * batch / 256, clips, warmup_epochs * (videos // batch)
     ### END SOLUTION
 
 
@@ -815,7 +815,7 @@ plan = check("09.plan", plan)
 #
 # ```python
 # clips = batch * repeat // (processes * accumulate)
-# return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
+# return base_lr * batch / 256, clips, warmup_epochs * (videos // batch)
 # ```
 #
 # </details>

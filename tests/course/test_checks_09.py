@@ -105,9 +105,17 @@ def accumulated_in_place(weight, x, y, parts):
     return weight.grad
 
 
+def planned_with_partial_batches(
+    base_lr, batch, repeat, processes, accumulate, videos, warmup_epochs
+):
+    """The first edition's right answer."""
+    clips = batch * repeat // (processes * accumulate)
+    return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
+
+
 def planned_by_steps(base_lr, batch, repeat, processes, accumulate, videos, warmup_epochs):
     each = batch // processes // accumulate * repeat
-    return base_lr / 256 * batch, each, round(videos / batch * warmup_epochs)
+    return base_lr / 256 * batch, each, (videos - videos % batch) // batch * warmup_epochs
 
 
 @right_answers(
@@ -163,8 +171,9 @@ def early(weight, x, y, parts):
             (lambda w, x, y, parts: None, "is the `return` missing"),
         ],
         "plan": [
-            (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), round(w * v / b)), "num_sample"),
-            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), round(w * v / b)), "every view takes up memory"),
+            (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), w * (v // b)), "num_sample"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), w * (v // b)), "every view takes up memory"),
+            (planned_with_partial_batches, "the warm-up counts incomplete batches"),
             (lambda lr, b, r, n, a, v, w: lr * b / 256, "got 1 value; expected 3 values"),
         ],
     }

@@ -52,7 +52,9 @@ class OptimConfig(Config):
         """The same in absolute numbers: steps over so many videos, learning rates for this batch."""
         steps, scale = self.steps, 1.0
         if self.epochs is not None:
-            steps = max(1, round(self.epochs * videos / self.batch_size))
+            # An epoch is a whole number of batches, as published (drop_last), if it has one.
+            per_epoch = videos // self.batch_size or videos / self.batch_size
+            steps = max(1, round(self.epochs * per_epoch))
         if self.base_batch_size is not None:
             scale = self.batch_size / self.base_batch_size
         return self.replace(

@@ -71,7 +71,7 @@ def plan(
     `run_mae_pretraining.py` of VideoMAE V1 and V2.
     """
     clips = batch * repeat // (processes * accumulate)
-    return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
+    return base_lr * batch / 256, clips, warmup_epochs * (videos // batch)
 
 
 # ---- mistakes ----------------------------------------------------------------------------------
@@ -370,9 +370,13 @@ EXERCISES = (
             "total number of videos per step across all processes": (
                 _warmup(lambda *given: plan(*given)[2] * given[3])
             ),
-            "the warm-up is in epochs: multiply it by the number of steps per epoch, videos / "
+            "the warm-up is in epochs: multiply it by the number of steps per epoch, videos // "
             "batch": (
                 _warmup(lambda *given: given[6])
+            ),
+            "the warm-up counts incomplete batches: an epoch has videos // batch steps, since the "
+            "official loader drops its last, incomplete batch": (
+                _warmup(lambda *given: round(given[6] * given[5] / given[1]))
             ),
         },
         draw=_draw_plan,
