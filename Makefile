@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python tests/bench/reading.py
 	$(BIN)/python tests/bench/augment.py
 	$(BIN)/python tests/bench/attention.py
+	$(BIN)/python tests/bench/gather.py
 	$(BIN)/python tests/bench/scaling.py
 	$(BIN)/python tests/bench/models.py --memory
 	$(BIN)/python tests/bench/charts.py

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vmae.config import ModelConfig
-from vmae.grid import TokenGrid, patchify, unpatchify
+from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
 from vmae.positions import build_pos_embed, sincos_1d, sincos_2d
 
 
@@ -124,3 +124,21 @@ def test_2d_positions_have_the_layout_of_mae():
     for y, x in np.ndindex(rows, columns):
         expected = [np.sin(x * rates), np.cos(x * rates), np.sin(y * rates), np.cos(y * rates)]
         np.testing.assert_array_equal(table[y, x], np.float32(expected))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gathering_tokens_and_its_gradient_equal_a_loop(batch):
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(batch, 9, 4, generator=generator)
+    tokens = whole[:, 2:].clone().requires_grad_()
+    index = torch.rand(3, 7, generator=generator).argsort(1)[:, :5]
+    chosen = gather_tokens(tokens, index)
+    rows = [tokens[i if batch > 1 else 0, index[i, k]] for i in range(3) for k in range(5)]
+    assert torch.equal(chosen, torch.stack(rows).view(3, 5, 4))
+    assert torch.equal(gather_tokens(whole[:, 2:], index), chosen), "a slice, not contiguous"
+    weights = torch.randn(3, 5, 4, generator=generator)
+    (chosen * weights).sum().backward()
+    expected = torch.zeros_like(tokens)
+    for i, k in np.ndindex(3, 5):
+        expected[i if batch > 1 else 0, index[i, k]] += weights[i, k]
+    torch.testing.assert_close(tokens.grad, expected)

