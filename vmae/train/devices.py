@@ -36,8 +36,7 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
             "use the recipe `cpu`, which is designed for two CPU cores"
         )
     if precision == "auto":
-        bf16 = device != "cpu" and gpu and torch.cuda.is_bf16_supported()
-        precision = "bf16" if bf16 else "fp32"
+        precision = auto_precision(gpu and device != "cpu")
     wanted = "no" if precision == "fp32" else precision
     # Accelerate would pick any accelerator; processes without one communicate by gloo, on the CPU only.
     cpu = device == "cpu" or not gpu
@@ -65,6 +64,12 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
         accelerator.state.distributed_type = DistributedType.FSDP
         PartialState().distributed_type = DistributedType.FSDP  # every new state copies this one
     return accelerator
+
+
+def auto_precision(gpu: bool) -> str:
+    """bf16 on a GPU that computes in it; older GPUs emulate it, which is slower than fp32."""
+    native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
 
 
 def _sharding() -> FullyShardedDataParallelPlugin:
