@@ -9,6 +9,7 @@ from itertools import product
 import pytest
 import torch
 from conftest import random_clips, randomize
+from torch.overrides import TorchFunctionMode
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
 from vmae.data import multi_scale_crop
@@ -181,6 +182,29 @@ def test_initialisation_is_the_published_one():
     classifier = VisionTransformer(config, num_classes=50)
     assert classifier.head.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.1)
     assert classifier.blocks[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("num_classes", [None, 5])
+def test_every_initial_weight_is_drawn_once(num_classes, tiny):
+    class Draws(TorchFunctionMode):
+        drawn = 0
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function in (
+                torch.Tensor.uniform_,
+                torch.Tensor.normal_,
+                torch.nn.init.kaiming_uniform_,
+            ):
+                self.drawn += (args[0] if args else kwargs["tensor"]).numel()
+            return function(*args, **(kwargs or {}))
+
+    with Draws() as draws:
+        model = VisionTransformer(tiny, num_classes)
+    assert all(p.any() for n, p in model.named_parameters() if p.ndim > 1), (
+        "nothing is left at zero"
+    )
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert matrices <= draws.drawn <= 1.01 * matrices, "PyTorch's own draw of each layer is skipped"
 
 
 def test_initialisation_of_mae_is_the_published_one():

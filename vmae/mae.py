@@ -10,6 +10,7 @@ from torch import nn
 
 from vmae.config import ModelConfig
 from vmae.grid import gather_tokens, patchify, unpatchify
+from vmae.init import init_linears, skip_init
 from vmae.layers import NORM_EPS, Block
 from vmae.masking import Mask
 from vmae.positions import build_pos_embed
@@ -37,22 +38,19 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            Block(
-                config.decoder_embed_dim,
-                config.decoder_num_heads,
-                config.mlp_ratio,
-                key_bias=config.family == "mae",
+        with skip_init():
+            self.blocks = nn.ModuleList(
+                Block(
+                    config.decoder_embed_dim,
+                    config.decoder_num_heads,
+                    config.mlp_ratio,
+                    key_bias=config.family == "mae",
+                )
+                for _ in range(config.decoder_depth)
             )
-            for _ in range(config.decoder_depth)
-        )
-        self.norm = nn.LayerNorm(config.decoder_embed_dim, eps=NORM_EPS)
-        self.head = nn.Linear(config.decoder_embed_dim, config.grid.token_dim)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            self.norm = nn.LayerNorm(config.decoder_embed_dim, eps=NORM_EPS)
+            self.head = nn.Linear(config.decoder_embed_dim, config.grid.token_dim)
+        init_linears(self)
 
     def forward(self, x: torch.Tensor, queries: int, targets: torch.Tensor) -> torch.Tensor:
         """Pixels (B, M, P) for `targets` (B, M), indices into the last `queries` tokens of `x`."""
@@ -60,9 +58,9 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         # remove visible tokens
-        x = x[:, -queries:]
-        if targets.shape[1] < queries:  # V2: the queries at visible positions carry no loss
-            x = gather_tokens(x, targets)
+        visible = x.shape[1] - queries
+        all_count = targets.shape[1] == queries  # not in V2, with queries at visible positions
+        x = x[:, visible:] if all_count else gather_tokens(x, visible + targets)
         # predict pixels
         return self.head(self.norm(x))
 
@@ -90,11 +88,18 @@ class MaskedAutoencoder(nn.Module):
         table = build_pos_embed(config, config.decoder_embed_dim)
         self.register_buffer("decoder_pos_embed", table, persistent=False)
         if mae:
-            nn.init.xavier_uniform_(self.encoder_to_decoder.weight)
-            nn.init.zeros_(self.encoder_to_decoder.bias)
+            init_linears(self.encoder_to_decoder)
             nn.init.normal_(self.mask_token, std=0.02)
         else:
             nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that pre-training does not decay, beside all vectors.
+
+        VideoMAE's code exempts the mask token. MAE's exempts vectors only, so its mask and class
+        token, (1, 1, D), decay.
+        """
+        return {"mask_token"} if self.config.family == "videomae" else set()
 
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         """Predict the targets of clips (B, C, T, H, W), uint8 or float in [0, 1]: (B, M, P)."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.grid import gather_tokens, patchify
+from vmae.init import init_linears, skip_init
 from vmae.layers import NORM_EPS, Block, DividedBlock
 from vmae.positions import build_pos_embed
 
@@ -65,10 +66,11 @@ class VisionTransformer(nn.Module):
         self.register_buffer("pos_embed", table[None], persistent=False)
         rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         block = Block if config.attention == "joint" else partial(DividedBlock, self.grid.shape[0])
-        self.blocks = nn.ModuleList(
-            block(config.embed_dim, config.num_heads, config.mlp_ratio, rate, key_bias=mae)
-            for rate in rates
-        )
+        with skip_init():
+            self.blocks = nn.ModuleList(
+                block(config.embed_dim, config.num_heads, config.mlp_ratio, rate, key_bias=mae)
+                for rate in rates
+            )
         self.mean_pool = num_classes is not None and not mae
         if not self.mean_pool:
             self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
@@ -76,20 +78,16 @@ class VisionTransformer(nn.Module):
             if self.mean_pool:
                 self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
             self.head_drop = nn.Dropout(head_drop)
-            self.head = nn.Linear(config.embed_dim, num_classes)
+            with skip_init():
+                self.head = nn.Linear(config.embed_dim, num_classes)
         self._initialize(init_scale)
 
     def _initialize(self, init_scale: float) -> None:
         """Initialise as published: Xavier for pre-training; truncated normal for fine-tuning."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                if self.num_classes is None:
-                    nn.init.xavier_uniform_(module.weight)
-                else:
-                    nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if self.num_classes is not None:
+        if self.num_classes is None:
+            init_linears(self, nn.init.xavier_uniform_)
+        else:
+            init_linears(self, partial(nn.init.trunc_normal_, std=0.02))
             self.head.weight.data.mul_(init_scale)
         if self.cls_token is not None:
             nn.init.normal_(self.cls_token, std=0.02)
@@ -97,6 +95,10 @@ class VisionTransformer(nn.Module):
         for i, block in enumerate(self.blocks):
             if isinstance(block, DividedBlock) and i > 0:
                 nn.init.zeros_(block.temporal_fc.weight)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that fine-tuning does not decay, beside all vectors."""
+        return {"cls_token", "pos_embed"}
 
     def embed(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
         """Embed clips (B, C, T, H, W), uint8 or float in [0, 1], as tokens (B, N, D).

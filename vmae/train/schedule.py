@@ -36,7 +36,7 @@ def layer_of(name: str, depth: int) -> int:
     >>> [layer_of(name, 12) for name in ("patch_embed.proj.weight", "blocks.3.norm1.bias", "head.bias")]
     [0, 4, 13]
     """
-    if name.startswith(("patch_embed", "cls_token", "mask_token")):
+    if name.startswith(("patch_embed", "pos_embed", "cls_token", "mask_token")):
         return 0
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
@@ -44,13 +44,14 @@ def layer_of(name: str, depth: int) -> int:
 
 
 def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> list[dict[str, Any]]:
-    """AdamW's groups: no weight decay on vectors and tokens; learning rates scaled per layer.
+    """AdamW's groups: no weight decay on vectors and on what the model exempts; rates per layer.
 
     `lr_scale` is layer_decay^(depth + 1 - layer).
     """
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        decay = parameter.ndim > 1 and not name.endswith(("mask_token", "cls_token"))
+        decay = parameter.ndim > 1 and name not in exempt
         layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
         group = groups.setdefault(
             (decay, layer),

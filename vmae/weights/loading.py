@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vmae.config import ModelConfig
+from vmae.init import skip_init
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
@@ -27,7 +28,6 @@ from vmae.weights.models import (
     encoder_of,
     load_into,
     reduce_to_encoder,
-    skip_init,
 )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from vmae.config import ModelConfig
+from vmae.init import skip_init
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
@@ -18,30 +17,6 @@ from vmae.weights.files import WeightFile
 from vmae.weights.names import State
 
 Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
-
-#: The functions that draw the initial weights of PyTorch's layers and of the models here.
-_DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
-
-
-class skip_init(TorchFunctionMode):
-    """A context in which models are built with zeros, for a file's weights to replace.
-
-    Drawing initial weights would take most of the time of a load. They are zeros rather than
-    uninitialised memory because `trunc_normal_` redraws until all values are within its bounds.
-    """
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function not in _DRAWS:
-            return function(*args, **kwargs)
-        with torch.no_grad():
-            return (args[0] if args else kwargs["tensor"]).zero_()
 
 
 def check_pooling(file: WeightFile, config: ModelConfig) -> None:

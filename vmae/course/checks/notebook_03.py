@@ -34,13 +34,12 @@ def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[flo
     return [schedule.learning_rate(step, config) for step in range(steps)]
 
 
-def decayed(shapes: Shapes) -> list[str]:
-    """Names of the parameters with weight decay: matrices, but not the mask and class tokens."""
-    return [
-        name
-        for name, shape in shapes.items()
-        if len(shape) > 1 and not name.endswith(("mask_token", "cls_token"))
-    ]
+def decayed(shapes: Shapes, exempt: set[str]) -> list[str]:
+    """Names of the parameters with weight decay: those with several axes that are not exempt.
+
+    `exempt` is what VideoMAE's `no_weight_decay` returns; MAE's code exempts nothing by name.
+    """
+    return [name for name, shape in shapes.items() if len(shape) > 1 and name not in exempt]
 
 
 def standardize_features(train: torch.Tensor, test: torch.Tensor) -> Pair:
@@ -90,8 +89,10 @@ def _rows(train: torch.Tensor, test: torch.Tensor) -> Pair:
     return first.T, second.T
 
 
-def _named(keep: Callable[[str, tuple[int, ...]], bool]) -> Callable[[Shapes], list[str]]:
-    return lambda shapes: [name for name, shape in shapes.items() if keep(name, shape)]
+def _named(
+    keep: Callable[[str, tuple[int, ...], set[str]], bool],
+) -> Callable[[Shapes, set[str]], list[str]]:
+    return lambda shapes, exempt: [n for n, shape in shapes.items() if keep(n, shape, exempt)]
 
 
 # ---- drawings ----------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def _draw_rates(result: list[float], *case: Any) -> None:
     viz.show(figure, "Learning rate over steps: your curve drawn over the expected one.")
 
 
-def _draw_decayed(result: list[str], shapes: Shapes) -> None:
+def _draw_decayed(result: list[str], shapes: Shapes, exempt: set[str]) -> None:
     colours = [viz.PALETTE[0] if name in result else "none" for name in shapes]
     with viz.style():
         figure, axis = plt.subplots(figsize=(6, 1.2), layout="constrained")
@@ -146,10 +147,18 @@ def _rate_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
     return [(100, 10, 1.5e-4, 4096), (40, 8, 1e-3, 64)]
 
 
-def _shape_cases(_: torch.Generator) -> list[tuple[Shapes]]:
+def _shape_cases(_: torch.Generator) -> list[tuple[Shapes, set[str]]]:
     small = ModelConfig.mae("tiny", img_size=32, tubelet=(1, 8, 8), depth=1, decoder_depth=1)
-    models = (MaskedAutoencoder(small), VisionTransformer(small, num_classes=10))
-    return [({name: tuple(p.shape) for name, p in m.named_parameters()},) for m in models]
+    clips = ModelConfig.videomae("tiny", depth=1, decoder_depth=1)
+    models = (
+        MaskedAutoencoder(small),
+        MaskedAutoencoder(clips),
+        VisionTransformer(small, num_classes=10),
+    )
+    return [
+        ({name: tuple(p.shape) for name, p in model.named_parameters()}, model.no_weight_decay())
+        for model in models
+    ]
 
 
 def _feature_cases(g: torch.Generator) -> list[Pair]:
@@ -197,22 +206,26 @@ EXERCISES = (
         _shape_cases,
         {
             "weight decay is applied to every parameter: exclude vectors, such as biases and "
-            "norm weights": (lambda shapes: list(shapes)),
+            "norm weights": (lambda shapes, _: list(shapes)),
             "weight decay is applied to the norm weights: exclude them as well as the biases, "
             "since they are vectors too and decay would pull them towards 0": _named(
-                lambda name, _: not name.endswith("bias")
+                lambda name, *_: not name.endswith("bias")
             ),
-            "weight decay is applied to the mask token or the class token: exclude both, "
-            "since each is a single vector despite its three axes": _named(
-                lambda _, shape: len(shape) > 1
+            "weight decay is applied to the mask token although the model exempts it: exclude "
+            "the names in `exempt`, despite their three axes": _named(
+                lambda _, shape, __: len(shape) > 1
+            ),
+            "the mask token and the class token are always excluded: exclude a token only if it is "
+            "in `exempt`, since MAE decays both": _named(
+                lambda name, shape, _: len(shape) > 1 and "token" not in name
             ),
             "the list contains the parameters excluded from weight decay: return the names of "
             "the decayed parameters instead": (
-                lambda shapes: [name for name in shapes if name not in decayed(shapes)]
+                lambda shapes, exempt: [n for n in shapes if n not in decayed(shapes, exempt)]
             ),
             "the patch embedding's convolution is excluded: test for more than one axis, not "
             "for exactly two, since its weight acts as a matrix but has five axes": _named(
-                lambda _, shape: len(shape) == 2
+                lambda _, shape, __: len(shape) == 2
             ),
         },
         draw=_draw_decayed,
