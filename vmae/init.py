@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-#: The functions that draw the initial weights of PyTorch's layers and of the models here.
-_DRAWS = (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_, nn.init.uniform_)
+#: The functions that draw the initial weights of PyTorch's layers.
+_DEFAULTS = (nn.init.kaiming_uniform_, nn.init.uniform_)
 
 
 class skip_init(TorchFunctionMode):
-    """A context in which layers are built with zeros, for other weights to replace.
+    """A context in which layers and models are built without initial weights, for others to replace.
 
-    Drawing PyTorch's own initial weights first would double the time to build a model. They are
-    zeros rather than uninitialised memory because `trunc_normal_` redraws until all values are
-    within its bounds.
+    Drawing those of PyTorch's layers first would double the time to build a model: they are left
+    uninitialised. The draws of the models here give zeros, since `trunc_normal_` redraws until all
+    values are within its bounds.
     """
 
     def __torch_function__(
@@ -29,10 +29,11 @@ class skip_init(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if function not in _DRAWS:
-            return function(*args, **kwargs)
-        with torch.no_grad():
-            return (args[0] if args else kwargs["tensor"]).zero_()
+        if function in _DEFAULTS:
+            return args[0] if args else kwargs["tensor"]
+        if function in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0].zero_()
+        return function(*args, **kwargs)
 
 
 def init_linears(
