@@ -229,27 +229,3 @@ def convert(arguments: argparse.Namespace) -> None:
             num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
         )
     )  # fmt: skip
-
-
-def claims(arguments: argparse.Namespace) -> None:
-    """Print the measured claims; with --seeds, measure missing ones first."""
-    from statistics import mean
-
-    from vmae.course import experiments as claims
-
-    unknown = set(arguments.claims) - set(claims.CLAIMS)
-    if unknown:
-        raise ValueError(
-            f"unknown claim{'s' * (len(unknown) > 1)} {', '.join(map(repr, sorted(unknown)))}: choose from "
-            f"{', '.join(map(repr, claims.CLAIMS))}"
-        )
-    names = arguments.claims or list(claims.CLAIMS)
-    if arguments.seeds:
-        claims.measure(names, arguments.seeds)
-    for name in names:
-        for test in ("probe", "10 labels"):
-            print(f"{name}, {test}")
-            for setting, values in claims.values(name, test).items():
-                listed = ", ".join(f"{value:.1f}" for value in values)
-                line = f"{mean(values):5.1f} ({listed})" if values else "not measured yet"
-                print(f"  {setting:14} {line}")

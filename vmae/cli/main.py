@@ -194,26 +194,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     test.set_defaults(run=commands.evaluate)
 
-    claims = subparsers.add_parser(
-        "claims",
-        help="show small-scale measurements of the papers' claims; with --seeds, first take "
-        "the missing measurements",
-    )
-    claims.add_argument(
-        "claims",
-        nargs="*",
-        metavar="CLAIM",
-        help="claim to show, e.g. 'decoder mask' (default: all claims)",
-    )
-    claims.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[],
-        help="random seeds; claims not yet measured with these seeds are measured first",
-    )
-    claims.set_defaults(run=commands.claims)
-
     convert = subparsers.add_parser(
         "convert", help="convert weights between the official, Hugging Face and vmae layouts"
     )
