@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from typing import Any
 
@@ -229,3 +230,23 @@ def convert(arguments: argparse.Namespace) -> None:
             num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
         )
     )  # fmt: skip
+
+
+def experiments(arguments: argparse.Namespace) -> None:
+    """Print results and verdicts; with --measure, measure what is missing first."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and PyTorch are imported
+    from vmae.course.experiments.listing import listing
+    from vmae.course.experiments.measure import measure
+    from vmae.course.experiments.table import EXPERIMENTS
+
+    unknown = set(arguments.experiments) - set(EXPERIMENTS)
+    if unknown:
+        raise ValueError(
+            f"unknown experiment{'s' * (len(unknown) > 1)} {', '.join(map(repr, sorted(unknown)))}: "
+            f"choose from {', '.join(map(repr, EXPERIMENTS))}"
+        )
+    names = arguments.experiments or list(EXPERIMENTS)
+    if arguments.measure:
+        measure(names, arguments.seeds, arguments.work)
+    for line in listing(names, arguments.seeds):
+        print(line, flush=True)

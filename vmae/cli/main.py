@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vmae import __version__
+from vmae import ROOT, __version__
 from vmae.cli import commands
 
 
@@ -193,6 +193,36 @@ def _parser() -> argparse.ArgumentParser:
         help="write the report and the confusion matrix to FILE",
     )
     test.set_defaults(run=commands.evaluate)
+
+    experiments = subparsers.add_parser(
+        "experiments",
+        help="show small-scale tests of the papers' claims, and what has not been measured yet",
+    )
+    experiments.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help="experiment to show, e.g. masks (default: all)",
+    )
+    experiments.add_argument(
+        "--measure",
+        action="store_true",
+        help="first run what is missing: hours. Stop it at any time; the same command resumes, and "
+        "several processes share the work",
+    )
+    experiments.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        help="random seeds (default: as many as each experiment asks for)",
+    )
+    experiments.add_argument(
+        "--work",
+        type=Path,
+        default=os.environ.get("VMAE_WORK") or ROOT / "runs" / "experiments",
+        help="folder for checkpoints (default: $VMAE_WORK, or runs/experiments)",
+    )
+    experiments.set_defaults(run=commands.experiments)
 
     convert = subparsers.add_parser(
         "convert", help="convert weights between the official, Hugging Face and vmae layouts"

@@ -1,0 +1,162 @@
+"""Experiments: each arm runs once, survives being killed, and is listed with verdicts."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import small_experiment
+from nursery import wait_for
+from small_experiment import NAME, STEPS
+
+from vmae import ROOT
+from vmae.cli.main import main
+from vmae.course.experiments import measure, results, table
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Arm, search, wanted
+from vmae.masking import make_mask
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The small experiment, with results and work in `tmp_path`; the table is restored afterwards."""
+    kept = [(x, copy.copy(x)) for x in (table.EXPERIMENTS, table.STEPS, table.BASE)]
+    monkeypatch.setattr(table, "RATES", table.RATES)
+    monkeypatch.setattr(measure, "make_set", measure.make_set)
+    monkeypatch.setattr(measure, "WAIT", measure.WAIT)
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    measure.floor_of.cache_clear()
+    small_experiment.shrink()
+    yield tmp_path
+    for changed, before in kept:
+        changed.clear()
+        changed.update(before)
+    measure.floor_of.cache_clear()
+
+
+def started(tmp_path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, small_experiment.__file__, tmp_path / "results", tmp_path / "work"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def without_times(entry: dict) -> dict:
+    return {key: value for key, value in entry.items() if key not in ("minutes", "made")}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_can_be_run(name):
+    experiment = EXPERIMENTS[name]
+    assert set(experiment.extremes) <= set(experiment.arms)
+    for claim in experiment.claims:
+        assert {claim.better, claim.worse} <= set(experiment.arms)
+        assert claim.set in experiment.sets
+    configs = set()
+    for arm in (a for s in experiment.sets for v in experiment.arms.values() for a in search(s, v)):
+        make_mask(arm.config.mask, arm.config.model.grid, 1)  # the grid has room for it
+        configs.add(str(arm.config))
+    assert len(configs) == len(experiment.sets) * len(experiment.arms) * len(table.RATES)
+
+
+def test_searches_come_first_and_decide_the_rates(small):
+    arms = wanted([NAME], None, {})
+    assert len(arms) == len(set(arms)) == 2 * 2 + 3 + 2 + 3
+    assert [arm.seed for arm in arms[:4]] == [SEARCH_SEED] * 4
+    assert all(arm.lr is None for arm in arms[4:])
+    probes = {
+        ("base", 1e-3): 50.0,
+        ("base", 2e-3): 60.0,
+        ("frame", 1e-3): 70.0,
+        ("frame", 2e-3): 70.0,
+    }
+    rows = {
+        Arm("digits", v, STEPS, SEARCH_SEED, lr).key: {"probe": {"how": p, "what": 10.0}}
+        for (v, lr), p in probes.items()
+    }
+    arms = wanted([NAME], None, {"digits": rows})[4:]
+    assert [(a.variant, a.lr, a.seed, a.steps) for a in arms] == [
+        ("base", 2e-3, 0, STEPS), ("random", 2e-3, 0, STEPS), ("frame", 1e-3, 0, STEPS),
+        ("base", 2e-3, 0, 2 * STEPS), ("frame", 1e-3, 0, 2 * STEPS),
+        ("base", 2e-3, 1, STEPS), ("random", 2e-3, 1, STEPS), ("frame", 1e-3, 1, STEPS),
+    ]  # fmt: skip
+    del rows[next(iter(rows))]
+    assert {a.seed for a in wanted([NAME], [3], {})} == {SEARCH_SEED, 3}  # beyond the table's
+    base, _, frame = wanted([NAME], [0], {"digits": rows})[4:7]
+    assert base.lr is None and frame.lr == 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
+def test_processes_share_the_arms_and_one_that_is_killed_resumes(small):
+    """Two processes, one of which is killed at a checkpoint and replaced, and one from nothing."""
+    killed = started(small)
+    wait_for(lambda: list((small / "work").glob("*/checkpoints/step-00000004")))
+    killed.kill()
+    unfinished = killed.communicate()[0].splitlines()[-1]
+    assert unfinished.endswith("...")
+    processes = [started(small), started(small)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    lines = Counter(x for x in "\n".join(outputs).splitlines() if x.endswith("..."))
+    assert unfinished in lines and set(lines.values()) == {1}
+
+    entries = results.load("digits")
+    arms = wanted([NAME], None, {"digits": entries})
+    assert {arm.key for arm in arms} | {f"copier, {v}" for v in ("base", "random", "frame")} == set(
+        entries
+    )
+    assert not measure.missing([NAME], None)
+    assert not list((small / "work").glob("*/checkpoints"))
+    resumed = next(arm for arm in arms if unfinished == f"digits: {arm.key} ...")
+    for arm in (resumed, arms[-1]):
+        again = measure.measured(arm)
+        assert without_times(json.loads(json.dumps(again))) == without_times(entries[arm.key])
+
+
+def test_the_floor_is_the_encoder_that_the_run_starts_from(small):
+    arm = Arm("digits", "base", 1, 5, 1e-12)
+    entry = measure.measured(arm)
+    assert entry["floor"] == entry["probe"]
+    assert entry["tokens"] == [64, 16, 48] and set(entry["floor"]) == {"how", "what"}
+    assert measure.measured(Arm("digits", "base", 1, 6, 1e-12))["floor"] != entry["floor"]
+
+
+def test_the_command_lists_results_verdicts_and_what_is_missing(small, capsys):
+    assert main(["experiments", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert "not measured yet: frame above tube on digits, how" in printed
+    assert "0 of 12 arms are measured; the other 12 take about" in printed
+
+    work = small / "work"
+    for arm in wanted([NAME], None, {}):
+        if arm.lr:
+            results.add("digits", arm.key, {"probe": {"how": 50.0, "what": 9.0}}, work)
+    for arm in wanted([NAME], None, measure.found([NAME])):
+        if arm.seed != SEARCH_SEED:
+            how = {"base": 60.0, "random": 70.0, "frame": 80.0 + 0.1 * arm.seed}[arm.variant]
+            how += 1.5 * (arm.steps > STEPS) * (2 if arm.variant == "base" else 1)
+            entry = {
+                "probe": {"how": how, "what": 30.0 + how * arm.seed}, "seed": arm.seed, "tokens": [64, 16, 48],
+                "floor": {"how": 40.0, "what": 20.0}, "minutes": 3.0, "steps": arm.steps,
+            }  # fmt: skip
+            results.add("digits", arm.key, entry, work)
+    assert main(["experiments", NAME]) == 0
+    printed = capsys.readouterr().out
+    assert "60.0 (60.0, 60.0), floor 40.0, +3.0 with twice the steps: still rising" in printed
+    assert "80.0 (80.0, 80.1), floor 40.0, +1.5 with twice the steps: on its plateau" in printed
+    assert "holds: frame above tube on digits, how: +20.0 points, 95 % interval" in printed
+    assert "inconclusive: tube above frame on digits, what" in printed
+    assert "are measured" not in printed
+    assert printed.count("digits, how: tube ") == 1
+
+
+def test_an_unknown_experiment_is_reported_with_the_known_ones(capsys):
+    assert main(["experiments", "masks", "colour"]) == 1
+    message = capsys.readouterr().err
+    assert "'colour'" in message and "'decoder mask'" in message
+    assert "'masks'" not in message.split(": choose from")[0]

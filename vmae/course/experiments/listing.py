@@ -1,0 +1,92 @@
+"""What `vmae experiments` prints: results, verdicts, and what is missing and for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from statistics import mean, median
+
+import torch
+
+from vmae.course.experiments.measure import found, missing, token_counts
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Arm, Results, wanted
+from vmae.course.experiments.verdicts import accuracies, gains, judged
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import make_mask
+from vmae.train.schedule import adamw
+
+
+def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
+    """Lines about these experiments, recomputed from the results."""
+    have = found(names)
+    for name in names:
+        experiment = EXPERIMENTS[name]
+        yield f"{name}: {experiment.title}"
+        for set in experiment.sets:
+            yield from _results(name, set, have)
+        for claim in experiment.claims:
+            difference = judged(name, claim, have)
+            word = difference.word if difference else "not measured yet"
+            said = f"{claim.better} above {claim.worse} on {claim.set}, {claim.question}"
+            yield f"  {word}: {said}" + (f": {difference}" if difference else "")
+        todo, total = missing([name], seeds), len(wanted([name], seeds, have))
+        if todo:
+            left = minutes(todo, have)
+            yield (
+                f"  {total - len(todo)} of {total} arms are measured; the other {len(todo)} take about "
+                f"{left / 60:.1f} hours of one core"
+            )
+
+
+def _results(name: str, set: str, have: Results) -> Iterator[str]:
+    questions = next((list(r["probe"]) for r in have[set].values() if "probe" in r), [])
+    for question in questions:
+        values = accuracies(name, set, question, have)
+        floors = accuracies(name, set, question, have, column="floor")
+        longer = gains(name, set, question, have)
+        for label, by_seed in values.items():
+            if by_seed:
+                listed = ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed))
+                line = f"  {set}, {question}: {label:28} {mean(by_seed.values()):5.1f} ({listed})"
+                line += f", floor {mean(floors[label].values()):.1f}"
+                if label in longer:
+                    plateau = "on its plateau" if longer[label] < PLATEAU else "still rising"
+                    line += f", {longer[label]:+.1f} with twice the steps: {plateau}"
+                yield line
+    for variant in EXPERIMENTS[name].arms.values():
+        if row := have[set].get(f"copier, {variant}"):
+            errors = ", ".join(f"{k} {v:.4f}" for k, v in row["errors"].items())
+            yield f"  {set}, errors of copiers under {variant!r}: {errors}"
+
+
+def minutes(todo: Sequence[Arm], have: Results) -> float:
+    """The time that arms take here: from measured arms of the same size, else from a few steps."""
+    known: dict[tuple[int, ...], list[float]] = {}
+    for rows in have.values():
+        for row in rows.values():
+            if "tokens" in row:
+                known.setdefault(tuple(row["tokens"]), []).append(row["minutes"] / row["steps"])
+    total = 0.0
+    for arm in todo:
+        if arm.lr is None:
+            arm = Arm(arm.set, arm.variant, arm.steps, arm.seed, RATES[0])
+        size = tuple(token_counts(arm))
+        if size not in known:
+            known[size] = [_timed(arm)]
+        total += arm.steps * median(known[size])
+    return total
+
+
+def _timed(arm: Arm, steps: int = 5) -> float:
+    """Minutes per step, without the reading of clips."""
+    config = arm.config
+    model = MaskedAutoencoder(config.model)
+    optimizer = adamw(model, config.optim)
+    size = (config.optim.batch_size, config.model.channels, *config.model.grid.clip)
+    clips, taken = torch.zeros(size, dtype=torch.uint8), []
+    for _ in range(steps):
+        begun = time.perf_counter()
+        model.loss(clips, make_mask(config.mask, config.model.grid, len(clips))).backward()
+        optimizer.step()
+        taken.append(time.perf_counter() - begun)
+    return median(taken) / 60

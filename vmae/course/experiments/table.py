@@ -1,0 +1,254 @@
+"""The experiments, as data: which sets, which settings, and what the papers lead one to expect.
+
+An arm is one setting on one set for one seed: pre-train, freeze, probe. Experiments may share arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from vmae.train.config import PretrainConfig
+from vmae.train.recipe import Recipe
+
+#: Steps of a pre-training run by set, long enough for a plateau: twice as many gain less than
+#: `PLATEAU` points, as the experiments' own runs of twice the length show.
+STEPS = {"digits": 6000, "textures": 3000, "film": 3000, "film-16": 3000}
+PLATEAU, PLATEAU_SEEDS = 2.0, (0,)
+#: The rates that are searched, with a seed that no result uses.
+RATES, SEARCH_SEED = (1e-3, 2e-3, 4e-3), 100
+
+#: Results by set and key.
+Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+#: The base, as published as the size allows: the recipe cpu's model on grey clips with normalised
+#: targets, V1's tube mask, every hidden token reconstructed.
+BASE = {
+    "model.channels": 1, "model.normalize_targets": True,
+    "mask.mask_type": "tube", "mask.mask_ratio": 0.75,
+    "mask.decoder_mask_type": "all", "mask.decoder_mask_ratio": 0.0,
+    "data.cache": False, "device": "cpu", "precision": "fp32", "save_every": 500, "log_every": 50,
+}  # fmt: skip
+
+_FINE = {"model.tubelet": (2, 2, 2)}
+_PLAIN = {"model.normalize_targets": False}
+_EVERY = {"mask.decoder_mask_type": "every"}
+_SINGLE = {"model.tubelet": (1, 4, 4)}
+
+#: Changes of the base.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "random": {"mask.mask_type": "random"},
+    "frame": {"mask.mask_type": "frame"},
+    "tube of 4": {"mask.tube_length": 4},
+    "ratio 0.5": {"mask.mask_ratio": 0.5},
+    "ratio 0.9": {"mask.mask_ratio": 0.9},
+    "ratio 0.95": {"mask.mask_ratio": 0.95},
+    "plain": _PLAIN,
+    "every": _EVERY,
+    "plain every": _PLAIN | _EVERY,
+    "single": _SINGLE,
+    "single plain": _SINGLE | _PLAIN,
+    "single every": _SINGLE | _EVERY,
+    "single plain every": _SINGLE | _PLAIN | _EVERY,
+    "running cell": {"mask.decoder_mask_type": "running-cell", "mask.decoder_mask_ratio": 0.5},
+    "decoder random": {"mask.decoder_mask_type": "random", "mask.decoder_mask_ratio": 0.5},
+    "decoder frame": {"mask.decoder_mask_type": "frame", "mask.decoder_mask_ratio": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one setting beats another at a question, on one set."""
+
+    better: str
+    worse: str
+    set: str
+    question: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One question, its sets and its settings.
+
+    arms      {name in a figure: variant}; the first is the base
+    extremes  arms that, like the base, have their learning rate searched and their plateau shown;
+              the others use the base's rate
+    copiers   whether what a copier gets for free is measured beside
+    """
+
+    title: str
+    sets: tuple[str, ...]
+    arms: dict[str, str]
+    extremes: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    seeds: int = 3
+    copiers: bool = False
+    base: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", next(iter(self.arms.values())))
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The variants whose learning rate is searched."""
+        return (self.base, *(self.arms[name] for name in self.extremes))
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "masks": Experiment(
+        "What does a mask teach?",
+        ("digits", "textures", "film", "film-16"),
+        {"tube": "base", "random": "random", "frame": "frame", "tube of 4 frames": "tube of 4"},
+        ("random", "frame"),
+        (
+            Claim("frame", "tube", "digits", "how"),
+            Claim("tube", "frame", "digits", "what"),
+            Claim("frame", "tube", "textures", "how"),
+            Claim("tube", "frame", "film", "what"),
+            Claim("tube", "random", "film", "what"),
+            Claim("tube", "frame", "film-16", "what"),
+            Claim("tube", "random", "film-16", "what"),
+        ),
+        seeds=5,
+        copiers=True,
+    ),
+    "ratio": Experiment(
+        "How much should be hidden?",
+        ("textures",),
+        {"75 %": "base", "50 %": "ratio 0.5", "90 %": "ratio 0.9", "95 %": "ratio 0.95"},
+        ("50 %", "95 %"),
+        (
+            Claim("75 %", "50 %", "textures", "how"),
+            Claim("90 %", "75 %", "textures", "how"),
+            Claim("90 %", "95 %", "textures", "how"),
+        ),
+        copiers=True,
+    ),
+    "targets": Experiment(
+        "Which targets, and a loss on which tokens?",
+        ("textures",),
+        {
+            "normalised, hidden": "base",
+            "plain, hidden": "plain",
+            "normalised, all": "every",
+            "plain, all": "plain every",
+            "normalised, hidden, 1 frame": "single",
+            "plain, hidden, 1 frame": "single plain",
+            "normalised, all, 1 frame": "single every",
+            "plain, all, 1 frame": "single plain every",
+        },
+        ("plain, all", "normalised, hidden, 1 frame", "plain, all, 1 frame"),
+        (
+            Claim("normalised, hidden", "plain, hidden", "textures", "how"),
+            Claim("normalised, hidden", "normalised, all", "textures", "how"),
+            Claim("normalised, hidden, 1 frame", "plain, hidden, 1 frame", "textures", "how"),
+            Claim("normalised, hidden, 1 frame", "normalised, all, 1 frame", "textures", "how"),
+        ),
+    ),
+    "decoder mask": Experiment(
+        "Is half of the queries enough?",
+        ("textures",),
+        {
+            "none": "base",
+            "running cell": "running cell",
+            "random": "decoder random",
+            "frame": "decoder frame",
+        },
+        ("random",),
+        (
+            Claim("none", "running cell", "textures", "how"),
+            Claim("running cell", "random", "textures", "how"),
+            Claim("running cell", "frame", "textures", "how"),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run: a variant on a set, for so many steps, at a rate, with a seed.
+
+    lr   None: not known before the search of `searched` is complete
+    """
+
+    set: str
+    variant: str
+    steps: int
+    seed: int
+    lr: float | None
+
+    @property
+    def key(self) -> str:
+        """The name of the arm's result among those of its set."""
+        rate = "?" if self.lr is None else f"{self.lr:g}"
+        return f"{self.variant}, {self.steps} steps, rate {rate}, seed {self.seed}"
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The pre-training run."""
+        assert self.lr is not None, f"{self.key}: its learning rate is not known yet"
+        frames = int(self.set.partition("-")[2] or 8)
+        changes = BASE | VARIANTS[self.variant] | {"model.num_frames": frames}
+        changes |= {"optim.steps": self.steps, "optim.lr": self.lr, "seed": self.seed}
+        model = {k: v for k, v in changes.items() if k.startswith("model.")}
+        rest = {k: v for k, v in changes.items() if k not in model}
+        both = model | {"data.path": f"experiments/{self.set}"}
+        return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
+
+
+def search(set: str, variant: str) -> list[Arm]:
+    """The arms that decide the learning rate of a variant on a set."""
+    return [Arm(set, variant, STEPS[set], SEARCH_SEED, lr) for lr in RATES]
+
+
+def rate(set: str, variant: str, found: Results) -> float | None:
+    """The rate with the highest probe, mean over the questions; None if some are not measured yet.
+
+    Of equals, the lowest rate. All variants are probed on the same test clips, with a seed of their
+    own, so the search favours none of them.
+    """
+    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant)}
+    if None in rows.values():
+        return None
+    scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
+    return max(scores, key=lambda lr: (scores[lr], -lr))
+
+
+def arms(name: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
+    """The arms of an experiment for a seed; with `longer`, base and extremes for so many times the steps."""
+    experiment = EXPERIMENTS[name]
+    variants = experiment.arms.values() if longer == 1 else experiment.searched
+    result = []
+    for set in experiment.sets:
+        for variant in variants:
+            by = variant if variant in experiment.searched else experiment.base
+            lr = rate(set, by, found)
+            result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
+    return result
+
+
+def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) -> list[Arm]:
+    """The arms of these experiments, the most important first, each once.
+
+    seeds   None: as many as each experiment asks for
+
+    The searches of an experiment, then its arms of the first seed; when all experiments have these,
+    the runs of twice the length, the next seed, ...
+    """
+    by_name = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
+    order = list(dict.fromkeys(seed for used in by_name.values() for seed in used))
+    result: list[Arm] = []
+    for seed in sorted(order):
+        for name in names:
+            if seed == min(order):
+                experiment = EXPERIMENTS[name]
+                for set, variant in product(experiment.sets, experiment.searched):
+                    result += search(set, variant)
+            if seed in by_name[name]:
+                result += arms(name, seed, found)
+        if seed in PLATEAU_SEEDS:
+            result += [arm for name in names for arm in arms(name, seed, found, longer=2)]
+    return list(dict.fromkeys(result))
