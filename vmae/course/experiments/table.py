@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 from vmae.train.config import PretrainConfig
@@ -32,7 +31,6 @@ BASE = {
     "data.cache": False, "device": "cpu", "precision": "fp32", "save_every": 500, "log_every": 50,
 }  # fmt: skip
 
-_FINE = {"model.tubelet": (2, 2, 2)}
 _PLAIN = {"model.normalize_targets": False}
 _EVERY = {"mask.decoder_mask_type": "every"}
 _SINGLE = {"model.tubelet": (1, 4, 4)}
@@ -217,16 +215,14 @@ def rate(set: str, variant: str, found: Results) -> float | None:
     return max(scores, key=lambda lr: (scores[lr], -lr))
 
 
-def arms(name: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
-    """The arms of an experiment for a seed; with `longer`, base and extremes for so many times the steps."""
+def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
+    """The arms of an experiment on a set; with `longer`, base and extremes for so many times the steps."""
     experiment = EXPERIMENTS[name]
-    variants = experiment.arms.values() if longer == 1 else experiment.searched
     result = []
-    for set in experiment.sets:
-        for variant in variants:
-            by = variant if variant in experiment.searched else experiment.base
-            lr = rate(set, by, found)
-            result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
+    for variant in experiment.arms.values() if longer == 1 else experiment.searched:
+        searched = variant if variant in experiment.searched else experiment.base
+        lr = rate(set, searched, found)
+        result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
     return result
 
 
@@ -235,20 +231,19 @@ def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) ->
 
     seeds   None: as many as each experiment asks for
 
-    The searches of an experiment, then its arms of the first seed; when all experiments have these,
-    the runs of twice the length, the next seed, ...
+    Set by set: the searches, the first seed. Then the first seed's runs of twice the length. Then the
+    other seeds, one after the other.
     """
-    by_name = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
-    order = list(dict.fromkeys(seed for used in by_name.values() for seed in used))
+    used = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
+    places = [(name, set) for name in names for set in EXPERIMENTS[name].sets]
+    order = sorted({seed for own in used.values() for seed in own})
     result: list[Arm] = []
-    for seed in sorted(order):
-        for name in names:
-            if seed == min(order):
-                experiment = EXPERIMENTS[name]
-                for set, variant in product(experiment.sets, experiment.searched):
-                    result += search(set, variant)
-            if seed in by_name[name]:
-                result += arms(name, seed, found)
+    for seed in order:
+        for name, set in places:
+            if seed == order[0]:
+                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v)]
+            if seed in used[name]:
+                result += arms(name, set, seed, found)
         if seed in PLATEAU_SEEDS:
-            result += [arm for name in names for arm in arms(name, seed, found, longer=2)]
+            result += [a for name, set in places for a in arms(name, set, seed, found, longer=2)]
     return list(dict.fromkeys(result))

@@ -57,8 +57,8 @@ def accuracies(
     labels = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
     result: dict[str, dict[int, float]] = {label: {} for label in labels.values()}
     for seed in sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED}):
-        for arm in arms(name, seed, found, longer):
-            if arm.set == set and (row := rows.get(arm.key)):
+        for arm in arms(name, set, seed, found, longer):
+            if row := rows.get(arm.key):
                 result[labels[arm.variant]][seed] = row[column][question]
     return result
 
