@@ -57,7 +57,7 @@ def test_directions_are_those_of_the_labels():
 
 def test_clips_of_a_shot_for_training_and_for_testing_are_apart(monkeypatch):
     shots = [(0, 100), (100, 130), (130, 190)]
-    frames = np.arange(190)[:, None, None] * np.ones((16, 28), int)
+    frames = np.arange(190)[:, None, None] * np.ones((16, 16), int)
     monkeypatch.setattr(sets, "_film_frames", lambda: (frames, shots))
     monkeypatch.setattr(sets, "_standardised", lambda clip: clip)
     for name in ("film", "film-16"):

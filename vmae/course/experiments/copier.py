@@ -26,10 +26,8 @@ def copying_errors(pixels: np.ndarray, config: PretrainConfig, wraps: bool) -> d
     copy     the same place at the nearest time at which it is visible, else the blend
     moving   the same, along the constant velocity that copies this clip best: an oracle
     """
-    size = config.model.img_size
-    room = (pixels.shape[3] - size) // 2
     chosen = np.linspace(0, len(pixels) - 1, min(CLIPS, len(pixels))).astype(int)
-    clips = pixels[chosen, :, :, room : room + size] / 255
+    clips = pixels[chosen] / 255
     grid = config.model.grid
     generator = torch.Generator().manual_seed(0)
     hidden_tokens = make_mask(config.mask, grid, len(clips), generator).hidden(grid.num_tokens)

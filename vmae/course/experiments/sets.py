@@ -6,8 +6,8 @@ digits        a handwritten digit drifts over a black torus. how: one of 8 direc
               Test clips show digits that are never used for training
 textures      a window onto a photo or a film frame drifts. how: the direction. Test clips show
               pictures that are never used for training
-film          Big Buck Bunny, contrast-normalised. what: which of its longer shots. Training clips are
-              early in their shot, test clips late, with a gap between
+film          Big Buck Bunny, whole frames squeezed to squares, contrast-normalised. what: which of
+              its longer shots. Training clips are early in their shot, test clips late, with a gap
 textures-16, film-16   the same with twice as many frames in the same time
 """
 
@@ -18,11 +18,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from vmae.data.making.film import FILM, FilmSpec, shot_bounds
 from vmae.data.making.pictures import pictures
-from vmae.data.reading.reader import FrameSelector, open_video, resize_frames
+from vmae.data.reading.reader import FrameSelector, open_video
 from vmae.data.sets.videos import Video
 
 SIZE = 16
@@ -178,14 +180,15 @@ def _spread(values: np.ndarray, most: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _film_frames() -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """All grey frames (N, 16, 28), and the shots before the credits as (first, end)."""
+    """All grey frames (N, SIZE, SIZE), and the shots before the credits as (first, end)."""
     bounds, change = shot_bounds(FILM, FilmSpec.cut)
     end = int(len(change) * (1 - FilmSpec.credits))
-    reader = open_video(FILM)
-    parts = [
-        resize_frames(reader.frames(np.arange(k, min(k + 256, end))), SIZE).mean(axis=-1)
-        for k in range(0, end, 256)
-    ]
+    reader, size = open_video(FILM), (SIZE, SIZE)
+    parts = []
+    for first in range(0, end, 256):
+        pixels = torch.from_numpy(reader.frames(np.arange(first, min(first + 256, end))))
+        grey = pixels.float().mean(dim=-1)[:, None]  # (T, 1, H, W)
+        parts.append(F.interpolate(grey, size=size, mode="bilinear", antialias=True)[:, 0].numpy())
     return np.concatenate(parts), [shot for shot in bounds if shot[1] <= end]
 
 
