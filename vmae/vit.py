@@ -37,8 +37,8 @@ class VisionTransformer(nn.Module):
     """An encoder (`num_classes=None`) or a classifier of clips; an image is a clip of one frame.
 
     The encoder ends with `norm`. VideoMAE's classifier averages the tokens, then applies `fc_norm`
-    and `head`; MAE's applies `head` to the class token after `norm`. Parameter names are the
-    official ones.
+    and `head`; MAE's applies `head` to the class token after `norm`. An encoder loaded from
+    VideoMAE's classifier has no `norm` and keeps `fc_norm`. Parameter names are the official ones.
 
     drop_path   probability of dropping a residual branch in the last block, rising linearly from 0
     head_drop   dropout before `head`
@@ -72,9 +72,10 @@ class VisionTransformer(nn.Module):
         self.mean_pool = num_classes is not None and not mae
         if not self.mean_pool:
             self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.fc_norm = (
+            nn.LayerNorm(config.embed_dim, eps=NORM_EPS) if self.mean_pool else nn.Identity()
+        )
         if num_classes is not None:
-            if self.mean_pool:
-                self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
             self.head_drop = nn.Dropout(head_drop)
             self.head = nn.Linear(config.embed_dim, num_classes)
         self._initialize(init_scale)
@@ -151,29 +152,31 @@ class VisionTransformer(nn.Module):
         return chosen.attn.weights(chosen.norm1(x))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
-        """One vector per clip, (B, D): the class token, or the mean of all tokens."""
+        """One vector per clip, (B, D): the class token, or the mean of all tokens, after `fc_norm`.
+
+        It is what a classifier's head reads. Only a fine-tuned VideoMAE has an `fc_norm`.
+        """
         x = self.forward_features(clips)
-        return x[:, 0] if self.cls_token is not None else x.mean(1)
+        return self.fc_norm(x[:, 0] if self.cls_token is not None else x.mean(1))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, num_classes) of a classifier, features (B, N, D) of an encoder."""
         if self.num_classes is None:
             return self.forward_features(clips)
-        x = self.pooled(clips)
-        if self.mean_pool:
-            x = self.fc_norm(x)
-        return self.head(self.head_drop(x))
+        return self.head(self.head_drop(self.pooled(clips)))
 
     @torch.no_grad()
     def load_encoder(self, encoder: VisionTransformer) -> None:
-        """Copy the weights of a pre-trained encoder, all but any head.
+        """Copy the weights of a pre-trained or fine-tuned encoder, all but any head.
 
         A classifier that averages tokens has no `norm`, so that of the encoder is dropped, as in the
-        official code. Raises ValueError naming parameters that are missing or of another shape.
+        official code; its `fc_norm` is copied from a fine-tuned encoder and otherwise starts fresh.
+        Raises ValueError naming parameters that are missing or of another shape.
         """
         state = encoder.state_dict()
         own = self.state_dict()
-        needed = {name for name in own if not name.startswith(("head.", "fc_norm."))}
+        fresh = ("head.",) if "fc_norm.weight" in state else ("head.", "fc_norm.")
+        needed = {name for name in own if not name.startswith(fresh)}
         missing = needed - set(state)
         problems = [f"{name} is missing" for name in sorted(missing)]
         problems += [

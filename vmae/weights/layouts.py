@@ -46,6 +46,8 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
             hints = _hints_from_arguments(file.arguments)
             if hf:
                 hints |= hints_from_hf(file.hf)
+            elif isinstance(nested := file.hf.get("model_config"), dict):
+                hints |= hints_from_videomae_v2(nested)
             config, guessed = infer_config(file.state | file.tables, hints | given)
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
@@ -199,6 +201,21 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_depth": values["decoder_num_hidden_layers"],
         "decoder_num_heads": values["decoder_num_attention_heads"],
         "normalize_targets": values["norm_pix_loss"],
+    }
+
+
+def hints_from_videomae_v2(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from the nested model_config of the folders OpenGVLab/VideoMAEv2-* on the hub.
+
+    Raises ValueError if the models here cannot express the configuration.
+    """
+    for name, needed in (
+        ("cos_attn", False), ("use_learnable_pos_emb", False), ("use_mean_pooling", True)
+    ):  # fmt: skip
+        if (value := nested.get(name, needed)) is not needed:
+            raise ValueError(f"{name} is {value}, but only {needed} is supported")
+    return {
+        name: nested[name] for name in ("num_frames", "img_size", "num_heads") if name in nested
     }
 
 

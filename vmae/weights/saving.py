@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from vmae.mae import MaskedAutoencoder
 from vmae.support.files import atomic_path, write_text
 from vmae.vit import VisionTransformer
-from vmae.weights.errors import CheckpointError
+from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.layouts import hf_config, hf_processor
 from vmae.weights.loading import load, load_encoder, numbered
 from vmae.weights.models import named_parameters
@@ -76,6 +76,13 @@ def save(
         if isinstance(model, VisionTransformer):
             state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
     else:
+        if head is None and "fc_norm.weight" in state:
+            state = {n: tensor for n, tensor in state.items() if not n.startswith("fc_norm.")}
+            warn(
+                f"{path}: dropped fc_norm; VideoMAEModel of transformers has none. Its tokens are "
+                'the same, but no longer their mean as normalised here: to="vmae" and "official" '
+                "keep it"
+            )
         names = tuple(classes or numbered(head or 0))
         texts["config.json"] = json.dumps(hf_config(state, config, names), indent=2) + "\n"
         texts["preprocessor_config.json"] = json.dumps(hf_processor(config), indent=2) + "\n"
