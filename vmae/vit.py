@@ -9,6 +9,7 @@ from torch import nn
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.grid import gather_tokens, patchify
+from vmae.inference import Inference
 from vmae.layers import NORM_EPS, Block, DividedBlock
 from vmae.positions import build_pos_embed
 
@@ -57,7 +58,9 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.grid, self.num_classes = config, config.grid, num_classes
-        self.class_names: tuple[str, ...] | None = None  # set on loading or training a classifier
+        # set on loading or training a classifier
+        self.class_names: tuple[str, ...] | None = None
+        self.inference = Inference()
         mae = config.family == "mae"
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if mae else None
@@ -204,17 +207,17 @@ def to_unit(pixels: torch.Tensor) -> torch.Tensor:
 
 def normalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
     """Standardise pixels (B, K, P), uint8 or in [0, 1], by ImageNet's channel statistics."""
-    mean, std = _channel_statistics(channels, tokens.device)
+    mean, std = channel_statistics(channels, tokens.device)
     return ((to_unit(tokens).unflatten(-1, (-1, channels)) - mean) / std).flatten(-2)
 
 
 def denormalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
     """The inverse of `normalize_pixels`: back to [0, 1]."""
-    mean, std = _channel_statistics(channels, tokens.device)
+    mean, std = channel_statistics(channels, tokens.device)
     return (tokens.unflatten(-1, (-1, channels)) * std + mean).flatten(-2)
 
 
-def _channel_statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
+def channel_statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
     """ImageNet's mean and standard deviation (C,), averaged over channels if clips are not RGB.
 
     Filled in on the device: copying a tensor from the host would make the device wait.

@@ -23,6 +23,7 @@ from vmae.data.augment.randaugment import rand_augment
 from vmae.data.reading.loader import Batch, Source, Subset, few_labels, open_set, open_source
 from vmae.data.reading.sampling import Sampling
 from vmae.data.sets.load import require_labels
+from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed
 from vmae.train.classifier import save_classifier
@@ -143,6 +144,7 @@ def finetune(
 
         trained = VisionTransformer(config.model, num_classes, config.drop_path, config.head_drop)
         trained.class_names = tuple(sources.classes)
+        trained.inference = Inference.of_run(config.to_dict())
         cost = run.finish(trained)
         if run.folder and run.main:
             save_classifier(trained, sources.classes, config, run.folder)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from vmae.config import ModelConfig
 from vmae.layers import NORM_EPS
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
@@ -257,19 +257,3 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
         values["id2label"] = {str(i): name for i, name in enumerate(classes)}
         values["label2id"] = {name: i for i, name in enumerate(classes)}
     return values
-
-
-def hf_processor(config: ModelConfig) -> dict[str, Any]:
-    """The preprocessor_config.json to go with `to_hf`.
-
-    Without it, transformers normalises clips with mean and deviation 0.5 instead of ImageNet's.
-    """
-    side = {"height": config.img_size, "width": config.img_size}
-    mae = config.family == "mae"
-    return {
-        "image_processor_type": "ViTImageProcessor" if mae else "VideoMAEImageProcessor",
-        "do_resize": True, "size": side if mae else {"shortest_edge": config.img_size},
-        "do_center_crop": not mae, "crop_size": side,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
-    }  # fmt: skip

@@ -8,7 +8,8 @@ A file's layout is recognised by its parameter names.
 No file stores LayerNorm's epsilon. Here it is 1e-6, as in the official code. Hugging Face configures
 1e-12 and hard-codes 1e-5 in `fc_norm` and `decoder.norm`, so the same weights give logits there that
 differ by about 4e-6; with those epsilons set to 1e-6 they are equal. Half-precision weights are
-converted to float32.
+converted to float32. If a Hugging Face folder normalises pixels otherwise than with ImageNet's
+statistics, the difference is folded into the patch embedding.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from vmae.weights.models import (
     reduce_to_encoder,
     skip_init,
 )
+from vmae.weights.processor import inference_of
 
 
 def load(
@@ -49,8 +51,8 @@ def load(
     an encoder. Sizes are inferred from shapes. What shapes do not determine comes, in this order,
     from these keywords, from config.yaml or config.json beside the weights, from the training
     arguments in an official file, and from the published models: 16 frames (MAE: 1 frame) of 224
-    pixels, and the number of heads published for that width. A classifier gets its `class_names` if
-    the folder has them.
+    pixels, and the number of heads published for that width. A classifier gets its `class_names` and
+    its `inference`, how `predict` applies it to a video, if the folder has them.
 
     num_classes   require a classifier with this many classes
     drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
@@ -134,6 +136,7 @@ def _classifier(path: str | Path, file: WeightFile, config: ModelConfig) -> Visi
     with skip_init():
         model = VisionTransformer(config, count)
     load_into(model, file)
+    model.inference = inference_of(file, config)
     names = class_names(path)
     if names is not None and len(names) != count:
         warn(

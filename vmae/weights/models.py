@@ -17,6 +17,7 @@ from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
 from vmae.weights.names import State
+from vmae.weights.processor import fold_statistics
 
 Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
 
@@ -103,9 +104,9 @@ def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
     with skip_init():
         model = VisionTransformer(config)
     if not _has_norm(file):
-        model.norm = nn.Identity()
+        model.add_module("norm", nn.Identity())
     if "fc_norm.weight" in file.state:
-        model.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        model.add_module("fc_norm", nn.LayerNorm(config.embed_dim, eps=NORM_EPS))
     return load_into(model, file)
 
 
@@ -133,6 +134,7 @@ def load_into(model: Model, file: WeightFile) -> Model:
                 "encoder without it"
             )
         raise CheckpointError(f"{file.path} does not fit the model:\n  {listed}{hint}")
+    fold_statistics(file, model)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])
