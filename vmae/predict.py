@@ -50,9 +50,9 @@ def predict(
 ) -> list[tuple[str, float]]:
     """The `top` most likely classes of a video with their probabilities, best first.
 
-    The video is read as `model.inference` says: for the classifier of a run, as `evaluate` read it
-    in the run's own test, to the same probabilities; for an official file, which does not store it,
-    one clip with a stride of 1 from the centre.
+    The video is read as `model.inference` says. For the classifier of a run that is how its own test
+    read it, so the probabilities are those of `evaluate` (whose batches may round differently). For
+    an official file, which does not store it, it is one clip from the centre with a stride of 1.
 
     stride, clips, crops   use these instead
 
