@@ -164,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--encoder",
                 type=Path,
-                help="pre-trained weights, in any layout that `vmae convert` can read",
+                help="weights to start from, pre-trained or those of a classifier, in any layout "
+                "that `vmae convert` can read",
             )
 
     test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from vmae.config import ModelConfig
+from vmae.inference import Inference
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.names import TABLES, State, from_any
 
@@ -36,7 +37,9 @@ class WeightFile:
     names       the name of each tensor in the file
     tables      stored position tables, which are checked but not loaded
     config      the model in our own config.yaml beside the weights
+    inference   how a classifier is applied, from that file of a run, or from inference.yaml
     hf          the content of config.json beside the weights
+    processor   that of preprocessor_config.json
     arguments   those of the training script, from official files
     """
 
@@ -45,7 +48,9 @@ class WeightFile:
     names: dict[str, str]
     tables: State
     config: ModelConfig | None = None
+    inference: Inference = field(default_factory=Inference)
     hf: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,7 +79,8 @@ def open_weights(path: str | Path) -> WeightFile:
     file = WeightFile(weights, state, names, tables, arguments=arguments)
     if weights.name in FILES:  # files of other names may be in a folder of downloads
         file.hf = read_json(weights.parent / "config.json")
-        file.config = _own_config(weights.parent)
+        file.processor = read_json(weights.parent / "preprocessor_config.json")
+        file.config, file.inference = _own_config(weights.parent)
     return file
 
 
@@ -89,8 +95,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _own_config(folder: Path) -> ModelConfig | None:
-    """The model in the config.yaml of a run, a classifier or an export, if there is one."""
+def _own_config(folder: Path) -> tuple[ModelConfig | None, Inference]:
+    """The model in the config.yaml of a run, a classifier or an export, if any; how it is applied."""
     folders = [folder]
     if folder.parent.name == "checkpoints":  # run/checkpoints/step-N
         folders.append(folder.parent.parent)
@@ -98,11 +104,14 @@ def _own_config(folder: Path) -> ModelConfig | None:
         if path.exists():
             try:
                 values = yaml.safe_load(path.read_text(encoding="utf-8"))
-                model = values.get("model", values)
-                return ModelConfig.from_dict(model)
+                model = ModelConfig.from_dict(values.get("model", values))
+                if "data" in values:
+                    return model, Inference.of_run(values)
+                kept = path.with_name("inference.yaml")
+                return model, Inference.from_yaml(kept) if kept.exists() else Inference()
             except (yaml.YAMLError, AttributeError, ValueError) as error:
                 raise CheckpointError(f"{path}: {error}") from None
-    return None
+    return None, Inference()
 
 
 def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:

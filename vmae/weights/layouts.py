@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from vmae.config import ModelConfig
 from vmae.layers import NORM_EPS
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
@@ -46,6 +46,8 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
             hints = _hints_from_arguments(file.arguments)
             if hf:
                 hints |= hints_from_hf(file.hf)
+            elif isinstance(nested := file.hf.get("model_config"), dict):
+                hints |= hints_from_videomae_v2(nested)
             config, guessed = infer_config(file.state | file.tables, hints | given)
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
@@ -202,6 +204,21 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def hints_from_videomae_v2(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from the nested model_config of the folders OpenGVLab/VideoMAEv2-* on the hub.
+
+    Raises ValueError if the models here cannot express the configuration.
+    """
+    for name, needed in (
+        ("cos_attn", False), ("use_learnable_pos_emb", False), ("use_mean_pooling", True)
+    ):  # fmt: skip
+        if (value := nested.get(name, needed)) is not needed:
+            raise ValueError(f"{name} is {value}, but only {needed} is supported")
+    return {
+        name: nested[name] for name in ("num_frames", "img_size", "num_heads") if name in nested
+    }
+
+
 def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> dict[str, Any]:
     """The config.json to go with `to_hf`; `classes` names a classifier's outputs.
 
@@ -240,19 +257,3 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
         values["id2label"] = {str(i): name for i, name in enumerate(classes)}
         values["label2id"] = {name: i for i, name in enumerate(classes)}
     return values
-
-
-def hf_processor(config: ModelConfig) -> dict[str, Any]:
-    """The preprocessor_config.json to go with `to_hf`.
-
-    Without it, transformers normalises clips with mean and deviation 0.5 instead of ImageNet's.
-    """
-    side = {"height": config.img_size, "width": config.img_size}
-    mae = config.family == "mae"
-    return {
-        "image_processor_type": "ViTImageProcessor" if mae else "VideoMAEImageProcessor",
-        "do_resize": True, "size": side if mae else {"shortest_edge": config.img_size},
-        "do_center_crop": not mae, "crop_size": side,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
-    }  # fmt: skip

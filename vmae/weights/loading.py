@@ -8,7 +8,8 @@ A file's layout is recognised by its parameter names.
 No file stores LayerNorm's epsilon. Here it is 1e-6, as in the official code. Hugging Face configures
 1e-12 and hard-codes 1e-5 in `fc_norm` and `decoder.norm`, so the same weights give logits there that
 differ by about 4e-6; with those epsilons set to 1e-6 they are equal. Half-precision weights are
-converted to float32.
+converted to float32. If a Hugging Face folder normalises pixels otherwise than with ImageNet's
+statistics, the difference is folded into the patch embedding.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from vmae.init import skip_init
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
-from vmae.weights.files import FILES, open_weights, read_json
+from vmae.weights.files import FILES, WeightFile, open_weights, read_json
 from vmae.weights.layouts import config_of
 from vmae.weights.models import (
     check_pooling,
     drop_keys,
     encoder_of,
+    has_head,
     load_into,
     reduce_to_encoder,
 )
+from vmae.weights.processor import inference_of
 
 
 def load(
@@ -48,8 +51,8 @@ def load(
     an encoder. Sizes are inferred from shapes. What shapes do not determine comes, in this order,
     from these keywords, from config.yaml or config.json beside the weights, from the training
     arguments in an official file, and from the published models: 16 frames (MAE: 1 frame) of 224
-    pixels, and the number of heads published for that width. A classifier gets its `class_names` if
-    the folder has them.
+    pixels, and the number of heads published for that width. A classifier gets its `class_names` and
+    its `inference`, how `predict` applies it to a video, if the folder has them.
 
     num_classes   require a classifier with this many classes
     drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
@@ -98,18 +101,7 @@ def load(
         drop_keys(file, ("head.",), f"the new head for {num_classes} classes is untrained")
         file.state |= {f"head.{name}": p for name, p in model.head.state_dict().items()}
         return load_into(model, file)
-    with skip_init():
-        model = VisionTransformer(config, len(head))
-    load_into(model, file)
-    names = class_names(path)
-    if names is not None and len(names) != len(head):
-        warn(
-            f"{path} lists {len(names)} class name{'s' * (len(names) != 1)}, but the head has "
-            f"{len(head)} outputs: the names will be ignored"
-        )
-    elif names is not None:
-        model.class_names = names
-    return model
+    return _classifier(path, file, config)
 
 
 def load_encoder(
@@ -118,19 +110,42 @@ def load_encoder(
     num_frames: int | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
+    keep_head: bool = False,
 ) -> VisionTransformer:
     """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
 
+    keep_head   if the file is a classifier, return it with its head, for `finetune` to start from
+
     A fine-tuned VideoMAE has no final norm: its `fc_norm` normalises the mean of the tokens and is
     not a substitute. The encoder then ends with an identity, so that its features are those the
-    classifier averages; `VisionTransformer.load_encoder` accepts it like any other encoder.
+    classifier averages, and `pooled` applies `fc_norm` to their mean;
+    `VisionTransformer.load_encoder` accepts it like any other encoder.
     Keywords and errors are those of `load`; warns about what it skips.
     """
     file = open_weights(path)
-    reduce_to_encoder(file)
-    return encoder_of(
-        file, config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
-    )
+    kept = keep_head and has_head(file)
+    if not kept:
+        reduce_to_encoder(file)
+    config = config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
+    return _classifier(path, file, config) if kept else encoder_of(file, config)
+
+
+def _classifier(path: str | Path, file: WeightFile, config: ModelConfig) -> VisionTransformer:
+    """The classifier with the file's weights and, from its folder, class names."""
+    count = len(file.state["head.weight"])
+    with skip_init():
+        model = VisionTransformer(config, count)
+    load_into(model, file)
+    model.inference = inference_of(file, config)
+    names = class_names(path)
+    if names is not None and len(names) != count:
+        warn(
+            f"{path} lists {len(names)} class name{'s' * (len(names) != 1)}, but the "
+            f"head has {count} outputs: the names will be ignored"
+        )
+    elif names is not None:
+        model.class_names = names
+    return model
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:

@@ -124,8 +124,8 @@ def table_of(config: ModelConfig, name: str) -> torch.Tensor:
 def to_official(state: State, config: ModelConfig) -> State:
     """Rename ours to the official names; for MAE, with its Conv2d kernel and position tables."""
     _check_published(config)
-    if config.family == "videomae":  # in a classifier the encoder's names have no prefix
-        bare = "head.weight" in state
+    if config.family == "videomae":  # once fine-tuned, the encoder's names have no prefix
+        bare = "fc_norm.weight" in state
         return {n.removeprefix("encoder.") if bare else n: tensor for n, tensor in state.items()}
     official = {}
     for name, tensor in state.items():

@@ -16,11 +16,12 @@ from safetensors.torch import save_file
 from vmae.mae import MaskedAutoencoder
 from vmae.support.files import atomic_path, write_text
 from vmae.vit import VisionTransformer
-from vmae.weights.errors import CheckpointError
-from vmae.weights.layouts import hf_config, hf_processor
+from vmae.weights.errors import CheckpointError, warn
+from vmae.weights.layouts import hf_config
 from vmae.weights.loading import load, load_encoder, numbered
 from vmae.weights.models import named_parameters
 from vmae.weights.names import to_hf, to_official
+from vmae.weights.processor import hf_processor
 
 LAYOUTS = ("vmae", "official", "hf")
 
@@ -35,9 +36,10 @@ def save(
 
     classes     class names, by default the model's own `class_names`
 
-    vmae        a folder: model.safetensors, config.yaml, and classes.txt if there are names
+    vmae        a folder: model.safetensors, config.yaml; of a classifier also inference.yaml, and
+                classes.txt if there are names
     official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; it does not
-                store frames, size, heads or class names
+                store frames, size, heads, class names or how the classifier is applied
     hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
                 VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
                 or, for an MAE classifier, ViTForImageClassification
@@ -48,9 +50,10 @@ def save(
     """
     path = Path(path)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
-    head = None
+    head = inference = None
     if isinstance(model, VisionTransformer):
         head, classes = model.num_classes, classes or model.class_names
+        inference = model.inference if head is not None else None
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(
             f"received {len(classes)} class names, but the model has {head or 0} classes: "
@@ -73,12 +76,25 @@ def save(
         texts["config.yaml"] = yaml.safe_dump(config.to_dict(), sort_keys=False)
         if classes is not None:
             texts["classes.txt"] = "\n".join(classes) + "\n"
+        if inference is not None:
+            texts["inference.yaml"] = yaml.safe_dump(inference.to_dict(), sort_keys=False)
         if isinstance(model, VisionTransformer):
             state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
     else:
+        if head is None and "fc_norm.weight" in state:
+            state = {n: tensor for n, tensor in state.items() if not n.startswith("fc_norm.")}
+            warn(
+                f"{path}: dropped fc_norm; VideoMAEModel of transformers has none. Its tokens are "
+                'the same, but no longer their mean as normalised here: to="vmae" and "official" '
+                "keep it"
+            )
         names = tuple(classes or numbered(head or 0))
-        texts["config.json"] = json.dumps(hf_config(state, config, names), indent=2) + "\n"
-        texts["preprocessor_config.json"] = json.dumps(hf_processor(config), indent=2) + "\n"
+        values = hf_config(state, config, names)
+        if inference and inference.multi_label:
+            values["problem_type"] = "multi_label_classification"
+        texts["config.json"] = json.dumps(values, indent=2) + "\n"
+        processor = hf_processor(config, inference)
+        texts["preprocessor_config.json"] = json.dumps(processor, indent=2) + "\n"
         state = to_hf(state, config)
     _clear(path, to)
     for name, text in texts.items():
@@ -94,7 +110,7 @@ def save(
 
 def _clear(folder: Path, to: str) -> None:
     """Remove an earlier export, weights first; refuse a folder that contains anything else."""
-    own = ["model.safetensors", "config.yaml", "classes.txt"]
+    own = ["model.safetensors", "config.yaml", "classes.txt", "inference.yaml"]
     if to == "hf":
         own = ["model.safetensors", "config.json", "preprocessor_config.json"]
     others = sorted({p.name for p in folder.iterdir()} - set(own)) if folder.exists() else []
