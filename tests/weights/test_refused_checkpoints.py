@@ -90,7 +90,8 @@ def test_damaged_and_foreign_files(tmp_path):
     with pytest.raises(CheckpointError, match="the file does not exist"):
         load(tmp_path / "none.pth")
     with pytest.raises(
-        CheckpointError, match=r"contains neither model.safetensors nor pytorch_model.bin"
+        CheckpointError,
+        match=r"contains neither model.safetensors nor pytorch_model.bin, whole or sharded",
     ):
         load(tmp_path)
 

@@ -234,6 +234,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="convert only the encoder, without the decoder or head",
     )
+    convert.add_argument(
+        "--state-key",
+        metavar="KEY",
+        help="entry of the source to convert, such as model_ema (default: the raw weights)",
+    )
     for name, text in (
         (
             "--num-frames",

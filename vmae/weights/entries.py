@@ -24,35 +24,52 @@ def find_weights(
 ) -> tuple[State, dict[str, Any]]:
     """The state dict in what a file contains, by default the raw weights, and training arguments.
 
-    state_key   the entry to take instead, or the prefix of names in a flat state dict
+    state_key   the entry to take instead, or the prefix of names in a flat state dict; "a.b" is
+                the entry b of the entry a
 
     Warns if there were several to choose from. Raises CheckpointError.
     """
     arguments: dict[str, Any] = {}
-    where, top = "", content
+    top, where = content, ""
     for _ in range(4):
         if not isinstance(content, dict):
             raise CheckpointError(
-                f"{path}{where and f': its entry {where}'} {'is' if where else 'contains'} a "
-                f"{_kind(content)}, not a state dict: save model.state_dict() instead"
+                f"{path}{where or ' contains'} {_kind(content)}, not a state dict: save "
+                "model.state_dict() instead"
             )
         given = content.get("args")
-        arguments |= dict(vars(given) if isinstance(given, Namespace) else {})
+        arguments |= vars(given) if isinstance(given, Namespace) else {}
         arguments |= given if isinstance(given, dict) else {}
-        key = state_key if state_key in content else _entry(content, path, state_key)
+        key, rest = _step(content, state_key)
+        if key is None:
+            key, rest = _entry(content, path, state_key), state_key
         if key is None:
             break
-        state_key = None if key == state_key else state_key
-        content, where = content[key], repr(key)
+        content, state_key, where = content[key], rest, f": its entry {key!r} is"
     tensors, others = _tensors(content)
     tensors = _one_model(tensors, path, state_key, top)
     if not tensors:
+        inside = [key for key, value in content.items() if _holds_tensors(value)]
+        hint = f": pass state_key={inside[0]!r} if these are the weights" if inside else ""
         raise CheckpointError(
-            f"{path} contains no tensors; its keys are {', '.join(_described(content))}"
+            f"{path} contains no tensors; its keys are {', '.join(_described(content))}{hint}"
         )
-    if others:
-        warn(f"{path}: skipping entries that are not tensors: {', '.join(others)}")
+    counters = [name for name in others if isinstance(content.get(name), torch.Tensor)]
+    for kind, names in (
+        ("entries that are not tensors", [name for name in others if name not in counters]),
+        ("counters", counters),
+    ):
+        if names:
+            warn(f"{path}: skipping {kind}: {', '.join(names)}")
     return tensors, arguments
+
+
+def _step(content: dict[Any, Any], state_key: str | None) -> tuple[str | None, str | None]:
+    """The key to follow for `state_key`, which may be a path such as "run.model", and the rest."""
+    if state_key is None or state_key in content:
+        return state_key, None
+    key, _, rest = state_key.partition(".")
+    return (key, rest) if rest and key in content else (None, state_key)
 
 
 def _entry(content: dict[Any, Any], path: Path, state_key: str | None) -> str | None:
@@ -64,7 +81,7 @@ def _entry(content: dict[Any, Any], path: Path, state_key: str | None) -> str | 
     if objects and not any(key in RAW for key in found):
         others = f", or pass state_key={found[0]!r} to load that entry" if found else ""
         raise CheckpointError(
-            f"{path}: its entry {objects[0]!r} is a {_kind(content[objects[0]])}, not a state "
+            f"{path}: its entry {objects[0]!r} is {_kind(content[objects[0]])}, not a state "
             f"dict: save model.state_dict() instead{others}"
         )
     if len(found) > 1 and state_key is None:
@@ -108,7 +125,7 @@ def _one_model(tensors: State, path: Path, state_key: str | None, top: Any) -> S
 
 
 def _tensors(content: dict[Any, Any]) -> tuple[State, list[str]]:
-    """The parameters by name, and the names of everything else, such as counters of averages."""
+    """The parameters by name, and the names of all else. A tensor without axes is a counter."""
     tensors = {
         str(key): value
         for key, value in content.items()
@@ -133,4 +150,5 @@ def _described(content: dict[Any, Any]) -> list[str]:
 
 
 def _kind(value: Any) -> str:
-    return f"{value.name} object" if is_inert(value) else type(value).__name__
+    kind = f"{value.name} object" if is_inert(value) else type(value).__name__
+    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

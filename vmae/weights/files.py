@@ -23,11 +23,16 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from vmae.config import ModelConfig
 from vmae.weights import inert
 from vmae.weights.entries import find_weights
-from vmae.weights.errors import CheckpointError
+from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.names import TABLES, State, from_any
 
-#: File names of weights in a folder, in order of preference.
-FILES = ("model.safetensors", "pytorch_model.bin")
+#: File names of weights in a folder, in order of preference. An index lists the shards beside it.
+FILES = (
+    "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+#: What a detector of mmaction2 has beside its backbone.
+_DETECTOR = ("roi_head.", "rpn_head.", "neck.")
 
 
 @dataclass
@@ -50,10 +55,10 @@ class WeightFile:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_weights(path: str | Path) -> WeightFile:
+def open_weights(path: str | Path, state_key: str | None = None) -> WeightFile:
     """Read a weights file, or that of a folder, and the config.yaml or config.json beside it.
 
-    Raises CheckpointError.
+    `state_key` is that of `load`. Raises CheckpointError.
     """
     path = Path(path)
     weights = path
@@ -61,12 +66,14 @@ def open_weights(path: str | Path) -> WeightFile:
         candidates = [path / name for name in FILES if (path / name).exists()]
         if not candidates:
             raise CheckpointError(
-                f"{path} contains neither {' nor '.join(FILES)}: pass the path of the weights "
-                "file. (An unfinished run keeps its weights in checkpoints/step-N; sharded files "
-                "must be merged first)"
+                f"{path} contains neither {FILES[0]} nor {FILES[2]}, whole or sharded: pass the "
+                "path of the weights file. (An unfinished run keeps its weights in "
+                "checkpoints/step-N)"
             )
         weights = candidates[0]
-    tensors, arguments = read_tensors(weights)
+    read = _read_shards if weights.name.endswith(".index.json") else read_tensors
+    tensors, arguments = read(weights, state_key)
+    _keep_backbone(tensors, weights)
     try:
         state, names = from_any(tensors)
     except ValueError as error:
@@ -77,6 +84,50 @@ def open_weights(path: str | Path) -> WeightFile:
         file.hf = read_json(weights.parent / "config.json")
         file.config = _own_config(weights.parent)
     return file
+
+
+def _read_shards(index: Path, state_key: str | None) -> tuple[State, dict[str, Any]]:
+    """Read the tensors of all files listed in an index of transformers."""
+    if not index.exists():
+        raise CheckpointError(f"{index}: the file does not exist")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map: download it again")
+    for shard in weight_map.values():
+        # Only plain names: a path could lead anywhere, and no library writes one.
+        if not isinstance(shard, str) or {"/", "\\", ":"} & set(shard):
+            raise CheckpointError(
+                f"{index} names the shard {shard!r}, but shards must be in the folder of the "
+                "index: download it again"
+            )
+    tensors: State = {}
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        path = index.parent / shard
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}, listed in {index.name}, does not exist: download all {len(shards)} shards"
+            )
+        part = read_tensors(path)[0]
+        lacking = [name for name, at in weight_map.items() if at == shard and name not in part]
+        if lacking:
+            raise CheckpointError(
+                f"{path} lacks {', '.join(lacking[:5])}, which {index.name} lists there: download "
+                "both again"
+            )
+        tensors |= part
+    return find_weights(tensors, index, state_key)
+
+
+def _keep_backbone(tensors: State, path: Path) -> None:
+    """Drop what a detector has beside its backbone, with a warning."""
+    dropped = [name for name in tensors if name.startswith(_DETECTOR)]
+    if not dropped or not any(name.startswith("backbone.") for name in tensors):
+        return
+    for name in dropped:
+        del tensors[name]
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) + ".*" for name in dropped)
+    warn(f"{path} is a detector; took its backbone and dropped {', '.join(parts)}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def load(
     num_classes: int | None = None,
     drop_head: bool = False,
     interpolate: bool = False,
+    state_key: str | None = None,
 ) -> MaskedAutoencoder | VisionTransformer:
     """Load the model from a file or folder, in eval mode.
 
@@ -56,12 +57,14 @@ def load(
                   new head
     interpolate   if the clip size differs from that of training, interpolate the position table;
                   by default it is computed for the new size, as in the official code
+    state_key     the entry of the file to load, such as "model_ema": by default the raw weights,
+                  as in official evaluation, not an average of them
 
     An encoder without a final norm, such as that of a fine-tuned classifier, gets an identity
     instead. Raises CheckpointError if the file cannot be read, is refused or does not fit, listing
     all names that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
-    file = open_weights(path)
+    file = open_weights(path, state_key)
     if interpolate:
         trained = config_of(file, num_heads=num_heads, decoder_num_heads=decoder_num_heads)
         config = _resized(trained, num_frames or trained.num_frames, img_size or trained.img_size)
@@ -118,6 +121,7 @@ def load_encoder(
     num_frames: int | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
+    state_key: str | None = None,
 ) -> VisionTransformer:
     """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
 
@@ -126,7 +130,7 @@ def load_encoder(
     classifier averages; `VisionTransformer.load_encoder` accepts it like any other encoder.
     Keywords and errors are those of `load`; warns about what it skips.
     """
-    file = open_weights(path)
+    file = open_weights(path, state_key)
     reduce_to_encoder(file)
     return encoder_of(
         file, config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)

@@ -21,14 +21,17 @@ from vmae.positions import build_pos_embed
 
 State = dict[str, torch.Tensor]
 
-#: Parts of a name that come from wrappers: DataParallel, torch.compile.
-_WRAPPERS = {"module", "_orig_mod"}
+#: Parts of a name that come from wrappers: DataParallel, torch.compile, DeepSpeed and Fabric, FSDP,
+#: activation checkpointing.
+_WRAPPERS = {
+    "module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"
+}  # fmt: skip
 
 # One table reads all layouts: no two of them use the same name for different things.
 _READ = [
     (re.compile(pattern), ours)
     for pattern, ours in (
-        (r"^((backbone|model|videomae|vit)\.)+", ""),
+        (r"^((backbone|model|net|network|videomae|vit)\.)+", ""),
         (r"^(cls_head\.fc_cls|classifier)\.", "head."),
         # Hugging Face
         (r"^embeddings\.patch_embeddings\.projection\.", "encoder.patch_embed.proj."),

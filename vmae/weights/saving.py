@@ -121,6 +121,7 @@ def convert(
     img_size: int | None = None,
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
+    state_key: str | None = None,
 ) -> Path:
     """Convert a file or folder of any layout to another, including class names; returns `target`.
 
@@ -132,7 +133,13 @@ def convert(
         )
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:
-        model = load_encoder(source, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
+        model = load_encoder(
+            source,
+            num_frames=num_frames,
+            img_size=img_size,
+            num_heads=num_heads,
+            state_key=state_key,
+        )
     else:
         model = load(
             source,
@@ -141,5 +148,6 @@ def convert(
             num_heads=num_heads,
             decoder_num_heads=decoder_num_heads,
             drop_head=drop_head,
+            state_key=state_key,
         )
     return save(model, target, to)
