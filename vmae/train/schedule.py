@@ -36,7 +36,7 @@ def layer_of(name: str, depth: int) -> int:
     >>> [layer_of(name, 12) for name in ("patch_embed.proj.weight", "blocks.3.norm1.bias", "head.bias")]
     [0, 4, 13]
     """
-    if name.startswith(("patch_embed", "cls_token", "mask_token")):
+    if name.startswith(("patch_embed", "pos_embed", "cls_token", "mask_token")):
         return 0
     if name.startswith("blocks."):
         return int(name.split(".")[1]) + 1
@@ -50,7 +50,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> l
     """
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        decay = parameter.ndim > 1 and not name.endswith(("mask_token", "cls_token"))
+        decay = parameter.ndim > 1 and not name.endswith(("mask_token", "cls_token", "pos_embed"))
         layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
         group = groups.setdefault(
             (decay, layer),
