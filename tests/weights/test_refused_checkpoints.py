@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomize
-from published_layouts import VIDEO, linear, norm, official_mae, official_pretrain, pth, rand, same
+from published_layouts import VIDEO, official_pretrain, pth, rand, same
 from safetensors.torch import save_file
 
 from vmae.mae import MaskedAutoencoder
@@ -137,13 +137,3 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
     (run / "config.yaml").write_text("model: {widht: 3}")
     with pytest.raises(CheckpointError, match="config.yaml: ModelConfig has no field widht"):
         load(run)
-
-
-def test_mae_classifiers_that_average_are_refused(tmp_path):
-    state = official_mae(decoder=False) | norm("fc_norm", 48) | linear("head", 5, 48)
-    del state["norm.weight"], state["norm.bias"]
-    path = pth(tmp_path / "m.pth", {"model": state})
-    with pytest.raises(
-        CheckpointError, match="averages tokens .--global_pool.*uses the class token"
-    ):
-        load(path, num_heads=4)

@@ -19,7 +19,7 @@ from vmae.config import ModelConfig
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
-from vmae.weights.files import FILES, open_weights, read_json
+from vmae.weights.files import FILES, WeightFile, open_weights, read_json
 from vmae.weights.layouts import config_of
 from vmae.weights.models import (
     check_pooling,
@@ -29,6 +29,7 @@ from vmae.weights.models import (
     reduce_to_encoder,
     skip_init,
 )
+from vmae.weights.tables import interpolate_learned
 
 
 def load(
@@ -39,6 +40,7 @@ def load(
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
     num_classes: int | None = None,
+    normalize_targets: bool | None = None,
     drop_head: bool = False,
     interpolate: bool = False,
     state_key: str | None = None,
@@ -53,6 +55,7 @@ def load(
     the folder has them.
 
     num_classes   require a classifier with this many classes
+    normalize_targets  whether the model predicts normalised pixels (MAE's norm_pix_loss)
     drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
                   new head
     interpolate   if the clip size differs from that of training, interpolate the position table;
@@ -65,17 +68,15 @@ def load(
     all names that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
     file = open_weights(path, state_key)
-    if interpolate:
-        trained = config_of(file, num_heads=num_heads, decoder_num_heads=decoder_num_heads)
-        config = _resized(trained, num_frames or trained.num_frames, img_size or trained.img_size)
-    else:
-        config = config_of(
-            file,
-            num_frames=num_frames,
-            img_size=img_size,
-            num_heads=num_heads,
-            decoder_num_heads=decoder_num_heads,
-        )
+    config = _config(
+        file,
+        interpolate,
+        num_frames,
+        img_size,
+        num_heads=num_heads,
+        decoder_num_heads=decoder_num_heads,
+        normalize_targets=normalize_targets,
+    )
     head = file.state.get("head.weight")
     if num_classes is not None and head is None:
         raise CheckpointError(
@@ -121,6 +122,7 @@ def load_encoder(
     num_frames: int | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
+    interpolate: bool = False,
     state_key: str | None = None,
 ) -> VisionTransformer:
     """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
@@ -132,9 +134,8 @@ def load_encoder(
     """
     file = open_weights(path, state_key)
     reduce_to_encoder(file)
-    return encoder_of(
-        file, config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
-    )
+    config = _config(file, interpolate, num_frames, img_size, num_heads=num_heads)
+    return encoder_of(file, config)
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
@@ -151,14 +152,24 @@ def class_names(path: str | Path) -> tuple[str, ...] | None:
     return ordered if ordered != numbered(len(ordered)) else None
 
 
-def _resized(trained: ModelConfig, frames: int, size: int) -> ModelConfig:
-    """The same model for another clip size, its positions interpolated from those of training."""
-    trained_size = (trained.num_frames, trained.img_size)
-    if trained_size == (frames, size):
+def _config(
+    file: WeightFile,
+    interpolate: bool,
+    num_frames: int | None,
+    img_size: int | None,
+    **others: int | None,
+) -> ModelConfig:
+    """The configuration for a clip size, by default the file's own; interpolates learned positions."""
+    if not interpolate:
+        return config_of(file, num_frames=num_frames, img_size=img_size, **others)
+    trained = config_of(file, **others)
+    size = (num_frames or trained.num_frames, img_size or trained.img_size)
+    if size == (trained.num_frames, trained.img_size):
         return trained
-    return trained.replace(
-        num_frames=frames, img_size=size, pos_embed_from=trained.pos_embed_from or trained_size
-    )
+    first = trained.pos_embed_from or (trained.num_frames, trained.img_size)
+    config = trained.replace(num_frames=size[0], img_size=size[1], pos_embed_from=first)
+    interpolate_learned(file, trained, config)
+    return config
 
 
 def numbered(count: int) -> tuple[str, ...]:

@@ -54,11 +54,6 @@ def check_pooling(file: WeightFile, config: ModelConfig) -> None:
             "corner patch; vmae averages all tokens instead. Pass drop_head=True to load "
             "only the encoder"
         )
-    if config.family == "mae" and "fc_norm.weight" in file.state:
-        raise CheckpointError(
-            f"{file.path} is an MAE classifier that averages tokens (--global_pool), but vmae "
-            "uses the class token. Pass drop_head=True to load only the encoder"
-        )
 
 
 def drop_keys(file: WeightFile, parts: tuple[str, ...], note: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -17,7 +18,7 @@ from vmae.mae import MaskedAutoencoder
 from vmae.support.files import atomic_path, write_text
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError
-from vmae.weights.layouts import hf_config, hf_processor
+from vmae.weights.layouts import hf_config, hf_processor, official_arguments
 from vmae.weights.loading import load, load_encoder, numbered
 from vmae.weights.models import named_parameters
 from vmae.weights.names import to_hf, to_official
@@ -36,8 +37,9 @@ def save(
     classes     class names, by default the model's own `class_names`
 
     vmae        a folder: model.safetensors, config.yaml, and classes.txt if there are names
-    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; it does not
-                store frames, size, heads or class names
+    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; with a
+                decoder, also {"args": how targets are normalised}. It does not store frames, size,
+                heads or class names
     hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
                 VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
                 or, for an MAE classifier, ViTForImageClassification
@@ -63,8 +65,11 @@ def save(
             raise ValueError(
                 f"{path}: the official layout is a single file; pass a file name ending in .pth"
             )
+        content: dict[str, Any] = {"model": to_official(state, config)}
+        if arguments := official_arguments(state, config):
+            content["args"] = arguments
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            torch.save({"model": to_official(state, config)}, stream)
+            torch.save(content, stream)
         return path
     if to not in LAYOUTS:
         raise ValueError(f"unknown layout {to!r}: use one of {', '.join(LAYOUTS)}")
@@ -121,6 +126,7 @@ def convert(
     img_size: int | None = None,
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
+    normalize_targets: bool | None = None,
     state_key: str | None = None,
 ) -> Path:
     """Convert a file or folder of any layout to another, including class names; returns `target`.
@@ -148,6 +154,7 @@ def convert(
             num_heads=num_heads,
             decoder_num_heads=decoder_num_heads,
             drop_head=drop_head,
+            normalize_targets=normalize_targets,
             state_key=state_key,
         )
     return save(model, target, to)
