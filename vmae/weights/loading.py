@@ -54,18 +54,21 @@ def load(
     pixels, and the number of heads published for that width. A classifier gets its `class_names` if
     the folder has them.
 
-    num_classes   require a classifier with this many classes
-    normalize_targets  whether the model predicts normalised pixels (MAE's norm_pix_loss)
-    drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
-                  new head
-    interpolate   if the clip size differs from that of training, interpolate the position table;
-                  by default it is computed for the new size, as in the official code
-    state_key     the entry of the file to load, such as "model_ema": by default the raw weights,
-                  as in official evaluation, not an average of them
+    num_classes         require a classifier with this many classes
+    normalize_targets   whether the model predicts normalised pixels (MAE's norm_pix_loss); if the
+                        file does not say, the default of its code: yes for VideoMAE, no for MAE
+    drop_head           discard the head: return the encoder or, with `num_classes`, a classifier
+                        with a new head
+    interpolate         if the clip size differs from that of training, interpolate the position
+                        table; by default it is computed for the new size, as in the official code.
+                        A learned table can only be interpolated
+    state_key           the entry of the file to load, such as "model_ema": by default the raw
+                        weights, as in official evaluation, rather than an average of them
 
     An encoder without a final norm, such as that of a fine-tuned classifier, gets an identity
-    instead. Raises CheckpointError if the file cannot be read, is refused or does not fit, listing
-    all names that are missing, unexpected or of another shape. Warns about what it skips or guesses.
+    instead. Objects in the file other than tensors and containers are skipped, and no code of the
+    file runs. Raises CheckpointError if the file cannot be read or does not fit, listing all names
+    that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
     file = open_weights(path, state_key)
     config = _config(
