@@ -50,7 +50,8 @@ class Inert(_Sealed, metaclass=_Named):
         return cls
 
     @staticmethod
-    def append(*_: Any) -> None: ...
+    def append(*_: Any) -> None:
+        """Take the items of a list, deque or set, and keep none."""
 
     extend = add = append
 
