@@ -32,7 +32,9 @@ class Built:
     new: bool = False
 
 
-class _Pickler(pickle._Pickler):
+class Pickler(pickle._Pickler):
+    """Python's pickler in Python, which also writes Globals and Builts."""
+
     dispatch = pickle._Pickler.dispatch.copy()
 
     def save_named(self, named: Global) -> None:
@@ -63,7 +65,7 @@ class _Pickler(pickle._Pickler):
 
 def write(path: Path, content: Any, zipped: bool = True, protocol: int = 2) -> Path:
     """torch.save, for content with Globals and Builts in it."""
-    module = SimpleNamespace(Pickler=_Pickler, dump=pickle.dump, __name__="hand_pickled")
+    module = SimpleNamespace(Pickler=Pickler, dump=pickle.dump, __name__="hand_pickled")
     torch.save(content, path, module, protocol, zipped)
     return path
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import io
 import pickle
-import shlex
+import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hand_pickled import Built, Global, _Pickler, write
+from hand_pickled import Built, Global, Pickler, write
 from published_layouts import VIDEO, official_pretrain, pth, same
 
 import vmae.weights.inert as reader
@@ -34,9 +34,9 @@ class Exec:
 def attacks(marker: Path) -> dict[str, Built]:
     """Each would create the file `marker` if Python's own unpickler read it."""
     python = f"open({str(marker)!r}, 'w').close()"
-    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(python)}"
     script = marker.with_suffix(".py")
     script.write_text(python)
+    shell = subprocess.list2cmdline([sys.executable, str(script)])  # for any system's shell
     nested = pickle.dumps(Exec(python))
     marker.with_suffix(".pkl").write_bytes(nested)
     importing = Built(Global("builtins", "__import__"), ("os",))
@@ -88,7 +88,7 @@ def marker(tmp_path) -> Iterator[Path]:
                                   "os.system", "pickle.loads", "Popen", "timeit", "torch.save"])  # fmt: skip
 def test_the_attacks_are_real(tmp_path, name):
     data = io.BytesIO()
-    _Pickler(data, 2).dump(attacks(tmp_path / "owned")[name])
+    Pickler(data, 2).dump(attacks(tmp_path / "owned")[name])
     pickle.loads(data.getvalue())
     assert (tmp_path / "owned").exists()
 
@@ -198,19 +198,19 @@ class _BuildOn(Built):
         super().__init__(named, state=state)
 
 
-def _save_build_on(pickler: _Pickler, built: _BuildOn) -> None:
+def _save_build_on(pickler: Pickler, built: _BuildOn) -> None:
     pickler.save(built.call)
     pickler.save(built.state)
     pickler.write(pickle.BUILD)
 
 
-_Pickler.dispatch[_BuildOn] = _save_build_on
+Pickler.dispatch[_BuildOn] = _save_build_on
 
 
 def test_other_pickles_and_archives(tmp_path, marker):
     """Plain pickles, tar archives and broken streams are refused."""
     attack = io.BytesIO()
-    _Pickler(attack, 2).dump(attacks(marker)["exec"])
+    Pickler(attack, 2).dump(attacks(marker)["exec"])
     for data in (
         attack.getvalue(),
         pickle.dumps(Exec("1"), protocol=4),

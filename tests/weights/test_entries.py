@@ -85,6 +85,7 @@ def test_averages_told_apart_by_prefixes(tmp_path):
         same(load(pth(tmp_path / "a.pth", average), **CLIP).state_dict(), state)
 
 
+@pytest.mark.filterwarnings("ignore:.*skipping entries that are not tensors. model")
 def test_state_key(tmp_path, capsys):
     state = official_finetuned()
     path = pth(
@@ -106,6 +107,16 @@ def test_state_key(tmp_path, capsys):
     run = ["convert", str(path), str(tmp_path / "cli"), "--to", "vmae", *hints]
     assert main([*run, "--state-key", "model_ema"]) == 0
     same(load(tmp_path / "cli").state_dict(), doubled(state))
+    nested = pth(tmp_path / "n.pth", {"run": {"epoch": 3, "weights": state}})
+    with pytest.raises(CheckpointError, match="its keys are run: pass state_key='run' if"):
+        load(nested, **CLIP)
+    with pytest.raises(CheckpointError, match=r"epoch, weights: pass state_key='run.weights' if"):
+        load(nested, state_key="run", **CLIP)
+    deep: dict[str, object] = {"model": 3}
+    for _ in range(10):
+        deep = {"model": deep | {"x": torch.ones(1)}}
+    with pytest.raises(CheckpointError, match="not a recognised VideoMAE or MAE checkpoint"):
+        load(pth(tmp_path / "d.pth", deep))
     unwrapped = pth(tmp_path / "w.pth", {"args": "x", "run": {"weights": state}})
     same(load(unwrapped, state_key="run.weights", **CLIP).state_dict(), state)
 

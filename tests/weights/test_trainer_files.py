@@ -14,7 +14,16 @@ from collections import Counter, OrderedDict, defaultdict, deque
 import pytest
 import torch
 from hand_pickled import Built, Global, array, posix_path, scalar, write
-from published_layouts import IMAGE, VIDEO, official_mae, official_pretrain, pth, same
+from published_layouts import (
+    CLIP,
+    IMAGE,
+    VIDEO,
+    official_finetuned,
+    official_mae,
+    official_pretrain,
+    pth,
+    same,
+)
 
 from vmae.weights import CheckpointError, load
 
@@ -131,6 +140,17 @@ def test_what_else_trainers_write(tmp_path):
         path = tmp_path / f"{protocol}.pth"
         write(path, {"model": official_pretrain(), "extras": extras}, protocol=protocol)
         same(load(path, **VIDEO).state_dict(), official_pretrain())
+    path = pth(tmp_path / "k.pth", official_finetuned() | {Level.LOW: 1, "note": Level.LOW})
+    with pytest.warns(UserWarning, match=r"not tensors: note, test_trainer_files\.Level"):
+        load(path, **CLIP)
+
+
+@pytest.mark.filterwarnings("ignore:source code of class")
+def test_whole_modules_beside_the_weights_in_old_files(tmp_path):
+    """Files of PyTorch before 1.6 store the source of modules, to compare it on loading."""
+    content = {"extra": torch.nn.Linear(2, 2), "model": official_pretrain()}
+    torch.save(content, tmp_path / "o.pth", _use_new_zipfile_serialization=False)
+    same(load(tmp_path / "o.pth", **VIDEO).state_dict(), official_pretrain())
 
 
 def test_parameters_and_containers_of_weights(tmp_path):

@@ -16,7 +16,7 @@ from vmae.weights.names import State
 #: Entries under which trainers store the weights, in order of preference.
 RAW = ("model", "module", "state_dict", "model_state_dict", "model_state", "net", "network")
 # model_ema, ema, state_dict_ema, ...: their average over training, beside the weights themselves
-_EMA = re.compile(r"(^|_)ema(_|$)")
+_EMA = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
 
 
 def find_weights(
@@ -30,13 +30,8 @@ def find_weights(
     Warns if there were several to choose from. Raises CheckpointError.
     """
     arguments: dict[str, Any] = {}
-    top, where = content, ""
-    for _ in range(4):
-        if not isinstance(content, dict):
-            raise CheckpointError(
-                f"{path}{where or ' contains'} {_kind(content)}, not a state dict: save "
-                "model.state_dict() instead"
-            )
+    top, content, path_to = content, _dict(content, path), list[str]()
+    while len(path_to) < 8:
         given = content.get("args")
         arguments |= vars(given) if isinstance(given, Namespace) else {}
         arguments |= given if isinstance(given, dict) else {}
@@ -45,12 +40,14 @@ def find_weights(
             key, rest = _entry(content, path, state_key), state_key
         if key is None:
             break
-        content, state_key, where = content[key], rest, f": its entry {key!r} is"
+        content, state_key = _dict(content[key], path, key), rest
+        path_to.append(key)
     tensors, others = _tensors(content)
     tensors = _one_model(tensors, path, state_key, top)
     if not tensors:
-        inside = [key for key, value in content.items() if _holds_tensors(value)]
-        hint = f": pass state_key={inside[0]!r} if these are the weights" if inside else ""
+        inside = [str(key) for key, value in content.items() if _holds_tensors(value)]
+        where = ".".join([*path_to, *inside[:1]])
+        hint = f": pass state_key={where!r} if these are the weights" if inside else ""
         raise CheckpointError(
             f"{path} contains no tensors; its keys are {', '.join(_described(content))}{hint}"
         )
@@ -62,6 +59,15 @@ def find_weights(
         if names:
             warn(f"{path}: skipping {kind}: {', '.join(names)}")
     return tensors, arguments
+
+
+def _dict(value: Any, path: Path, key: str | None = None) -> dict[Any, Any]:
+    if isinstance(value, dict):
+        return value
+    where = f"{path}: its entry {key!r} is" if key else f"{path} contains"
+    raise CheckpointError(
+        f"{where} {_kind(value)}, not a state dict: save model.state_dict() instead"
+    )
 
 
 def _step(content: dict[Any, Any], state_key: str | None) -> tuple[str | None, str | None]:
@@ -81,8 +87,8 @@ def _entry(content: dict[Any, Any], path: Path, state_key: str | None) -> str | 
     if objects and not any(key in RAW for key in found):
         others = f", or pass state_key={found[0]!r} to load that entry" if found else ""
         raise CheckpointError(
-            f"{path}: its entry {objects[0]!r} is {_kind(content[objects[0]])}, not a state "
-            f"dict: save model.state_dict() instead{others}"
+            f"{path}: its entry {objects[0]!r} is {_kind(content[objects[0]])}, not a state dict: "
+            f"save model.state_dict() instead{others}"
         )
     if len(found) > 1 and state_key is None:
         others = " or ".join(f"state_key={key!r}" for key in found[1:])

@@ -35,6 +35,9 @@ class _Named(type):
 
     def __setitem__(cls, *_: Any) -> None: ...
 
+    def __repr__(cls) -> str:
+        return cls.name
+
 
 class Inert(_Sealed, metaclass=_Named):
     """Stands for a global of a pickle, for what calling that gives, and for what calling that gives.
