@@ -207,3 +207,20 @@ def test_learned_positions_of_an_autoencoder(tmp_path, image):
             back = load(tmp_path / place, **(HEADS if to == "official" else {}))
         assert torch.equal(back.encoder.pos_embed, table)
         assert back.config.learned_pos_embed
+
+
+@pytest.mark.filterwarnings("ignore:.*skipping counters. head.0.num_batches_tracked")
+def test_a_linear_probe_as_published(tmp_path, image):
+    """main_linprobe.py: a batch norm without parameters before the head, folded into it here."""
+    state = official_mae(decoder=False) | linear("head.1", 5, 48)
+    state |= {"head.0.running_mean": rand("mean", 48), "head.0.running_var": rand("var", 48).exp()}
+    state["head.0.num_batches_tracked"] = torch.tensor(3)
+    model = load(pth(tmp_path / "m.pth", {"model": state}), num_heads=4)
+    clips = random_clips(image, 2)
+    unit = linear("head", 5, 48) | {"head.weight": torch.eye(48), "head.bias": torch.zeros(48)}
+    features = models_vit(official_mae(decoder=False) | unit, normalized(clips)[:, 0])
+    probed = F.batch_norm(
+        features, state["head.0.running_mean"], state["head.0.running_var"], eps=1e-6
+    )
+    expected = F.linear(probed, state["head.1.weight"], state["head.1.bias"])
+    torch.testing.assert_close(model(clips), expected, rtol=0, atol=5e-6)

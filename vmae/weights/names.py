@@ -99,7 +99,22 @@ def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
     kernel = ours.get("encoder.patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 4:
         ours["encoder.patch_embed.proj.weight"] = kernel.unsqueeze(2)
+    _fold_batch_norm(ours, names)
     return ours, names
+
+
+def _fold_batch_norm(state: State, names: dict[str, str]) -> None:
+    """Merge the batch norm without parameters before the head of MAE's linear probes into the head.
+
+    At inference both are linear. Its epsilon is 1e-6 (main_linprobe.py).
+    """
+    probe = [f"head.{part}" for part in ("0.running_mean", "0.running_var", "1.weight", "1.bias")]
+    if not all(name in state for name in probe) or "head.0.weight" in state:
+        return
+    mean, var, weight, bias = (state.pop(name).double() for name in probe)
+    weight = weight / (var + 1e-6).sqrt()
+    state |= {"head.weight": weight.float(), "head.bias": (bias - weight @ mean).float()}
+    names |= {"head.weight": names[probe[2]], "head.bias": names[probe[3]]}
 
 
 def _join(state: State, names: dict[str, str], at: str) -> None:
