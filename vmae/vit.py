@@ -39,8 +39,9 @@ class VisionTransformer(nn.Module):
     """An encoder (`num_classes=None`) or a classifier of clips; an image is a clip of one frame.
 
     The encoder ends with `norm`. VideoMAE's classifier averages the tokens, then applies `fc_norm`
-    and `head`; MAE's applies `head` to the class token after `norm`. An encoder loaded from
-    VideoMAE's classifier has no `norm` and keeps `fc_norm`. Parameter names are the official ones.
+    and `head`; MAE's applies `head` to the class token after `norm` or, with `global_pool`, averages
+    the patch tokens like VideoMAE's. An encoder loaded from a classifier that averages has no `norm`
+    and keeps `fc_norm`. Parameter names are the official ones.
 
     drop_path   probability of dropping a residual branch in the last block, rising linearly from 0
     head_drop   dropout before `head`
@@ -66,7 +67,10 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if mae else None
         table = build_pos_embed(config, config.embed_dim)
-        self.register_buffer("pos_embed", table[None], persistent=False)
+        if config.learned_pos_embed:
+            self.pos_embed = nn.Parameter(table[None])
+        else:
+            self.register_buffer("pos_embed", table[None], persistent=False)
         rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         block = Block if config.attention == "joint" else partial(DividedBlock, self.grid.shape[0])
         with skip_init():
@@ -74,7 +78,7 @@ class VisionTransformer(nn.Module):
                 block(config.embed_dim, config.num_heads, config.mlp_ratio, rate, key_bias=mae)
                 for rate in rates
             )
-        self.mean_pool = num_classes is not None and not mae
+        self.mean_pool = num_classes is not None and (not mae or config.global_pool)
         if not self.mean_pool:
             self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
         self.fc_norm = (
@@ -157,12 +161,15 @@ class VisionTransformer(nn.Module):
         return chosen.attn.weights(chosen.norm1(x))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
-        """One vector per clip, (B, D): the class token, or the mean of all tokens, after `fc_norm`.
+        """One vector per clip, (B, D), after `fc_norm`, if there is one: what a classifier's head reads.
 
-        It is what a classifier's head reads. Only a fine-tuned VideoMAE has an `fc_norm`.
+        The class token or, without one or with `global_pool`, the mean of all other tokens.
         """
         x = self.forward_features(clips)
-        return self.fc_norm(x[:, 0] if self.cls_token is not None else x.mean(1))
+        if self.cls_token is not None and not self.config.global_pool:
+            return x[:, 0]
+        patches = x if self.cls_token is None else x[:, 1:]
+        return self.fc_norm(patches.mean(1))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, num_classes) of a classifier, features (B, N, D) of an encoder."""
@@ -178,7 +185,7 @@ class VisionTransformer(nn.Module):
         official code; its `fc_norm` is copied from a fine-tuned encoder and otherwise starts fresh.
         Raises ValueError naming parameters that are missing or of another shape.
         """
-        state = encoder.state_dict()
+        state = {"pos_embed": encoder.pos_embed} | encoder.state_dict()
         own = self.state_dict()
         fresh = ("head.",) if "fc_norm.weight" in state else ("head.", "fc_norm.")
         needed = {name for name in own if not name.startswith(fresh)}
@@ -193,6 +200,8 @@ class VisionTransformer(nn.Module):
             problems.append(
                 f"the encoder's family is {encoder.config.family!r}, not {self.config.family!r}"
             )
+        if encoder.config.learned_pos_embed and not self.config.learned_pos_embed:
+            problems.append("the encoder's positions are learned: set learned_pos_embed to true")
         if problems:
             listed = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
             raise ValueError(

@@ -176,7 +176,8 @@ def test_published_sizes_are_inferred_from_shapes(config):
     shallow = config.replace(depth=1, decoder_depth=1)
     with torch.device("meta"):
         state = MaskedAutoencoder(shallow).state_dict()
-    assert infer_config(state, {"img_size": 224}) == (shallow, [])
+    hints = {"img_size": 224, "normalize_targets": True}
+    assert infer_config(state, hints) == (shallow, [])
 
 
 def test_giant_mlp():

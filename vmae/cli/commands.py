@@ -232,6 +232,7 @@ def convert(arguments: argparse.Namespace) -> None:
             arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
             encoder_only=arguments.encoder_only, num_frames=arguments.num_frames, img_size=arguments.img_size,
             num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
+            normalize_targets=arguments.normalize_targets, state_key=arguments.state_key,
         )
     )  # fmt: skip
 

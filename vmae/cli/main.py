@@ -235,6 +235,17 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="convert only the encoder, without the decoder or head",
     )
+    convert.add_argument(
+        "--normalize-targets",
+        action=argparse.BooleanOptionalAction,
+        help="whether the decoder predicts normalised pixels, if not stored in the source (default: "
+        "yes for VideoMAE, no for MAE)",
+    )
+    convert.add_argument(
+        "--state-key",
+        metavar="KEY",
+        help="entry of the source to convert, such as model_ema (default: the raw weights)",
+    )
     for name, text in (
         (
             "--num-frames",

@@ -31,11 +31,6 @@ def check_pooling(file: WeightFile, config: ModelConfig) -> None:
             "corner patch; vmae averages all tokens instead. Pass drop_head=True to load "
             "only the encoder"
         )
-    if config.family == "mae" and "fc_norm.weight" in file.state:
-        raise CheckpointError(
-            f"{file.path} is an MAE classifier that averages tokens (--global_pool), but vmae "
-            "uses the class token. Pass drop_head=True to load only the encoder"
-        )
 
 
 def has_head(file: WeightFile) -> bool:
@@ -62,15 +57,12 @@ def _has_norm(file: WeightFile) -> bool:
 
 def reduce_to_encoder(file: WeightFile) -> None:
     """Drop the decoder and head, with a warning; `fc_norm` stays."""
-    parts = ["decoder.", "mask_token", "encoder_to_decoder.", "head."]
-    if "encoder.cls_token" in file.state:
-        parts.append("fc_norm.")
     note = (
         ""
         if _has_norm(file) or "fc_norm.weight" in file.state
         else "the file has no final norm, so the loaded encoder has none either"
     )
-    drop_keys(file, tuple(parts), note)
+    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "head."), note)
     file.tables.pop("decoder_pos_embed", None)
 
 
