@@ -155,7 +155,9 @@ class Canvas:
         line = "" if stroke == "none" else f' stroke="{stroke}" stroke-width="{_n(width)}"'
         self.parts.append(f'<path d="{d}" fill="{fill}"{line}{end}')
 
-    def line(self, *points: Point, stroke: str = INK, width: float = 1.3, head: bool = False) -> None:
+    def line(
+        self, *points: Point, stroke: str = INK, width: float = 1.3, head: bool = False
+    ) -> None:
         """A line through the points; with `head`, an arrow."""
         d = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
         self.path(d, stroke=stroke, width=width)

@@ -11,7 +11,16 @@ from PIL import Image
 from vmae.config import MaskConfig, ModelConfig
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, HIDDEN, MASK_TOKEN, PREDICTED, TARGET, VISIBLE
+from vmae.viz.colours import (
+    CLASS_TOKEN,
+    DECODER,
+    ENCODER,
+    HIDDEN,
+    MASK_TOKEN,
+    PREDICTED,
+    TARGET,
+    VISIBLE,
+)
 from vmae.viz.diagrams.drawing import GRID, Canvas, Diagram, picture_data, read_photo, shape
 
 

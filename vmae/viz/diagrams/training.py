@@ -10,7 +10,7 @@ from vmae.masking import make_mask
 from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
 from vmae.train.schedule import layer_of, parameter_groups
 from vmae.vit import VisionTransformer
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, TARGET, VISIBLE
+from vmae.viz.colours import DECODER, ENCODER, NEUTRAL, TARGET, VISIBLE
 from vmae.viz.diagrams.drawing import Canvas, Diagram, shape
 
 
@@ -43,19 +43,19 @@ def fine_tuning(config: FinetuneConfig, num_classes: int = 400) -> Diagram:
     last = right - pitch / 2
     draw.text((left + right - pitch) / 2, 32, f"pre-trained: patch embedding, {model.depth} blocks", 13,
               bold=True)  # fmt: skip
-    draw.text(min(last, 700), 32, "new head", 13, bold=True)
+    draw.text(min(last, 684), 32, "new norm, head", 13, bold=True)
     draw.arrow((right, 86), (right + 34, 86))
     draw.box(right + 38, 58, 116, 56, ["classes", str(num_classes)], TARGET)
     draw.box(right + 38, 150, 116, 56, ["decoder", "dropped"], DECODER, dashed=True)
     decay, lr = config.optim.layer_decay, config.optim.lr
-    draw.lines(16, floor - 106, ["learning rate", "of each layer,", "share of the", "head's"],
+    draw.lines(16, floor - 106, ["learning rate", "of each layer,", "as a share of", "the head's"],
                anchor="start")  # fmt: skip
-    middle = len(scales) // 2
+    middle, depth = len(scales) // 2, model.depth
     for i in (0, middle, len(scales) - 1):
         x = left + (i + 0.5) * pitch
         draw.text(x, floor - 120 * scales[i] - 8, f"{scales[i]:.3g}", 12, bold=True)
     draw.text(left + pitch / 2, floor + 20, "embedding")
-    draw.text(left + (middle + 0.5) * pitch, floor + 20, f"block {middle}")
+    draw.text(left + (middle + 0.5) * pitch, floor + 20, f"block {middle} of {depth}")
     draw.text(last, floor + 20, "head")
     said = f"layer decay {decay:g}: each layer learns at {decay:g} times the rate of the next"
     draw.text(430, floor + 50, said, 13, bold=True)
@@ -96,13 +96,13 @@ def progressive_training(*stages: RunConfig) -> Diagram:
             draw.box(x + encoder + 0.06 * wide, 66, part, 56, ["decoder"], DECODER)
         else:
             draw.box(x + encoder + 0.06 * wide, 66, part, 56, ["new head"], TARGET)
-        draw.lines(x + wide / 2, 168, rows)
+        draw.lines(x + wide / 2, 184, rows)
         if i + 1 < len(stages):
-            y = 254
-            draw.arrow((x + encoder / 2, 140 + 112), (x + encoder / 2, y + 10), (x + wide + gap / 2, y + 10),
-                       (x + wide + gap / 2, 94), (x + wide + gap - 4, 94))  # fmt: skip
+            turn = x + wide + gap / 2
+            draw.arrow((x + encoder / 2, 140), (x + encoder / 2, 156), (turn, 156), (turn, 94),
+                       (x + wide + gap, 94))  # fmt: skip
         said.append(f"{i + 1}, {name}: {', '.join(rows)}")
-    draw.text(430, 290, "the encoder's weights are handed on; decoder and heads are not", 13, bold=True)
+    draw.text(430, 288, "each stage starts from the encoder of the one before", 13, bold=True)
     alt = f"Training in {len(stages)} stages of one encoder. {'; '.join(said)}."
     return draw.finish(306, alt)
 
@@ -128,13 +128,13 @@ def data_path(config: PretrainConfig) -> Diagram:
         (["batch", f"{optim.batch_size} × {shape(c, t, side, side)}", f"uint8, {megabytes:.0f} MB"], VISIBLE),
     ]  # fmt: skip
     low = [
-        (["crop, repeat", f"{config.repeated_aug} per video", f"{clips} clips"], NEUTRAL),
+        (["repeat, crop", f"{config.repeated_aug} per video", f"{clips} clips"], NEUTRAL),
         (["mask", f"{v} visible", f"{m} targets"], NEUTRAL),
         (["model", f"predicts {shape(m, p)}", "float pixels"], ENCODER),
         (["loss", "squared error", f"{clips} × {m} tokens"], TARGET),
-        (["step", "gradients, AdamW", f"{config.grad_accum_steps} micro-batches"], PREDICTED),
+        (["step", "AdamW", f"micro-batches: {config.grad_accum_steps}"], NEUTRAL),
     ]
-    for row, y, name in ((top, 52, "processor: workers"), (low, 196, "device")):
+    for row, y, name in ((top, 52, "CPU"), (low, 196, "device")):
         draw.text(16, y - 18, name, 14, "start", bold=True)
         for i, (lines, role) in enumerate(row):
             x = 16 + i * 170
@@ -142,7 +142,7 @@ def data_path(config: PretrainConfig) -> Diagram:
             if i:
                 draw.arrow((x - 24, y + 37), (x, y + 37))
     draw.arrow((769, 126), (769, 152), (89, 152), (89, 196))
-    draw.text(430, 144, f"copied to the device as uint8: {megabytes:.0f} MB per step")
+    draw.text(430, 144, f"copied as uint8: {megabytes:.0f} MB per step, over all processes")
     draw.text(430, 302, f"step k depends only on the seed ({config.seed}) and k", 13, bold=True)
     alt = (
         f"From file to step. On the processor: file, decoding in {data.num_workers} workers, "

@@ -21,7 +21,16 @@ def videomae(*configs: ModelConfig, mask: MaskConfig | None = None, seed: int = 
     """
     mask, draw, middle = mask or MaskConfig("tube", 0.9), Canvas(), 92.0
     centres = (54, 156, 252, 353, 466, 576, 676, 790)
-    heads = ("clip", "tokens", "visible", "latents", "with mask tokens", "decoded", "pixels", "loss")
+    heads = (
+        "clip",
+        "tokens",
+        "visible",
+        "latents",
+        "with mask tokens",
+        "decoded",
+        "pixels",
+        "loss",
+    )
     pictured: list[list[Role | None]] = [[VISIBLE] * 5 for _ in range(5)]
     for back in (2, 1, 0):
         draw.cells(24 + 5 * back, middle - 22 - 5 * back, pictured, (10, 0), (0, 10))
@@ -36,6 +45,8 @@ def videomae(*configs: ModelConfig, mask: MaskConfig | None = None, seed: int = 
     draw.tokens(762, middle - 36, [PREDICTED] * 4, 15)
     draw.tokens(803, middle - 36, [TARGET] * 4, 15)
     draw.text(790, middle + 5, "−", 16, bold=True)
+    for x in (427, 639):
+        draw.text(x, middle - 8, "linear", 11)
     for a, b in ((92, 142), (170, 236), (266, 302), (404, 450), (480, 534), (618, 660), (690, 754)):
         draw.arrow((a, middle), (b, middle))
     for x, head in zip(centres, heads, strict=True):
@@ -52,11 +63,11 @@ def videomae(*configs: ModelConfig, mask: MaskConfig | None = None, seed: int = 
             (f"{config.channels} × {grid.clip[0]} ×", " × ".join(map(str, grid.clip[1:]))),
             (shape(n, p), f"grid {'×'.join(map(str, grid.shape))}"),
             (shape(v, p), f"{q} hidden"),
-            (shape(v, d), f"{config.depth} blocks"),
+            (shape(v, d), f"linear, {config.depth} blocks"),
             (shape(v + q, e), f"{v} + {q}"),
             (shape(m, e), f"{config.decoder_depth} blocks"),
-            (shape(m, p), f"linear {e} → {p}"),
-            (shape(m, p), "mean square"),
+            (shape(m, p), "linear"),
+            (shape(m, p), "MSE"),
         )
         for x, lines in zip(centres, rows, strict=True):
             draw.lines(x, y, lines)
@@ -97,22 +108,24 @@ def asymmetry(config: ModelConfig, mask: MaskConfig | None = None) -> Diagram:
         draw.text(x, y, lines[0], 13, bold=True, **options)
         draw.lines(x, y + 18, lines[1:], **options)
 
-    size = f"{config.depth} × {config.embed_dim}"
+    size = f"{config.depth} blocks × {config.embed_dim} wide"
     end, top = part(26, n, encoder, ENCODER)
     draw.text(26, 28, "mask tokens go through the encoder too", 14, "start", bold=True)
-    label((26 + end) / 2, (floor + top) / 2 - 14, "encoder", f"{n} tokens", f"{size} wide", fill=DARK)
+    label((26 + end) / 2, (floor + top) / 2 - 14, "encoder", f"{n} tokens", size, fill=DARK)
     draw.text(26, floor + 24, f"{every:.1f} billion multiply-adds", 13, "start", bold=True)
     end, top = part(430, v, encoder, ENCODER)
     draw.text(430, 28, "visible tokens only, then a small decoder", 14, "start", bold=True)
-    label(end + 12, top + 14, "encoder", f"{v} visible tokens", f"{size} wide",
+    label(end + 12, top + 14, "encoder", f"{v} visible tokens", size,
           f"{stages['encoder']:.1f} billion", anchor="start")  # fmt: skip
     x = max(end + 40, 532.0)
     end, top = part(x, v + q, decoder, DECODER)
     draw.line((x + v * across, floor), (x + v * across, top), stroke=DECODER.colour)
-    small = f"{config.decoder_depth} × {config.decoder_embed_dim}"
-    label(end, top - 64, "decoder", f"{v} latents + {q} mask tokens = {v + q}", f"{small} wide",
+    small = f"{config.decoder_depth} blocks × {config.decoder_embed_dim} wide"
+    label(end, top - 64, "decoder", f"{v} latents + {q} mask tokens = {v + q}", small,
           f"{stages['decoder']:.1f} billion", anchor="end")  # fmt: skip
-    draw.text(430, floor + 24, f"{stages['total']:.1f} billion multiply-adds", 13, "start", bold=True)
+    draw.text(
+        430, floor + 24, f"{stages['total']:.1f} billion multiply-adds", 13, "start", bold=True
+    )
     times = every / stages["total"]
     draw.text(844, floor + 24, f"{times:.1f} times less", 13, "end", bold=True)
     draw.text(430, floor + 52, "areas to scale: tokens across, blocks × width upward")
@@ -145,7 +158,7 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         ("half of the visible dropped", "a misconception", drawn("random", 0.9, None, "drop-visible", 0.5)),
         ("targets 90 %, encoder 60 %", "a misconception", both),
     ]  # fmt: skip
-    said, pitch, (_, h, w) = [], 124, grid.shape
+    said, pitch, (_, h, w) = [], 130, grid.shape
     cell, scale = 84 / max(h, w), 500 / (n + both.visible.shape[1])
     for i, (name, status, mask) in enumerate(cases):
         v, q, m = _counts(mask)
@@ -172,14 +185,20 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         notes = f"loss on {m}"
         if overlap:
             notes += f"; {overlap} queries lie on visible positions"
-        if len(set(mask.target_tokens[0].tolist()) & set(mask.visible[0].tolist())):
-            notes += ", and can be copied"
+            notes += " and could be copied" if q == m else " and carry no loss"
         elif q - m:
-            notes += f"; no loss on {q - m} queries"
+            notes += f"; {q - m} queries carry no loss"
         draw.text(226, top + 98 - 12, notes, 12, "start")
         said.append(f"{name} ({status}): {v} visible, {q} queries, {m} targets, {overlap} overlap")
     alt = f"Dual masking of {n} tokens. " + "; ".join(said) + "."
-    return draw.finish(44 + len(cases) * pitch - 20, alt)
+    low = 44 + len(cases) * pitch - 6
+    signs = ((VISIBLE, "visible"), (TARGET, "mask token with loss"), (MASK_TOKEN, "mask token without loss"),
+             (HIDDEN, "hidden, not queried"))  # fmt: skip
+    for x, (role, text) in zip((16, 120, 312, 524), signs, strict=True):
+        draw.token(x, low, role, 16)
+        draw.text(x + 24, low + 13, text, 12, "start")
+    draw.text(844, low + 13, "squares: step t = 0", 12, "end")
+    return draw.finish(low + 32, alt)
 
 
 def _frame(mask: Mask, grid: TokenGrid) -> list[list[Role | None]]:

@@ -257,7 +257,7 @@ def transformers(
         stack(x, tall, w, name, ENCODER if name == "encoder" else DECODER)
     draw.arrow((85 + max(78, t.embed_dim * wide) / 2, floor - 22),
                (215 - max(78, t.embed_dim * wide) / 2, floor - 22))  # fmt: skip
-    draw.text(150, floor + 24, "cross-attention; two of a size")
+    draw.text(150, floor + 24, "cross-attention; equal size")
     stack(440, vit.depth, vit.embed_dim, "encoder", ENCODER)
     draw.text(440, floor + 24, "the encoder alone")
     stack(645, mae.depth, mae.embed_dim, "encoder", ENCODER)
