@@ -1,8 +1,8 @@
 """The one colour code of figures, diagrams, players and tables: what each colour stands for.
 
-Hues are those of Okabe and Ito, which colour-blind readers can tell apart, in tones that keep a
-contrast of 2 to 8 with white and with #111. Colour is never the only sign: each role also has a
-letter, and hidden tokens are hatched.
+Hues are those of Okabe and Ito, which colour-blind readers can tell apart; greys are for what is
+hidden. Areas are outlined and carry dark text, so that they suit white and dark pages. Colour is never
+the only sign: each kind of token has a letter, hidden tokens are hatched, and parts are labelled.
 """
 
 from __future__ import annotations

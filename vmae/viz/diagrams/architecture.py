@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,14 +21,10 @@ from vmae.viz.diagrams.drawing import (
     shape,
 )
 
-
-@dataclass(frozen=True)
-class Translator:
-    """The transformer of 2017, base model (Vaswani et al., arXiv 1706.03762, table 3)."""
-
-    depth: int = 6
-    embed_dim: int = 512
-    num_heads: int = 8
+#: The base model of Vaswani et al. (arXiv 1706.03762, table 3), in the words of our configurations.
+TRANSFORMER_2017 = ModelConfig(
+    embed_dim=512, depth=6, num_heads=8, decoder_embed_dim=512, decoder_depth=6, decoder_num_heads=8
+)
 
 
 def vit(
@@ -52,10 +46,10 @@ def vit(
         draw.image(20 + 4 * back, 70 - 4 * back, 98, 98, picture_data(read_photo(photo, 196)))
     draw.cells(20, 70, [[GRID] * rows] * rows, (98 / rows, 0), (0, 98 / rows))
     draw.text(69, 46, what, 13, bold=True)
-    draw.lines(69, 188, [shape(*pixels), f"{patch} each"])
+    draw.text(69, 188, shape(*pixels))
     draw.arrow((124 + 13 * (config.num_frames > 1), 119), (150, 119))
     draw.tokens(158, 54, [VISIBLE] * 6, 20)
-    draw.text(168, 210, shape(n, grid.token_dim))
+    draw.lines(168, 210, [shape(n, grid.token_dim), f"{patch} patches"])
     draw.arrow((186, 119), (212, 119))
     draw.box(216, 84, 88, 70, ["linear", f"{grid.token_dim} → {config.embed_dim}"], ENCODER)
     draw.text(260, 172, "the same for all")
@@ -107,21 +101,21 @@ def block(config: ModelConfig) -> Diagram:
     tokens = shape(config.grid.num_tokens + (config.family == "mae"), d)
     draw, middle = Canvas(), 130
     stages = [
-        (made.norm1, 150, 70, ["norm"], NEUTRAL),
-        (made.attn, 244, 140, ["attention", f"{d} → 3 · {d} → {d}",
+        (made.norm1, 148, 70, ["norm"], NEUTRAL),
+        (made.attn, 240, 156, ["attention", f"{d} → 3·{d} → {d}",
          f"{config.num_heads} heads of {d // config.num_heads}"], ENCODER),
-        (made.norm2, 482, 70, ["norm"], NEUTRAL),
-        (made.mlp, 576, 140, ["MLP", f"{d} → {hidden} → {d}", "GELU between"], ENCODER),
+        (made.norm2, 480, 70, ["norm"], NEUTRAL),
+        (made.mlp, 572, 156, ["MLP", f"{d} → {hidden} → {d}", "GELU between"], ENCODER),
     ]  # fmt: skip
     draw.text(58, middle - 12, "tokens", bold=True)
     draw.text(58, middle + 24, tokens)
-    draw.line((20, middle), (150, middle), head=True)
+    draw.arrow((20, middle), (148, middle))
     for module, x, w, lines, role in stages:
         draw.box(x, middle - 36, w, 72, lines, role)
         draw.text(x + w / 2, middle + 58, f"{parameters(module):,}")
-    draw.arrow((220, middle), (244, middle))
-    draw.arrow((552, middle), (576, middle))
-    for start, left, centre in ((120, 384, 420), (456, 716, 752)):
+    draw.arrow((218, middle), (240, middle))
+    draw.arrow((550, middle), (572, middle))
+    for start, left, centre in ((120, 396, 424), (456, 728, 756)):
         draw.arrow((left, middle), (centre - 13, middle))
         draw.arrow((start, middle), (start, 46), (centre, 46), (centre, middle - 13))
         draw.parts.append(
@@ -130,10 +124,10 @@ def block(config: ModelConfig) -> Diagram:
         )
         draw.text(centre, middle + 6, "+", 17, bold=True, fill=DARK)
         draw.text((start + centre) / 2, 36, "unchanged: the residual stream")
-    draw.line((433, middle), (482, middle), head=True)
-    draw.line((765, middle), (844, middle), head=True)
-    draw.text(808, middle - 12, "tokens", bold=True)
-    draw.text(806, middle + 24, tokens)
+    draw.arrow((437, middle), (480, middle))
+    draw.arrow((769, middle), (846, middle))
+    draw.text(810, middle - 12, "tokens", bold=True)
+    draw.text(810, middle + 24, tokens)
     draw.text(58, middle + 58, "parameters")
     total = f"{parameters(made):,} in a block; {config.depth} blocks in the encoder"
     draw.text(430, middle + 88, total, 13, bold=True)
@@ -183,26 +177,23 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
         return left + w
 
     top = 62
-    end = matrix(60, top, x, "tokens X", VISIBLE)
-    for i in range(n):
-        draw.text(50, top + (i + 0.5) * row + 4, str(i + 1), anchor="end")
-    gap = (800 - end - 3 * d * cell) / 3
-    left, middle = end, top + tall / 2
-    draw.arrow((end + 8, middle), (end + gap - 8, middle))
-    draw.lines(end + gap / 2, middle - 22, ["linear"], size=12)
-    draw.text(end + gap / 2, middle + 22, f"{x.shape[1]} → 3 · {d}")
-    ends = []
-    for name, values in (("queries Q", q), ("keys K", k), ("values V", v)):
-        left = matrix(left + gap if not ends else ends[-1] + gap / 2, top, values, name, ENCODER)
-        ends.append(left)
     low = top + tall + 78
+    for i in range(n):
+        for first in (top, low):
+            draw.text(50, first + (i + 0.5) * row + 4, str(i + 1), anchor="end")
+    end = matrix(60, top, x, "tokens X", VISIBLE)
+    gap, middle = (800 - end - 3 * d * cell) / 3, top + tall / 2
+    draw.arrow((end + 8, middle), (end + gap - 8, middle))
+    draw.text(end + gap / 2, middle - 12, "linear")
+    draw.text(end + gap / 2, middle + 22, f"{x.shape[1]} → 3 · {d}")
+    end += gap / 2
+    for name, values in (("queries Q", q), ("keys K", k), ("values V", v)):
+        end = matrix(end + gap / 2, top, values, name, ENCODER)
     middle = low + tall / 2
     space = (800 - 2 * n * cell - 2 * d * cell) / 3
     end = matrix(60, low, scores, "scores QKᵀ / √d", TARGET)
-    for i in range(n):
-        draw.text(50, low + (i + 0.5) * row + 4, str(i + 1), anchor="end")
     draw.arrow((end + 8, middle), (end + space - 8, middle))
-    draw.lines(end + space / 2, middle - 26, ["softmax", "of each row"], size=12)
+    draw.lines(end + space / 2, middle - 26, ["softmax", "of each row"])
     end = matrix(end + space, low, weights, "weights", TARGET)
     draw.text(end + space / 4, middle + 6, "×", 18, bold=True)
     end = matrix(end + space / 2, low, v, "values V", ENCODER, outlined=False)
@@ -210,8 +201,8 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
     matrix(end + space, low, weights @ v, "output", VISIBLE)
     best = int(weights[follow].argmax())
     said = (
-        f"Token {follow + 1} takes {100 * float(weights[follow, best]):.0f} % of its output from "
-        f"token {best + 1}; each row of weights sums to 1."
+        f"Token {follow + 1} attends most to token {best + 1}, with a weight of "
+        f"{float(weights[follow, best]):.2f}; each row of weights sums to 1."
     )
     draw.text(430, low + tall + 52, said, 13, bold=True)
     alt = (
@@ -221,55 +212,51 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
     return draw.finish(low + tall + 68, alt)
 
 
-def transformers(
-    vit: ModelConfig, mae: ModelConfig, translator: Translator | None = None
-) -> Diagram:
+def transformers(vit: ModelConfig, mae: ModelConfig) -> Diagram:
     """The transformer of 2017 beside ViT and MAE, to scale: height is depth, width is embed_dim."""
-    t = translator or Translator()
-    draw = Canvas()
-    scale = 150 / max(t.depth, vit.depth, mae.depth, mae.decoder_depth)
-    wide = 118 / max(t.embed_dim, vit.embed_dim, mae.embed_dim, mae.decoder_embed_dim)
-    floor = 232
+    draw, floor = Canvas(), 232.0
+    both = (TRANSFORMER_2017, mae)
+    up = 150 / max(c.depth for c in (*both, vit))
+    across = 118 / max(c.embed_dim for c in (*both, vit))
 
-    def stack(centre: float, depth: int, width: int, name: str, role: Role) -> float:
-        h, w = max(40, depth * scale), max(78, width * wide)
-        draw.box(centre - w / 2, floor - h, w, h, [name, f"{depth} × {width}"], role)
-        return floor - h
+    def stack(x: float, depth: int, width: int, role: Role) -> float:
+        w, h, label = width * across, depth * up, [role.name, f"{depth} × {width}"]
+        fits = w > 76 and h > 36
+        draw.box(x - w / 2, floor - h, w, h, label if fits else [], role)
+        if not fits:
+            draw.text(x, floor - h - 22, label[0], 13, bold=True)
+            draw.text(x, floor - h - 7, label[1])
+        return w / 2
 
-    columns: list[tuple[float, str, str, Sequence[str]]] = [
-        (150, "Transformer, 2017", "translation",
-         ("a whole sentence", "all words, and each", "earlier output word", "the next word")),
-        (440, "ViT", "classification",
-         ("all patches + class token", "every token", "with every token", "a class")),
-        (710, "MAE", "reconstruction",
-         ("visible patches only", "every token with every", "token, in both parts", "hidden pixels")),
-    ]  # fmt: skip
-    for x, name, task, rows in columns:
+    columns = (
+        (170, TRANSFORMER_2017, "Transformer, 2017", "translation", "cross-attention; equal size",
+         "a whole sentence", "all words, and each", "earlier output word", "the next word"),
+        (445, vit, "ViT", "classification", "the encoder alone", "all patches, a class token",
+         "every token", "with every token", "a class"),
+        (712, mae, "MAE", "reconstruction", "decoder: for pre-training only", "visible patches only",
+         "every token with every", "token, in both parts", "hidden pixels"),
+    )  # fmt: skip
+    for x, config, name, task, note, reads, attends, more, predicts in columns:
         draw.text(x, 24, name, 15, bold=True)
-        draw.text(x, 42, task)
-        draw.text(x, 292, rows[0])
-        draw.lines(x, 322, rows[1:3])
-        draw.text(x, 368, rows[3])
+        for y, line in ((42, task), (floor + 24, note), (292, reads), (322, attends), (338, more)):
+            draw.text(x, y, line)
+        draw.text(x, 368, predicts)
+        if name == "ViT":
+            stack(x, config.depth, config.embed_dim, ENCODER)
+            continue
+        left = x - 66 + stack(x - 66, config.depth, config.embed_dim, ENCODER)
+        right = x + 72 - stack(x + 72, config.decoder_depth, config.decoder_embed_dim, DECODER)
+        draw.arrow((left, floor - 14), (right, floor - 14))
     for y, label in ((292, "reads"), (322, "attends"), (368, "predicts")):
         draw.text(14, y, label, anchor="start", bold=True)
-    for x, tall, w, name in ((85, t.depth, t.embed_dim, "encoder"), (215, t.depth, t.embed_dim,
-                             "decoder")):  # fmt: skip
-        stack(x, tall, w, name, ENCODER if name == "encoder" else DECODER)
-    draw.arrow((85 + max(78, t.embed_dim * wide) / 2, floor - 22),
-               (215 - max(78, t.embed_dim * wide) / 2, floor - 22))  # fmt: skip
-    draw.text(150, floor + 24, "cross-attention; equal size")
-    stack(440, vit.depth, vit.embed_dim, "encoder", ENCODER)
-    draw.text(440, floor + 24, "the encoder alone")
-    stack(645, mae.depth, mae.embed_dim, "encoder", ENCODER)
-    stack(785, mae.decoder_depth, mae.decoder_embed_dim, "decoder", DECODER)
-    draw.arrow((645 + max(78, mae.embed_dim * wide) / 2, floor - 22),
-               (785 - max(78, mae.decoder_embed_dim * wide) / 2, floor - 22))  # fmt: skip
-    draw.text(710, floor + 24, "decoder: for pre-training only")
+    draw.text(430, 400, "to scale: blocks upward, width across")
+    sizes = [
+        f"{c.depth} × {c.embed_dim} and {c.decoder_depth} × {c.decoder_embed_dim}" for c in both
+    ]
     alt = (
-        f"Three transformers, drawn to scale (blocks × width). Transformer of 2017: encoder and decoder "
-        f"of {t.depth} × {t.embed_dim} with cross-attention, for translation. ViT: an encoder of "
-        f"{vit.depth} × {vit.embed_dim} on all patches, for classification. MAE: an encoder of "
-        f"{mae.depth} × {mae.embed_dim} on visible patches and a decoder of {mae.decoder_depth} × "
-        f"{mae.decoder_embed_dim}, for reconstruction; without cross-attention."
+        f"Three transformers, drawn to scale (blocks × width). Transformer of 2017: encoder and decoder, "
+        f"{sizes[0]}, with cross-attention, for translation. ViT: an encoder of {vit.depth} × "
+        f"{vit.embed_dim} on all patches, for classification. MAE: an encoder on visible patches and a "
+        f"decoder, {sizes[1]}, for reconstruction; without cross-attention."
     )
-    return draw.finish(384, alt)
+    return draw.finish(416, alt)

@@ -27,8 +27,8 @@ from vmae.viz.figure import INK
 
 #: Text on coloured areas.
 DARK = "#1a1a1a"
-#: Width of every diagram in pixels, and of its smallest text.
-WIDTH, SMALL = 860, 11
+#: Width of every diagram in pixels, and size of its smallest text: over 11 where a notebook shows 800.
+WIDTH, SMALL = 860, 12
 _FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 #: Cells of which only the white outline is drawn, over a picture.
@@ -140,20 +140,17 @@ class Canvas:
         sizes = []
         for i, line in enumerate(lines):
             size = 13.0 if i == 0 else 12.0
-            while size > SMALL and text_width(line, size, i == 0) > w - 8:
-                size -= 0.5
+            if text_width(line, size, i == 0) > w - 8:
+                size = SMALL
             sizes.append(size)
         top = y + (h - sum(sizes) - 5 * (len(lines) - 1)) / 2
         for i, (line, size) in enumerate(zip(lines, sizes, strict=True)):
             baseline = top + sum(sizes[: i + 1]) + 5 * i - 0.15 * size
             self.text(x + w / 2, baseline, line, size, bold=i == 0, fill=INK if dashed else DARK)
 
-    def path(
-        self, d: str, fill: str = "none", stroke: str = INK, width: float = 1, inner: str = ""
-    ) -> None:
-        end = f">{inner}</path>" if inner else "/>"
+    def path(self, d: str, fill: str = "none", stroke: str = INK, width: float = 1) -> None:
         line = "" if stroke == "none" else f' stroke="{stroke}" stroke-width="{_n(width)}"'
-        self.parts.append(f'<path d="{d}" fill="{fill}"{line}{end}')
+        self.parts.append(f'<path d="{d}" fill="{fill}"{line}/>')
 
     def line(
         self, *points: Point, stroke: str = INK, width: float = 1.3, head: bool = False
@@ -180,13 +177,10 @@ class Canvas:
             size = max(SMALL, 0.65 * side)
             self.text(x + side / 2, y + side / 2 + 0.35 * size, mark, size, bold=True, fill=DARK)
 
-    def tokens(
-        self, x: float, y: float, roles: Sequence[Role], side: float = 18, down: bool = True
-    ) -> None:
-        """Tokens in a column, or in a row."""
+    def tokens(self, x: float, y: float, roles: Sequence[Role], side: float = 18) -> None:
+        """Tokens in a column."""
         for i, role in enumerate(roles):
-            step = i * (side + 3)
-            self.token(x + (0 if down else step), y + (step if down else 0), role, side)
+            self.token(x, y + i * (side + 3), role, side)
 
     def image(self, x: float, y: float, w: float, h: float, data: str) -> None:
         self.parts.append(

@@ -46,7 +46,7 @@ def videomae(*configs: ModelConfig, mask: MaskConfig | None = None, seed: int = 
     draw.tokens(803, middle - 36, [TARGET] * 4, 15)
     draw.text(790, middle + 5, "−", 16, bold=True)
     for x in (427, 639):
-        draw.text(x, middle - 8, "linear", 11)
+        draw.text(x, middle - 8, "linear")
     for a, b in ((92, 142), (170, 236), (266, 302), (404, 450), (480, 534), (618, 660), (690, 754)):
         draw.arrow((a, middle), (b, middle))
     for x, head in zip(centres, heads, strict=True):
@@ -165,7 +165,11 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         top = 44 + i * pitch
         draw.text(16, top - 12, name, 14, "start", bold=True)
         draw.text(844, top - 12, status, 13, "end")
-        draw.cells(16, top, _frame(mask, grid), (cell, 0), (0, cell))
+        frame = _frame(mask, grid)
+        draw.cells(16, top, frame, (cell, 0), (0, cell))
+        dots = [(i, j) for i in range(h) for j in range(w) if frame[i][j] is VISIBLE]
+        at = [(15 + (j + 0.5) * cell, top - 1 + (i + 0.5) * cell) for i, j in dots]
+        draw.path("".join(f"M{x:.1f} {y:.1f}h2v2h-2z" for x, y in at), DARK, "none")
         overlap = v + q - len(set(mask.visible[0].tolist()) | set(mask.queries[0].tolist()))
         for row, (what, parts) in enumerate(
             (("encoder reads", ((v, VISIBLE),)),
@@ -194,10 +198,10 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
     low = 44 + len(cases) * pitch - 6
     signs = ((VISIBLE, "visible"), (TARGET, "mask token with loss"), (MASK_TOKEN, "mask token without loss"),
              (HIDDEN, "hidden, not queried"))  # fmt: skip
-    for x, (role, text) in zip((16, 120, 312, 524), signs, strict=True):
+    for x, (role, text) in zip((16, 106, 286, 476), signs, strict=True):
         draw.token(x, low, role, 16)
         draw.text(x + 24, low + 13, text, 12, "start")
-    draw.text(844, low + 13, "squares: step t = 0", 12, "end")
+    draw.text(844, low + 13, "frames: t = 0, visible dotted", 12, "end")
     return draw.finish(low + 32, alt)
 
 

@@ -85,7 +85,7 @@ def progressive_training(*stages: RunConfig) -> Diagram:
             f"on {Path(stage.data.path).stem}, {'no labels' if masked else 'with labels'}",
             f"{length}, {stage.repeated_aug} clips per video",
             f"batch of {optim.batch_size} videos",
-            f"learning rate {rate:.3g}",
+            f"learning rate {rate:.3g}".replace("e-0", "e-"),
             f"layer decay {optim.layer_decay:g}" if not masked else "all layers alike",
         ]
         draw.text(x + wide / 2, 26, f"{i + 1}  {name}", 14, bold=True)
@@ -121,11 +121,11 @@ def data_path(config: PretrainConfig) -> Diagram:
         ["no store", "decoded again", "each epoch"]
     )  # fmt: skip
     top = [
-        (["file", "H.264 in mp4", Path(data.path).stem], NEUTRAL),
+        (["files", "compressed video", Path(data.path).stem], NEUTRAL),
         (["decode", "to RGB frames", f"{data.num_workers} workers"], NEUTRAL),
         (store, NEUTRAL),
         (["sample", f"{t} frames, stride {data.stride}", f"of a span of {span}"], NEUTRAL),
-        (["batch", f"{optim.batch_size} × {shape(c, t, side, side)}", f"uint8, {megabytes:.0f} MB"], VISIBLE),
+        ([f"batch of {optim.batch_size}", shape(c, t, side, side), f"uint8, {megabytes:.0f} MB"], VISIBLE),
     ]  # fmt: skip
     low = [
         (["repeat, crop", f"{config.repeated_aug} per video", f"{clips} clips"], NEUTRAL),
@@ -145,7 +145,7 @@ def data_path(config: PretrainConfig) -> Diagram:
     draw.text(430, 144, f"copied as uint8: {megabytes:.0f} MB per step, over all processes")
     draw.text(430, 302, f"step k depends only on the seed ({config.seed}) and k", 13, bold=True)
     alt = (
-        f"From file to step. On the processor: file, decoding in {data.num_workers} workers, "
+        f"From file to step. On the CPU: files, decoding in {data.num_workers} workers, "
         f"{' '.join(store)}, {t} frames with stride {data.stride} (a span of {span}), a batch of "
         f"{optim.batch_size} clips {shape(c, t, side, side)}, uint8, {megabytes:.0f} MB. On the device: "
         f"crops, {clips} clips; masks with {v} visible tokens and {m} targets; predictions "

@@ -124,7 +124,8 @@ def masks(grid: TokenGrid, schemes: Mapping[str, MaskConfig] = MASKS, seed: int 
         middle = top + tall / 2
         draw.text(16, middle - 12, name, 15, "start", bold=True)
         draw.text(16, middle + 8, f"{visible} visible", 12, "start")
-        draw.text(16, middle + 26, f"{hidden} hidden", 12, "start")
+        share = f"{100 * hidden / grid.num_tokens:.0f} %"
+        draw.text(16, middle + 26, f"{hidden} hidden, {share}", 12, "start")
         said.append(f"{name}: {visible} visible, {hidden} hidden")
     low = 34 + len(schemes) * (tall + 34)
     for step in range(t):
@@ -201,9 +202,11 @@ def rolling_ball(
     for step in range(t):
         draw.text(160 + step * pitch + w * side / 2, 20, f"t = {step}")
     draw.text(760 + w * big / 2, 20, "in motion", bold=True)
+    low = 34 + len(schemes) * row + 8
+    draw.text(430, low, "dashed: where the ball is, unseen by the encoder")
     alt = (
         f"A ball rolls through {t} time steps behind four masks; the steps in which it is seen: "
         f"{', '.join(said)}. Under short tubes and random masks it appears before and after; under a "
         "tube over the whole clip each position is visible always or never."
     )
-    return draw.finish(34 + len(schemes) * row, alt)
+    return draw.finish(low + 16, alt)

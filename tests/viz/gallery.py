@@ -1,4 +1,4 @@
-"""Every diagram on one page, on white and on dark: `python -m vmae.viz.gallery PAGE.html`."""
+"""Every diagram on one page, on white and on dark: `python tests/viz/gallery.py PAGE.html`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vmae.config import ModelConfig
+from vmae.config import MaskConfig, ModelConfig
 from vmae.grid import TokenGrid
 from vmae.layers import Attention
 from vmae.train.recipe import Recipe
@@ -48,6 +48,7 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "masks": lambda: diagrams.masks(_CUBES),
     "rolling_ball": lambda: diagrams.rolling_ball(_CUBES),
     "videomae": lambda: diagrams.videomae(_LONG, _B),
+    "videomae-random": lambda: diagrams.videomae(_LONG, _B, mask=MaskConfig("random", 0.9)),
     "asymmetry": lambda: diagrams.asymmetry(_B),
     "asymmetry-2000": lambda: diagrams.asymmetry(_B.replace(num_frames=40, img_size=160)),
     "dual_masking": lambda: diagrams.dual_masking(_B),
