@@ -123,6 +123,7 @@ class Canvas:
         self, x: float, y: float, w: float, h: float, fill: str = "none", stroke: str = INK,
         width: float = 1, dashed: bool = False, radius: float = 0,
     ) -> None:  # fmt: skip
+        """A rectangle, by its upper left corner."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         round_ = f' rx="{_n(radius)}"' if radius else ""
         self.parts.append(
@@ -149,6 +150,7 @@ class Canvas:
             self.text(x + w / 2, baseline, line, size, bold=i == 0, fill=INK if dashed else DARK)
 
     def path(self, d: str, fill: str = "none", stroke: str = INK, width: float = 1) -> None:
+        """SVG path data `d`, filled, outlined, or both."""
         line = "" if stroke == "none" else f' stroke="{stroke}" stroke-width="{_n(width)}"'
         self.parts.append(f'<path d="{d}" fill="{fill}"{line}/>')
 
@@ -183,6 +185,7 @@ class Canvas:
             self.token(x, y + i * (side + 3), role, side)
 
     def image(self, x: float, y: float, w: float, h: float, data: str) -> None:
+        """A picture, from `picture_data`."""
         self.parts.append(
             f'<image x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" href="{data}"/>'
         )

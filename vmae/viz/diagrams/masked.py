@@ -21,16 +21,8 @@ def videomae(*configs: ModelConfig, mask: MaskConfig | None = None, seed: int = 
     """
     mask, draw, middle = mask or MaskConfig("tube", 0.9), Canvas(), 92.0
     centres = (54, 156, 252, 353, 466, 576, 676, 790)
-    heads = (
-        "clip",
-        "tokens",
-        "visible",
-        "latents",
-        "with mask tokens",
-        "decoded",
-        "pixels",
-        "loss",
-    )
+    heads = ("clip", "tokens", "visible", "latents", "with mask tokens", "decoded", "pixels",
+             "loss")  # fmt: skip
     pictured: list[list[Role | None]] = [[VISIBLE] * 5 for _ in range(5)]
     for back in (2, 1, 0):
         draw.cells(24 + 5 * back, middle - 22 - 5 * back, pictured, (10, 0), (0, 10))
@@ -123,9 +115,8 @@ def asymmetry(config: ModelConfig, mask: MaskConfig | None = None) -> Diagram:
     small = f"{config.decoder_depth} blocks × {config.decoder_embed_dim} wide"
     label(end, top - 64, "decoder", f"{v} latents + {q} mask tokens = {v + q}", small,
           f"{stages['decoder']:.1f} billion", anchor="end")  # fmt: skip
-    draw.text(
-        430, floor + 24, f"{stages['total']:.1f} billion multiply-adds", 13, "start", bold=True
-    )
+    total = f"{stages['total']:.1f} billion multiply-adds"
+    draw.text(430, floor + 24, total, 13, "start", bold=True)
     times = every / stages["total"]
     draw.text(844, floor + 24, f"{times:.1f} times less", 13, "end", bold=True)
     draw.text(430, floor + 52, "areas to scale: tokens across, blocks × width upward")
@@ -143,6 +134,7 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
 
     Left, the roles of the first time step's positions; right, the tokens of encoder and decoder in
     proportion. The second misconception is a table with two ratios: targets 90 %, encoder 60 %.
+    Raises MaskError if the running cell does not fit the grid.
     """
     grid, draw = config.grid, Canvas()
     n, source = grid.num_tokens, torch.Generator().manual_seed(seed)
@@ -150,13 +142,14 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
     def drawn(*values: object) -> Mask:
         return make_mask(MaskConfig(*values), grid, 1, source)  # type: ignore[arg-type]
 
-    wide, many = drawn("random", 0.6).visible, drawn("random", 0.9).queries
+    low, high = 0.6, 0.9
+    wide, many = drawn("random", low).visible, drawn("random", high).queries
     both = Mask(wide, many, torch.arange(many.shape[1])[None])
     cases = [
-        ("VideoMAE V1", "published", drawn("tube", 0.9)),
-        ("VideoMAE V2", "published", drawn("tube", 0.9, None, "running-cell", 0.5)),
-        ("half of the visible dropped", "a misconception", drawn("random", 0.9, None, "drop-visible", 0.5)),
-        ("targets 90 %, encoder 60 %", "a misconception", both),
+        ("VideoMAE V1", "published", drawn("tube", high)),
+        ("VideoMAE V2", "published", drawn("tube", high, None, "running-cell", 0.5)),
+        ("half of the visible dropped", "misconception", drawn("random", high, None, "drop-visible", 0.5)),
+        (f"targets {high:.0%}, encoder {low:.0%}", "misconception", both),
     ]  # fmt: skip
     said, pitch, (_, h, w) = [], 130, grid.shape
     cell, scale = 84 / max(h, w), 500 / (n + both.visible.shape[1])
@@ -195,14 +188,14 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         draw.text(226, top + 98 - 12, notes, 12, "start")
         said.append(f"{name} ({status}): {v} visible, {q} queries, {m} targets, {overlap} overlap")
     alt = f"Dual masking of {n} tokens. " + "; ".join(said) + "."
-    low = 44 + len(cases) * pitch - 6
+    end = 44 + len(cases) * pitch - 6
     signs = ((VISIBLE, "visible"), (TARGET, "mask token with loss"), (MASK_TOKEN, "mask token without loss"),
              (HIDDEN, "hidden, not queried"))  # fmt: skip
     for x, (role, text) in zip((16, 106, 286, 476), signs, strict=True):
-        draw.token(x, low, role, 16)
-        draw.text(x + 24, low + 13, text, 12, "start")
-    draw.text(844, low + 13, "frames: t = 0, visible dotted", 12, "end")
-    return draw.finish(low + 32, alt)
+        draw.token(x, end, role, 16)
+        draw.text(x + 24, end + 13, text, 12, "start")
+    draw.text(844, end + 13, "frames: t = 0, visible dotted", 12, "end")
+    return draw.finish(end + 32, alt)
 
 
 def _frame(mask: Mask, grid: TokenGrid) -> list[list[Role | None]]:

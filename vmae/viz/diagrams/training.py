@@ -77,9 +77,8 @@ def progressive_training(*stages: RunConfig) -> Diagram:
     for i, stage in enumerate(stages):
         optim, x, masked = stage.optim, 16 + i * (wide + gap), isinstance(stage, PretrainConfig)
         rate = optim.lr * optim.batch_size / (optim.base_batch_size or optim.batch_size)
-        name = "pre-training" if masked else "fine-tuning" if i == len(stages) - 1 else (
-            "post-pre-training"
-        )  # fmt: skip
+        tuning = "fine-tuning" if i == len(stages) - 1 else "post-pre-training"
+        name = "pre-training" if masked else tuning
         length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps} steps"
         rows = [
             f"on {Path(stage.data.path).stem}, {'no labels' if masked else 'with labels'}",
@@ -89,13 +88,11 @@ def progressive_training(*stages: RunConfig) -> Diagram:
             f"layer decay {optim.layer_decay:g}" if not masked else "all layers alike",
         ]
         draw.text(x + wide / 2, 26, f"{i + 1}  {name}", 14, bold=True)
-        encoder, part = wide * 0.6, wide * 0.34
+        encoder = wide * 0.6
         size = f"{stage.model.depth} × {stage.model.embed_dim}"
         draw.box(x, 48, encoder, 92, ["encoder", size], ENCODER)
-        if masked:
-            draw.box(x + encoder + 0.06 * wide, 66, part, 56, ["decoder"], DECODER)
-        else:
-            draw.box(x + encoder + 0.06 * wide, 66, part, 56, ["new head"], TARGET)
+        part, role = ("decoder", DECODER) if masked else ("new head", TARGET)
+        draw.box(x + 0.66 * wide, 66, 0.34 * wide, 56, [part], role)
         draw.lines(x + wide / 2, 184, rows)
         if i + 1 < len(stages):
             turn = x + wide + gap / 2
@@ -112,7 +109,7 @@ def data_path(config: PretrainConfig) -> Diagram:
     model, data, optim, draw = config.model, config.data, config.optim, Canvas()
     mask = make_mask(config.mask, model.grid, 1, torch.Generator())
     clips = optim.batch_size * config.repeated_aug
-    (c, side, t), span = (model.channels, model.img_size, model.num_frames), 0
+    c, side, t = model.channels, model.img_size, model.num_frames
     span = (t - 1) * data.stride + 1
     megabytes = optim.batch_size * c * t * side * side / 1e6
     v, m, p = mask.visible.shape[1], mask.targets.shape[1], model.grid.token_dim

@@ -14,7 +14,7 @@ from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, shape
 
 #: The cubes of a clip, beside the one that is pulled out.
 CLIP = Role("clip", ENCODER.tint)
-#: The masks of the papers
+#: The masks that the papers compare.
 MASKS = {
     "random": MaskConfig("random", 0.75),
     "tube": MaskConfig("tube", 0.75),
@@ -143,21 +143,20 @@ def rolling_ball(
 ) -> Diagram:
     """A ball rolls behind each mask: what the encoder sees of it, step by step, and as a loop.
 
-    By default random, a tube of 4 frames (a common misconception), the published tube, and frame.
+    By default random, a tube of two steps (a common misconception), the published tube, and frame.
     The loop is SVG's own animation; where it does not play, its first step is shown.
     """
-    schemes = schemes or {
-        "random": MASKS["random"],
-        "tube of 4 frames": MaskConfig("tube", 0.75, tube_length=2 * grid.tubelet[0]),
-        "tube": MASKS["tube"],
-        "frame": MASKS["frame"],
-    }
+    length = 2 * grid.tubelet[0]
+    short = {f"tube of {length} frames": MaskConfig("tube", 0.75, tube_length=length)}
+    schemes = schemes or {"random": MASKS["random"], **short} | MASKS
     draw, (t, h, w) = Canvas(), grid.shape
     pitch = 584 / t
     side, big = (pitch - 8) / w, 88 / max(h, w)
     row = max(h * side, h * big) + 20
     ball_row, said = h // 2, []
-    places = [0.5 + step * (w - 1) / (t - 1) for step in range(t)]  # of the ball's centre, in cells
+    places = [
+        0.5 + step * (w - 1) / max(1, t - 1) for step in range(t)
+    ]  # of the ball's centre, in cells
     times = ";".join(f"{step / t:.3f}" for step in range(t))
     timing = f'dur="{0.6 * t:.1f}s" calcMode="discrete" keyTimes="{times}" repeatCount="indefinite"'
 
@@ -205,8 +204,7 @@ def rolling_ball(
     low = 34 + len(schemes) * row + 8
     draw.text(430, low, "dashed: where the ball is, unseen by the encoder")
     alt = (
-        f"A ball rolls through {t} time steps behind four masks; the steps in which it is seen: "
-        f"{', '.join(said)}. Under short tubes and random masks it appears before and after; under a "
-        "tube over the whole clip each position is visible always or never."
+        f"A ball rolls through {t} time steps behind {len(schemes)} masks; the steps in which it is seen: "
+        f"{', '.join(said)}. A tube over the whole clip hides or shows a position at all steps alike."
     )
     return draw.finish(low + 16, alt)
