@@ -420,7 +420,7 @@ for name, values in probes.items():
     print(f"{name:16} {np.mean(values):.1f} ± {np.std(values):.1f}")
 
 # %% [markdown]
-# Random features are no straw man: a linear layer with all labels finds a good half of the digits in them. Pre-training adds about twenty points,
+# Random features are no straw man: a linear layer with all labels finds a good half of the digits in them. Pre-training adds about eleven points,
 # several times the spread of the seeds. How short may it be? The short runs at the end of this lesson tell. The next test asks another question.
 #
 # ## Few labels: fine-tuning against scratch
@@ -452,7 +452,7 @@ for name, values in tuned.items():
     print(f"{name:24} {np.mean(values):.1f} ± {np.std(values):.1f}")
 
 # %% [markdown]
-# From scratch, 150 steps learn little, with 50 labels no more than with 10. The pre-trained encoder needs the same steps and gets twice as far.
+# From scratch, 150 steps learn little, with 50 labels hardly more than with 10. The pre-trained encoder takes the same steps and gets nearly twice as far.
 # Each seed draws its own labelled images, and both ways share them. So compare dots of one seed, and look at the spread before you believe a mean.
 #
 # ## Targets and ratios

@@ -98,6 +98,7 @@ def small(recipe: Recipe, data: Path, stores: Path) -> Recipe:
         part["optim"] |= {"epochs": None}
         part |= {"log_every": 1}
     changed["finetune"] |= {"labels_per_class": None, "test_clips": 1, "test_crops": 1}
+    changed["finetune"] |= {"starts_from": "any", "head_rows": None}  # a pre-trained encoder
     return Recipe.from_dict(changed)
 
 

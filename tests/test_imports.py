@@ -14,7 +14,8 @@ from vmae import ROOT
 
 #: From the ground up. A folder counts as one entry; inside it, too, there are no cycles.
 ORDER = (
-    "vmae", "base_config", "grid", "config", "positions", "init", "layers", "masking", "vit", "mae",
+    "vmae", "base_config", "grid", "config", "inference", "positions", "init", "layers", "masking",
+    "vit", "mae",
     "support", "weights", "data", "cost", "train", "predict", "viz", "course", "cli", "__main__",
 )  # fmt: skip
 #: The same inside data/.

@@ -58,6 +58,12 @@ class ModelConfig(Config):
     pos_embed_from: tuple[int, int] | None = None
     """(num_frames, img_size) that the weights were trained with, to interpolate their position
     table to this clip; None: a table computed for this clip."""
+    learned_pos_embed: bool = False
+    """Whether the encoder's position table is a parameter, as in MAE's fine-tuning. It starts as the
+    fixed one."""
+    global_pool: bool = False
+    """Whether an MAE classifier averages its patch tokens instead of using its class token, as
+    main_finetune.py does by default. VideoMAE's classifiers always average."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +82,11 @@ class ModelConfig(Config):
         if self.attention == "divided" and self.family != "videomae":
             raise ConfigError(
                 'attention "divided" requires family "videomae": change either of them'
+            )
+        if self.global_pool and self.family != "mae":
+            raise ConfigError(
+                f'global_pool requires family "mae", but family is {self.family!r}, whose '
+                "classifiers always average their tokens: set global_pool to false"
             )
         if self.pos_embed_from is not None:
             num_frames, img_size = self.pos_embed_from

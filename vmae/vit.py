@@ -9,6 +9,7 @@ from torch import nn
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.grid import gather_tokens, patchify
+from vmae.inference import Inference
 from vmae.init import init_linears, skip_init
 from vmae.layers import NORM_EPS, Block, DividedBlock
 from vmae.positions import build_pos_embed
@@ -38,8 +39,9 @@ class VisionTransformer(nn.Module):
     """An encoder (`num_classes=None`) or a classifier of clips; an image is a clip of one frame.
 
     The encoder ends with `norm`. VideoMAE's classifier averages the tokens, then applies `fc_norm`
-    and `head`; MAE's applies `head` to the class token after `norm`. Parameter names are the
-    official ones.
+    and `head`; MAE's applies `head` to the class token after `norm` or, with `global_pool`, averages
+    the patch tokens like VideoMAE's. An encoder loaded from a classifier that averages has no `norm`
+    and keeps `fc_norm`. Parameter names are the official ones.
 
     drop_path   probability of dropping a residual branch in the last block, rising linearly from 0
     head_drop   dropout before `head`
@@ -58,12 +60,17 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.grid, self.num_classes = config, config.grid, num_classes
-        self.class_names: tuple[str, ...] | None = None  # set on loading or training a classifier
+        # set on loading or training a classifier
+        self.class_names: tuple[str, ...] | None = None
+        self.inference = Inference()
         mae = config.family == "mae"
         self.patch_embed = PatchEmbed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim)) if mae else None
         table = build_pos_embed(config, config.embed_dim)
-        self.register_buffer("pos_embed", table[None], persistent=False)
+        if config.learned_pos_embed:
+            self.pos_embed = nn.Parameter(table[None])
+        else:
+            self.register_buffer("pos_embed", table[None], persistent=False)
         rates = [drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         block = Block if config.attention == "joint" else partial(DividedBlock, self.grid.shape[0])
         with skip_init():
@@ -71,12 +78,13 @@ class VisionTransformer(nn.Module):
                 block(config.embed_dim, config.num_heads, config.mlp_ratio, rate, key_bias=mae)
                 for rate in rates
             )
-        self.mean_pool = num_classes is not None and not mae
+        self.mean_pool = num_classes is not None and (not mae or config.global_pool)
         if not self.mean_pool:
             self.norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.fc_norm = (
+            nn.LayerNorm(config.embed_dim, eps=NORM_EPS) if self.mean_pool else nn.Identity()
+        )
         if num_classes is not None:
-            if self.mean_pool:
-                self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
             self.head_drop = nn.Dropout(head_drop)
             with skip_init():
                 self.head = nn.Linear(config.embed_dim, num_classes)
@@ -153,29 +161,34 @@ class VisionTransformer(nn.Module):
         return chosen.attn.weights(chosen.norm1(x))
 
     def pooled(self, clips: torch.Tensor) -> torch.Tensor:
-        """One vector per clip, (B, D): the class token, or the mean of all tokens."""
+        """One vector per clip, (B, D), after `fc_norm`, if there is one: what a classifier's head reads.
+
+        The class token or, without one or with `global_pool`, the mean of all other tokens.
+        """
         x = self.forward_features(clips)
-        return x[:, 0] if self.cls_token is not None else x.mean(1)
+        if self.cls_token is not None and not self.config.global_pool:
+            return x[:, 0]
+        patches = x if self.cls_token is None else x[:, 1:]
+        return self.fc_norm(patches.mean(1))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, num_classes) of a classifier, features (B, N, D) of an encoder."""
         if self.num_classes is None:
             return self.forward_features(clips)
-        x = self.pooled(clips)
-        if self.mean_pool:
-            x = self.fc_norm(x)
-        return self.head(self.head_drop(x))
+        return self.head(self.head_drop(self.pooled(clips)))
 
     @torch.no_grad()
     def load_encoder(self, encoder: VisionTransformer) -> None:
-        """Copy the weights of a pre-trained encoder, all but any head.
+        """Copy the weights of a pre-trained or fine-tuned encoder, all but any head.
 
         A classifier that averages tokens has no `norm`, so that of the encoder is dropped, as in the
-        official code. Raises ValueError naming parameters that are missing or of another shape.
+        official code; its `fc_norm` is copied from a fine-tuned encoder and otherwise starts fresh.
+        Raises ValueError naming parameters that are missing or of another shape.
         """
-        state = encoder.state_dict()
+        state = {"pos_embed": encoder.pos_embed} | encoder.state_dict()
         own = self.state_dict()
-        needed = {name for name in own if not name.startswith(("head.", "fc_norm."))}
+        fresh = ("head.",) if "fc_norm.weight" in state else ("head.", "fc_norm.")
+        needed = {name for name in own if not name.startswith(fresh)}
         missing = needed - set(state)
         problems = [f"{name} is missing" for name in sorted(missing)]
         problems += [
@@ -187,6 +200,8 @@ class VisionTransformer(nn.Module):
             problems.append(
                 f"the encoder's family is {encoder.config.family!r}, not {self.config.family!r}"
             )
+        if encoder.config.learned_pos_embed and not self.config.learned_pos_embed:
+            problems.append("the encoder's positions are learned: set learned_pos_embed to true")
         if problems:
             listed = "; ".join(problems[:8]) + ("; ..." if len(problems) > 8 else "")
             raise ValueError(
@@ -203,17 +218,17 @@ def to_unit(pixels: torch.Tensor) -> torch.Tensor:
 
 def normalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
     """Standardise pixels (B, K, P), uint8 or in [0, 1], by ImageNet's channel statistics."""
-    mean, std = _channel_statistics(channels, tokens.device)
+    mean, std = channel_statistics(channels, tokens.device)
     return ((to_unit(tokens).unflatten(-1, (-1, channels)) - mean) / std).flatten(-2)
 
 
 def denormalize_pixels(tokens: torch.Tensor, channels: int = 3) -> torch.Tensor:
     """The inverse of `normalize_pixels`: back to [0, 1]."""
-    mean, std = _channel_statistics(channels, tokens.device)
+    mean, std = channel_statistics(channels, tokens.device)
     return (tokens.unflatten(-1, (-1, channels)) * std + mean).flatten(-2)
 
 
-def _channel_statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
+def channel_statistics(channels: int, device: torch.device) -> list[torch.Tensor]:
     """ImageNet's mean and standard deviation (C,), averaged over channels if clips are not RGB.
 
     Filled in on the device: copying a tensor from the host would make the device wait.

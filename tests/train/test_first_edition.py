@@ -26,7 +26,9 @@ from vmae.train import (
     Silent,
     load_classifier,
     pretrain,
+    run_folder,
 )
+from vmae.weights import CheckpointError
 
 OLD = Path(__file__).with_name("first_edition")
 CLASSES = {
@@ -52,6 +54,24 @@ def test_a_run_of_the_first_edition_resumes_to_the_numbers_it_would_have_reached
     assert all(record.mfu for record in result.records)
     written = yaml.safe_load(Path("run/config.yaml").read_text())
     assert "embed_dim" in written["model"] and "width" not in written["model"]
+
+
+@pytest.mark.parametrize(
+    "part,name,value",
+    [("optim", "epochs", 2), ("data", "short", "repeat"), ("model", "family", "mae")],
+)
+def test_a_run_that_would_continue_with_other_numbers_is_refused(tmp_path, part, name, value):
+    shutil.copytree(OLD / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    values[part][name] = value
+    path.write_text(yaml.safe_dump(values))
+    kept = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    config = PretrainConfig.from_yaml(path)
+    words = f"a run of vmae 0.1.0, .*{part}.{name}.* finish the run with that version"
+    with pytest.raises(CheckpointError, match=words):
+        run_folder.claim_run(tmp_path / "run", config, True, run_folder.FREE_FIELDS)
+    assert {p: p.read_bytes() for p in kept} == kept
 
 
 def test_its_models_load():

@@ -24,7 +24,7 @@ CLIP = {"num_frames": 8, "img_size": 32, "num_heads": 4}
 VIDEO = {**CLIP, "decoder_num_heads": 2}
 
 
-IMAGE = {"num_heads": 4, "decoder_num_heads": 2}
+IMAGE = {"num_heads": 4, "decoder_num_heads": 2, "normalize_targets": True}
 
 
 KINDS = ["pretrain", "classifier", "encoder", "mae-pretrain", "mae-encoder", "mae-classifier"]

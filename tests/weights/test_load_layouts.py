@@ -111,17 +111,29 @@ def test_official_mae(tmp_path, image, decoder):
     same(written, state)
 
 
-def test_stored_positions_must_be_ours(tmp_path):
+def test_stored_positions_of_the_decoder_must_be_ours(tmp_path):
     state = official_mae()
-    state["pos_embed"][0, 3, 5] += 0.01
+    state["decoder_pos_embed"][0, 3, 5] += 0.01
     with pytest.raises(
-        CheckpointError, match=r"pos_embed differs from the fixed sin-cos table by.*0\.01"
+        CheckpointError,
+        match=r"decoder_pos_embed differs from the fixed sin-cos table by.*0\.01.*load_encoder",
     ):
         load(pth(tmp_path / "a.pth", state), **IMAGE)
-    state["pos_embed"] = mae_table(48, 4).half()
+    state |= {"pos_embed": mae_table(48, 4).half(), "decoder_pos_embed": mae_table(24, 4)}
     load(pth(tmp_path / "b.pth", state), **IMAGE)
     state["decoder_pos_embed"].zero_()
     with pytest.raises(
         CheckpointError, match="decoder_pos_embed is all zeros: transformers leaves"
     ):
         load(pth(tmp_path / "c.pth", state), **IMAGE)
+
+
+@pytest.mark.parametrize("segments", [1, 2, 4])
+def test_clips_of_several_segments_count_all_their_frames(tmp_path, segments):
+    """The fine-tuning scripts build the model with all_frames = num_frames · num_segments."""
+    arguments = argparse.Namespace(num_frames=8 // segments, num_segments=segments, input_size=32)
+    path = pth(tmp_path / "m.pth", {"module": official_finetuned(), "args": arguments})
+    assert load(path, num_heads=4).config.num_frames == 8
+    arguments = {"num_frames": 8, "num_segments": None, "input_size": 32}
+    path = pth(tmp_path / "d.pth", {"module": official_finetuned(), "args": arguments})
+    assert load(path, num_heads=4).config.num_frames == 8

@@ -120,12 +120,16 @@ def test_encoders(tmp_path, tiny):
     classifier = randomize(VisionTransformer(tiny, 5)).eval()
     save(classifier, tmp_path / "c", classes="abcde")
     for read in (load_encoder, lambda path: load(path, drop_head=True)):
-        with pytest.warns(UserWarning, match="dropped fc_norm.bias.*; the file has no final norm"):
+        with pytest.warns(UserWarning, match="dropped head.bias, head.weight$"):
             encoder = read(tmp_path / "c")
         assert torch.equal(encoder(clips), classifier.forward_features(clips))
     again = VisionTransformer(tiny, 5)
     again.load_encoder(encoder)
     assert torch.equal(again.forward_features(clips), classifier.forward_features(clips))
+    assert torch.equal(again.fc_norm.bias, classifier.fc_norm.bias)
+    with pytest.warns(UserWarning, match="dropped fc_norm"):
+        save(encoder, tmp_path / "h", "hf")
+    encoder.fc_norm = torch.nn.Identity()
     for to, place in (("vmae", "e"), ("hf", "h"), ("official", "o.pth")):
         save(encoder, tmp_path / place, to)
         with pytest.warns(UserWarning, match="has no final norm"):
@@ -138,8 +142,9 @@ def test_encoders(tmp_path, tiny):
         f"model.{n}": t for n, t in official_finetuned().items() if not n.startswith("head.")
     }
     save_file(headless, tmp_path / "v2.safetensors")
-    with pytest.warns(UserWarning, match="dropped model.fc_norm.bias, model.fc_norm.weight"):
-        assert load(tmp_path / "v2.safetensors", **CLIP).num_classes is None
+    hub = load(tmp_path / "v2.safetensors", **CLIP)
+    assert hub.num_classes is None
+    assert torch.equal(hub.fc_norm.bias, headless["model.fc_norm.bias"])
 
 
 def test_heads_and_their_classes(tmp_path):
@@ -171,7 +176,8 @@ def test_published_sizes_are_inferred_from_shapes(config):
     shallow = config.replace(depth=1, decoder_depth=1)
     with torch.device("meta"):
         state = MaskedAutoencoder(shallow).state_dict()
-    assert infer_config(state, {"img_size": 224}) == (shallow, [])
+    hints = {"img_size": 224, "normalize_targets": True}
+    assert infer_config(state, hints) == (shallow, [])
 
 
 def test_giant_mlp():

@@ -1,4 +1,4 @@
-"""Checkpoints that must be refused: pickles with code, damaged files, weights that do not fit."""
+"""Checkpoints that must be refused: damaged files, weights that do not fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomize
-from published_layouts import VIDEO, linear, norm, official_mae, official_pretrain, pth, rand
+from published_layouts import VIDEO, official_pretrain, pth, rand, same
 from safetensors.torch import save_file
 
 from vmae.mae import MaskedAutoencoder
@@ -29,27 +29,22 @@ class Evil:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path, zipped):
+def test_a_pickle_with_code_does_not_run(tmp_path, zipped):
     marker = tmp_path / "owned"
     path = tmp_path / "evil.pth"
     content = {"model": official_pretrain(), "args": Evil(marker)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        CheckpointError,
-        match=r"evil.pth is a pickle that refers to (posix|nt)\.system: .*not loaded",
-    ) as e:
+    same(load(path, **VIDEO).state_dict(), official_pretrain())
+    torch.save({"model": Evil(marker)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"'model' is a (posix|nt)\.system object"):
         load(path, **VIDEO)
-    assert "save_file" in str(e.value) and "trust its source" in str(e.value)
     assert not marker.exists()
 
 
-def test_argparse_namespaces_are_the_only_exception(tmp_path):
+def test_argparse_namespaces_are_the_only_objects_that_are_read(tmp_path, tiny):
     arguments = argparse.Namespace(num_frames=8, input_size=32, when=argparse.ArgumentParser)
     path = pth(tmp_path / "a.pth", {"model": official_pretrain(), "args": arguments})
-    with pytest.raises(CheckpointError, match=r"refers to argparse\.ArgumentParser: .*not loaded"):
-        load(path)
-    with pytest.raises(Exception, match="argparse.Namespace"):  # and only in this reader
-        torch.load(pth(tmp_path / "b.pth", argparse.Namespace()), weights_only=True)
+    assert load(path, num_heads=4, decoder_num_heads=2).config == tiny
 
 
 def test_damaged_and_foreign_files(tmp_path):
@@ -95,7 +90,8 @@ def test_damaged_and_foreign_files(tmp_path):
     with pytest.raises(CheckpointError, match="the file does not exist"):
         load(tmp_path / "none.pth")
     with pytest.raises(
-        CheckpointError, match=r"contains neither model.safetensors nor pytorch_model.bin"
+        CheckpointError,
+        match=r"contains neither model.safetensors nor pytorch_model.bin, whole or sharded",
     ):
         load(tmp_path)
 
@@ -141,13 +137,3 @@ def test_what_does_not_fit_is_listed_in_full(tmp_path, tiny):
     (run / "config.yaml").write_text("model: {widht: 3}")
     with pytest.raises(CheckpointError, match="config.yaml: ModelConfig has no field widht"):
         load(run)
-
-
-def test_mae_classifiers_that_average_are_refused(tmp_path):
-    state = official_mae(decoder=False) | norm("fc_norm", 48) | linear("head", 5, 48)
-    del state["norm.weight"], state["norm.bias"]
-    path = pth(tmp_path / "m.pth", {"model": state})
-    with pytest.raises(
-        CheckpointError, match="averages tokens .--global_pool.*uses the class token"
-    ):
-        load(path, num_heads=4)

@@ -121,14 +121,19 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
     from vmae.train.finetune import finetune, open_sources
+    from vmae.train.starting import check_source
     from vmae.weights.loading import load_encoder
 
     config = _recipe(arguments).finetune
     model, encoder = config.model, None
     if arguments.encoder:
         encoder = load_encoder(
-            arguments.encoder, num_frames=model.num_frames, img_size=model.img_size
+            arguments.encoder,
+            num_frames=model.num_frames,
+            img_size=model.img_size,
+            keep_head=True,
         )
+    check_source(encoder, config)
     sources = open_sources(config)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
     return {"accuracy": result.test.accuracy, **result.cost}
@@ -228,6 +233,7 @@ def convert(arguments: argparse.Namespace) -> None:
             arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
             encoder_only=arguments.encoder_only, num_frames=arguments.num_frames, img_size=arguments.img_size,
             num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
+            normalize_targets=arguments.normalize_targets, state_key=arguments.state_key,
         )
     )  # fmt: skip
 

@@ -164,7 +164,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--encoder",
                 type=Path,
-                help="pre-trained weights, in any layout that `vmae convert` can read",
+                help="weights to start from, pre-trained or those of a classifier, in any layout "
+                "that `vmae convert` can read",
             )
 
     test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
@@ -243,6 +244,17 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder-only",
         action="store_true",
         help="convert only the encoder, without the decoder or head",
+    )
+    convert.add_argument(
+        "--normalize-targets",
+        action=argparse.BooleanOptionalAction,
+        help="whether the decoder predicts normalised pixels, if not stored in the source (default: "
+        "yes for VideoMAE, no for MAE)",
+    )
+    convert.add_argument(
+        "--state-key",
+        metavar="KEY",
+        help="entry of the source to convert, such as model_ema (default: the raw weights)",
     )
     for name, text in (
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vmae.inference import Inference
 from vmae.support.files import atomic_path, write_text
 from vmae.train.config import FinetuneConfig
 from vmae.train.run_folder import refuse_other
@@ -36,5 +37,5 @@ def load_classifier(
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
     model = VisionTransformer(config.model, len(classes))
     load_weights(model, folder / "model.safetensors")
-    model.class_names = classes
+    model.class_names, model.inference = classes, Inference.of_run(config.to_dict())
     return model.eval(), classes, config

@@ -138,6 +138,13 @@ class FinetuneConfig(RunConfig):
             steps=300, batch_size=32, lr=1e-3, betas=(0.9, 0.999), layer_decay=0.75
         )
     )
+    starts_from: Literal["any", "classifier"] = "any"
+    """What the run may start from. "classifier": only a fine-tuned model, whose `fc_norm` it keeps, as
+    in VideoMAE V2's progressive training; "any": also pre-trained weights, or none."""
+    head_rows: str | None = None
+    """Rows of the head of the classifier that the run starts from, to start its own with. "names":
+    those of the classes of the same name; else the path of a JSON list, with the number of a row for
+    each class (VideoMAE V2's misc/label_710to400.json). None: a fresh head."""
     labels_per_class: int | None = None
     """Train on so many videos of each class; None: on all."""
     view: Literal["video", "single-frame", "shuffled"] = "video"

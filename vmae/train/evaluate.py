@@ -85,16 +85,30 @@ def evaluate(
     )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
-        seen = view_of(item.clips.to(device), view, generator)
-        views = model(seen).float().unflatten(0, (-1, clips * crops))
-        logits = views[:, 0] if clips * crops == 1 else mean_of_views(views)
-        tested.append((item.number, logits.cpu(), item.labels))
+        views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
+        tested.append((item.number, mean_of_views(views).cpu(), item.labels))
     whole = sorted(gather(tested), key=lambda part: part[0])
     return Evaluation(torch.cat([x for _, x, _ in whole]), torch.cat([y for *_, y in whole]))
 
 
+def view_logits(
+    model: VisionTransformer,
+    clips: torch.Tensor,
+    view: str,
+    views: int,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Logits (videos, views, classes) of clips (videos·views, C, T, H, W), each seen as `view`."""
+    return model(view_of(clips, view, generator)).float().unflatten(0, (-1, views))
+
+
 def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
-    """Logits (videos, views, classes) as the log of the mean probability: (videos, classes)."""
+    """Logits (videos, views, classes) as the log of the mean probability: (videos, classes).
+
+    Those of a single view stay as they are.
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0]
     return logits.log_softmax(-1).logsumexp(1) - math.log(logits.shape[1])
 
 

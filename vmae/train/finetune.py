@@ -23,6 +23,7 @@ from vmae.data.augment.randaugment import rand_augment
 from vmae.data.reading.loader import Batch, Source, Subset, few_labels, open_set, open_source
 from vmae.data.reading.sampling import Sampling
 from vmae.data.sets.load import require_labels
+from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed
 from vmae.train.classifier import save_classifier
@@ -31,6 +32,7 @@ from vmae.train.devices import accelerator_for
 from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.run import Run, open_run
 from vmae.train.schedule import adamw, learning_rate, set_lr
+from vmae.train.starting import start_from
 from vmae.vit import VisionTransformer
 
 
@@ -97,7 +99,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a classifier on (a few labels of) `sources.train`, test it on `sources.test`.
 
-    encoder   pre-trained encoder to start from; None: from scratch
+    encoder   pre-trained encoder to start from, or a classifier, whose `fc_norm` is kept and whose
+              head gives rows if the configuration says so; None: from scratch
     folder    for config.yaml, environment.json, metrics.jsonl, checkpoints and the classifier (as
               save_classifier writes it); None: nothing is written. All processes must see it
     resume    continue the run in `folder` from its newest checkpoint; start it if there is none
@@ -114,8 +117,7 @@ def finetune(
         classifier = VisionTransformer(
             config.model, num_classes, config.drop_path, config.head_drop
         )
-        if encoder is not None:
-            classifier.load_encoder(encoder)
+        start_from(classifier, encoder, sources.classes, config)
         optimizer = adamw(classifier, batches.optim, config.model.depth)
         model, optimizer = run.prepare(classifier, optimizer, batches)
         run.starts_from(encoder.state_dict() if encoder is not None else None)
@@ -142,6 +144,7 @@ def finetune(
 
         trained = VisionTransformer(config.model, num_classes, config.drop_path, config.head_drop)
         trained.class_names = tuple(sources.classes)
+        trained.inference = Inference.of_run(config.to_dict())
         cost = run.finish(trained)
         if run.folder and run.main:
             save_classifier(trained, sources.classes, config, run.folder)

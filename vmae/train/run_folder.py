@@ -24,6 +24,7 @@ import torch
 from vmae import ROOT, __version__
 from vmae.base_config import Config, ConfigError
 from vmae.support.files import DiskError, atomic_path, write_text
+from vmae.train.config import RunConfig
 from vmae.train.devices import device_name
 from vmae.weights.errors import CheckpointError
 
@@ -186,11 +187,12 @@ def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -
     return lines
 
 
-def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...]) -> None:
+def claim_run(folder: Path, config: RunConfig, resume: bool, free: tuple[str, ...]) -> None:
     """Make `folder` the run of `config`: a new one or, with `resume`, the same one again.
 
     Fields named in `free` may change on resuming. Raises CheckpointError if the folder contains a run
-    and `resume` is off, or a run of another configuration (listing the differences).
+    and `resume` is off, or a run of another configuration (listing the differences), or one that
+    this version would continue with other numbers.
     """
     saved = folder / "config.yaml"
     if saved.exists() and not resume:
@@ -198,8 +200,27 @@ def claim_run(folder: Path, config: Config, resume: bool, free: tuple[str, ...])
             f"{folder} already contains a run: resume that run, or choose another folder"
         )
     refuse_other(folder, config, free)
+    _refuse_other_numbers(folder, config)
     with atomic_path(saved) as temporary:
         config.to_yaml(temporary)
+
+
+def _refuse_other_numbers(folder: Path, config: RunConfig) -> None:
+    """Raise CheckpointError for a run of version 0.1 that 0.2 would continue differently."""
+    path = folder / "environment.json"
+    starts = json.loads(path.read_text()) if path.exists() else []
+    changed = {
+        "optim.epochs (an epoch now is a whole number of batches)": config.optim.epochs is not None,
+        "model.family 'mae' (its tokens now have weight decay)": config.model.family == "mae",
+        "data.short 'repeat' (other frames are repeated now)": config.data.short == "repeat",
+    }
+    reasons = [reason for reason, applies in changed.items() if applies]
+    if reasons and starts and starts[-1]["vmae"].startswith("0.1."):
+        raise CheckpointError(
+            f"{folder} contains a run of vmae {starts[-1]['vmae']}, which this version would "
+            f"continue with other numbers, because of {' and '.join(reasons)}: finish the run with "
+            "that version, or start a new one in another folder"
+        )
 
 
 def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:

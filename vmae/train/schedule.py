@@ -48,7 +48,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> l
 
     `lr_scale` is layer_decay^(depth + 1 - layer).
     """
-    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    exempt: set[str] = getattr(model, "no_weight_decay", set)()
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         decay = parameter.ndim > 1 and name not in exempt

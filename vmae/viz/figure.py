@@ -13,8 +13,10 @@ from cycler import cycler
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, VISIBLE
+
 #: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+PALETTE = tuple(role.colour for role in (ENCODER, TARGET, PREDICTED, CLASS_TOKEN, DECODER, VISIBLE))
 #: Grey with enough contrast on both light and dark backgrounds.
 INK = "#7a7a7a"
 

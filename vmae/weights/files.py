@@ -1,15 +1,14 @@
 """Read checkpoint files without running any code they contain.
 
-A `.pth` file is a pickle, and unpickling can call any function. torch.load with `weights_only` allows
-only PyTorch's own; here argparse.Namespace is allowed too, since official files store their
-arguments in one. Anything else is refused.
+A `.pth` file is a pickle, and unpickling can call any function. Here it builds tensors and plain
+containers only; every other object in the file is skipped (`vmae.weights.inert`).
 """
 
 from __future__ import annotations
 
 import json
-import re
-from argparse import Namespace
+import os
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +18,22 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from vmae.config import ModelConfig
+from vmae.inference import Inference
+from vmae.weights import inert
+from vmae.weights.entries import find_weights
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.names import TABLES, State, from_any
 
-#: File names of weights in a folder, in order of preference.
-FILES = ("model.safetensors", "pytorch_model.bin")
+#: File names of weights in a folder, in order of preference. An index lists the shards beside it.
+FILES = (
+    "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+#: What a detector of mmaction2 has beside its backbone.
+_DETECTOR = ("roi_head.", "rpn_head.", "neck.")
 
 
 @dataclass
@@ -36,7 +43,9 @@ class WeightFile:
     names       the name of each tensor in the file
     tables      stored position tables, which are checked but not loaded
     config      the model in our own config.yaml beside the weights
+    inference   how a classifier is applied, from that file of a run, or from inference.yaml
     hf          the content of config.json beside the weights
+    processor   that of preprocessor_config.json
     arguments   those of the training script, from official files
     """
 
@@ -45,14 +54,16 @@ class WeightFile:
     names: dict[str, str]
     tables: State
     config: ModelConfig | None = None
+    inference: Inference = field(default_factory=Inference)
     hf: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_weights(path: str | Path) -> WeightFile:
+def open_weights(path: str | Path, state_key: str | None = None) -> WeightFile:
     """Read a weights file, or that of a folder, and the config.yaml or config.json beside it.
 
-    Raises CheckpointError.
+    `state_key` is that of `load`. Raises CheckpointError.
     """
     path = Path(path)
     weights = path
@@ -60,12 +71,14 @@ def open_weights(path: str | Path) -> WeightFile:
         candidates = [path / name for name in FILES if (path / name).exists()]
         if not candidates:
             raise CheckpointError(
-                f"{path} contains neither {' nor '.join(FILES)}: pass the path of the weights "
-                "file. (An unfinished run keeps its weights in checkpoints/step-N; sharded files "
-                "must be merged first)"
+                f"{path} contains neither {FILES[0]} nor {FILES[2]}, whole or sharded: pass the "
+                "path of the weights file. (An unfinished run keeps its weights in "
+                "checkpoints/step-N)"
             )
         weights = candidates[0]
-    tensors, arguments = read_tensors(weights)
+    read = _read_shards if weights.name.endswith(".index.json") else read_tensors
+    tensors, arguments = read(weights, state_key)
+    _keep_backbone(tensors, weights)
     try:
         state, names = from_any(tensors)
     except ValueError as error:
@@ -74,8 +87,53 @@ def open_weights(path: str | Path) -> WeightFile:
     file = WeightFile(weights, state, names, tables, arguments=arguments)
     if weights.name in FILES:  # files of other names may be in a folder of downloads
         file.hf = read_json(weights.parent / "config.json")
-        file.config = _own_config(weights.parent)
+        file.processor = read_json(weights.parent / "preprocessor_config.json")
+        file.config, file.inference = _own_config(weights.parent)
     return file
+
+
+def _read_shards(index: Path, state_key: str | None) -> tuple[State, dict[str, Any]]:
+    """Read the tensors of all files listed in an index of transformers."""
+    if not index.exists():
+        raise CheckpointError(f"{index}: the file does not exist")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map: download it again")
+    for shard in weight_map.values():
+        # Only plain names: a path could lead anywhere, and no library writes one.
+        if not isinstance(shard, str) or {"/", "\\", ":"} & set(shard):
+            raise CheckpointError(
+                f"{index} names the shard {shard!r}, but shards must be in the folder of the "
+                "index: download it again"
+            )
+    tensors: State = {}
+    shards = sorted(set(weight_map.values()))
+    for shard in shards:
+        path = index.parent / shard
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}, listed in {index.name}, does not exist: download all {len(shards)} shards"
+            )
+        part = read_tensors(path)[0]
+        lacking = [name for name, at in weight_map.items() if at == shard and name not in part]
+        if lacking:
+            raise CheckpointError(
+                f"{path} lacks {', '.join(lacking[:5])}, which {index.name} lists there: download "
+                "both again"
+            )
+        tensors |= part
+    return find_weights(tensors, index, state_key)
+
+
+def _keep_backbone(tensors: State, path: Path) -> None:
+    """Drop what a detector has beside its backbone, with a warning."""
+    dropped = [name for name in tensors if name.startswith(_DETECTOR)]
+    if not dropped or not any(name.startswith("backbone.") for name in tensors):
+        return
+    for name in dropped:
+        del tensors[name]
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) + ".*" for name in dropped)
+    warn(f"{path} is a detector; took its backbone and dropped {', '.join(parts)}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -89,8 +147,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _own_config(folder: Path) -> ModelConfig | None:
-    """The model in the config.yaml of a run, a classifier or an export, if there is one."""
+def _own_config(folder: Path) -> tuple[ModelConfig | None, Inference]:
+    """The model in the config.yaml of a run, a classifier or an export, if any; how it is applied."""
     folders = [folder]
     if folder.parent.name == "checkpoints":  # run/checkpoints/step-N
         folders.append(folder.parent.parent)
@@ -98,18 +156,21 @@ def _own_config(folder: Path) -> ModelConfig | None:
         if path.exists():
             try:
                 values = yaml.safe_load(path.read_text(encoding="utf-8"))
-                model = values.get("model", values)
-                return ModelConfig.from_dict(model)
+                model = ModelConfig.from_dict(values.get("model", values))
+                if "data" in values:
+                    return model, Inference.of_run(values)
+                kept = path.with_name("inference.yaml")
+                return model, Inference.from_yaml(kept) if kept.exists() else Inference()
             except (yaml.YAMLError, AttributeError, ValueError) as error:
                 raise CheckpointError(f"{path}: {error}") from None
-    return None
+    return None, Inference()
 
 
-def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
+def read_tensors(path: str | Path, state_key: str | None = None) -> tuple[State, dict[str, Any]]:
     """Read the tensors of a .safetensors or PyTorch file by name, and its training arguments.
 
-    The format is detected from the content, not the file name. Wrappers (`model`, `module`,
-    `state_dict`) are unwrapped. Unpickling runs no code. Raises CheckpointError.
+    The format is detected from the content, not the file name. Unpickling runs no code.
+    `state_key` is that of `load`. Raises CheckpointError.
     """
     path = Path(path)
     try:
@@ -119,7 +180,7 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"{path}: the file does not exist") from None
     if start[8:9] == b"{":  # safetensors: the length of the header, then its JSON
         try:
-            return load_file(path), {}
+            return find_weights(load_file(path), path, state_key)
         except SafetensorError as error:
             raise CheckpointError(
                 f"{path} is a corrupt safetensors file ({error}): download it again"
@@ -131,50 +192,37 @@ def read_tensors(path: str | Path) -> tuple[State, dict[str, Any]]:
         elif start.lstrip().startswith(b"<"):
             what = "the file is a web page: download the weights file itself"
         raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file; {what}")
-    return _unwrap(_unpickle(path), path)
+    return find_weights(_unpickle(path), path, state_key)
 
 
 def _unpickle(path: Path) -> Any:
-    with safe_globals([Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # on a damaged file the reader may raise anything
-            text = str(error) or type(error).__name__
-        try:
-            unsafe = sorted(get_unsafe_globals_in_checkpoint(path))
-        except Exception:  # not a zip archive (PyTorch before 1.6): the error names only the first
-            unsafe = re.findall(r"GLOBAL ([\w.]+)", text)[:1]
-    if not unsafe:
-        reason = text.split("WeightsUnpickler error: ")[-1].strip().split("\n")[0][:200]
+    """What a PyTorch file contains, with `inert.Inert` for all objects but tensors and containers."""
+    _check_archive(path)
+    try:
+        return torch.load(path, "cpu", inert, weights_only=False)
+    except Exception as error:  # on a damaged file the reader may raise anything
+        text = str(error) or type(error).__name__
+    if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD") in ("1", "y", "yes", "true"):
         raise CheckpointError(
-            f"{path} is corrupt, truncated or not a PyTorch file ({reason}): download it again"
+            f"{path}: TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, so PyTorch permits no reader but its "
+            "own: unset it (vmae's reader runs no code either), or convert the file to safetensors"
         )
     raise CheckpointError(
-        f"{path} is a pickle that refers to {', '.join(unsafe)}: loading this file could run "
-        "arbitrary code, so the file was not loaded. If you trust its source, convert it first: "
-        "torch.load(path, weights_only=False), then safetensors.torch.save_file on its state dict"
+        f"{path} is corrupt, truncated or not a PyTorch file ({text.strip().splitlines()[0][:200]}): "
+        "download it again"
     )
 
 
-def _unwrap(content: Any, path: Path) -> tuple[State, dict[str, Any]]:
-    arguments: dict[str, Any] = {}
-    for _ in range(4):
-        if not isinstance(content, dict):
-            raise CheckpointError(
-                f"{path} contains a {type(content).__name__}, not a state dict: save "
-                "model.state_dict() instead"
-            )
-        if isinstance(content.get("args"), Namespace):
-            arguments = dict(vars(content["args"]))
-        wrapped = (content.get(key) for key in ("model", "module", "state_dict"))
-        inner = next((value for value in wrapped if isinstance(value, dict)), None)
-        if inner is None:
-            break
-        content = inner
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    others = sorted(str(k) for k in content if str(k) not in tensors)
-    if not tensors:
-        raise CheckpointError(f"{path} contains no tensors; its keys are {', '.join(others[:20])}")
-    if others:
-        warn(f"{path}: skipping entries that are not tensors: {', '.join(others)}")
-    return tensors, arguments
+def _check_archive(path: Path) -> None:
+    """Refuse TorchScript and tar archives, for which torch.load has readers of their own."""
+    try:
+        get_unsafe_globals_in_checkpoint(path)
+    except Exception as error:  # of this reader's errors only one matters here
+        script = "torchscript" in str(error)
+    else:
+        return
+    if script or tarfile.is_tarfile(path):
+        kind = "a TorchScript archive" if script else "a tar archive of PyTorch before 0.1.10"
+        raise CheckpointError(
+            f"{path} is {kind}: save the state_dict() of the model with torch.save"
+        )

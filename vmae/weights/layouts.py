@@ -10,13 +10,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-
-from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from vmae.config import ModelConfig
 from vmae.layers import NORM_EPS
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
-from vmae.weights.names import State, table_of
+from vmae.weights.names import State
+from vmae.weights.tables import settle_tables
 
 #: Number of heads of the published sizes, by width. Other widths get heads of 64 dimensions.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
@@ -35,7 +34,7 @@ HF_DEFAULTS = {"videomae": _HF_DEFAULTS, "vit_mae": _HF_MAE_DEFAULTS, "vit": _HF
 
 
 def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
-    """The configuration of a file's model; checks the stored position tables against it."""
+    """The configuration of a file's model; settles the stored position tables (`tables`)."""
     given = {name: value for name, value in overrides.items() if value is not None}
     hf = file.hf.get("model_type") in HF_DEFAULTS
     guessed: list[str] = []
@@ -46,6 +45,8 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
             hints = _hints_from_arguments(file.arguments)
             if hf:
                 hints |= hints_from_hf(file.hf)
+            elif isinstance(nested := file.hf.get("model_config"), dict):
+                hints |= hints_from_videomae_v2(nested)
             config, guessed = infer_config(file.state | file.tables, hints | given)
     except KeyError as error:
         first = ", ".join(list(file.names.values())[:6])
@@ -70,9 +71,7 @@ def config_of(file: WeightFile, **overrides: int | None) -> ModelConfig:
             f"but the published model has {published} (transformers' converter wrote 16 for "
             f"VideoMAE-small): pass num_heads={published} if these are the official weights"
         )
-    for name, table in file.tables.items():
-        _check_table(file, name, table, table_of(config, name))
-    return config
+    return settle_tables(file, config)
 
 
 def _hints_from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,31 +85,29 @@ def _hints_from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if type(arguments.get(theirs)) is kind:
             hints[ours] = arguments[theirs]
-    return hints
+    segments = arguments.get("num_segments")  # the scripts pass all_frames = their product
+    if "num_frames" in hints and type(segments) is int:
+        hints["num_frames"] *= segments
+    return hints | _interpolated(arguments)
 
 
-def _check_table(file: WeightFile, name: str, stored: torch.Tensor, ours: torch.Tensor) -> None:
-    """Stored positions are not loaded, so they must equal the fixed ones computed here."""
-    where = f"{file.path}: {file.names[name]}"
-    if stored.numel() != ours.numel():
-        raise CheckpointError(
-            f"{where} has shape {tuple(stored.shape)}, but the model's table has shape "
-            f"{tuple(ours.shape)}: pass the num_frames= and img_size= used in training, or "
-            "interpolate=True for another clip size"
-        )
-    if not stored.any():
-        raise CheckpointError(
-            f"{where} is all zeros: transformers leaves ViTMAE's positions at zero when it builds "
-            "a model from scratch, so this model was trained without position embeddings and cannot be "
-            "loaded"
-        )
-    off = (stored.reshape(ours.shape).float() - ours).abs().max().item()
-    # `not <=` also catches NaN
-    if not off <= (1e-5 if stored.dtype == torch.float32 else 1e-2):
-        raise CheckpointError(
-            f"{where} differs from the fixed sin-cos table by up to {off:.2g}: vmae does not "
-            "support learned position embeddings, which MAE's fine-tuning produces"
-        )
+def _interpolated(values: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """The clip size that positions are interpolated from, as our exports of MAE store it."""
+    size = values.get("pos_embed_from")
+    if not isinstance(size, list | tuple) or [type(side) for side in size] != [int, int]:
+        return {}
+    return {"pos_embed_from": (size[0], size[1])}
+
+
+def official_arguments(state: State, config: ModelConfig) -> dict[str, Any]:
+    """The arguments to store in an official file, a plain dict, which every torch.load accepts."""
+    arguments: dict[str, Any] = {}
+    if "mask_token" in state:
+        name = "norm_pix_loss" if config.family == "mae" else "normlize_target"
+        arguments[name] = config.normalize_targets
+    if config.pos_embed_from is not None:
+        arguments["pos_embed_from"] = config.pos_embed_from
+    return arguments
 
 
 def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
@@ -138,12 +135,18 @@ def infer_config(state: State, hints: Mapping[str, Any]) -> tuple[ModelConfig, l
         sizes.append((decoder_width, hidden))
     elif family == "mae":
         values = {"decoder_embed_dim": 512, "decoder_depth": 8} | values
+    guessed = []
     if family == "mae":
         values.setdefault("num_frames", 1)
+        # without a norm after the last block, there is one after averaging
+        values["global_pool"] = "encoder.norm.weight" not in state
+        if "normalize_targets" not in values:
+            values["normalize_targets"] = False
+            if "mask_token" in state:
+                guessed.append("normalize_targets=False (the default of MAE's code, norm_pix_loss)")
         # the table of a square image has a row for the class token
         if "pos_embed" in state and "img_size" not in values:
             values["img_size"] = math.isqrt(state["pos_embed"].shape[-2] - 1) * tubelet[-1]
-    guessed = []
     for field, dim, published in (
         ("num_heads", width, HEADS),
         ("decoder_num_heads", values.get("decoder_embed_dim", 384), DECODER_HEADS[family]),
@@ -199,6 +202,21 @@ def hints_from_hf(hf: Mapping[str, Any]) -> dict[str, Any]:
         "decoder_depth": values["decoder_num_hidden_layers"],
         "decoder_num_heads": values["decoder_num_attention_heads"],
         "normalize_targets": values["norm_pix_loss"],
+    } | _interpolated(values)
+
+
+def hints_from_videomae_v2(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """The same from the nested model_config of the folders OpenGVLab/VideoMAEv2-* on the hub.
+
+    Raises ValueError if the models here cannot express the configuration.
+    """
+    for name, needed in (
+        ("cos_attn", False), ("use_learnable_pos_emb", False), ("use_mean_pooling", True)
+    ):  # fmt: skip
+        if (value := nested.get(name, needed)) is not needed:
+            raise ValueError(f"{name} is {value}, but only {needed} is supported")
+    return {
+        name: nested[name] for name in ("num_frames", "img_size", "num_heads") if name in nested
     }
 
 
@@ -231,6 +249,8 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
         "decoder_intermediate_size": int(config.decoder_embed_dim * config.mlp_ratio),
         "norm_pix_loss": config.normalize_targets,
     }  # fmt: skip
+    if config.pos_embed_from is not None:
+        values["pos_embed_from"] = list(config.pos_embed_from)
     if mae:
         values["mask_ratio"] = 0.75 if decoder else 0.0  # ViTMAEModel hides tokens at inference too
     else:
@@ -240,19 +260,3 @@ def hf_config(state: State, config: ModelConfig, classes: tuple[str, ...]) -> di
         values["id2label"] = {str(i): name for i, name in enumerate(classes)}
         values["label2id"] = {name: i for i, name in enumerate(classes)}
     return values
-
-
-def hf_processor(config: ModelConfig) -> dict[str, Any]:
-    """The preprocessor_config.json to go with `to_hf`.
-
-    Without it, transformers normalises clips with mean and deviation 0.5 instead of ImageNet's.
-    """
-    side = {"height": config.img_size, "width": config.img_size}
-    mae = config.family == "mae"
-    return {
-        "image_processor_type": "ViTImageProcessor" if mae else "VideoMAEImageProcessor",
-        "do_resize": True, "size": side if mae else {"shortest_edge": config.img_size},
-        "do_center_crop": not mae, "crop_size": side,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD),
-    }  # fmt: skip

@@ -8,7 +8,8 @@ A file's layout is recognised by its parameter names.
 No file stores LayerNorm's epsilon. Here it is 1e-6, as in the official code. Hugging Face configures
 1e-12 and hard-codes 1e-5 in `fc_norm` and `decoder.norm`, so the same weights give logits there that
 differ by about 4e-6; with those epsilons set to 1e-6 they are equal. Half-precision weights are
-converted to float32.
+converted to float32. If a Hugging Face folder normalises pixels otherwise than with ImageNet's
+statistics, the difference is folded into the patch embedding.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from vmae.init import skip_init
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
-from vmae.weights.files import FILES, open_weights, read_json
+from vmae.weights.files import FILES, WeightFile, open_weights, read_json
 from vmae.weights.layouts import config_of
 from vmae.weights.models import (
     check_pooling,
     drop_keys,
     encoder_of,
+    has_head,
     load_into,
     reduce_to_encoder,
 )
+from vmae.weights.processor import inference_of
+from vmae.weights.tables import interpolate_learned
 
 
 def load(
@@ -39,8 +43,10 @@ def load(
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
     num_classes: int | None = None,
+    normalize_targets: bool | None = None,
     drop_head: bool = False,
     interpolate: bool = False,
+    state_key: str | None = None,
 ) -> MaskedAutoencoder | VisionTransformer:
     """Load the model from a file or folder, in eval mode.
 
@@ -48,31 +54,35 @@ def load(
     an encoder. Sizes are inferred from shapes. What shapes do not determine comes, in this order,
     from these keywords, from config.yaml or config.json beside the weights, from the training
     arguments in an official file, and from the published models: 16 frames (MAE: 1 frame) of 224
-    pixels, and the number of heads published for that width. A classifier gets its `class_names` if
-    the folder has them.
+    pixels, and the number of heads published for that width. A classifier gets its `class_names` and
+    its `inference`, how `predict` applies it to a video, if the folder has them.
 
-    num_classes   require a classifier with this many classes
-    drop_head     discard the head: return the encoder or, with `num_classes`, a classifier with a
-                  new head
-    interpolate   if the clip size differs from that of training, interpolate the position table;
-                  by default it is computed for the new size, as in the official code
+    num_classes         require a classifier with this many classes
+    normalize_targets   whether the model predicts normalised pixels (MAE's norm_pix_loss); if the
+                        file does not say, the default of its code: yes for VideoMAE, no for MAE
+    drop_head           discard the head: return the encoder or, with `num_classes`, a classifier
+                        with a new head
+    interpolate         if the clip size differs from that of training, interpolate the position
+                        table; by default it is computed for the new size, as in the official code.
+                        A learned table can only be interpolated
+    state_key           the entry of the file to load, such as "model_ema": by default the raw
+                        weights, as in official evaluation, rather than an average of them
 
     An encoder without a final norm, such as that of a fine-tuned classifier, gets an identity
-    instead. Raises CheckpointError if the file cannot be read, is refused or does not fit, listing
-    all names that are missing, unexpected or of another shape. Warns about what it skips or guesses.
+    instead. Objects in the file other than tensors and containers are skipped, and no code of the
+    file runs. Raises CheckpointError if the file cannot be read or does not fit, listing all names
+    that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
-    file = open_weights(path)
-    if interpolate:
-        trained = config_of(file, num_heads=num_heads, decoder_num_heads=decoder_num_heads)
-        config = _resized(trained, num_frames or trained.num_frames, img_size or trained.img_size)
-    else:
-        config = config_of(
-            file,
-            num_frames=num_frames,
-            img_size=img_size,
-            num_heads=num_heads,
-            decoder_num_heads=decoder_num_heads,
-        )
+    file = open_weights(path, state_key)
+    config = _config(
+        file,
+        interpolate,
+        num_frames,
+        img_size,
+        num_heads=num_heads,
+        decoder_num_heads=decoder_num_heads,
+        normalize_targets=normalize_targets,
+    )
     head = file.state.get("head.weight")
     if num_classes is not None and head is None:
         raise CheckpointError(
@@ -98,18 +108,7 @@ def load(
         drop_keys(file, ("head.",), f"the new head for {num_classes} classes is untrained")
         file.state |= {f"head.{name}": p for name, p in model.head.state_dict().items()}
         return load_into(model, file)
-    with skip_init():
-        model = VisionTransformer(config, len(head))
-    load_into(model, file)
-    names = class_names(path)
-    if names is not None and len(names) != len(head):
-        warn(
-            f"{path} lists {len(names)} class name{'s' * (len(names) != 1)}, but the head has "
-            f"{len(head)} outputs: the names will be ignored"
-        )
-    elif names is not None:
-        model.class_names = names
-    return model
+    return _classifier(path, file, config)
 
 
 def load_encoder(
@@ -118,19 +117,44 @@ def load_encoder(
     num_frames: int | None = None,
     img_size: int | None = None,
     num_heads: int | None = None,
+    keep_head: bool = False,
+    interpolate: bool = False,
+    state_key: str | None = None,
 ) -> VisionTransformer:
     """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
 
+    keep_head   if the file is a classifier, return it with its head, for `finetune` to start from
+
     A fine-tuned VideoMAE has no final norm: its `fc_norm` normalises the mean of the tokens and is
     not a substitute. The encoder then ends with an identity, so that its features are those the
-    classifier averages; `VisionTransformer.load_encoder` accepts it like any other encoder.
+    classifier averages, and `pooled` applies `fc_norm` to their mean;
+    `VisionTransformer.load_encoder` accepts it like any other encoder.
     Keywords and errors are those of `load`; warns about what it skips.
     """
-    file = open_weights(path)
-    reduce_to_encoder(file)
-    return encoder_of(
-        file, config_of(file, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
-    )
+    file = open_weights(path, state_key)
+    kept = keep_head and has_head(file)
+    if not kept:
+        reduce_to_encoder(file)
+    config = _config(file, interpolate, num_frames, img_size, num_heads=num_heads)
+    return _classifier(path, file, config) if kept else encoder_of(file, config)
+
+
+def _classifier(path: str | Path, file: WeightFile, config: ModelConfig) -> VisionTransformer:
+    """The classifier with the file's weights and, from its folder, class names."""
+    count = len(file.state["head.weight"])
+    with skip_init():
+        model = VisionTransformer(config, count)
+    load_into(model, file)
+    model.inference = inference_of(file, config)
+    names = class_names(path)
+    if names is not None and len(names) != count:
+        warn(
+            f"{path} lists {len(names)} class name{'s' * (len(names) != 1)}, but the "
+            f"head has {count} outputs: the names will be ignored"
+        )
+    elif names is not None:
+        model.class_names = names
+    return model
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
@@ -147,14 +171,24 @@ def class_names(path: str | Path) -> tuple[str, ...] | None:
     return ordered if ordered != numbered(len(ordered)) else None
 
 
-def _resized(trained: ModelConfig, frames: int, size: int) -> ModelConfig:
-    """The same model for another clip size, its positions interpolated from those of training."""
-    trained_size = (trained.num_frames, trained.img_size)
-    if trained_size == (frames, size):
+def _config(
+    file: WeightFile,
+    interpolate: bool,
+    num_frames: int | None,
+    img_size: int | None,
+    **others: int | None,
+) -> ModelConfig:
+    """The configuration for a clip size, by default the file's own; interpolates learned positions."""
+    if not interpolate:
+        return config_of(file, num_frames=num_frames, img_size=img_size, **others)
+    trained = config_of(file, **others)
+    size = (num_frames or trained.num_frames, img_size or trained.img_size)
+    if size == (trained.num_frames, trained.img_size):
         return trained
-    return trained.replace(
-        num_frames=frames, img_size=size, pos_embed_from=trained.pos_embed_from or trained_size
-    )
+    first = trained.pos_embed_from or (trained.num_frames, trained.img_size)
+    config = trained.replace(num_frames=size[0], img_size=size[1], pos_embed_from=first)
+    interpolate_learned(file, trained, config)
+    return config
 
 
 def numbered(count: int) -> tuple[str, ...]:

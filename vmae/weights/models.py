@@ -10,11 +10,13 @@ from torch import nn
 
 from vmae.config import ModelConfig
 from vmae.init import skip_init
+from vmae.layers import NORM_EPS
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
 from vmae.weights.names import State
+from vmae.weights.processor import fold_statistics
 
 Model = TypeVar("Model", MaskedAutoencoder, VisionTransformer)
 
@@ -29,11 +31,12 @@ def check_pooling(file: WeightFile, config: ModelConfig) -> None:
             "corner patch; vmae averages all tokens instead. Pass drop_head=True to load "
             "only the encoder"
         )
-    if config.family == "mae" and "fc_norm.weight" in file.state:
-        raise CheckpointError(
-            f"{file.path} is an MAE classifier that averages tokens (--global_pool), but vmae "
-            "uses the class token. Pass drop_head=True to load only the encoder"
-        )
+
+
+def has_head(file: WeightFile) -> bool:
+    """Whether a file is a classifier whose head does not read just a corner patch."""
+    pooled = "fc_norm.weight" in file.state or "encoder.cls_token" in file.state
+    return pooled and "head.weight" in file.state
 
 
 def drop_keys(file: WeightFile, parts: tuple[str, ...], note: str) -> None:
@@ -53,22 +56,24 @@ def _has_norm(file: WeightFile) -> bool:
 
 
 def reduce_to_encoder(file: WeightFile) -> None:
-    """Drop the decoder and head, with a warning."""
+    """Drop the decoder and head, with a warning; `fc_norm` stays."""
     note = (
         ""
-        if _has_norm(file)
+        if _has_norm(file) or "fc_norm.weight" in file.state
         else "the file has no final norm, so the loaded encoder has none either"
     )
-    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "head."), note)
+    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "head."), note)
     file.tables.pop("decoder_pos_embed", None)
 
 
 def encoder_of(file: WeightFile, config: ModelConfig) -> VisionTransformer:
-    """The encoder with the file's weights; if they have no final norm, an identity replaces it."""
+    """The encoder with the file's weights and norms; an identity replaces a missing final norm."""
     with skip_init():
         model = VisionTransformer(config)
     if not _has_norm(file):
         model.add_module("norm", nn.Identity())
+    if "fc_norm.weight" in file.state:
+        model.add_module("fc_norm", nn.LayerNorm(config.embed_dim, eps=NORM_EPS))
     return load_into(model, file)
 
 
@@ -96,6 +101,7 @@ def load_into(model: Model, file: WeightFile) -> Model:
                 "encoder without it"
             )
         raise CheckpointError(f"{file.path} does not fit the model:\n  {listed}{hint}")
+    fold_statistics(file, model)
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(state[name])

@@ -15,20 +15,24 @@ import re
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 
 from vmae.config import ModelConfig
 from vmae.positions import build_pos_embed
 
 State = dict[str, torch.Tensor]
 
-#: Parts of a name that come from wrappers: DataParallel, torch.compile.
-_WRAPPERS = {"module", "_orig_mod"}
+#: Parts of a name that come from wrappers: DataParallel, torch.compile, DeepSpeed and Fabric, FSDP,
+#: activation checkpointing.
+_WRAPPERS = {
+    "module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"
+}  # fmt: skip
 
 # One table reads all layouts: no two of them use the same name for different things.
 _READ = [
     (re.compile(pattern), ours)
     for pattern, ours in (
-        (r"^((backbone|model|videomae|vit)\.)+", ""),
+        (r"^((backbone|model|net|network|videomae|vit)\.)+", ""),
         (r"^(cls_head\.fc_cls|classifier)\.", "head."),
         # Hugging Face
         (r"^embeddings\.patch_embeddings\.projection\.", "encoder.patch_embed.proj."),
@@ -62,7 +66,7 @@ _READ = [
     )
 ]
 
-#: Position tables that some layouts store; here they are computed.
+#: Position tables that some layouts store; here they are computed, unless they are learned.
 TABLES = ("pos_embed", "decoder_pos_embed")
 
 
@@ -95,7 +99,22 @@ def from_any(state: Mapping[str, torch.Tensor]) -> tuple[State, dict[str, str]]:
     kernel = ours.get("encoder.patch_embed.proj.weight")
     if kernel is not None and kernel.ndim == 4:
         ours["encoder.patch_embed.proj.weight"] = kernel.unsqueeze(2)
+    _fold_batch_norm(ours, names)
     return ours, names
+
+
+def _fold_batch_norm(state: State, names: dict[str, str]) -> None:
+    """Merge the batch norm without parameters before the head of MAE's linear probes into the head.
+
+    At inference both are linear. Its epsilon is 1e-6 (main_linprobe.py).
+    """
+    probe = [f"head.{part}" for part in ("0.running_mean", "0.running_var", "1.weight", "1.bias")]
+    if not all(name in state for name in probe) or "head.0.weight" in state:
+        return
+    mean, var, weight, bias = (state.pop(name).double() for name in probe)
+    weight = weight / (var + 1e-6).sqrt()
+    state |= {"head.weight": weight.float(), "head.bias": (bias - weight @ mean).float()}
+    names |= {"head.weight": names[probe[2]], "head.bias": names[probe[3]]}
 
 
 def _join(state: State, names: dict[str, str], at: str) -> None:
@@ -124,8 +143,8 @@ def table_of(config: ModelConfig, name: str) -> torch.Tensor:
 def to_official(state: State, config: ModelConfig) -> State:
     """Rename ours to the official names; for MAE, with its Conv2d kernel and position tables."""
     _check_published(config)
-    if config.family == "videomae":  # in a classifier the encoder's names have no prefix
-        bare = "head.weight" in state
+    if config.family == "videomae":  # once fine-tuned, the encoder's names have no prefix
+        bare = "fc_norm.weight" in state
         return {n.removeprefix("encoder.") if bare else n: tensor for n, tensor in state.items()}
     official = {}
     for name, tensor in state.items():
@@ -138,13 +157,32 @@ def to_official(state: State, config: ModelConfig) -> State:
             name = re.sub(ours, theirs, name)
         official[name] = tensor
     official["patch_embed.proj.weight"] = _flat_kernel(official["patch_embed.proj.weight"], config)
-    official["pos_embed"] = table_of(config, "pos_embed")
+    official["pos_embed"] = _encoder_table(state, config)
     if "mask_token" in state:
         official["decoder_pos_embed"] = table_of(config, "decoder_pos_embed")
     return official
 
 
+def _encoder_table(state: State, config: ModelConfig) -> torch.Tensor:
+    """MAE's table (1, 1 + N, D), fixed or learned; the class token's row is zero."""
+    learned = state.get("encoder.pos_embed")
+    return table_of(config, "pos_embed") if learned is None else F.pad(learned, (0, 0, 1, 0))
+
+
 def _check_published(config: ModelConfig) -> None:
+    if config.family == "videomae" and config.pos_embed_from is not None:
+        frames, size = config.pos_embed_from
+        raise ValueError(
+            f"the positions are interpolated from {frames} frames of {size} pixels, but neither the "
+            "official layout nor transformers stores VideoMAE's: they would be computed for the "
+            "new size, with other outputs. Load the weights without interpolate=True to export "
+            'them with computed positions, or save with to="vmae"'
+        )
+    if config.family == "videomae" and config.learned_pos_embed:
+        raise ValueError(
+            "the positions are learned, but the official code and transformers build VideoMAE with "
+            'fixed ones: save with to="vmae"'
+        )
     if config.attention != "joint":
         raise ValueError(
             f"attention is {config.attention!r}, which neither the official code nor transformers "
@@ -165,6 +203,11 @@ def to_hf(state: State, config: ModelConfig) -> State:
     """Rename ours to the names of transformers 4, which version 5 reads as well."""
     _check_published(config)
     mae = config.family == "mae"
+    if mae and "encoder.norm.weight" not in state:
+        what = "the encoder has no final norm, but transformers' ViTMAEModel does"
+        if "head.weight" in state:
+            what = "the classifier averages tokens, and transformers' ViT predicts from the class token"
+        raise ValueError(f'{what}: save with to="vmae" or to="official"')
     base = ("vit." if mae else "videomae.") if {"mask_token", "head.weight"} & set(state) else ""
     theirs: State = {}
     for name, tensor in state.items():
@@ -199,7 +242,8 @@ def to_hf(state: State, config: ModelConfig) -> State:
     if mae:
         kernel = f"{base}embeddings.patch_embeddings.projection.weight"
         theirs[kernel] = _flat_kernel(theirs[kernel], config)
-        theirs[f"{base}embeddings.position_embeddings"] = table_of(config, "pos_embed")
+        theirs.pop("encoder.pos_embed", None)
+        theirs[f"{base}embeddings.position_embeddings"] = _encoder_table(state, config)
         if "mask_token" in state:
             theirs["decoder.decoder_pos_embed"] = table_of(config, "decoder_pos_embed")
     return theirs

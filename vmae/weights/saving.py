@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -16,11 +17,12 @@ from safetensors.torch import save_file
 from vmae.mae import MaskedAutoencoder
 from vmae.support.files import atomic_path, write_text
 from vmae.vit import VisionTransformer
-from vmae.weights.errors import CheckpointError
-from vmae.weights.layouts import hf_config, hf_processor
+from vmae.weights.errors import CheckpointError, warn
+from vmae.weights.layouts import hf_config, official_arguments
 from vmae.weights.loading import load, load_encoder, numbered
 from vmae.weights.models import named_parameters
 from vmae.weights.names import to_hf, to_official
+from vmae.weights.processor import hf_processor
 
 LAYOUTS = ("vmae", "official", "hf")
 
@@ -35,9 +37,11 @@ def save(
 
     classes     class names, by default the model's own `class_names`
 
-    vmae        a folder: model.safetensors, config.yaml, and classes.txt if there are names
-    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; it does not
-                store frames, size, heads or class names
+    vmae        a folder: model.safetensors, config.yaml; of a classifier also inference.yaml, and
+                classes.txt if there are names
+    official    a .pth file {"model": state dict} for VideoMAE's and MAE's own loaders; with a
+                decoder, also {"args": how targets are normalised}. It does not store frames, size,
+                heads, class names or how the classifier is applied
     hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
                 VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
                 or, for an MAE classifier, ViTForImageClassification
@@ -48,9 +52,10 @@ def save(
     """
     path = Path(path)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
-    head = None
+    head = inference = None
     if isinstance(model, VisionTransformer):
         head, classes = model.num_classes, classes or model.class_names
+        inference = model.inference if head is not None else None
     if classes is not None and len(classes) != (head or 0):
         raise ValueError(
             f"received {len(classes)} class names, but the model has {head or 0} classes: "
@@ -63,8 +68,11 @@ def save(
             raise ValueError(
                 f"{path}: the official layout is a single file; pass a file name ending in .pth"
             )
+        content: dict[str, Any] = {"model": to_official(state, config)}
+        if arguments := official_arguments(state, config):
+            content["args"] = arguments
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            torch.save({"model": to_official(state, config)}, stream)
+            torch.save(content, stream)
         return path
     if to not in LAYOUTS:
         raise ValueError(f"unknown layout {to!r}: use one of {', '.join(LAYOUTS)}")
@@ -73,12 +81,27 @@ def save(
         texts["config.yaml"] = yaml.safe_dump(config.to_dict(), sort_keys=False)
         if classes is not None:
             texts["classes.txt"] = "\n".join(classes) + "\n"
+        if inference is not None:
+            texts["inference.yaml"] = yaml.safe_dump(inference.to_dict(), sort_keys=False)
         if isinstance(model, VisionTransformer):
             state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
     else:
+        averaged = head is None and "fc_norm.weight" in state
+        if averaged:
+            state = {n: tensor for n, tensor in state.items() if not n.startswith("fc_norm.")}
         names = tuple(classes or numbered(head or 0))
-        texts["config.json"] = json.dumps(hf_config(state, config, names), indent=2) + "\n"
-        texts["preprocessor_config.json"] = json.dumps(hf_processor(config), indent=2) + "\n"
+        values = hf_config(state, config, names)
+        if averaged:
+            warn(
+                f"{path}: dropped fc_norm; VideoMAEModel of transformers has none. Its tokens are "
+                'the same, but no longer their mean as normalised here: to="vmae" and "official" '
+                "keep it"
+            )
+        if inference and inference.multi_label:
+            values["problem_type"] = "multi_label_classification"
+        texts["config.json"] = json.dumps(values, indent=2) + "\n"
+        processor = hf_processor(config, inference)
+        texts["preprocessor_config.json"] = json.dumps(processor, indent=2) + "\n"
         state = to_hf(state, config)
     _clear(path, to)
     for name, text in texts.items():
@@ -94,7 +117,7 @@ def save(
 
 def _clear(folder: Path, to: str) -> None:
     """Remove an earlier export, weights first; refuse a folder that contains anything else."""
-    own = ["model.safetensors", "config.yaml", "classes.txt"]
+    own = ["model.safetensors", "config.yaml", "classes.txt", "inference.yaml"]
     if to == "hf":
         own = ["model.safetensors", "config.json", "preprocessor_config.json"]
     others = sorted({p.name for p in folder.iterdir()} - set(own)) if folder.exists() else []
@@ -121,6 +144,8 @@ def convert(
     img_size: int | None = None,
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
+    normalize_targets: bool | None = None,
+    state_key: str | None = None,
 ) -> Path:
     """Convert a file or folder of any layout to another, including class names; returns `target`.
 
@@ -132,7 +157,13 @@ def convert(
         )
     model: MaskedAutoencoder | VisionTransformer
     if encoder_only:
-        model = load_encoder(source, num_frames=num_frames, img_size=img_size, num_heads=num_heads)
+        model = load_encoder(
+            source,
+            num_frames=num_frames,
+            img_size=img_size,
+            num_heads=num_heads,
+            state_key=state_key,
+        )
     else:
         model = load(
             source,
@@ -141,5 +172,7 @@ def convert(
             num_heads=num_heads,
             decoder_num_heads=decoder_num_heads,
             drop_head=drop_head,
+            normalize_targets=normalize_targets,
+            state_key=state_key,
         )
     return save(model, target, to)

@@ -127,13 +127,18 @@ def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) 
     return reader.frames(np.arange(len(reader)) if choose is None else choose(len(reader)))
 
 
-def resize_frames(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize frames (T, H, W, 3) uint8 to a given short side, antialiased, keeping the aspect ratio."""
+def resize_frames(frames: np.ndarray, short_side: int, squeeze: bool = False) -> np.ndarray:
+    """Resize frames (T, H, W, 3) uint8 to a given short side, antialiased, keeping the aspect ratio.
+
+    squeeze   to a square instead, whatever the aspect ratio
+    """
     height, width = frames.shape[1:3]
     scale = short_side / min(height, width)
-    if scale == 1:
-        return frames
     size = (max(short_side, round(height * scale)), max(short_side, round(width * scale)))
+    if squeeze:
+        size = (short_side, short_side)
+    if size == (height, width):
+        return frames
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
     out = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
     return out.permute(0, 2, 3, 1).contiguous().numpy()

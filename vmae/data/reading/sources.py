@@ -27,14 +27,25 @@ class Source(Protocol):
 
 @dataclass
 class VideoFiles:
-    """Clips decoded from the files on every read, with the short side resized to `size`."""
+    """Clips decoded from the files on every read, with a short side of `size`.
+
+    short_side   resize it to this first, then cut it down to `size`; None: resize it to `size`
+    squeeze      make frames square when they are resized, whatever their aspect ratio
+    """
 
     videos: Sequence[Video]
     size: int
+    short_side: int | None = None
+    squeeze: bool = False
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
-        return resize_frames(read_frames(self.videos[index], choose), self.size)
+        frames = read_frames(self.videos[index], choose)
+        frames = resize_frames(frames, self.short_side or self.size, self.squeeze)
+        height, width = frames.shape[1:3]
+        start = (min(height, width) - self.size) // 2
+        middle = slice(start, start + self.size)
+        return frames[:, :, middle] if width < height else frames[:, middle]
 
 
 class Subset:

@@ -1,0 +1,115 @@
+"""What fine-tuning starts from: an encoder's weights and, from a classifier, rows of its head."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from vmae import at_root
+from vmae.base_config import ConfigError
+from vmae.train.config import FinetuneConfig
+from vmae.vit import VisionTransformer
+
+_PASS = "pass the folder or file of one as encoder (`vmae finetune --encoder`)"
+
+
+def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> None:
+    """Raise ConfigError if the configuration needs a classifier to start from, and this is none."""
+    head = source is not None and source.num_classes is not None
+    tuned = head or (source is not None and not isinstance(source.fc_norm, nn.Identity))
+    what = "from scratch" if source is None else "from an encoder without a head"
+    if config.starts_from == "classifier" and not tuned:
+        raise ConfigError(
+            f"starts_from is 'classifier', but this run starts {what}: its settings are for "
+            f"fine-tuning a classifier further. {_PASS.capitalize()}, or set starts_from to 'any'"
+        )
+    if config.head_rows is not None and not head:
+        raise ConfigError(
+            f"head_rows is {config.head_rows!r}, but this run starts {what}: rows can only come "
+            f"from a classifier. {_PASS.capitalize()}, or set head_rows to null"
+        )
+
+
+@torch.no_grad()
+def start_from(
+    classifier: VisionTransformer,
+    source: VisionTransformer | None,
+    classes: Sequence[str],
+    config: FinetuneConfig,
+) -> None:
+    """Copy a source's weights into a new classifier of `classes`, and rows of its head if configured.
+
+    Source: `run_class_finetuning.py` of VideoMAE V2, which picks the rows of its Kinetics-710 head
+    for Kinetics-400 and 600. Raises ConfigError if the rows or the source are not what is needed.
+    """
+    check_source(source, config)
+    if source is None:
+        return
+    classifier.load_encoder(source)
+    if config.head_rows is None:
+        return
+    if config.head_rows == "names":
+        rows = _rows_by_name(source, classes)
+    else:
+        rows = dict(enumerate(_read_rows(config.head_rows, len(source.head.weight), len(classes))))
+    for own, given in zip(classifier.head.parameters(), source.head.parameters(), strict=True):
+        own[list(rows)] = given[list(rows.values())].to(own)
+
+
+def _rows_by_name(source: VisionTransformer, classes: Sequence[str]) -> dict[int, int]:
+    """The row of the source's head for each new class that has its name; warns about the others."""
+    if source.class_names is None:
+        raise ConfigError(
+            "head_rows is 'names', but the source has no class names: put them into a classes.txt "
+            "beside its weights, one per line, or set head_rows to a JSON file of row numbers"
+        )
+    known = {name: row for row, name in enumerate(source.class_names)}
+    rows = {i: known[name] for i, name in enumerate(classes) if name in known}
+    listed = ", ".join([name for name in classes if name not in known][:5])
+    if not rows:
+        raise ConfigError(
+            f"head_rows is 'names', but none of the {len(classes)} classes ({listed}, ...) is a "
+            f"class of the source ({', '.join(source.class_names[:5])}, ...): use a JSON file of "
+            "row numbers, or null"
+        )
+    if fresh := len(classes) - len(rows):
+        more = ", ..." if fresh > 5 else ""
+        warnings.warn(
+            f"the head of the source has no class named {listed}{more}: {fresh} of the "
+            f"{len(classes)} classes start with fresh rows",
+            stacklevel=3,
+        )
+    return rows
+
+
+def _read_rows(name: str, available: int, wanted: int) -> list[int]:
+    """The rows in a JSON file, one for each new class."""
+    path = at_root(name)
+    where = f"head_rows: {path}"
+    shape = "must be a JSON list with a row of the source's head for each class, in their order"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{where} does not exist; it {shape}. That of Kinetics-400 is "
+            "misc/label_710to400.json in OpenGVLab/VideoMAEv2"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{where} {shape}: {error}") from None
+    if not isinstance(rows, list):
+        raise ConfigError(f"{where} {shape}; it contains a {type(rows).__name__}")
+    if len(rows) != wanted:
+        raise ConfigError(
+            f"{where} lists {len(rows)} rows, but the set has {wanted} classes: it {shape}"
+        )
+    for row in rows:
+        if type(row) is not int or not 0 <= row < available:
+            raise ConfigError(
+                f"{where}: row {row} is not one of the source's {available} rows, "
+                f"0 to {available - 1}: use the file for this source, or set head_rows to 'names'"
+            )
+    return rows
