@@ -104,8 +104,9 @@ def measured(arm: Arm, folder: Path | None = None) -> dict[str, Any]:
     config, clips = arm.config, make_set(arm.set)
     done = pretrain(config, folder, resume=True, progress=Silent(), source=clips.unlabelled)
     begun = time.perf_counter()
-    probe = probed(done.model.encoder, arm.set)
-    floor = floor_of(arm.set, config.model, config.seed)
+    judge = "validation" if arm.seed == SEARCH_SEED else "test"
+    probe = probed(done.model.encoder, arm.set, judge)
+    floor = floor_of(arm.set, config.model, config.seed, judge)
     records = done.records
     chosen = records[:: max(1, len(records) // 20)]
     return {
@@ -127,22 +128,22 @@ def token_counts(arm: Arm) -> list[int]:
     return [config.model.grid.num_tokens, mask.visible.shape[1], mask.queries.shape[1]]
 
 
-def probed(encoder: VisionTransformer, set: str) -> dict[str, float]:
-    """Accuracy of a linear probe by question."""
+def probed(encoder: VisionTransformer, set: str, judge: str) -> dict[str, float]:
+    """Accuracy of a linear probe by question, on the clips `judge`: "validation" or "test"."""
     clips = make_set(set)
-    sampling = Sampling(clips.num_frames)
-    train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, clips.test))
+    judged, sampling = getattr(clips, judge), Sampling(clips.num_frames)
+    train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, judged))
     return {
-        q: round(linear_probe((train, clips.train.labels[q]), (test, clips.test.labels[q])), 2)
+        q: round(linear_probe((train, clips.train.labels[q]), (test, judged.labels[q])), 2)
         for q in clips.questions
     }
 
 
 @lru_cache(maxsize=64)
-def floor_of(set: str, model: ModelConfig, seed: int) -> dict[str, float]:
+def floor_of(set: str, model: ModelConfig, seed: int, judge: str) -> dict[str, float]:
     """The probe of the encoder that a run with this seed starts from."""
     torch.manual_seed(seed)
-    return probed(MaskedAutoencoder(model).encoder.eval(), set)
+    return probed(MaskedAutoencoder(model).encoder.eval(), set, judge)
 
 
 def measure_copiers(name: str, work: Path) -> None:

@@ -64,10 +64,11 @@ class Clips:
 
 @dataclass
 class ClipSet:
-    """Clips to pre-train on, clips to train a probe on, clips to test it on."""
+    """Clips to pre-train on, clips to train a probe on, clips to choose rates by, clips to test on."""
 
     unlabelled: Clips
     train: Clips
+    validation: Clips
     test: Clips
 
     @property
@@ -85,7 +86,8 @@ class ClipSet:
 def make_set(name: str, unlabelled: int = 16_000, train: int = 3_000, test: int = 2_000) -> ClipSet:
     """A set by name, always the same clips; takes up to a minute.
 
-    unlabelled, train, test   numbers of clips. The film gives what it has, at most so many
+    unlabelled, train, test   numbers of clips; as many for validation as for the test. The film gives
+                              what it has, at most this many
     """
     kind, _, frames = name.partition("-")
     num_frames = int(frames or 8)
@@ -93,7 +95,8 @@ def make_set(name: str, unlabelled: int = 16_000, train: int = 3_000, test: int 
         return _film(num_frames, unlabelled, train, test)
     render = {"digits": _digits, "textures": _textures}[kind]
     clips = render("train", num_frames, max(unlabelled, train))
-    return ClipSet(clips[:unlabelled], clips[:train], render("test", num_frames, test))
+    held_out = render("test", num_frames, 2 * test)
+    return ClipSet(clips[:unlabelled], clips[:train], held_out[:test], held_out[test:])
 
 
 def _velocities(rng: np.random.Generator, how: np.ndarray, num_frames: int) -> np.ndarray:
@@ -169,7 +172,9 @@ def _film(num_frames: int, unlabelled: int, train: int, test: int) -> ClipSet:
             np.stack(pixels), {"what": np.repeat(np.arange(len(kept)), list(map(len, kept)))}
         )
 
-    return ClipSet(clips(early + short, unlabelled), clips(early, train), clips(late, test))
+    held_out = clips(late, 2 * test)
+    parts = held_out[::2], held_out[1::2]  # of every shot
+    return ClipSet(clips(early + short, unlabelled), clips(early, train), *parts)
 
 
 def _spread(values: np.ndarray, most: int) -> np.ndarray:

@@ -206,8 +206,7 @@ def search(set: str, variant: str) -> list[Arm]:
 def rate(set: str, variant: str, found: Results) -> float | None:
     """The rate with the highest probe, mean over the questions; None if some are not measured yet.
 
-    Of equals, the lowest rate. All variants are probed on the same test clips, with a seed of their
-    own, so the search favours none of them.
+    Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
     """
     rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant)}
     if None in rows.values():
