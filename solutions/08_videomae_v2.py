@@ -625,7 +625,7 @@ viz.film_strips(
 # | running cell | all queries | 66.74 |
 # | running cell | hidden queries | 70.15 |
 #
-# So half of the questions cost 0.13 points; asking at random, or counting what was seen, costs more. And here? `vmae claims` pre-trains the tiny model with each, with several seeds.
+# So half of the questions cost 0.13 points; asking at random, or counting what was seen, costs more. And here? The first edition of this course pre-trained the tiny model with each, three seeds per mask.
 # The cell asks, as in lesson 06, whether *none* leads each of the others by more than the seeds of one setting spread. Our clips are small: it may find something else than the paper.
 
 # %%
@@ -638,7 +638,7 @@ for name in found["probe"]:
         row[f"{test}, %"] = mean(settings[name]) if settings[name] else "not measured yet"
         row[f"{test}: none leads"] = "" if name == "none" else claims.verdict(pair, "none")
     rows.append(row)
-viz.table(rows, caption="Means over seeds of data/claims/results.json.")
+viz.table(rows, caption="Means over seeds of data/experiments/first_edition.json.")
 if any(runs for settings in found.values() for runs in settings.values()):
     viz.seeds(found, "Accuracy with each decoder mask, a dot a seed and a line at the mean.")
 
