@@ -71,10 +71,10 @@ from vmae.data import (
     spec_named,
     with_sizes,
 )
-from vmae.grid import gather_tokens, patchify
+from vmae.mae import pixel_targets
 from vmae.masking import make_mask
 from vmae.predict import predict
-from vmae.vit import VisionTransformer, to_unit
+from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)
 device = train.accelerator_for("auto").device
@@ -113,10 +113,9 @@ print(
 # %% [markdown]
 # ## Data
 #
-# The motion set is rendered now, once. In the recipe `cpu` each video is a tile with two coloured digits.
-# The tile wraps around and drifts in one of eight directions; the direction is the label.
-# It may start anywhere. So any frame alone looks the same for all eight classes.
-# Harder levels, with photos, film and 18 motions, are shown in [data/README.md](../data/README.md).
+# The motion set is rendered now, once. In the recipe `cpu` a photo or a frame of a film drifts in one of eight directions; the
+# direction is the label. It may start anywhere, so a single frame looks the same for all eight classes.
+# An easier level, with digits, and a harder one, with 18 motions, are shown in [data/README.md](../data/README.md).
 #
 # The videos are real H.264 files of 64x64 pixels. The reader decodes them with decord,
 # resizes them, and keeps the frames in a *store* (a memory-mapped file), so each is decoded once.
@@ -209,8 +208,8 @@ print(f"{V} visible, {Q} queries, {M} targets")
 # Each step: embed the visible tokens, run the encoder on them, add mask tokens at the queries,
 # run the decoder, compare its pixels with the targets. The loss is their mean squared error.
 #
-# On the motion set the curve has a plateau: the model knows the colours that are there, and not yet
-# where they go. Then the loss falls again. That is where motion is learned.
+# In the recipe `cpu` the targets are *normalised*, as published: each tubelet has mean 0 and variance 1. So a model that knows nothing but the mean of each tubelet has a
+# loss of about 1, and everything below is structure that it has predicted.
 
 # %%
 trained = train.pretrain(
@@ -229,7 +228,8 @@ print(
 # ## Reconstructions
 #
 # Videos that the model has never seen, with all hidden tokens asked for.
-# *Predicted* is the model's work alone; *pasted* puts it beside what was visible.
+# *Predicted* shows the hidden tokens only; *pasted* puts them beside what was visible. With normalised targets, the brightness and the contrast
+# of each tubelet are put back from the original: only the structure inside a tubelet is the model's work.
 
 # %% tags=["picture-reconstruction"]
 autoencoder = trained.model
@@ -254,23 +254,22 @@ viz.player(
 )
 
 # %% [markdown]
-# How good are they? The mean squared error on the hidden pixels, beside two guesses that know no motion:
-# the mean of the clip's visible pixels, and grey. Compare the second row with the height of the plateau.
+# How good are they? The mean squared error on the targets themselves, which do not flatter, beside the best answer that is the
+# same for every pixel of a clip.
 
 # %%
 test = next(ordered_batches(sources.test, sampling, batch=256)).clips
 mask = make_mask(ask_all, model.grid, len(test), torch.Generator().manual_seed(seed + 2))
-hidden = gather_tokens(to_unit(patchify(test, model.grid)), mask.target_tokens)
-visible = gather_tokens(to_unit(patchify(test, model.grid)), mask.visible)
-predicted = gather_tokens(
-    patchify(autoencoder.reconstruct(test, mask).predicted, model.grid), mask.target_tokens
-)
+targets = pixel_targets(test, mask, model)  # (B, M, P)
+with torch.inference_mode():
+    predicted = autoencoder(test, mask)
 errors = {
-    "the model": (predicted - hidden).square().mean(),
-    "mean of the visible pixels": (visible.mean((1, 2), keepdim=True) - hidden).square().mean(),
-    "grey": (0.5 - hidden).square().mean(),
+    "the model": (predicted - targets).square().mean(),
+    "the mean": (targets.mean((1, 2), keepdim=True) - targets).square().mean(),
 }
-viz.table([{"guess": name, "mean squared error": f"{value:.4f}"} for name, value in errors.items()])
+viz.table(
+    [{"answer": name, "mean squared error": f"{value:.4f}"} for name, value in errors.items()]
+)
 
 # %% [markdown]
 # ## Fine-tuning with few labels
@@ -330,8 +329,8 @@ if data == "motion":  # each class has an opposite: its frames in reverse
 # ## Linear probe
 #
 # A *linear probe* (線性探測) leaves the encoder frozen and fits one linear classifier on its features.
-# It says what the encoder knows before any fine-tuning. With all labels, even random weights do well
-# on a set as simple as this; with few labels they do not.
+# It says what the encoder knows before any fine-tuning. Random weights are the floor: how much a linear layer finds in features that were
+# never trained.
 
 # %%
 torch.manual_seed(seed)
@@ -457,7 +456,7 @@ for path in sorted(run.glob("*/*")):
 # %%
 classifier = vmae.load(folder)
 for video in videos.test[:4]:
-    (name, share), *_ = predict(classifier, video.path, sampling.stride)
+    (name, share), *_ = predict(classifier, video.path)
     print(
         f"{video.path.name}: {name} ({100 * share:.0f} %), labelled {classifier.class_names[video.label]}"
     )
@@ -477,7 +476,7 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 # | decoder: 4 blocks of half the encoder's width | V1, scripts and code | 2 blocks of 48 | the same |
 # | tube masking, 90 % | V1, section 3.3 and table 1b | tube, 75 % | 16 positions: at 90 % two would stay |
 # | dual masking, running cell, 50 % | V2, code | the same | |
-# | targets standardised for each tubelet | V1, code | raw pixels | black tubelets would become codec noise |
+# | targets normalised for each tubelet | V1, code | the same | |
 # | 800 epochs, batch 1024 to 2048 | V1, table 9; scripts | see the recipe | minutes instead of days |
 # | fine-tuning with layer decay, mixup, cutmix, RandAugment | V1, scripts | label smoothing only | no augmentation may turn a direction |
 #
