@@ -205,3 +205,13 @@ def test_detectors_give_their_backbone(tmp_path):
             encoder = read(path, **CLIP)
         assert encoder.num_classes is None
         assert torch.equal(encoder.norm.weight, state["backbone.norm.weight"])
+
+
+def test_a_warning_points_at_the_callers_line(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"model": {"a": torch.ones(2)}, "model_ema": {"a": torch.ones(2)}}, path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(CheckpointError):
+            load(path)
+    assert [warning.filename for warning in caught] == [__file__]

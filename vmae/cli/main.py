@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from vmae.cli import commands
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors the user can fix come without a traceback."""
     arguments = _parser().parse_args(argv)
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"vmae: {message}\n"
+    )  # without a line of code
     try:
         return arguments.run(arguments) or 0
     except KeyboardInterrupt:

@@ -70,9 +70,10 @@ class FinetuneResult:
 def augment(
     clips: torch.Tensor, config: FinetuneConfig, generator: torch.Generator | None = None
 ) -> torch.Tensor:
-    """Augment clips (B, C, T, H, W), each independently, in the published order.
+    """Augment clips (B, C, T, H, W), each independently.
 
-    RandAugment, crop, flip, random erasing, as configured. Mixing clips, which changes the labels
+    RandAugment, crop, flip, random erasing, as configured: in the published order, but on squares of
+    the model's size (recipes/README.md, "Where training differs"). Mixing clips, which changes the labels
     too, comes later. Returns uint8 clips unchanged if nothing is configured, else floats in [0, 1]
     (erased pixels are Gaussian noise and may lie outside).
     """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
 
 
 class CheckpointError(RuntimeError):
@@ -10,5 +12,8 @@ class CheckpointError(RuntimeError):
 
 
 def warn(text: str) -> None:
-    """Warn about a file, pointing at the caller's line rather than at one in this package."""
-    warnings.warn(text, stacklevel=4)
+    """Warn about a file, pointing at the caller's line rather than at one in this folder."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
