@@ -64,9 +64,10 @@ def test_clips_of_a_shot_for_training_and_for_testing_are_apart(monkeypatch):
         clips = sets.make_set.__wrapped__(name, 10_000, 10_000, 10_000)
         assert clips.num_frames == int(name.partition("-")[2] or 8)
         for label, (first, end) in enumerate([shots[0], shots[2]]):
-            early, late = (x.pixels[x.labels["what"] == label] for x in (clips.train, clips.test))
-            assert first == early.min() and late.max() >= end - 2
-            assert late.min() - early.max() > sets.GAP
+            parts = (clips.train, clips.validation, clips.test)
+            early, chosen, late = (x.pixels[x.labels["what"] == label] for x in parts)
+            assert first == early.min() and max(chosen.max(), late.max()) >= end - 2
+            assert min(chosen.min(), late.min()) - early.max() > sets.GAP
         unlabelled = set(np.unique(clips.unlabelled.pixels))
         assert not unlabelled & set(np.unique(clips.test.pixels))
         assert set(np.unique(clips.train.pixels)) <= unlabelled
