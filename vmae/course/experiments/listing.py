@@ -10,7 +10,7 @@ import torch
 
 from vmae.course.experiments.measure import found, missing, token_counts
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Arm, Results, wanted
-from vmae.course.experiments.verdicts import accuracies, gains, judged
+from vmae.course.experiments.verdicts import accuracies, gains, judgement, questions
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 from vmae.train.schedule import adamw
@@ -25,10 +25,7 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
         for set in experiment.sets:
             yield from _results(name, set, have)
         for claim in experiment.claims:
-            difference = judged(name, claim, have)
-            word = difference.word if difference else "not measured yet"
-            said = f"{claim.better} above {claim.worse} on {claim.set}, {claim.question}"
-            yield f"  {word}: {said}" + (f": {difference}" if difference else "")
+            yield f"  {judgement(name, claim, have)}"
         todo, total = missing([name], seeds), len(wanted([name], seeds, have))
         if todo:
             left = minutes(todo, have)
@@ -39,8 +36,7 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
 
 
 def _results(name: str, set: str, have: Results) -> Iterator[str]:
-    questions = next((list(r["probe"]) for r in have[set].values() if "probe" in r), [])
-    for question in questions:
+    for question in questions(set, have):
         values = accuracies(name, set, question, have)
         floors = accuracies(name, set, question, have, column="floor")
         longer = gains(name, set, question, have)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 from scipy.stats import t as student
 
@@ -49,18 +50,33 @@ def paired(better: Sequence[float], worse: Sequence[float]) -> Difference:
     return Difference(mean(differences), half, count)
 
 
+def entries(
+    name: str, set: str, found: Results, longer: int = 1
+) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """The entries of an experiment's arms on a set, by name of the arm and seed."""
+    rows = found.get(set, {})
+    labels = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
+    result: dict[str, dict[int, Mapping[str, Any]]] = {label: {} for label in labels.values()}
+    for seed in sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED}):
+        for arm in arms(name, set, seed, found, longer):
+            if row := rows.get(arm.key):
+                result[labels[arm.variant]][seed] = row
+    return result
+
+
 def accuracies(
     name: str, set: str, question: str, found: Results, longer: int = 1, column: str = "probe"
 ) -> dict[str, dict[int, float]]:
     """Percent by arm and seed; column "floor" has that of random weights."""
-    rows = found.get(set, {})
-    labels = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
-    result: dict[str, dict[int, float]] = {label: {} for label in labels.values()}
-    for seed in sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED}):
-        for arm in arms(name, set, seed, found, longer):
-            if row := rows.get(arm.key):
-                result[labels[arm.variant]][seed] = row[column][question]
-    return result
+    return {
+        label: {seed: row[column][question] for seed, row in by_seed.items()}
+        for label, by_seed in entries(name, set, found, longer).items()
+    }
+
+
+def questions(set: str, found: Results) -> tuple[str, ...]:
+    """The questions that the results on a set answer; none before the first result."""
+    return next((tuple(row["probe"]) for row in found.get(set, {}).values() if "probe" in row), ())
 
 
 def judged(name: str, claim: Claim, found: Results) -> Difference | None:
@@ -69,6 +85,13 @@ def judged(name: str, claim: Claim, found: Results) -> Difference | None:
     better, worse = measured[claim.better], measured[claim.worse]
     seeds = sorted(better.keys() & worse.keys())
     return paired([better[s] for s in seeds], [worse[s] for s in seeds]) if seeds else None
+
+
+def judgement(name: str, claim: Claim, found: Results) -> str:
+    """The word for a claim, the claim, and the difference that the word comes from."""
+    difference = judged(name, claim, found)
+    said = f"{claim.better} above {claim.worse} on {claim.set}, {claim.question}"
+    return f"{difference.word}: {said}: {difference}" if difference else f"not measured yet: {said}"
 
 
 def gains(name: str, set: str, question: str, found: Results) -> dict[str, float]:
