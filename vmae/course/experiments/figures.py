@@ -85,9 +85,9 @@ def _plane(
 def _copied(axis: Axes, name: str, set: str, found: Results) -> str:
     """Draw the errors of copiers; returns them as text."""
     arms = {
-        arm: row["errors"]
+        arm: entry["errors"]
         for arm, variant in EXPERIMENTS[name].arms.items()
-        if (row := found.get(set, {}).get(f"copier, {variant}"))
+        if (entry := found.get(set, {}).get(f"copier, {variant}"))
     }
     axis.set_title("copiers' squared error on hidden pixels", fontsize=10)
     if not arms:

@@ -75,6 +75,7 @@ class Experiment:
     extremes  arms that, like the base, have their learning rate searched and their plateau shown;
               the others use the base's rate
     copiers   whether what a copier gets for free is measured beside
+    costs     whether accuracy is also shown over cost
     """
 
     title: str
@@ -84,6 +85,7 @@ class Experiment:
     claims: tuple[Claim, ...] = ()
     seeds: int = 3
     copiers: bool = False
+    costs: bool = False
     base: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,6 +164,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Claim("running cell", "random", "textures", "how"),
             Claim("running cell", "frame", "textures", "how"),
         ),
+        costs=True,
     ),
 }
 

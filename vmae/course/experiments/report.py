@@ -1,0 +1,150 @@
+"""data/experiments/README.md and its pictures, written from the results: `vmae experiments --report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+from vmae.course.experiments import results
+from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
+from vmae.course.experiments.measure import found, missing
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results, rate, wanted
+from vmae.course.experiments.verdicts import accuracies, gains, judged, questions
+from vmae.support.files import write_text
+from vmae.viz.diagrams import Diagram
+
+_INTRODUCTION = f"""\
+# What the experiments found
+
+The papers' claims, tested with small models on small clips. `vmae experiments --report` writes this page
+and its pictures from the JSON files beside it; do not edit it.
+
+An arm is one setting, pre-trained with one seed and tested by a linear probe. The *floor* is the
+probe of the same encoder with its random initial weights. Two settings are compared seed by seed: a
+claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
+*inconclusive* otherwise. The learning rate of the first setting of each experiment, and of those at its
+extremes, is chosen from three, on clips of their own. A setting is *on its plateau* if twice the steps gain
+less than {PLATEAU:g} points. In the pictures, points are seeds.
+
+`first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lessons 06 and 08 show it.
+"""
+
+
+def write(folder: Path | None = None) -> Path:
+    """Write the page and its pictures, and remove pictures of an earlier page; returns the page.
+
+    folder   by default that of the results
+    """
+    folder = folder or results.FOLDER
+    have = found(list(EXPERIMENTS))
+    kept = pictures(have)
+    for old in folder.glob("*.svg"):
+        if old.name not in kept:
+            old.unlink()
+    for name, picture in kept.items():
+        write_text(folder / name, picture.svg)
+    page = folder / "README.md"
+    write_text(page, text(have, kept))
+    return page
+
+
+def pictures(have: Results) -> dict[str, Diagram]:
+    """The pictures of what is measured, by file name."""
+    drawings: dict[str, Diagram] = {}
+    for name, experiment in EXPERIMENTS.items():
+        for set in experiment.sets:
+            asked, stem = questions(set, have), f"{name}-{set}".replace(" ", "-")
+            measured = any(any(accuracies(name, set, q, have).values()) for q in asked)
+            copied = any(f"copier, {v}" in have[set] for v in experiment.arms.values())
+            if experiment.copiers and (measured or copied):
+                drawings[f"{stem}.svg"] = what_and_how(name, set, have)
+            if measured:
+                drawings[f"{stem}-claims.svg"] = claims(name, set, have)
+            if measured and experiment.costs:
+                for q in asked:
+                    drawings[f"{stem}-cost-{q}.svg"] = accuracy_and_cost(name, set, q, have)
+    return drawings
+
+
+def text(have: Results, drawings: dict[str, Diagram]) -> str:
+    """The page."""
+    lines = [_INTRODUCTION]
+    for number, (name, experiment) in enumerate(EXPERIMENTS.items(), 1):
+        lines += [f"## {number} · {experiment.title}", "", *finding(name, have), ""]
+        stem = f"{name}-".replace(" ", "-")
+        for file, drawing in drawings.items():
+            if file.startswith(stem):
+                lines += [f"![{drawing.alt}]({file})", ""]
+        lines += [*_table(name, have), _missing(name, have), ""]
+        quoted = f'"{name}"' if " " in name else name
+        lines += ["```", f"vmae experiments {quoted} --measure", "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def finding(name: str, have: Results) -> Iterator[str]:
+    """Two sentences: what became of the claims, and how to read the numbers."""
+    sorted_out: dict[str, list[str]] = {}
+    for claim in EXPERIMENTS[name].claims:
+        difference = judged(name, claim, have)
+        word = difference.word if difference else "not measured yet"
+        said = f"{claim.better} above {claim.worse} on {claim.set} ({claim.question}"
+        said += f"; {difference})" if difference else ")"
+        sorted_out.setdefault(word, []).append(said)
+    if list(sorted_out) == ["not measured yet"]:
+        yield "Not measured yet."
+        return
+    order = ("holds", "reversed", "inconclusive", "not measured yet")
+    parts = [f"{word}: {', '.join(sorted_out[word])}" for word in order if word in sorted_out]
+    sentence = "; ".join(parts)
+    yield f"{sentence[0].upper()}{sentence[1:]}."
+    floors, changes = [], []
+    for set in EXPERIMENTS[name].sets:
+        for q in questions(set, have):
+            by_arm = accuracies(name, set, q, have, column="floor")
+            floors += [value for by_seed in by_arm.values() for value in by_seed.values()]
+            changes += list(gains(name, set, q, have).values())
+    rising = sum(gain >= PLATEAU for gain in changes)
+    plateau = (
+        f"of {len(changes)} runs that were given twice the steps, {rising} gained at least {PLATEAU:g} points"
+        if changes
+        else "whether these runs are on their plateau is not measured yet"
+    )
+    yield f"Random weights alone reach {min(floors):.1f} to {max(floors):.1f} %, and {plateau}."
+
+
+def _table(name: str, have: Results) -> list[str]:
+    experiment = EXPERIMENTS[name]
+    rows = []
+    for set in experiment.sets:
+        for q in questions(set, have):
+            values = accuracies(name, set, q, have)
+            floors, longer = accuracies(name, set, q, have, 1, "floor"), gains(name, set, q, have)
+            for arm, by_seed in values.items():
+                if not by_seed:
+                    continue
+                variant = experiment.arms[arm]
+                searched = variant if variant in experiment.searched else experiment.base
+                gain = longer.get(arm)
+                plateau = (
+                    "on its plateau" if gain is not None and gain < PLATEAU else "still rising"
+                )
+                cells = (
+                    set, q, arm, f"{mean(by_seed.values()):.1f}",
+                    ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed)),
+                    f"{mean(floors[arm].values()):.1f}", f"{rate(set, searched, have):g}",
+                    "" if gain is None else f"{gain:+.1f}, {plateau}",
+                )  # fmt: skip
+                rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    heads = "set | question | setting | mean, % | by seed | floor | learning rate | twice the steps"
+    return [f"| {heads} |", "|---" * (heads.count("|") + 1) + "|", *rows, ""]
+
+
+def _missing(name: str, have: Results) -> str:
+    todo = Counter(arm.set for arm in missing([name], None))
+    total = Counter(arm.set for arm in wanted([name], None, have))
+    parts = [f"{set} {todo[set]} of {total[set]}" for set in EXPERIMENTS[name].sets if todo[set]]
+    return f"Arms not measured yet: {', '.join(parts)}." if parts else "Every arm is measured."
