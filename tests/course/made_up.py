@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, wanted
+from vmae.course.experiments.arms import wanted
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
 
 #: Accuracy from question, arm's index, seed and steps relative to the shortest of the set.
 Value = Callable[[str, int, int, int], float]

@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from vmae.course.experiments import sets
+from vmae.course.experiments.arms import Arm
 from vmae.course.experiments.copier import copying_errors
-from vmae.course.experiments.table import RATES, Arm
+from vmae.course.experiments.table import RATES
 from vmae.course.experiments.verdicts import Difference, paired
 
 

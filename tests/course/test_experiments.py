@@ -18,7 +18,8 @@ from small_experiment import NAME, STEPS
 from vmae import ROOT
 from vmae.cli.main import main
 from vmae.course.experiments import measure, results, table
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Arm, search, wanted
+from vmae.course.experiments.arms import Arm, search, wanted
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
 from vmae.masking import make_mask
 
 

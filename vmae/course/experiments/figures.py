@@ -14,6 +14,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from vmae.cost import pretraining_multiply_adds
+from vmae.course.experiments.arms import Arm
 from vmae.course.experiments.panels import (
     WIDTH,
     drawn,
@@ -25,7 +26,7 @@ from vmae.course.experiments.panels import (
     points,
     wrapped,
 )
-from vmae.course.experiments.table import EXPERIMENTS, RATES, Arm, Results
+from vmae.course.experiments.table import EXPERIMENTS, RATES, Results
 from vmae.course.experiments.verdicts import accuracies, entries, judgement, questions
 from vmae.viz.colours import HIDDEN, PREDICTED, VISIBLE
 from vmae.viz.diagrams import Diagram

@@ -8,8 +8,9 @@ from statistics import mean, median
 
 import torch
 
+from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.measure import found, missing, token_counts
-from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Arm, Results, wanted
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Results
 from vmae.course.experiments.verdicts import accuracies, gains, judgement, questions
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask

@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 
 from vmae.config import ModelConfig
 from vmae.course.experiments import results
+from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.copier import copying_errors
 from vmae.course.experiments.sets import make_set
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Arm, wanted
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
 from vmae.data.reading.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask

@@ -8,9 +8,10 @@ from pathlib import Path
 from statistics import mean
 
 from vmae.course.experiments import results
+from vmae.course.experiments.arms import rate, wanted
 from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
 from vmae.course.experiments.measure import found, missing
-from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results, rate, wanted
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results
 from vmae.course.experiments.verdicts import accuracies, gains, judged, questions
 from vmae.support.files import write_text
 from vmae.viz.diagrams import Diagram

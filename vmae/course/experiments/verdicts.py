@@ -9,7 +9,8 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Claim, Results, arms
+from vmae.course.experiments.arms import arms
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Claim, Results
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""The arms of the experiments: one setting on one set for one seed. Pre-train, freeze, probe.
+
+Experiments may share arms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vmae.course.experiments import table
+from vmae.course.experiments.table import (
+    EXPERIMENTS,
+    PLATEAU_SEEDS,
+    SEARCH_SEED,
+    STEPS,
+    VARIANTS,
+    Results,
+)
+from vmae.train.config import PretrainConfig
+from vmae.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run: a variant on a set, for so many steps, at a rate, with a seed.
+
+    lr   None: not known before the search of `searched` is complete
+    """
+
+    set: str
+    variant: str
+    steps: int
+    seed: int
+    lr: float | None
+
+    @property
+    def key(self) -> str:
+        """The name of the arm's result among those of its set."""
+        rate = "?" if self.lr is None else f"{self.lr:g}"
+        return f"{self.variant}, {self.steps} steps, rate {rate}, seed {self.seed}"
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The pre-training run."""
+        assert self.lr is not None, f"{self.key}: its learning rate is not known yet"
+        frames = int(self.set.partition("-")[2] or 8)
+        changes = table.BASE | VARIANTS[self.variant] | {"model.num_frames": frames}
+        changes |= {"optim.steps": self.steps, "optim.lr": self.lr, "seed": self.seed}
+        model = {k: v for k, v in changes.items() if k.startswith("model.")}
+        rest = {k: v for k, v in changes.items() if k not in model}
+        both = model | {"data.path": f"experiments/{self.set}"}
+        return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
+
+
+def search(set: str, variant: str) -> list[Arm]:
+    """The arms that decide the learning rate of a variant on a set."""
+    return [Arm(set, variant, STEPS[set], SEARCH_SEED, lr) for lr in table.RATES]
+
+
+def rate(set: str, variant: str, found: Results) -> float | None:
+    """The rate with the highest probe, mean over the questions; None if some are not measured yet.
+
+    Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
+    """
+    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant)}
+    if None in rows.values():
+        return None
+    scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
+    return max(scores, key=lambda lr: (scores[lr], -lr))
+
+
+def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
+    """The arms of an experiment on a set; with `longer`, base and extremes for so many times the steps."""
+    experiment = EXPERIMENTS[name]
+    result = []
+    for variant in experiment.arms.values() if longer == 1 else experiment.searched:
+        searched = variant if variant in experiment.searched else experiment.base
+        lr = rate(set, searched, found)
+        result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
+    return result
+
+
+def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) -> list[Arm]:
+    """The arms of these experiments, the most important first, each once.
+
+    seeds   None: as many as each experiment asks for
+
+    Set by set: the searches, the first seed. Then the first seed's runs of twice the length. Then the
+    other seeds, one after the other.
+    """
+    used = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
+    places = [(name, set) for name in names for set in EXPERIMENTS[name].sets]
+    order = sorted({seed for own in used.values() for seed in own})
+    result: list[Arm] = []
+    for seed in order:
+        for name, set in places:
+            if seed == order[0]:
+                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v)]
+            if seed in used[name]:
+                result += arms(name, set, seed, found)
+        if seed in PLATEAU_SEEDS:
+            result += [a for name, set in places for a in arms(name, set, seed, found, longer=2)]
+    return list(dict.fromkeys(result))
