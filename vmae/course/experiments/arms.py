@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmae.course.experiments import table
+from vmae.course.experiments.symmetric import SymmetricAutoencoder
 from vmae.course.experiments.table import (
     EXPERIMENTS,
     PLATEAU_SEEDS,
     SEARCH_SEED,
+    SEES_ALL,
     STEPS,
+    TIMED,
     VARIANTS,
     Results,
 )
+from vmae.mae import MaskedAutoencoder
 from vmae.train.config import PretrainConfig
 from vmae.train.recipe import Recipe
 
@@ -25,12 +29,13 @@ from vmae.train.recipe import Recipe
 class Arm:
     """One run: a variant on a set, for so many steps, at a rate, with a seed.
 
-    lr   None: not known before the search of `searched` is complete
+    steps   None: not known before the speed of the variant is measured
+    lr      None: not known before the search of `searched` is complete
     """
 
     set: str
     variant: str
-    steps: int
+    steps: int | None
     seed: int
     lr: float | None
 
@@ -38,12 +43,23 @@ class Arm:
     def key(self) -> str:
         """The name of the arm's result among those of its set."""
         rate = "?" if self.lr is None else f"{self.lr:g}"
-        return f"{self.variant}, {self.steps} steps, rate {rate}, seed {self.seed}"
+        steps = "?" if self.steps is None else self.steps
+        return f"{self.variant}, {steps} steps, rate {rate}, seed {self.seed}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that the arm depends on is measured."""
+        return self.lr is not None and self.steps is not None
+
+    @property
+    def build(self) -> type[MaskedAutoencoder]:
+        """The model."""
+        return SymmetricAutoencoder if self.variant in SEES_ALL else MaskedAutoencoder
 
     @property
     def config(self) -> PretrainConfig:
         """The pre-training run."""
-        assert self.lr is not None, f"{self.key}: its learning rate is not known yet"
+        assert self.ready, f"{self.key}: its steps or its learning rate are not known yet"
         frames = int(self.set.partition("-")[2] or 8)
         changes = table.BASE | VARIANTS[self.variant] | {"model.num_frames": frames}
         changes |= {"optim.steps": self.steps, "optim.lr": self.lr, "seed": self.seed}
@@ -53,9 +69,18 @@ class Arm:
         return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
 
 
-def search(set: str, variant: str) -> list[Arm]:
+def steps(set: str, variant: str, found: Results) -> int | None:
+    """Of a run; of the variants in TIMED, as many as take the time of the base, as measured."""
+    if variant not in TIMED:
+        return STEPS[set]
+    speed = found.get(set, {}).get(f"speed, {variant}")
+    return speed["steps"] if speed else None
+
+
+def search(set: str, variant: str, found: Results) -> list[Arm]:
     """The arms that decide the learning rate of a variant on a set."""
-    return [Arm(set, variant, STEPS[set], SEARCH_SEED, lr) for lr in table.RATES]
+    count = steps(set, variant, found)
+    return [Arm(set, variant, count, SEARCH_SEED, lr) for lr in table.RATES]
 
 
 def rate(set: str, variant: str, found: Results) -> float | None:
@@ -63,7 +88,7 @@ def rate(set: str, variant: str, found: Results) -> float | None:
 
     Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
     """
-    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant)}
+    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant, found)}
     if None in rows.values():
         return None
     scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
@@ -76,8 +101,9 @@ def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> lis
     result = []
     for variant in experiment.arms.values() if longer == 1 else experiment.searched:
         searched = variant if variant in experiment.searched else experiment.base
-        lr = rate(set, searched, found)
-        result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
+        lr, count = rate(set, searched, found), steps(set, variant, found)
+        if longer == 1 or variant not in TIMED:
+            result.append(Arm(set, variant, count and longer * count, seed, lr))
     return result
 
 
@@ -96,7 +122,7 @@ def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) ->
     for seed in order:
         for name, set in places:
             if seed == order[0]:
-                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v)]
+                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v, found)]
             if seed in used[name]:
                 result += arms(name, set, seed, found)
         if seed in PLATEAU_SEEDS:

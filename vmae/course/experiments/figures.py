@@ -211,6 +211,7 @@ def accuracy_and_cost(name: str, set: str, question: str, found: Results) -> Dia
 
 def multiply_adds(name: str, set: str, arm: str) -> int:
     """Of the forward pass of one step of an arm."""
-    config = Arm(set, EXPERIMENTS[name].arms[arm], 1, 0, RATES[0]).config
-    total = pretraining_multiply_adds(config.model, config.mask)["total"]
+    chosen = Arm(set, EXPERIMENTS[name].arms[arm], 1, 0, RATES[0])
+    config = chosen.config
+    total = pretraining_multiply_adds(config.model, config.mask, chosen.build)["total"]
     return total * config.optim.batch_size

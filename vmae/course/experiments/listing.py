@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from statistics import mean, median
 
-import torch
-
 from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.measure import found, missing, token_counts
-from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Results
+from vmae.course.experiments.speed import seconds_per_step
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, STEPS, TIMED, Results
 from vmae.course.experiments.verdicts import accuracies, gains, judgement, questions
-from vmae.mae import MaskedAutoencoder
-from vmae.masking import make_mask
-from vmae.train.schedule import adamw
 
 
 def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
@@ -61,29 +56,15 @@ def minutes(todo: Sequence[Arm], have: Results) -> float:
     known: dict[tuple[int, ...], list[float]] = {}
     for rows in have.values():
         for row in rows.values():
-            if "tokens" in row:
+            if "tokens" in row and row["variant"] not in TIMED:
                 known.setdefault(tuple(row["tokens"]), []).append(row["minutes"] / row["steps"])
     total = 0.0
     for arm in todo:
-        if arm.lr is None:
-            arm = Arm(arm.set, arm.variant, arm.steps, arm.seed, RATES[0])
+        variant = "base" if arm.variant in TIMED else arm.variant  # they take the same time
+        count = STEPS[arm.set] if arm.variant in TIMED else arm.steps
+        arm = Arm(arm.set, variant, count, arm.seed, arm.lr or RATES[0])
         size = tuple(token_counts(arm))
         if size not in known:
-            known[size] = [_timed(arm)]
-        total += arm.steps * median(known[size])
+            known[size] = [seconds_per_step([arm], rounds=5)[0] / 60]
+        total += (count or 0) * median(known[size])
     return total
-
-
-def _timed(arm: Arm, steps: int = 5) -> float:
-    """Minutes per step, without the reading of clips."""
-    config = arm.config
-    model = MaskedAutoencoder(config.model)
-    optimizer = adamw(model, config.optim)
-    size = (config.optim.batch_size, config.model.channels, *config.model.grid.clip)
-    clips, taken = torch.zeros(size, dtype=torch.uint8), []
-    for _ in range(steps):
-        begun = time.perf_counter()
-        model.loss(clips, make_mask(config.mask, config.model.grid, len(clips))).backward()
-        optimizer.step()
-        taken.append(time.perf_counter() - begun)
-    return median(taken) / 60

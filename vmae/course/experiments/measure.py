@@ -22,7 +22,8 @@ from vmae.course.experiments import results
 from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.copier import copying_errors
 from vmae.course.experiments.sets import make_set
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
+from vmae.course.experiments.speed import seconds_per_step
+from vmae.course.experiments.table import EXPERIMENTS, RATES, SEARCH_SEED, STEPS, TIMED
 from vmae.data.reading.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -32,6 +33,8 @@ from vmae.train.pretrain import pretrain
 from vmae.train.run_folder import environment
 from vmae.vit import VisionTransformer
 
+#: Rounds in which the speeds of an experiment are measured.
+ROUNDS = 100
 #: Seconds between two looks at arms that other processes are running.
 WAIT = 20.0
 
@@ -57,9 +60,10 @@ def measure(names: Sequence[str], seeds: Sequence[int] | None, work: Path) -> No
     for name in names:
         if EXPERIMENTS[name].copiers:
             measure_copiers(name, work)
+        measure_speeds(name, work)
     while todo := missing(names, seeds):
         for arm in todo:
-            if arm.lr is None:  # a search on which it depends is running elsewhere
+            if not arm.ready:  # a search on which it depends is running elsewhere
                 continue
             with claimed(arm, work) as mine:
                 if mine and arm.key not in results.load(arm.set):
@@ -103,7 +107,9 @@ def measured(arm: Arm, folder: Path | None = None) -> dict[str, Any]:
     curve   [step, loss] about twenty times, means over the steps since the last
     """
     config, clips = arm.config, make_set(arm.set)
-    done = pretrain(config, folder, resume=True, progress=Silent(), source=clips.unlabelled)
+    done = pretrain(
+        config, folder, resume=True, progress=Silent(), source=clips.unlabelled, build=arm.build
+    )
     begun = time.perf_counter()
     judge = "validation" if arm.seed == SEARCH_SEED else "test"
     probe = probed(done.model.encoder, arm.set, judge)
@@ -159,3 +165,24 @@ def measure_copiers(name: str, work: Path) -> None:
                 entry = copying_errors(clips.pixels, config, wraps=set.startswith("digits"))
                 stamp = {"variant": variant, "made": environment(torch.device("cpu"))}
                 results.add(set, key, {"errors": entry} | stamp, work)
+
+
+def measure_speeds(name: str, work: Path) -> None:
+    """For variants that train for as long as the base: their seconds per step, and how many fit in."""
+    variants = [v for v in EXPERIMENTS[name].arms.values() if v in TIMED]
+    for set in EXPERIMENTS[name].sets:
+        with FileLock(work / f"{set}, speeds.lock"):
+            if all(f"speed, {v}" in results.load(set) for v in variants):
+                continue
+            compared = [Arm(set, v, STEPS[set], SEARCH_SEED, RATES[0]) for v in ("base", *variants)]
+            base, *others = seconds_per_step(compared, ROUNDS)
+            for variant, seconds in zip(variants, others, strict=True):
+                entry = {
+                    "variant": variant,
+                    "seconds_per_step": round(seconds, 5),
+                    "seconds_per_step_of_base": round(base, 5),
+                    "budget_seconds": round(STEPS[set] * base),
+                    "steps": max(1, round(STEPS[set] * base / seconds)),
+                    "made": environment(torch.device("cpu")),
+                }
+                results.add(set, f"speed, {variant}", entry, work)

@@ -28,6 +28,7 @@ BASE = {
 _PLAIN = {"model.normalize_targets": False}
 _EVERY = {"mask.decoder_mask_type": "every"}
 _SINGLE = {"model.tubelet": (1, 4, 4)}
+_LARGE = {"model.decoder_embed_dim": 64, "model.decoder_depth": 4, "model.decoder_num_heads": 4}
 
 #: Changes of the base.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -48,7 +49,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "running cell": {"mask.decoder_mask_type": "running-cell", "mask.decoder_mask_ratio": 0.5},
     "decoder random": {"mask.decoder_mask_type": "random", "mask.decoder_mask_ratio": 0.5},
     "decoder frame": {"mask.decoder_mask_type": "frame", "mask.decoder_mask_ratio": 0.5},
+    "large decoder": _LARGE,
+    "encoder sees all": {},
+    "symmetric": _LARGE,
 }
+#: Variants whose encoder sees mask tokens, and those that train for as long as the base by the clock.
+SEES_ALL = ("encoder sees all", "symmetric")
+TIMED = ("large decoder", *SEES_ALL)
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,23 @@ EXPERIMENTS: dict[str, Experiment] = {
             Claim("none", "running cell", "textures", "how"),
             Claim("running cell", "random", "textures", "how"),
             Claim("running cell", "frame", "textures", "how"),
+        ),
+        costs=True,
+    ),
+    "cost": Experiment(
+        "Is asymmetry worth it, at equal time?",
+        ("textures",),
+        {
+            "asymmetric": "base",
+            "decoder as large": "large decoder",
+            "encoder sees all": "encoder sees all",
+            "symmetric": "symmetric",
+        },
+        ("decoder as large", "encoder sees all", "symmetric"),
+        (
+            Claim("asymmetric", "decoder as large", "textures", "how"),
+            Claim("asymmetric", "encoder sees all", "textures", "how"),
+            Claim("asymmetric", "symmetric", "textures", "how"),
         ),
         costs=True,
     ),
