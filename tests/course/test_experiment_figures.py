@@ -84,7 +84,7 @@ def test_cost_is_that_of_the_configuration(axes):
     assert 0.4 * none < half < none
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [n for n, x in EXPERIMENTS.items() if not x.labels])
 def test_what_is_missing_is_said(name):
     experiment = EXPERIMENTS[name]
     set = experiment.sets[0]
@@ -93,7 +93,7 @@ def test_what_is_missing_is_said(name):
         figures.what_and_how(name, set, empty), figures.claims(name, set, empty),
         figures.losses(name, set, empty), figures.accuracy_and_cost(name, set, "how", empty),
     ]  # fmt: skip
-    assert all("ot measured yet" in drawing.alt for drawing in drawings)
+    assert all("not measured yet" in drawing.alt.lower() for drawing in drawings)
 
     last = list(experiment.arms.values())[-1]
     asked = sorted({claim.question for claim in experiment.claims if claim.set == set})

@@ -61,7 +61,7 @@ def test_findings_use_the_words_and_numbers_of_the_verdicts(written):
     assert "not measured yet: frame above tube on textures (how), tube above frame on film" in page
     assert "Random weights alone reach 40.0 to 40.0 %, and of 6 runs that were given" in page
     assert "6 gained at least 2 points." in page
-    row = "| digits | how | frame | 95.0 | 95.0, 95.0 | 40.0 | 0.001 | +3.0, still rising |"
+    row = "| digits | how | frame | 95.0 | 95.0, 95.0 | 40.0 | 0.001 | 6,000 | +3.0, still rising |"
     assert row in page
     assert "Arms not measured yet: digits 12 of 32, textures 32 of 32" in page
     assert drawings == {"masks-digits.svg", "masks-digits-claims.svg"}

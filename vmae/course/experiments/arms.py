@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vmae.course.experiments import table
+from vmae.course.experiments import labels, table
+from vmae.course.experiments.labels import TunedArm
 from vmae.course.experiments.symmetric import SymmetricAutoencoder
 from vmae.course.experiments.table import (
     EXPERIMENTS,
@@ -23,6 +24,9 @@ from vmae.course.experiments.table import (
 from vmae.mae import MaskedAutoencoder
 from vmae.train.config import PretrainConfig
 from vmae.train.recipe import Recipe
+
+#: Sets whose pre-training is that of a recipe, without changes.
+RECIPE_SETS = ("images", "videos")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class Arm:
     def config(self) -> PretrainConfig:
         """The pre-training run."""
         assert self.ready, f"{self.key}: its steps or its learning rate are not known yet"
+        if self.set in RECIPE_SETS:
+            config = labels.pretraining(self.set)
+            optim = config.optim.replace(steps=self.steps, epochs=None, lr=self.lr)
+            return config.replace(optim=optim, seed=self.seed, device="cpu", precision="fp32")
         frames = int(self.set.partition("-")[2] or 8)
         changes = table.BASE | VARIANTS[self.variant] | {"model.num_frames": frames}
         changes |= {"optim.steps": self.steps, "optim.lr": self.lr, "seed": self.seed}
@@ -67,6 +75,12 @@ class Arm:
         rest = {k: v for k, v in changes.items() if k not in model}
         both = model | {"data.path": f"experiments/{self.set}"}
         return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
+
+
+def recipe_arm(set: str, seed: int) -> Arm:
+    """The pre-training whose weights are fine-tuned, with the steps and the rate of its recipe."""
+    optim = labels.pretraining(set).optim
+    return Arm(set, "recipe", optim.steps, seed, optim.lr)
 
 
 def steps(set: str, variant: str, found: Results) -> int | None:
@@ -107,7 +121,9 @@ def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> lis
     return result
 
 
-def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) -> list[Arm]:
+def wanted(
+    names: Sequence[str], seeds: Sequence[int] | None, found: Results
+) -> list[Arm | TunedArm]:
     """The arms of these experiments, the most important first, each once.
 
     seeds   None: as many as each experiment asks for
@@ -116,9 +132,10 @@ def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) ->
     other seeds, one after the other.
     """
     used = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
-    places = [(name, set) for name in names for set in EXPERIMENTS[name].sets]
+    tuned = [name for name in names if EXPERIMENTS[name].labels]
+    places = [(n, set) for n in names if n not in tuned for set in EXPERIMENTS[n].sets]
     order = sorted({seed for own in used.values() for seed in own})
-    result: list[Arm] = []
+    result: list[Arm | TunedArm] = []
     for seed in order:
         for name, set in places:
             if seed == order[0]:
@@ -127,4 +144,9 @@ def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) ->
                 result += arms(name, set, seed, found)
         if seed in PLATEAU_SEEDS:
             result += [a for name, set in places for a in arms(name, set, seed, found, longer=2)]
+    for name in tuned:
+        seeds_too = (SEARCH_SEED, *used[name])
+        before = [recipe_arm(s, seed) for s in EXPERIMENTS[name].sets for seed in seeds_too]
+        known = {(a.set, a.seed): a.key in found.get(a.set, {}) for a in before}
+        result += [*before, *labels.wanted(name, used[name], found, known)]
     return list(dict.fromkeys(result))

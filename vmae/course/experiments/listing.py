@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import mean, median
 
 from vmae.course.experiments.arms import Arm, wanted
+from vmae.course.experiments.labels import LADDER, TunedArm
 from vmae.course.experiments.measure import found, missing, token_counts
 from vmae.course.experiments.speed import seconds_per_step
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, STEPS, TIMED, Results
@@ -51,15 +53,26 @@ def _results(name: str, set: str, have: Results) -> Iterator[str]:
             yield f"  {set}, errors of copiers under {variant!r}: {errors}"
 
 
-def minutes(todo: Sequence[Arm], have: Results) -> float:
-    """The time that arms take here: from measured arms of the same size, else from a few steps."""
-    known: dict[tuple[int, ...], list[float]] = {}
-    for rows in have.values():
+def minutes(todo: Sequence[Arm | TunedArm], have: Results) -> float:
+    """The time that arms take here: from measured arms of the same size, else from a few steps.
+
+    Fine-tunings whose plateau is not known yet count with the steps in the middle of the ladder.
+    """
+    known: dict[tuple[int | str, ...], list[float]] = {}
+    for set, rows in have.items():
         for row in rows.values():
+            if "tuned" in row:
+                known.setdefault((set,), []).append(row["minutes"] / row["steps"])
             if "tokens" in row and row["variant"] not in TIMED:
                 known.setdefault(tuple(row["tokens"]), []).append(row["minutes"] / row["steps"])
     total = 0.0
     for arm in todo:
+        if isinstance(arm, TunedArm):
+            arm = replace(arm, lr=RATES[0], steps=arm.steps or LADDER[len(LADDER) // 2])
+            if (arm.set,) not in known:
+                known[(arm.set,)] = [seconds_per_step([arm], rounds=5)[0] / 60]
+            total += (arm.steps or 0) * median(known[(arm.set,)])
+            continue
         variant = "base" if arm.variant in TIMED else arm.variant  # they take the same time
         count = STEPS[arm.set] if arm.variant in TIMED else arm.steps
         arm = Arm(arm.set, variant, count, arm.seed, arm.lr or RATES[0])

@@ -21,9 +21,11 @@ from vmae.config import ModelConfig
 from vmae.course.experiments import results
 from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.copier import copying_errors
+from vmae.course.experiments.labels import TunedArm
 from vmae.course.experiments.sets import make_set
 from vmae.course.experiments.speed import seconds_per_step
 from vmae.course.experiments.table import EXPERIMENTS, RATES, SEARCH_SEED, STEPS, TIMED
+from vmae.course.experiments.tuning import tuned
 from vmae.data.reading.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -44,7 +46,7 @@ def found(names: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     return {set: results.load(set) for name in names for set in EXPERIMENTS[name].sets}
 
 
-def missing(names: Sequence[str], seeds: Sequence[int] | None) -> list[Arm]:
+def missing(names: Sequence[str], seeds: Sequence[int] | None) -> list[Arm | TunedArm]:
     """The arms without a result, the most important first."""
     have = found(names)
     return [arm for arm in wanted(names, seeds, have) if arm.key not in have[arm.set]]
@@ -74,7 +76,7 @@ def measure(names: Sequence[str], seeds: Sequence[int] | None, work: Path) -> No
 
 
 @contextmanager
-def claimed(arm: Arm, work: Path) -> Iterator[bool]:
+def claimed(arm: Arm | TunedArm, work: Path) -> Iterator[bool]:
     """Whether this process, and no other, may run the arm during the block."""
     lock = FileLock(work / f"{arm.set}, {arm.key}.lock", timeout=0)
     try:
@@ -86,16 +88,19 @@ def claimed(arm: Arm, work: Path) -> Iterator[bool]:
         yield True
 
 
-def run(arm: Arm, work: Path) -> None:
-    """Pre-train, freeze, probe; write the result; remove the checkpoints, but not the weights."""
+def run(arm: Arm | TunedArm, work: Path) -> None:
+    """Pre-train, freeze, probe, or fine-tune; write the result; keep weights of pre-training alone."""
     folder = work / f"{arm.set}, {arm.key}"
     print(f"{arm.set}: {arm.key} ...", flush=True)
-    entry = measured(arm, folder)
+    if isinstance(arm, TunedArm):
+        entry, done_with = tuned(arm, folder), folder
+    else:
+        entry, done_with = measured(arm, folder), folder / "checkpoints"
     results.add(arm.set, arm.key, entry, work)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(done_with, ignore_errors=True)
     scores = ", ".join(
         f"{question} {score:.1f} (floor {entry['floor'][question]:.1f})"
-        for question, score in entry["probe"].items()
+        for question, score in entry.get("tuned", entry["probe"]).items()
     )
     print(f"{arm.set}: {arm.key}: {scores}, {entry['minutes']:.1f} min", flush=True)
 
@@ -138,7 +143,7 @@ def token_counts(arm: Arm) -> list[int]:
 def probed(encoder: VisionTransformer, set: str, judge: str) -> dict[str, float]:
     """Accuracy of a linear probe by question, on the clips `judge`: "validation" or "test"."""
     clips = make_set(set)
-    judged, sampling = getattr(clips, judge), Sampling(clips.num_frames)
+    judged, sampling = getattr(clips, judge), Sampling(encoder.config.num_frames)
     train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, judged))
     return {
         q: round(linear_probe((train, clips.train.labels[q]), (test, judged.labels[q])), 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from statistics import mean
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def points(
 
 def wrapped(name: str) -> str:
     """The name of an arm in short lines."""
-    return name.replace(", ", ",\n").replace(" of ", "\nof ").replace(" cell", "\ncell")
+    return fill(name, 12, break_long_words=False)
 
 
 def intervals(axis: Axes, name: str, tested: Iterable[Claim], found: Results) -> None:

@@ -8,11 +8,19 @@ from pathlib import Path
 from statistics import mean
 
 from vmae.course.experiments import results
-from vmae.course.experiments.arms import rate, wanted
+from vmae.course.experiments.arms import wanted
 from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
+from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.measure import found, missing
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results
-from vmae.course.experiments.verdicts import accuracies, gains, judged, questions
+from vmae.course.experiments.verdicts import (
+    accuracies,
+    chosen_rate,
+    entries,
+    gains,
+    judged,
+    questions,
+)
 from vmae.support.files import write_text
 from vmae.viz.diagrams import Diagram
 
@@ -23,7 +31,8 @@ The papers' claims, tested with small models on small clips. `vmae experiments -
 and its pictures from the JSON files beside it; do not edit it.
 
 An arm is one setting, pre-trained with one seed and tested by a linear probe. The *floor* is the
-probe of the same encoder with its random initial weights. Two settings are compared seed by seed: a
+probe of the same encoder with its random initial weights. In the experiment on labels the arms are
+fine-tuned, and both starts share their labelled clips. Two settings are compared seed by seed: a
 claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
 *inconclusive* otherwise. The learning rate of the first setting of each experiment, and of those at its
 extremes, is chosen from three, on clips of their own. A setting is *on its plateau* if twice the steps gain
@@ -56,6 +65,10 @@ def pictures(have: Results) -> dict[str, Diagram]:
     drawings: dict[str, Diagram] = {}
     for name, experiment in EXPERIMENTS.items():
         for set in experiment.sets:
+            if experiment.labels:
+                if have[set]:
+                    drawings[f"{name}-{set}.svg"] = labels_and_steps(name, set, have)
+                continue
             asked, stem = questions(set, have), f"{name}-{set}".replace(" ", "-")
             measured = any(any(accuracies(name, set, q, have).values()) for q in asked)
             copied = any(f"copier, {v}" in have[set] for v in experiment.arms.values())
@@ -112,7 +125,20 @@ def finding(name: str, have: Results) -> Iterator[str]:
         if changes
         else "whether these runs are on their plateau is not measured yet"
     )
+    if EXPERIMENTS[name].labels:
+        yield from _last_gain(name, have)
     yield f"Random weights alone reach {min(floors):.1f} to {max(floors):.1f} %, and {plateau}."
+
+
+def _last_gain(name: str, have: Results) -> Iterator[str]:
+    """Where the gain of pre-training ends."""
+    for set in EXPERIMENTS[name].sets:
+        own = [claim for claim in EXPERIMENTS[name].claims if claim.set == set]
+        found_so_far = [(claim, judged(name, claim, have)) for claim in own]
+        held = [claim.question for claim, d in found_so_far if d and d.word == "holds"]
+        if all(d for _, d in found_so_far):
+            most = f"up to {held[-1]} per class" if held else "at no number of labels"
+            yield f"On {set}, {own[0].better} is ahead {most.replace('all labels per class', 'all labels')}."
 
 
 def _table(name: str, have: Results) -> list[str]:
@@ -125,8 +151,8 @@ def _table(name: str, have: Results) -> list[str]:
             for arm, by_seed in values.items():
                 if not by_seed:
                     continue
-                variant = experiment.arms[arm]
-                searched = variant if variant in experiment.searched else experiment.base
+                lr = chosen_rate(name, set, q, arm, have)
+                steps = min(row["steps"] for row in entries(name, set, have, 1, q)[arm].values())
                 gain = longer.get(arm)
                 plateau = (
                     "on its plateau" if gain is not None and gain < PLATEAU else "still rising"
@@ -134,13 +160,13 @@ def _table(name: str, have: Results) -> list[str]:
                 cells = (
                     set, q, arm, f"{mean(by_seed.values()):.1f}",
                     ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed)),
-                    f"{mean(floors[arm].values()):.1f}", f"{rate(set, searched, have):g}",
+                    f"{mean(floors[arm].values()):.1f}", f"{lr:g}", f"{steps:,}",
                     "" if gain is None else f"{gain:+.1f}, {plateau}",
                 )  # fmt: skip
                 rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return []
-    heads = "set | question | setting | mean, % | by seed | floor | learning rate | twice the steps"
+    heads = "set | question | setting | mean, % | by seed | floor | learning rate | steps | twice the steps"
     return [f"| {heads} |", "|---" * (heads.count("|") + 1) + "|", *rows, ""]
 
 

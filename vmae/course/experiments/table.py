@@ -77,6 +77,7 @@ class Experiment:
               the others use the base's rate
     copiers   whether what a copier gets for free is measured beside
     costs     whether accuracy is also shown over cost
+    labels    numbers of labels per class (None: all) that the arms are fine-tuned on, instead of probed
     """
 
     title: str
@@ -87,6 +88,7 @@ class Experiment:
     seeds: int = 3
     copiers: bool = False
     costs: bool = False
+    labels: tuple[int | None, ...] = ()
     base: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -185,3 +187,21 @@ EXPERIMENTS: dict[str, Experiment] = {
         costs=True,
     ),
 }
+EXPERIMENTS["labels"] = Experiment(
+    "How many labels, and how many steps?",
+    ("images", "videos"),
+    {"pre-trained": "pre-trained", "from scratch": "from scratch"},
+    claims=tuple(
+        Claim("pre-trained", "from scratch", set, question)
+        for set in ("images", "videos")
+        for question in (
+            "5 labels",
+            "10 labels",
+            "20 labels",
+            "50 labels",
+            "100 labels",
+            "all labels",
+        )
+    ),
+    labels=(5, 10, 20, 50, 100, None),
+)
