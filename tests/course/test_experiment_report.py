@@ -56,11 +56,13 @@ def test_findings_use_the_words_and_numbers_of_the_verdicts(written):
         seeds=[0, 1],
     )
     page, drawings = written(masks)
-    assert "Holds: frame above tube on digits (how; +45.0 points, 95 % interval +45.0" in page
-    assert "; inconclusive: tube above frame on digits (what; +1.0 points, 95 %" in page
+    assert "Holds: frame above tube on digits (how +45.0 ± 0.0, 2 of 5 seeds); inconclu" in page
+    assert "inconclusive: tube above frame on digits (what +1.0 ± 12.7, 2 of 5 seeds); not" in page
     assert "not measured yet: frame above tube on textures (how), tube above frame on film" in page
-    assert "Random weights alone reach 40.0 to 40.0 %, and of 6 runs that were given" in page
-    assert "6 gained at least 2 points." in page
+    assert (
+        "Random weights alone reach 40.0 to 40.0 %; twice the steps gain 2 points or more" in page
+    )
+    assert "in 6 of 6 cases." in page
     row = "| digits | how | frame | 95.0 | 95.0, 95.0 | 40.0 | 0.001 | 6,000 | +3.0, still rising |"
     assert row in page
     assert "Arms not measured yet: digits 12 of 32, textures 32 of 32" in page
@@ -71,9 +73,15 @@ def test_findings_use_the_words_and_numbers_of_the_verdicts(written):
     assert not drawings and "svg" not in page
 
 
+def test_one_seed_is_said_to_be_one(written):
+    found = made_up("ratio", {"textures": ("how",)}, lambda q, arm, seed, n: 60.0 - arm, seeds=[0])
+    page, _ = written(found)
+    assert "Inconclusive: 75 % above 50 % on textures (how +1.0, one seed), 90 % above" in page
+
+
 def test_reversed_claims_are_said_to_be_reversed(written):
     ratio = made_up("ratio", {"textures": ("how",)}, lambda q, arm, seed, n: 50.0 + 5 * arm)
     page, drawings = written(ratio)
-    assert "reversed: 75 % above 50 % on textures (how; -5.0 points" in page
-    assert "0 gained at least 2 points" in page and "on its plateau" in page
+    assert "reversed: 75 % above 50 % on textures (how -5.0 ± 0.0)" in page
+    assert "in 0 of 3 cases" in page and "on its plateau" in page
     assert "ratio-textures.svg" in drawings

@@ -14,6 +14,7 @@ from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.measure import found, missing
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results
 from vmae.course.experiments.verdicts import (
+    Difference,
     accuracies,
     chosen_rate,
     entries,
@@ -34,8 +35,8 @@ An arm is one setting, pre-trained with one seed and tested by a linear probe. T
 probe of the same encoder with its random initial weights. In the experiment on labels the arms are
 fine-tuned, and both starts share their labelled clips. Two settings are compared seed by seed: a
 claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
-*inconclusive* otherwise. The learning rate of the first setting of each experiment, and of those at its
-extremes, is chosen from three, on clips of their own. A setting is *on its plateau* if twice the steps gain
+*inconclusive* otherwise; differences are in points, ± half of that interval. The learning rate of the
+first setting of each experiment, and of those at its extremes, is chosen from three, on clips of their own. A setting is *on its plateau* if twice the steps gain
 less than {PLATEAU:g} points. In the pictures, points are seeds.
 
 `first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lessons 06 and 08 show it.
@@ -99,19 +100,22 @@ def text(have: Results, drawings: dict[str, Diagram]) -> str:
 
 def finding(name: str, have: Results) -> Iterator[str]:
     """Two sentences: what became of the claims, and how to read the numbers."""
-    sorted_out: dict[str, list[str]] = {}
+    sorted_out: dict[str, dict[str, list[str]]] = {}
     for claim in EXPERIMENTS[name].claims:
         difference = judged(name, claim, have)
         word = difference.word if difference else "not measured yet"
-        said = f"{claim.better} above {claim.worse} on {claim.set} ({claim.question}"
-        said += f"; {difference})" if difference else ")"
-        sorted_out.setdefault(word, []).append(said)
+        pair = f"{claim.better} above {claim.worse} on {claim.set}"
+        said = claim.question + (f" {_points(name, difference)}" if difference else "")
+        sorted_out.setdefault(word, {}).setdefault(pair, []).append(said)
     if list(sorted_out) == ["not measured yet"]:
         yield "Not measured yet."
         return
     order = ("holds", "reversed", "inconclusive", "not measured yet")
-    parts = [f"{word}: {', '.join(sorted_out[word])}" for word in order if word in sorted_out]
-    sentence = "; ".join(parts)
+    sentence = "; ".join(
+        f"{word}: " + ", ".join(f"{pair} ({', '.join(x)})" for pair, x in sorted_out[word].items())
+        for word in order
+        if word in sorted_out
+    )
     yield f"{sentence[0].upper()}{sentence[1:]}."
     floors, changes = [], []
     for set in EXPERIMENTS[name].sets:
@@ -120,14 +124,22 @@ def finding(name: str, have: Results) -> Iterator[str]:
             floors += [value for by_seed in by_arm.values() for value in by_seed.values()]
             changes += list(gains(name, set, q, have).values())
     rising = sum(gain >= PLATEAU for gain in changes)
-    plateau = (
-        f"of {len(changes)} runs that were given twice the steps, {rising} gained at least {PLATEAU:g} points"
-        if changes
-        else "whether these runs are on their plateau is not measured yet"
-    )
+    plateau = "whether twice the steps gain anything is not measured yet"
+    if changes:
+        plateau = (
+            f"twice the steps gain {PLATEAU:g} points or more in {rising} of {len(changes)} cases"
+        )
     if EXPERIMENTS[name].labels:
         yield from _last_gain(name, have)
-    yield f"Random weights alone reach {min(floors):.1f} to {max(floors):.1f} %, and {plateau}."
+    yield f"Random weights alone reach {min(floors):.1f} to {max(floors):.1f} %; {plateau}."
+
+
+def _points(name: str, difference: Difference) -> str:
+    if difference.half is None:
+        return f"{difference.mean:+.1f}, one seed"
+    fewer = difference.seeds < EXPERIMENTS[name].seeds
+    seeds = f", {difference.seeds} of {EXPERIMENTS[name].seeds} seeds" if fewer else ""
+    return f"{difference.mean:+.1f} ± {difference.half:.1f}{seeds}"
 
 
 def _last_gain(name: str, have: Results) -> Iterator[str]:

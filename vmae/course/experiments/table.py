@@ -169,6 +169,24 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         costs=True,
     ),
+    "labels": Experiment(
+        "How many labels, and how many steps?",
+        ("images", "videos"),
+        {"pre-trained": "pre-trained", "from scratch": "from scratch"},
+        claims=tuple(
+            Claim("pre-trained", "from scratch", set, question)
+            for set in ("images", "videos")
+            for question in (
+                "5 labels",
+                "10 labels",
+                "20 labels",
+                "50 labels",
+                "100 labels",
+                "all labels",
+            )
+        ),
+        labels=(5, 10, 20, 50, 100, None),
+    ),
     "cost": Experiment(
         "Is asymmetry worth it, at equal time?",
         ("textures",),
@@ -187,21 +205,3 @@ EXPERIMENTS: dict[str, Experiment] = {
         costs=True,
     ),
 }
-EXPERIMENTS["labels"] = Experiment(
-    "How many labels, and how many steps?",
-    ("images", "videos"),
-    {"pre-trained": "pre-trained", "from scratch": "from scratch"},
-    claims=tuple(
-        Claim("pre-trained", "from scratch", set, question)
-        for set in ("images", "videos")
-        for question in (
-            "5 labels",
-            "10 labels",
-            "20 labels",
-            "50 labels",
-            "100 labels",
-            "all labels",
-        )
-    ),
-    labels=(5, 10, 20, 50, 100, None),
-)
