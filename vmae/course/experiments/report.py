@@ -36,8 +36,9 @@ probe of the same encoder with its random initial weights. In the experiment on 
 fine-tuned, and both starts share their labelled clips. Two settings are compared seed by seed: a
 claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
 *inconclusive* otherwise; differences are in points, ± half of that interval. The learning rate of the
-first setting of each experiment, and of those at its extremes, is chosen from three, on clips of their own. A setting is *on its plateau* if twice the steps gain
-less than {PLATEAU:g} points. In the pictures, points are seeds.
+first setting of each experiment, and of those at its extremes, is chosen from three, on clips of their own.
+A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points. In the pictures, every
+point is a seed.
 
 `first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lessons 06 and 08 show it.
 """
