@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from vmae.course.experiments import sets
+from vmae.course.experiments.arms import Arm
 from vmae.course.experiments.copier import copying_errors
-from vmae.course.experiments.table import RATES, Arm
+from vmae.course.experiments.table import RATES
 from vmae.course.experiments.verdicts import Difference, paired
 
 
@@ -64,14 +65,17 @@ def test_clips_of_a_shot_for_training_and_for_testing_are_apart(monkeypatch):
         clips = sets.make_set.__wrapped__(name, 10_000, 10_000, 10_000)
         assert clips.num_frames == int(name.partition("-")[2] or 8)
         for label, (first, end) in enumerate([shots[0], shots[2]]):
-            early, late = (x.pixels[x.labels["what"] == label] for x in (clips.train, clips.test))
+            parts = (clips.train, clips.validation, clips.test)
+            early, *halves = (x.pixels[x.labels["what"] == label] for x in parts)
+            late = np.concatenate(halves)  # of which the shortest shots have a single clip
             assert first == early.min() and late.max() >= end - 2
             assert late.min() - early.max() > sets.GAP
         unlabelled = set(np.unique(clips.unlabelled.pixels))
         assert not unlabelled & set(np.unique(clips.test.pixels))
         assert set(np.unique(clips.train.pixels)) <= unlabelled
-        fewer = sets.make_set.__wrapped__(name, 10_000, 10_000, 8).test
-        assert np.bincount(fewer.labels["what"]).tolist() == [4, 1]
+        fewer = sets.make_set.__wrapped__(name, 10_000, 10_000, 8)
+        assert np.bincount(fewer.validation.labels["what"]).tolist() == [4, 1]
+        assert np.bincount(fewer.test.labels["what"]).tolist() == [4]
 
 
 def test_film_clips_are_standardised():

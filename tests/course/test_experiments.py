@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import small_experiment
+import torch
 from nursery import wait_for
 from small_experiment import NAME, STEPS
 
 from vmae import ROOT
 from vmae.cli.main import main
 from vmae.course.experiments import measure, results, table
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Arm, search, wanted
+from vmae.course.experiments.arms import Arm, search, wanted
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
+from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 
 
@@ -49,7 +53,7 @@ def without_times(entry: dict) -> dict:
     return {key: value for key, value in entry.items() if key not in ("minutes", "made")}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [n for n, x in EXPERIMENTS.items() if not x.labels])
 def test_every_experiment_can_be_run(name):
     experiment = EXPERIMENTS[name]
     assert set(experiment.extremes) <= set(experiment.arms)
@@ -57,9 +61,11 @@ def test_every_experiment_can_be_run(name):
         assert {claim.better, claim.worse} <= set(experiment.arms)
         assert claim.set in experiment.sets
     configs = set()
-    for arm in (a for s in experiment.sets for v in experiment.arms.values() for a in search(s, v)):
+    speeds = {s: {f"speed, {v}": {"steps": 9} for v in table.TIMED} for s in experiment.sets}
+    variants = [(s, v) for s in experiment.sets for v in experiment.arms.values()]
+    for arm in (a for s, v in variants for a in search(s, v, speeds)):
         make_mask(arm.config.mask, arm.config.model.grid, 1)  # the grid has room for it
-        configs.add(str(arm.config))
+        configs.add((str(arm.config), arm.build))
     assert len(configs) == len(experiment.sets) * len(experiment.arms) * len(table.RATES)
 
 
@@ -160,3 +166,48 @@ def test_an_unknown_experiment_is_reported_with_the_known_ones(capsys):
     message = capsys.readouterr().err
     assert "'colour'" in message and "'decoder mask'" in message
     assert "'masks'" not in message.split(": choose from")[0]
+
+
+def test_a_symmetric_model_reads_mask_tokens_from_the_same_initial_encoder():
+    arm = Arm("textures", "symmetric", 1, 0, 1e-3)
+    config = arm.config
+    base = Arm("textures", "base", 1, 0, 1e-3).config
+    torch.manual_seed(3)
+    model = arm.build(config.model)
+    torch.manual_seed(3)
+    usual = MaskedAutoencoder(base.model)
+    for name, weights in usual.encoder.state_dict().items():
+        assert torch.equal(weights, model.encoder.state_dict()[name])
+    clips = torch.randint(0, 256, (2, *(1, 8, 16, 16)), dtype=torch.uint8)
+    mask = make_mask(config.mask, config.model.grid, 2, torch.Generator().manual_seed(0))
+    lengths = []
+    model.encoder.blocks[0].register_forward_hook(lambda *x: lengths.append(x[1][0].shape[1]))
+    model.loss(clips, mask).backward()
+    assert lengths == [64]
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    # The order of the queries is that of the predictions.
+    swap = torch.arange(mask.queries.shape[1]).flip(0)
+    swapped = dataclasses.replace(mask, queries=mask.queries[:, swap])
+    assert torch.allclose(model(clips, mask)[:, swap], model(clips, swapped), atol=1e-5)
+
+
+def test_steps_of_equal_time_come_from_measured_speeds(small, monkeypatch):
+    table.EXPERIMENTS["timed"] = dataclasses.replace(EXPERIMENTS["cost"], sets=("digits",))
+    monkeypatch.setattr(measure, "ROUNDS", 1)
+    seconds = iter([[0.05, 0.1, 0.15, 0.2]])
+    monkeypatch.setattr(measure, "seconds_per_step", lambda arms, rounds: next(seconds))
+    work = small / "work"
+    work.mkdir()
+    timed = [a for a in wanted(["timed"], None, {}) if a.variant in table.TIMED]
+    assert timed and not any(arm.ready for arm in timed)
+    for _ in range(2):  # the second time, nothing is left to measure
+        measure.measure_speeds("timed", work)
+    rows = results.load("digits")
+    assert {key: row["steps"] for key, row in rows.items()} == {
+        "speed, large decoder": 6, "speed, encoder sees all": 4, "speed, symmetric": 3
+    }  # fmt: skip
+    assert rows["speed, symmetric"]["budget_seconds"] == round(STEPS * 0.05)
+    timed = [a for a in wanted(["timed"], [0], {"digits": rows}) if a.variant in table.TIMED]
+    assert [a.steps for a in timed if a.seed != SEARCH_SEED] == [6, 4, 3]  # and none of twice
+    entry = measure.measured(timed[0])
+    assert entry["steps"] == timed[0].steps and set(entry["probe"]) == {"how", "what"}

@@ -239,7 +239,10 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def experiments(arguments: argparse.Namespace) -> None:
-    """Print results and verdicts; with --measure, measure what is missing first."""
+    """Print results and verdicts; with --measure, measure what is missing first.
+
+    With --report, write the page about all results.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and PyTorch are imported
     from vmae.course.experiments.listing import listing
     from vmae.course.experiments.measure import measure
@@ -254,5 +257,10 @@ def experiments(arguments: argparse.Namespace) -> None:
     names = arguments.experiments or list(EXPERIMENTS)
     if arguments.measure:
         measure(names, arguments.seeds, arguments.work)
+    if arguments.report:
+        from vmae.course.experiments.report import write
+
+        print(write())
+        return
     for line in listing(names, arguments.seeds):
         print(line, flush=True)

@@ -216,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
         "several processes share the work",
     )
     experiments.add_argument(
+        "--report",
+        action="store_true",
+        help="write data/experiments/README.md and its pictures from all results, instead of printing",
+    )
+    experiments.add_argument(
         "--seeds",
         type=int,
         nargs="+",

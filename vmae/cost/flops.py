@@ -9,6 +9,7 @@ Papers call one multiply-add one FLOP. As in papers, norms, softmax and addition
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -35,24 +36,32 @@ def classifier_multiply_adds(config: ModelConfig, classes: int = 400) -> int:
     return counts["Global"] + (config.depth - 1) * counts["VisionTransformer.blocks.0"]
 
 
-def pretraining_multiply_adds(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
+def pretraining_multiply_adds(
+    config: ModelConfig,
+    mask: MaskConfig,
+    build: Callable[[ModelConfig], MaskedAutoencoder] = MaskedAutoencoder,
+) -> dict[str, int]:
     """Multiply-adds of one clip through a masked autoencoder, by stage.
 
     "patch embed", "encoder", "encoder to decoder", "decoder" and "head" are the stages that run here,
     and "total" their sum. "skipped" is what the official code computes in addition: embeddings of
     tokens that are then dropped, and pixels for queries without loss. "published" is total plus
     skipped, the number in the papers.
+
+    build   makes the model, as in `pretrain`
     """
-    return dict(_pretraining_stages(config, mask))  # a copy: callers cannot change the cache
+    return dict(_pretraining_stages(config, mask, build))  # a copy: callers cannot change the cache
 
 
 @lru_cache(maxsize=64)
-def _pretraining_stages(config: ModelConfig, mask: MaskConfig) -> dict[str, int]:
+def _pretraining_stages(
+    config: ModelConfig, mask: MaskConfig, build: Callable[[ModelConfig], MaskedAutoencoder]
+) -> dict[str, int]:
     grid = config.grid
     drawn = make_mask(mask, grid, 1, torch.Generator())  # leaves the global generator untouched
     shapes = Mask(*(index.to("meta") for index in (drawn.visible, drawn.queries, drawn.targets)))
     with torch.device("meta"):
-        model = MaskedAutoencoder(_with_one_block(config))
+        model = build(_with_one_block(config))
         counts = _count(model, _clip(config), shapes)
     name = type(model).__name__
     stages = {

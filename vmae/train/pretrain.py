@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from vmae.config import ModelConfig
 from vmae.data.augment.batched import draw_crops, take_crops
 from vmae.data.reading.loader import Batch, Source, open_set, open_source
 from vmae.mae import MaskedAutoencoder, pixel_targets
@@ -38,6 +40,7 @@ def pretrain(
     resume: bool = False,
     progress: Progress | None = None,
     source: Source | None = None,
+    build: Callable[[ModelConfig], MaskedAutoencoder] = MaskedAutoencoder,
 ) -> PretrainResult:
     """Pre-train a masked autoencoder.
 
@@ -45,6 +48,7 @@ def pretrain(
               None: nothing is written. All processes must see it
     resume    continue the run in `folder` from its newest checkpoint; start it if there is none
     source    clips to train on; by default the training videos of `config.data.path`
+    build     makes the model of `config.model`: a subclass of MaskedAutoencoder, for one of your own
 
     Step k uses clips, masks and a learning rate that depend on the seed and k alone, so a resumed
     run gives the numbers of an uninterrupted one, and many processes give those of one. Ctrl-C and
@@ -60,7 +64,7 @@ def pretrain(
         make_mask(config.mask, config.model.grid, 1)  # raises if the grid does not allow it
 
         torch.manual_seed(config.seed)
-        autoencoder = MaskedAutoencoder(config.model)
+        autoencoder = build(config.model)
         optimizer = adamw(autoencoder, batches.optim)
         model, optimizer = run.prepare(autoencoder, optimizer, batches)
         model.train()
@@ -84,7 +88,7 @@ def pretrain(
             optimizer.step()
             run.end_step(step, losses, lr)
 
-        trained = MaskedAutoencoder(config.model)
+        trained = build(config.model)
         cost = run.finish(trained)
         if run.folder and run.main:
             save_weights(trained, run.folder / "model.safetensors")

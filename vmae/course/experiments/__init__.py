@@ -1,7 +1,9 @@
 """The papers' claims, tested at a small scale: `vmae experiments`.
 
-sets      the clips        table      the experiments, as data     copier    baselines without training
-measure   run what is missing         results    stamped JSON      verdicts  paired statistics
+sets      the clips             table    the experiments, as data    arms      the runs they ask for
+measure   run what is missing   copier   baselines without training  results   stamped JSON
+labels    the experiment that fine-tunes, and tuning, which runs it
+verdicts  paired statistics     figures  pictures                    report    the page about them
 
 `values`, `verdict`, `CLAIMS` and `PREFERRED` are those of the first edition, which lessons 06 and 08
 show.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import mean, median
 
-import torch
-
+from vmae.course.experiments.arms import Arm, wanted
+from vmae.course.experiments.labels import LADDER, TunedArm
 from vmae.course.experiments.measure import found, missing, token_counts
-from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, Arm, Results, wanted
-from vmae.course.experiments.verdicts import accuracies, gains, judged
-from vmae.mae import MaskedAutoencoder
-from vmae.masking import make_mask
-from vmae.train.schedule import adamw
+from vmae.course.experiments.speed import seconds_per_step
+from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, RATES, STEPS, TIMED, Results
+from vmae.course.experiments.verdicts import accuracies, gains, judgement, questions
 
 
 def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
@@ -25,10 +23,7 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
         for set in experiment.sets:
             yield from _results(name, set, have)
         for claim in experiment.claims:
-            difference = judged(name, claim, have)
-            word = difference.word if difference else "not measured yet"
-            said = f"{claim.better} above {claim.worse} on {claim.set}, {claim.question}"
-            yield f"  {word}: {said}" + (f": {difference}" if difference else "")
+            yield f"  {judgement(name, claim, have)}"
         todo, total = missing([name], seeds), len(wanted([name], seeds, have))
         if todo:
             left = minutes(todo, have)
@@ -39,8 +34,7 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
 
 
 def _results(name: str, set: str, have: Results) -> Iterator[str]:
-    questions = next((list(r["probe"]) for r in have[set].values() if "probe" in r), [])
-    for question in questions:
+    for question in questions(set, have):
         values = accuracies(name, set, question, have)
         floors = accuracies(name, set, question, have, column="floor")
         longer = gains(name, set, question, have)
@@ -59,34 +53,31 @@ def _results(name: str, set: str, have: Results) -> Iterator[str]:
             yield f"  {set}, errors of copiers under {variant!r}: {errors}"
 
 
-def minutes(todo: Sequence[Arm], have: Results) -> float:
-    """The time that arms take here: from measured arms of the same size, else from a few steps."""
-    known: dict[tuple[int, ...], list[float]] = {}
-    for rows in have.values():
+def minutes(todo: Sequence[Arm | TunedArm], have: Results) -> float:
+    """The time that arms take here: from measured arms of the same size, else from a few steps.
+
+    Fine-tunings whose plateau is not known yet count with the steps in the middle of the ladder.
+    """
+    known: dict[tuple[int | str, ...], list[float]] = {}
+    for set, rows in have.items():
         for row in rows.values():
-            if "tokens" in row:
+            if "tuned" in row:
+                known.setdefault((set,), []).append(row["minutes"] / row["steps"])
+            if "tokens" in row and row["variant"] not in TIMED:
                 known.setdefault(tuple(row["tokens"]), []).append(row["minutes"] / row["steps"])
     total = 0.0
     for arm in todo:
-        if arm.lr is None:
-            arm = Arm(arm.set, arm.variant, arm.steps, arm.seed, RATES[0])
+        if isinstance(arm, TunedArm):
+            arm = replace(arm, lr=RATES[0], steps=arm.steps or LADDER[len(LADDER) // 2])
+            if (arm.set,) not in known:
+                known[(arm.set,)] = [seconds_per_step([arm], rounds=5)[0] / 60]
+            total += (arm.steps or 0) * median(known[(arm.set,)])
+            continue
+        variant = "base" if arm.variant in TIMED else arm.variant  # they take the same time
+        count = STEPS[arm.set] if arm.variant in TIMED else arm.steps
+        arm = Arm(arm.set, variant, count, arm.seed, arm.lr or RATES[0])
         size = tuple(token_counts(arm))
         if size not in known:
-            known[size] = [_timed(arm)]
-        total += arm.steps * median(known[size])
+            known[size] = [seconds_per_step([arm], rounds=5)[0] / 60]
+        total += (count or 0) * median(known[size])
     return total
-
-
-def _timed(arm: Arm, steps: int = 5) -> float:
-    """Minutes per step, without the reading of clips."""
-    config = arm.config
-    model = MaskedAutoencoder(config.model)
-    optimizer = adamw(model, config.optim)
-    size = (config.optim.batch_size, config.model.channels, *config.model.grid.clip)
-    clips, taken = torch.zeros(size, dtype=torch.uint8), []
-    for _ in range(steps):
-        begun = time.perf_counter()
-        model.loss(clips, make_mask(config.mask, config.model.grid, len(clips))).backward()
-        optimizer.step()
-        taken.append(time.perf_counter() - begun)
-    return median(taken) / 60

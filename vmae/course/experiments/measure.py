@@ -19,9 +19,13 @@ from filelock import FileLock, Timeout
 
 from vmae.config import ModelConfig
 from vmae.course.experiments import results
+from vmae.course.experiments.arms import Arm, wanted
 from vmae.course.experiments.copier import copying_errors
+from vmae.course.experiments.labels import TunedArm
 from vmae.course.experiments.sets import make_set
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Arm, wanted
+from vmae.course.experiments.speed import seconds_per_step
+from vmae.course.experiments.table import EXPERIMENTS, RATES, SEARCH_SEED, STEPS, TIMED
+from vmae.course.experiments.tuning import tuned
 from vmae.data.reading.sampling import Sampling
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -31,6 +35,8 @@ from vmae.train.pretrain import pretrain
 from vmae.train.run_folder import environment
 from vmae.vit import VisionTransformer
 
+#: Rounds in which the speeds of an experiment are measured.
+ROUNDS = 100
 #: Seconds between two looks at arms that other processes are running.
 WAIT = 20.0
 
@@ -40,7 +46,7 @@ def found(names: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     return {set: results.load(set) for name in names for set in EXPERIMENTS[name].sets}
 
 
-def missing(names: Sequence[str], seeds: Sequence[int] | None) -> list[Arm]:
+def missing(names: Sequence[str], seeds: Sequence[int] | None) -> list[Arm | TunedArm]:
     """The arms without a result, the most important first."""
     have = found(names)
     return [arm for arm in wanted(names, seeds, have) if arm.key not in have[arm.set]]
@@ -56,9 +62,10 @@ def measure(names: Sequence[str], seeds: Sequence[int] | None, work: Path) -> No
     for name in names:
         if EXPERIMENTS[name].copiers:
             measure_copiers(name, work)
+        measure_speeds(name, work)
     while todo := missing(names, seeds):
         for arm in todo:
-            if arm.lr is None:  # a search on which it depends is running elsewhere
+            if not arm.ready:  # a search on which it depends is running elsewhere
                 continue
             with claimed(arm, work) as mine:
                 if mine and arm.key not in results.load(arm.set):
@@ -69,7 +76,7 @@ def measure(names: Sequence[str], seeds: Sequence[int] | None, work: Path) -> No
 
 
 @contextmanager
-def claimed(arm: Arm, work: Path) -> Iterator[bool]:
+def claimed(arm: Arm | TunedArm, work: Path) -> Iterator[bool]:
     """Whether this process, and no other, may run the arm during the block."""
     lock = FileLock(work / f"{arm.set}, {arm.key}.lock", timeout=0)
     try:
@@ -81,16 +88,19 @@ def claimed(arm: Arm, work: Path) -> Iterator[bool]:
         yield True
 
 
-def run(arm: Arm, work: Path) -> None:
-    """Pre-train, freeze, probe; write the result; remove the checkpoints, but not the weights."""
+def run(arm: Arm | TunedArm, work: Path) -> None:
+    """Pre-train, freeze, probe, or fine-tune; write the result; keep weights of pre-training alone."""
     folder = work / f"{arm.set}, {arm.key}"
     print(f"{arm.set}: {arm.key} ...", flush=True)
-    entry = measured(arm, folder)
+    if isinstance(arm, TunedArm):
+        entry, done_with = tuned(arm, folder), folder
+    else:
+        entry, done_with = measured(arm, folder), folder / "checkpoints"
     results.add(arm.set, arm.key, entry, work)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(done_with, ignore_errors=True)
     scores = ", ".join(
         f"{question} {score:.1f} (floor {entry['floor'][question]:.1f})"
-        for question, score in entry["probe"].items()
+        for question, score in entry.get("tuned", entry["probe"]).items()
     )
     print(f"{arm.set}: {arm.key}: {scores}, {entry['minutes']:.1f} min", flush=True)
 
@@ -102,7 +112,9 @@ def measured(arm: Arm, folder: Path | None = None) -> dict[str, Any]:
     curve   [step, loss] about twenty times, means over the steps since the last
     """
     config, clips = arm.config, make_set(arm.set)
-    done = pretrain(config, folder, resume=True, progress=Silent(), source=clips.unlabelled)
+    done = pretrain(
+        config, folder, resume=True, progress=Silent(), source=clips.unlabelled, build=arm.build
+    )
     begun = time.perf_counter()
     judge = "validation" if arm.seed == SEARCH_SEED else "test"
     probe = probed(done.model.encoder, arm.set, judge)
@@ -131,7 +143,7 @@ def token_counts(arm: Arm) -> list[int]:
 def probed(encoder: VisionTransformer, set: str, judge: str) -> dict[str, float]:
     """Accuracy of a linear probe by question, on the clips `judge`: "validation" or "test"."""
     clips = make_set(set)
-    judged, sampling = getattr(clips, judge), Sampling(clips.num_frames)
+    judged, sampling = getattr(clips, judge), Sampling(encoder.config.num_frames)
     train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, judged))
     return {
         q: round(linear_probe((train, clips.train.labels[q]), (test, judged.labels[q])), 2)
@@ -158,3 +170,24 @@ def measure_copiers(name: str, work: Path) -> None:
                 entry = copying_errors(clips.pixels, config, wraps=set.startswith("digits"))
                 stamp = {"variant": variant, "made": environment(torch.device("cpu"))}
                 results.add(set, key, {"errors": entry} | stamp, work)
+
+
+def measure_speeds(name: str, work: Path) -> None:
+    """For variants that train for as long as the base: their seconds per step, and how many fit in."""
+    variants = [v for v in EXPERIMENTS[name].arms.values() if v in TIMED]
+    for set in EXPERIMENTS[name].sets:
+        with FileLock(work / f"{set}, speeds.lock"):
+            if all(f"speed, {v}" in results.load(set) for v in variants):
+                continue
+            compared = [Arm(set, v, STEPS[set], SEARCH_SEED, RATES[0]) for v in ("base", *variants)]
+            base, *others = seconds_per_step(compared, ROUNDS)
+            for variant, seconds in zip(variants, others, strict=True):
+                entry = {
+                    "variant": variant,
+                    "seconds_per_step": round(seconds, 5),
+                    "seconds_per_step_of_base": round(base, 5),
+                    "budget_seconds": round(STEPS[set] * base),
+                    "steps": max(1, round(STEPS[set] * base / seconds)),
+                    "made": environment(torch.device("cpu")),
+                }
+                results.add(set, f"speed, {variant}", entry, work)

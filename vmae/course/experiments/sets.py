@@ -1,4 +1,4 @@
-"""The clips of the experiments, made in memory from what ships: grey, 16x16 pixels, 8 or 16 frames.
+"""The clips of the experiments, made from what ships: 16x16 pixels; grey and 8 or 16 frames, if not said.
 
 The same clips may carry several labels, one per question: "how" does it move, "what" is it.
 
@@ -6,6 +6,8 @@ digits        a handwritten digit drifts over a black torus. how: one of 8 direc
               Test clips show digits that are never used for training
 textures      a window onto a photo or a film frame drifts. how: the direction. Test clips show
               pictures that are never used for training
+images        not clips: coloured digits over dimmed photos, lesson 03's. Label: the digit
+videos        of the recipe `cpu`: mp4 files, rendered and decoded on first use. Label: the class
 film          Big Buck Bunny, whole frames squeezed to squares, contrast-normalised. what: which of
               its longer shots. Training clips are early in their shot, test clips late, with a gap
 textures-16, film-16   the same with twice as many frames in the same time
@@ -20,11 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from PIL import Image
 
+from vmae import ROOT, at_root
 from vmae.data.making.film import FILM, FilmSpec, shot_bounds
-from vmae.data.making.pictures import pictures
+from vmae.data.making.motion import render_set, spec_named
+from vmae.data.making.pictures import pictures, random_crop
 from vmae.data.reading.reader import FrameSelector, open_video
+from vmae.data.reading.sources import Source
 from vmae.data.sets.videos import Video
 
 SIZE = 16
@@ -44,19 +50,24 @@ TRAINING_DIGITS = 1437
 
 @dataclass
 class Clips:
-    """Clips (N, T, H, W) uint8 in memory, a source for the package's training; labels by question."""
+    """Clips (N, T, H, W) or (N, T, H, W, 3) uint8 in memory, a source for the package's training.
+
+    labels   (N,) by question; training reads those of the first question
+    """
 
     pixels: np.ndarray
     labels: dict[str, np.ndarray]
 
     @cached_property
     def videos(self) -> list[Video]:
-        """Names only: nothing is read from files."""
-        return [Video(Path(f"clip-{i}"), 0) for i in range(len(self.pixels))]
+        """Names and labels: nothing is read from files."""
+        numbered = enumerate(next(iter(self.labels.values())))
+        return [Video(Path(f"clip-{i}"), int(label)) for i, label in numbered]
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
-        """The chosen frames of a clip, (T, H, W, 1)."""
-        return self.pixels[index][choose(self.pixels.shape[1]), ..., None]
+        """The chosen frames of a clip, (T, H, W, C)."""
+        frames = self.pixels[index][choose(self.pixels.shape[1])]
+        return frames if frames.ndim == 4 else frames[..., None]
 
     def __getitem__(self, rows: slice) -> Clips:
         return Clips(self.pixels[rows], {q: labels[rows] for q, labels in self.labels.items()})
@@ -91,6 +102,12 @@ def make_set(name: str, unlabelled: int = 16_000, train: int = 3_000, test: int 
     """
     kind, _, frames = name.partition("-")
     num_frames = int(frames or 8)
+    if kind == "images":
+        images = coloured_digits(unlabelled // 4, "train")  # lesson 03 has 4,000 and 1,000
+        validation, judged = (coloured_digits(test // 2, "test", seed=seed) for seed in (1, 0))
+        return ClipSet(images, images, validation, judged)
+    if kind == "videos":
+        return _videos()
     if kind == "film":
         return _film(num_frames, unlabelled, train, test)
     render = {"digits": _digits, "textures": _textures}[kind]
@@ -121,6 +138,43 @@ def _digits(split: str, num_frames: int, count: int) -> Clips:
         for frame, place in zip(clip, places, strict=True):
             frame[:] = np.roll(frame, tuple(place), axis=(0, 1))
     return Clips(clips, {"how": how, "what": digits.target[chosen]})
+
+
+def coloured_digits(count: int, split: str, size: int = SIZE, seed: int = 0) -> Clips:
+    """Lesson 03's images: a coloured digit of scikit-learn over a dimmed crop; clips of one frame."""
+    from sklearn.datasets import load_digits
+
+    rng, digits = np.random.default_rng((seed, split == "test")), load_digits()
+    pool = (0, TRAINING_DIGITS) if split == "train" else (TRAINING_DIGITS, len(digits.images))
+    chosen = rng.integers(*pool, size=count)
+    crops = np.stack([random_crop(rng, split, size) for _ in range(min(count, 400))])
+    ground = 0.08 * crops[rng.integers(len(crops), size=count)]  # (N, H, W, 3)
+    ink = digits.images[chosen].repeat(size // 8, 1).repeat(size // 8, 2)[..., None] / 16
+    colour = rng.uniform(120, 255, (count, 1, 1, 3))
+    pixels = (ground * (1 - ink) + colour * ink).astype(np.uint8)
+    return Clips(pixels[:, None], {"all labels": digits.target[chosen]})
+
+
+def _videos() -> ClipSet:
+    """The videos of the recipe cpu; the first half of its test is for validation."""
+    from vmae.train.finetune import open_sources
+    from vmae.train.recipe import Recipe
+
+    config = Recipe.load("cpu").finetune
+    path, lock = at_root(config.data.path), ROOT / "runs" / "videos.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):  # one process renders and decodes, the others find the files
+        if spec := spec_named(path.name):
+            render_set(path, spec, workers=1)
+        sources = open_sources(config)
+
+    def clips(source: Source) -> Clips:
+        pixels = np.stack([source.read(i, np.arange) for i in range(len(source.videos))])
+        return Clips(pixels, {"all labels": np.array([video.label for video in source.videos])})
+
+    train, test = clips(sources.train), clips(sources.test)
+    half = len(test.pixels) // 2
+    return ClipSet(train, train, test[:half], test[half:])
 
 
 def _textures(split: str, num_frames: int, count: int) -> Clips:

@@ -1,16 +1,10 @@
-"""The experiments, as data: which sets, which settings, and what the papers lead one to expect.
-
-An arm is one setting on one set for one seed: pre-train, freeze, probe. Experiments may share arms.
-"""
+"""The experiments, as data: which sets, which settings, and what the papers lead one to expect."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from vmae.train.config import PretrainConfig
-from vmae.train.recipe import Recipe
 
 #: Steps of a pre-training run by set. Whether they reach the plateau is measured with the first seed:
 #: twice as many should gain less than `PLATEAU` points.
@@ -34,6 +28,7 @@ BASE = {
 _PLAIN = {"model.normalize_targets": False}
 _EVERY = {"mask.decoder_mask_type": "every"}
 _SINGLE = {"model.tubelet": (1, 4, 4)}
+_LARGE = {"model.decoder_embed_dim": 64, "model.decoder_depth": 4, "model.decoder_num_heads": 4}
 
 #: Changes of the base.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,7 +49,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "running cell": {"mask.decoder_mask_type": "running-cell", "mask.decoder_mask_ratio": 0.5},
     "decoder random": {"mask.decoder_mask_type": "random", "mask.decoder_mask_ratio": 0.5},
     "decoder frame": {"mask.decoder_mask_type": "frame", "mask.decoder_mask_ratio": 0.5},
+    "large decoder": _LARGE,
+    "encoder sees all": {},
+    "symmetric": _LARGE,
 }
+#: Variants whose encoder sees mask tokens, and those that train for as long as the base by the clock.
+SEES_ALL = ("encoder sees all", "symmetric")
+TIMED = ("large decoder", *SEES_ALL)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Experiment:
     extremes  arms that, like the base, have their learning rate searched and their plateau shown;
               the others use the base's rate
     copiers   whether what a copier gets for free is measured beside
+    costs     whether accuracy is also shown over cost
+    labels    numbers of labels per class (None: all) that the arms are fine-tuned on, instead of probed
     """
 
     title: str
@@ -84,6 +87,8 @@ class Experiment:
     claims: tuple[Claim, ...] = ()
     seeds: int = 3
     copiers: bool = False
+    costs: bool = False
+    labels: tuple[int | None, ...] = ()
     base: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -162,88 +167,41 @@ EXPERIMENTS: dict[str, Experiment] = {
             Claim("running cell", "random", "textures", "how"),
             Claim("running cell", "frame", "textures", "how"),
         ),
+        costs=True,
+    ),
+    "labels": Experiment(
+        "How many labels, and how many steps?",
+        ("images", "videos"),
+        {"pre-trained": "pre-trained", "from scratch": "from scratch"},
+        claims=tuple(
+            Claim("pre-trained", "from scratch", set, question)
+            for set in ("images", "videos")
+            for question in (
+                "5 labels",
+                "10 labels",
+                "20 labels",
+                "50 labels",
+                "100 labels",
+                "all labels",
+            )
+        ),
+        labels=(5, 10, 20, 50, 100, None),
+    ),
+    "cost": Experiment(
+        "Is asymmetry worth it, at equal time?",
+        ("textures",),
+        {
+            "asymmetric": "base",
+            "decoder as large": "large decoder",
+            "encoder sees all": "encoder sees all",
+            "symmetric": "symmetric",
+        },
+        ("decoder as large", "encoder sees all", "symmetric"),
+        (
+            Claim("asymmetric", "decoder as large", "textures", "how"),
+            Claim("asymmetric", "encoder sees all", "textures", "how"),
+            Claim("asymmetric", "symmetric", "textures", "how"),
+        ),
+        costs=True,
     ),
 }
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One run: a variant on a set, for so many steps, at a rate, with a seed.
-
-    lr   None: not known before the search of `searched` is complete
-    """
-
-    set: str
-    variant: str
-    steps: int
-    seed: int
-    lr: float | None
-
-    @property
-    def key(self) -> str:
-        """The name of the arm's result among those of its set."""
-        rate = "?" if self.lr is None else f"{self.lr:g}"
-        return f"{self.variant}, {self.steps} steps, rate {rate}, seed {self.seed}"
-
-    @property
-    def config(self) -> PretrainConfig:
-        """The pre-training run."""
-        assert self.lr is not None, f"{self.key}: its learning rate is not known yet"
-        frames = int(self.set.partition("-")[2] or 8)
-        changes = BASE | VARIANTS[self.variant] | {"model.num_frames": frames}
-        changes |= {"optim.steps": self.steps, "optim.lr": self.lr, "seed": self.seed}
-        model = {k: v for k, v in changes.items() if k.startswith("model.")}
-        rest = {k: v for k, v in changes.items() if k not in model}
-        both = model | {"data.path": f"experiments/{self.set}"}
-        return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
-
-
-def search(set: str, variant: str) -> list[Arm]:
-    """The arms that decide the learning rate of a variant on a set."""
-    return [Arm(set, variant, STEPS[set], SEARCH_SEED, lr) for lr in RATES]
-
-
-def rate(set: str, variant: str, found: Results) -> float | None:
-    """The rate with the highest probe, mean over the questions; None if some are not measured yet.
-
-    Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
-    """
-    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant)}
-    if None in rows.values():
-        return None
-    scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
-    return max(scores, key=lambda lr: (scores[lr], -lr))
-
-
-def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
-    """The arms of an experiment on a set; with `longer`, base and extremes for so many times the steps."""
-    experiment = EXPERIMENTS[name]
-    result = []
-    for variant in experiment.arms.values() if longer == 1 else experiment.searched:
-        searched = variant if variant in experiment.searched else experiment.base
-        lr = rate(set, searched, found)
-        result.append(Arm(set, variant, longer * STEPS[set], seed, lr))
-    return result
-
-
-def wanted(names: Sequence[str], seeds: Sequence[int] | None, found: Results) -> list[Arm]:
-    """The arms of these experiments, the most important first, each once.
-
-    seeds   None: as many as each experiment asks for
-
-    Set by set: the searches, the first seed. Then the first seed's runs of twice the length. Then the
-    other seeds, one after the other.
-    """
-    used = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
-    places = [(name, set) for name in names for set in EXPERIMENTS[name].sets]
-    order = sorted({seed for own in used.values() for seed in own})
-    result: list[Arm] = []
-    for seed in order:
-        for name, set in places:
-            if seed == order[0]:
-                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v)]
-            if seed in used[name]:
-                result += arms(name, set, seed, found)
-        if seed in PLATEAU_SEEDS:
-            result += [a for name, set in places for a in arms(name, set, seed, found, longer=2)]
-    return list(dict.fromkeys(result))

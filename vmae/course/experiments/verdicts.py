@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 from scipy.stats import t as student
 
-from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Claim, Results, arms
+from vmae.course.experiments import labels
+from vmae.course.experiments.arms import arms, rate
+from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Claim, Results
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,55 @@ def paired(better: Sequence[float], worse: Sequence[float]) -> Difference:
     return Difference(mean(differences), half, count)
 
 
-def accuracies(
-    name: str, set: str, question: str, found: Results, longer: int = 1, column: str = "probe"
-) -> dict[str, dict[int, float]]:
-    """Percent by arm and seed; column "floor" has that of random weights."""
+def entries(
+    name: str, set: str, found: Results, longer: int = 1, question: str = ""
+) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """The entries of an experiment's arms on a set, by name of the arm and seed.
+
+    question   with the experiment on labels: their number
+    """
+    if EXPERIMENTS[name].labels:
+        return labels.entries(name, set, question, found)
     rows = found.get(set, {})
-    labels = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
-    result: dict[str, dict[int, float]] = {label: {} for label in labels.values()}
+    names = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
+    result: dict[str, dict[int, Mapping[str, Any]]] = {label: {} for label in names.values()}
     for seed in sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED}):
         for arm in arms(name, set, seed, found, longer):
             if row := rows.get(arm.key):
-                result[labels[arm.variant]][seed] = row[column][question]
+                result[names[arm.variant]][seed] = row
     return result
+
+
+def accuracies(
+    name: str, set: str, question: str, found: Results, longer: int = 1, column: str = "accuracy"
+) -> dict[str, dict[int, float]]:
+    """Percent by arm and seed; column "floor" has that of random weights.
+
+    The accuracy is that of the probe, or of the classifier if the arms are fine-tuned.
+    """
+    if column == "accuracy":
+        column = "tuned" if EXPERIMENTS[name].labels else "probe"
+    return {
+        label: {seed: row[column][question] for seed, row in by_seed.items()}
+        for label, by_seed in entries(name, set, found, longer, question).items()
+    }
+
+
+def questions(set: str, found: Results) -> tuple[str, ...]:
+    """The questions that the results on a set answer, few labels first; none before the first result."""
+    asked = {q: None for row in found.get(set, {}).values() for q in row.get("probe", ())}
+    order = [labels.question(number) for number in EXPERIMENTS["labels"].labels]
+    return tuple(sorted(asked, key=lambda q: order.index(q) if q in order else 0))
+
+
+def chosen_rate(name: str, set: str, question: str, arm: str, found: Results) -> float | None:
+    """The learning rate of an arm; None if its search is not complete."""
+    experiment = EXPERIMENTS[name]
+    if experiment.labels:
+        (number,) = (n for n in experiment.labels if labels.question(n) == question)
+        return labels.rate(set, arm, number, found)
+    variant = experiment.arms[arm]
+    return rate(set, variant if variant in experiment.searched else experiment.base, found)
 
 
 def judged(name: str, claim: Claim, found: Results) -> Difference | None:
@@ -71,8 +111,21 @@ def judged(name: str, claim: Claim, found: Results) -> Difference | None:
     return paired([better[s] for s in seeds], [worse[s] for s in seeds]) if seeds else None
 
 
+def judgement(name: str, claim: Claim, found: Results) -> str:
+    """The word for a claim, the claim, and the difference that the word comes from."""
+    difference = judged(name, claim, found)
+    said = f"{claim.better} above {claim.worse} on {claim.set}, {claim.question}"
+    return f"{difference.word}: {said}: {difference}" if difference else f"not measured yet: {said}"
+
+
 def gains(name: str, set: str, question: str, found: Results) -> dict[str, float]:
     """What twice the steps gain, in points, by arm: the mean over the seeds that have both."""
+    if EXPERIMENTS[name].labels:  # of the search's seed
+        (number,) = (n for n in EXPERIMENTS[name].labels if labels.question(n) == question)
+        climbed = {
+            start: labels.gain(set, start, number, found) for start in EXPERIMENTS[name].arms
+        }
+        return {start: value for start, value in climbed.items() if value is not None}
     short, long = (accuracies(name, set, question, found, longer) for longer in (1, 2))
     both = {label: short[label].keys() & long[label].keys() for label in short}
     return {
