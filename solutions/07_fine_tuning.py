@@ -632,7 +632,7 @@ except CheckpointError as error:
 
 # %% [markdown]
 # **What a fine-tuned file has lost.** A classifier has neither decoder nor the encoder's last norm. It cannot be pre-trained further; as an encoder it can start the next task.
-# The loader says what it leaves out:
+# The loader says what it leaves out. `fc_norm` stays, since it belongs to the mean of the tokens; an identity takes the place of the lost norm:
 
 # %%
 with warnings.catch_warnings(record=True) as caught:
@@ -640,6 +640,8 @@ with warnings.catch_warnings(record=True) as caught:
     encoder = load_encoder(official, **known)
 for warning in caught:
     print("warning:", warning.message)
+print("norm of the tokens:", encoder.norm)
+print("norm of their mean:", encoder.fc_norm)
 again = VisionTransformer(encoder.config, num_classes=18)  # another task, 18 classes
 again.load_encoder(encoder)
 print("new head:", tuple(again.head.weight.shape))

@@ -263,7 +263,7 @@ def test_three_weight_traps_are_sprung():
     caught = [cell for cell in cells("07") if re.search(r"\bexcept\b|\bwarnings\b", cell.code)]
     first = re.compile(r"(first|class|corner) token|token 0")
     assert any("fc_norm" in c.printed and first.search(c.printed) for c in caught), "no class token"
-    lost = {"fc_norm.weight", "head.weight"}
+    lost = {"dropped head.weight", "norm of the tokens: Identity()"}
     assert any(all(name in c.printed for name in lost) for c in caught), "what a file lacks"
 
 
