@@ -80,7 +80,8 @@ def _plane(
     axis.set_xlabel("how it moves: probe, %")
     axis.set_ylabel("what it is: probe, %")
     axis.margins(0.12)
-    axis.legend(fontsize=8)
+    if axis.get_legend_handles_labels()[1]:  # no arm while nothing is measured
+        axis.legend(fontsize=8)
 
 
 def _copied(axis: Axes, name: str, set: str, found: Results) -> str:
