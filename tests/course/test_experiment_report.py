@@ -11,7 +11,7 @@ from made_up import made_up
 from vmae.cli.main import main
 from vmae.course.experiments import report, results
 from vmae.course.experiments.measure import found
-from vmae.course.experiments.table import EXPERIMENTS
+from vmae.course.experiments.table import EXPERIMENTS, RATES
 
 
 def test_the_committed_page_is_the_one_that_the_results_give():
@@ -63,7 +63,7 @@ def test_findings_use_the_words_and_numbers_of_the_verdicts(written):
         "Random weights alone reach 40.0 to 40.0 %; twice the steps gain 2 points or more" in page
     )
     assert "in 6 of 6 cases." in page
-    row = "| digits | how | frame | 95.0 | 95.0, 95.0 | 40.0 | 0.001 | 6,000 | +3.0, still rising |"
+    row = f"| digits | how | frame | 95.0 | 95.0, 95.0 | 40.0 | {RATES[0]:g} | 6,000 | +3.0, still rising |"
     assert row in page
     assert "Arms not measured yet: digits 12 of 32, textures 32 of 32" in page
     assert drawings == {"masks-digits.svg", "masks-digits-claims.svg"}
