@@ -850,7 +850,7 @@ viz.pictures(
 # - **loss on all**: one of the lowest curves, 0.007, since visible tokens can be copied. What counts is nearly five times as bad as without the bug, 0.038. The picture hardly shows it.
 # - **no positions**: stays at 0.908, near *says nothing*. All mask tokens of a clip are equal, so all answers are: flat squares, whose colour is put back from the clip.
 # - **wrong order**: 0.621. Every answer is read at the token of another place, a third of them at visible ones. The curve falls late and slowly, and hides such a bug well.
-# - **no tube**: learns here nearly as well as the right one, 0.015 and 0.012. One clip by heart cannot show what tubes are for; lesson 05 does.
+# - **no tube**: learns here nearly as well as the right one, 0.015 and 0.012. One memorised clip cannot show what tubes are for; lesson 05 does.
 # - **rate x 10**: 0.918 after a start that looks normal. Lower the rate before you search for bugs.
 #
 # Two lessons: an early plateau near *says nothing* asks for positions, order or rate; and a low loss proves little while its unit is wrong.

@@ -53,9 +53,8 @@ def settle_tables(file: WeightFile, config: ModelConfig) -> ModelConfig:
             config = config.replace(learned_pos_embed=True)
         del file.tables[name]
         table = stored.float().reshape(1, -1, config.embed_dim)
-        if (
-            table.shape[1] > config.grid.num_tokens
-        ):  # the sum of token and position is all that counts
+        if table.shape[1] > config.grid.num_tokens:
+            # the class token and its position only ever occur as a sum
             position, table = table[:, :1], table[:, 1:]
             file.state["encoder.cls_token"] = file.state["encoder.cls_token"].float() + position
         file.state["encoder.pos_embed"] = table
