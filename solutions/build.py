@@ -6,8 +6,9 @@
     python solutions/build.py --check          change nothing; fail on drift and on poor builds
 
 The learner's notebook has no outputs, and `raise NotImplementedError` in place of each region from
-`### BEGIN SOLUTION` to `### END SOLUTION`. The solution's notebook has the code whole and the
-outputs of its last execution. The figure of a cell tagged `picture-NAME` is also written to
+`### BEGIN SOLUTION` to `### END SOLUTION`; where a region has a second part from `### INSTEAD`, the
+learner gets that part, uncommented: a program with a bug, or `guess = None`. The solution's notebook has
+the code whole and the outputs of its last execution. The figure of a cell tagged `picture-NAME` is also written to
 solutions/pictures/NAME.png, for the README.
 
 The stamp of a solution holds a hash of its code cells. Changed prose keeps stamp and outputs. Changed

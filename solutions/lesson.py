@@ -18,7 +18,8 @@ from nbformat import NotebookNode
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 REGION = re.compile(
-    r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[^\n]*(\n|\Z)", re.S | re.M
+    r"^([ \t]*)### BEGIN SOLUTION\n.*?(?:^[ \t]*### INSTEAD\n(.*?))?^[ \t]*### END SOLUTION[^\n]*(\n|\Z)",
+    re.S | re.M,
 )
 GUARD = """\
 try:
@@ -69,8 +70,16 @@ def learner(notebook: NotebookNode) -> NotebookNode:
     """The same with solutions taken out."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source = REGION.sub(r"\1raise NotImplementedError\2", cell.source)
+            cell.source = REGION.sub(_stub, cell.source)
     return notebook
+
+
+def _stub(region: re.Match[str]) -> str:
+    """What a learner finds in place of a solution: what stands, as comments, under INSTEAD, if anything."""
+    indent, instead, end = region.groups()
+    if instead is None:
+        return f"{indent}raise NotImplementedError{end}"
+    return re.sub(r"^([ \t]*)# ?", r"\1", instead, flags=re.M).removesuffix("\n") + end
 
 
 def lesson_code(notebook: NotebookNode) -> list[NotebookNode]:

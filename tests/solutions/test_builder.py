@@ -39,6 +39,23 @@ def double(x):
 # %%
 # NBVAL_CHECK_OUTPUT
 print("n is", n)
+
+# %%
+def mean(xs):
+    total = sum(xs)
+    ### BEGIN SOLUTION
+    return total / len(xs)
+    ### INSTEAD
+    # if xs:
+    #     return total / n  # the planted bug
+    ### END SOLUTION
+
+
+### BEGIN SOLUTION
+guess = 6
+### INSTEAD
+# guess = None
+### END SOLUTION
 """
 )
 
@@ -67,6 +84,10 @@ def test_the_learner_gets_a_stub_and_the_solution_its_outputs(lesson):
     solved = nbformat.read(lesson.with_suffix(".ipynb"), as_version=4)
     assert "def double(x):\n    raise NotImplementedError" in learner.cells[3].source
     assert "return 2 * x" in solved.cells[3].source
+    assert learner.cells[5].source.endswith(
+        "    total = sum(xs)\n    if xs:\n        return total / n  # the planted bug\n\n\nguess = None"
+    )
+    assert "return total / len(xs)\n    ### INSTEAD" in solved.cells[5].source
     assert all(cell.get("outputs", []) == [] for cell in learner.cells)
     assert solved.cells[4].outputs[0].text == "n is 3\n"
 

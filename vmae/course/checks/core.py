@@ -37,14 +37,17 @@ class Exercise:
     """One exercise and how it is checked.
 
     name       "NN.function"
-    reference  the correct function; learners who have not solved the exercise continue with it
+    reference  the correct function or class; learners who have not solved the exercise continue with it
     cases      the arguments of each call, from a seeded generator; never all zeros, all ones or a
-               single shape
+               single shape, and no two axes of one size
     mistakes   {message: a function that makes the mistake}
     judge      for functions that sample at random: returns what is wrong with one, or None; `cases`
                is then unused
     draw       shows the learner's result for the first case, right or wrong
     tolerance  for floating-point results, relative and absolute
+    inspect    what is wrong with an answer before it is called, or None
+    run        how an answer is called with the arguments of a case, if not directly: a training loop
+               needs a model, a class must be constructed
     """
 
     name: str
@@ -54,6 +57,8 @@ class Exercise:
     judge: Callable[[Callable[..., Any]], str | None] | None = None
     draw: Callable[..., None] | None = None
     tolerance: float = 1e-4
+    inspect: Callable[[Any], str | None] | None = None
+    run: Callable[..., Any] = lambda answer, *case: answer(*case)
 
 
 def notebooks() -> list[str]:
@@ -91,18 +96,20 @@ def verdict(exercise: Exercise, function: Callable[..., Any]) -> str | None:
 
     Raises NotImplementedError if the function is still unwritten.
     """
-    if exercise.judge is not None:
-        problem, error = _called(exercise.judge, function)
-        return problem or error
+    for look in (exercise.inspect, exercise.judge):
+        if look is not None:
+            problem, error = _called(look, function)
+            if problem or error or look is exercise.judge:
+                return problem or error
     for number, case in enumerate(exercise.cases(torch.Generator().manual_seed(0))):
         given = copy.deepcopy(case)
-        result, error = _called(function, *given)
+        result, error = _called(exercise.run, function, *given)
         if error is not None:
             return error
         if number == 0 and exercise.draw is not None:
             with suppress(Exception):  # a wrong result cannot always be drawn
                 exercise.draw(result, *case)
-        expected = exercise.reference(*copy.deepcopy(case))
+        expected = exercise.run(exercise.reference, *copy.deepcopy(case))
         problem = difference(result, expected, exercise.tolerance)
         if problem is not None:
             return _likely(exercise, case, result) or problem
@@ -115,7 +122,8 @@ def _likely(exercise: Exercise, case: tuple[Any, ...], result: Any) -> str | Non
     """The message of the mistake that gives the same result."""
     for message, mistaken in exercise.mistakes.items():
         with suppress(Exception):  # not every mistake runs on every case
-            if difference(result, mistaken(*copy.deepcopy(case)), exercise.tolerance) is None:
+            expected = exercise.run(mistaken, *copy.deepcopy(case))
+            if difference(result, expected, exercise.tolerance) is None:
                 return message
     return None
 
@@ -152,6 +160,11 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
             (f"value {i + 1}", *pair) for i, pair in enumerate(zip(result, expected, strict=True))
         ]
         return _first_difference(named, tolerance)
+    if isinstance(expected, dict) and isinstance(result, dict):
+        missing = [f"{key}: there is none" for key in expected if result.get(key) is None]
+        extra = [f"{key}: there must be none" for key in result if key not in expected]
+        pairs = [(key, result.get(key), value) for key, value in expected.items()]
+        return next(iter(missing + extra), None) or _first_difference(pairs, tolerance)
     if isinstance(expected, float) and isinstance(result, int | float | torch.Tensor):
         close = abs(float(result) - expected) <= tolerance * max(1.0, abs(expected))
         return None if close else f"got {float(result):.6g}; expected {expected:.6g}"
@@ -180,9 +193,7 @@ def _array_difference(
     if tuple(result.shape) != tuple(expected.shape):
         return f"the shape is {tuple(result.shape)}; expected {tuple(expected.shape)}"
     actual, right = torch.as_tensor(result).detach(), torch.as_tensor(expected).detach()
-    if actual.is_floating_point() != right.is_floating_point() or (actual.dtype == torch.bool) != (
-        right.dtype == torch.bool
-    ):
+    if actual.dtype != right.dtype:
         return f"the dtype is {result.dtype}; expected {expected.dtype}"
     if actual.is_floating_point() and not actual.isfinite().all() and right.isfinite().all():
         return (
