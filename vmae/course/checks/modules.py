@@ -167,7 +167,7 @@ def weights_of(reference: type[nn.Module], arguments: dict[str, Any]) -> dict[st
     module = reference(**arguments)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape)
+            parameter.add_(0.1 * torch.randn(parameter.shape))
     return module.state_dict()
 
 
