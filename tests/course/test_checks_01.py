@@ -71,6 +71,21 @@ def square_only(q, k, v):
     return weights @ v, weights
 
 
+def unfolded(images, side):
+    x = images.unfold(2, side, side).unfold(3, side, side)  # (b, c, h, w, p, q)
+    return x.reshape(len(images), -1, side * side * images.shape[1])
+
+
+def over_images(q, k, v):
+    weights = F.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=0)
+    return weights @ v, weights
+
+
+def scaled_by_heads(q, k, v):
+    weights = F.softmax(q @ k.mT / q.shape[1] ** 0.5, dim=-1)
+    return weights @ v, weights
+
+
 class HeadsNotTransposed(Attention):
     def forward(self, x):
         b, n, width = x.shape
@@ -163,6 +178,13 @@ class OneNorm(Block):
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm1(x))
+
+
+class SequentialMLP(Block):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        wide = 4 * embed_dim
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, wide), nn.GELU(), nn.Linear(wide, embed_dim))
 
 
 class SmallMLP(Block):
@@ -260,6 +282,13 @@ LOSS = "loss = F.cross_entropy(model(x), y); "
 GRAPH = "loss.backward(); optimizer.step(); scheduler.step(); losses.append(loss)"
 
 
+def steps_once(model, batches, optimizer, scheduler):
+    body = ZERO + LOSS + STEP.replace("scheduler.step(); ", "")
+    losses = looped(body)(model, batches, optimizer, scheduler)
+    scheduler.step()
+    return losses
+
+
 def returns_early(model, batches, optimizer, scheduler):
     for x, y in batches:
         return looped(ZERO + LOSS + STEP)(model, [(x, y)], optimizer, scheduler)
@@ -318,10 +347,13 @@ WRONG = {
         (strips, "the shape is correct, but"),
         (one_patch_lost, r"the shape is \(2, 23, 432\); expected \(2, 24, 432\)"),
         (lambda images, side: images.view(2, -1, side, side), "the shape is"),
+        (unfolded, "each row holds patches of one channel alone"),
     ],
     "01.attention": [
         (unscaled, "the scores are not scaled"),
         (over_queries, "the softmax is taken over the queries"),
+        (over_images, "the softmax is taken over the images, dim 0"),
+        (scaled_by_heads, "computed from the number of heads"),
         (only_output, "got 1 value; expected 2 values"),
         (square_only, "it raises RuntimeError"),
     ],
@@ -342,6 +374,7 @@ WRONG = {
         (InPlace, "modified by an inplace operation"),
         (NothingReturned, "is the `return` missing"),
         (NormsSwapped, "norm1 and norm2 are swapped"),
+        (SequentialMLP, "`mlp.0` must be called `mlp.fc1`"),
         (OneNorm, "there is no `norm2.weight`"),
         (SmallMLP, r"`mlp.fc1.weight` has shape \(12, 12\); expected \(48, 12\)"),
     ],
@@ -380,6 +413,11 @@ WRONG = {
         (looped(ZERO + LOSS.replace("model(x), y", "model(x).argmax(1), y") + STEP), "it raises"),
         (looped(ZERO + LOSS.replace("y)", "y, reduction='sum')") + STEP), "the sum over the batch"),
         (looped(ZERO + LOSS + GRAPH), "keeps the graph"),
+        (
+            looped(ZERO + LOSS.replace("model(x), y", "y, model(x)") + STEP),
+            "takes the logits first",
+        ),
+        (steps_once, r"scheduler.step\(\) is called once"),
         (returns_early, "got 1 value|the loop ends after the first batch"),
         (returns_a_tensor, "the result is of type Tensor; return a list"),
         (returns_nothing, "is the `return` missing"),

@@ -92,6 +92,10 @@ PATCHIFY = Exercise(
         "p q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
         "each patch contains pixels from all over the image: when splitting an axis, put the "
         "grid index first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
+        "each row holds patches of one channel alone: after splitting the axes, move the grid before the "
+        "channel, (h w) first, then (p q c)": lambda images, side: rearrange(
+            images, "b c (h p) (w q) -> b (c h w p q)", p=side, q=side
+        ).reshape(len(images), -1, side * side * images.shape[1]),
         "a reshape alone yields runs of consecutive values, not square patches: split the "
         "axes into (h p) and (w q), then permute them": lambda images, side: images.reshape(
             len(images), -1, side * side * images.shape[1]
@@ -121,7 +125,7 @@ def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_attention(result: Any, *_: torch.Tensor) -> None:
     weights = result[1][0]
     viz.pictures(
-        {f"head {i}: queries down, keys across": head for i, head in enumerate(weights)},
+        {f"head {i}": head for i, head in enumerate(weights)},
         alt="The learner's attention weights in three heads, one row per query and one column per key.",
         height=2.0,
     )
@@ -155,6 +159,18 @@ ATTENTION = Exercise(
         "the scale is computed from the model's full width: use the head width, d = "
         "q.shape[-1]": _weighted(
             lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
+        ),
+        "the scale is computed from the number of heads: use the head width, d = q.shape[-1]": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[1] ** 0.5).softmax(-1)
+        ),
+        "the scale is computed from the number of tokens: use the head width, d = q.shape[-1]": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[2] ** 0.5).softmax(-1)
+        ),
+        "the softmax is taken over the images, dim 0: take it over the keys, the last axis": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(0)
+        ),
+        "the softmax is taken over the heads, dim 1: take it over the keys, the last axis": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(1)
         ),
         "the scores are multiplied by the square root of d: divide by it instead": _weighted(
             lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
@@ -761,6 +777,8 @@ def _returned(loop: Loop) -> str | None:
     try:
         _trained(keep, batches[:4], *rest)
     except RuntimeError as error:
+        if "not implemented for 'Long'" in str(error):
+            return "F.cross_entropy takes the logits first, then the labels"
         if "modified by an inplace operation" in str(error):
             return (
                 "optimizer.step() comes between the model's forward pass and loss.backward(), which "
@@ -818,6 +836,12 @@ def _first_batch(model: Any, batches: list[Batch], optimizer: Any, scheduler: An
     return train(model, [batches[0]] * len(batches), optimizer, scheduler)
 
 
+def _one_decay(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+    losses = _loop(order="zero backward step")(model, batches, optimizer, scheduler)
+    scheduler.step()
+    return losses
+
+
 def _one_step(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
     return train(model, batches[:1], optimizer, scheduler)
 
@@ -849,6 +873,9 @@ TRAIN = Exercise(
         ),
         "the learning rate never changes: call scheduler.step() after each optimizer.step()": _loop(
             order="zero backward step"
+        ),
+        "scheduler.step() is called once, after the loop: call it after each optimizer.step()": (
+            _one_decay
         ),
         "scheduler.step() comes before optimizer.step(), so the first learning rate is skipped: "
         "call it last": _loop(order="zero backward schedule step"),
@@ -980,8 +1007,8 @@ class _Causal(TorchAttention):
 def _draw_dependence(result: Dependence, *_: Any) -> None:
     viz.pictures(
         {
-            "outputs of 4 images, on 4 images": result.images.float(),
-            "outputs of 7 tokens, on 7 tokens": result.tokens.float(),
+            "4 images, on 4 images": result.images.float(),
+            "7 tokens, on 7 tokens": result.tokens.float(),
         },
         alt="Two matrices, a row for each output and a column for each input, bright where the output "
         "depends on the input: images on images, and tokens on tokens.",
