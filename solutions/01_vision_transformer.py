@@ -19,7 +19,7 @@
 # and your model learns to read handwritten digits.
 # Lesson 02 continues with these classes: the encoder and the decoder of a masked autoencoder are made of your `Attention` and your `Block`.
 #
-# The executed solution took about a minute on 2 CPU cores and less than 1 GB of memory; the last cell measures your run.
+# The executed solution took 2.5 minutes on 2 busy CPU cores, about one when they are free, and less than 1 GB of memory; the last cell measures your run.
 # There are eight exercises and two predictions, about an hour and a half in all.
 
 # %% tags=["parameters"]
@@ -551,7 +551,7 @@ mine.load_state_dict(packages.state_dict())
 assert torch.allclose(mine(x), packages(x), atol=1e-4)
 
 # %% [markdown]
-# Without the additions, all tokens end as one and the same vector (Dong et al. 2021, arXiv 2103.03404, prove that they must), and little gradient returns.
+# Without the additions, all tokens end as one and the same vector, and little gradient returns. (For stacks of attention alone, Dong et al. 2021, arXiv 2103.03404, prove that this must happen.)
 # The Transformer of 2017 put its norms on the path itself, after each sum. Such a network needs a careful learning-rate warm-up; pre-norm trains without (Xiong et al. 2020, arXiv 2002.04745).
 #
 # ## 6. Positions
@@ -581,7 +581,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# To a transformer, an image is a bag of patches. So a vector that depends on the position is added to each token, once, before the first block.
+# To a transformer, an image is a bag of patches. So, in step 4 of the drawing, a vector that depends on the position is added to each token, once, before the first block.
 # ViT *learns* these vectors, one per position. VideoMAE *computes* them from sines and cosines (正弦餘弦位置編碼), as the Transformer did:
 #
 # $$\mathrm{table}[n, 2k] = \sin(n / 10000^{2k/D}) \qquad \mathrm{table}[n, 2k+1] = \cos(n / 10000^{2k/D})$$
