@@ -19,7 +19,7 @@
 # and your model learns to read handwritten digits.
 # Lesson 02 continues with these classes: the encoder and the decoder of a masked autoencoder are made of your `Attention` and your `Block`.
 #
-# The executed solution took 2.5 minutes on 2 busy CPU cores, about one when they are free, and less than 1 GB of memory; the last cell measures your run.
+# The executed solution took 2.4 minutes on 2 busy CPU cores, about one when they are free, and less than 1 GB of memory; the last cell measures your run.
 # There are eight exercises and two predictions, about an hour and a half in all.
 
 # %% tags=["parameters"]
@@ -174,7 +174,7 @@ print(numbered[0, 0].int(), patchify(numbered, 2)[0].int(), sep="\n")
 cat_patches, digit_patches = patchify(photo[None], 16), patchify(train_x, 2)
 print("the cat", tuple(cat_patches.shape), "the digits", tuple(digit_patches.shape))
 one_frame = grid.TokenGrid(clip=(1, 224, 224), tubelet=(1, 16, 16))  # an image: a clip of one frame
-assert torch.equal(cat_patches, grid.patchify(photo[None, :, None], one_frame))
+assert torch.allclose(cat_patches, grid.patchify(photo[None, :, None], one_frame))
 
 # %%
 viz.pictures(
@@ -407,7 +407,8 @@ Attention = check("01.Attention", Attention)
 # return self.proj(rearrange(output, "b heads n d -> b n (heads d)"))
 # ```
 # </details>
-#
+
+# %% [markdown]
 # Does a key need a bias? It would add q·b to all the scores of one query, and a softmax ignores what all its inputs share.
 # The cell first checks your layer against the package's, then changes the bias of the keys, and then that of the queries.
 
@@ -530,7 +531,8 @@ Block = check("01.Block", Block)
 # return x + self.mlp(self.norm2(x))
 # ```
 # </details>
-#
+
+# %% [markdown]
 # What do the residual connections buy? The cell sends 17 different tokens through twelve fresh blocks, with the additions and without.
 
 # %%
@@ -745,7 +747,8 @@ VisionTransformer = check("01.VisionTransformer", VisionTransformer)
 # return self.head(self.norm(x)[:, 0])
 # ```
 # </details>
-#
+
+# %% [markdown]
 # Is it a ViT? At the published size it must have the published number of parameters. On the `meta` device, tensors have shapes but no memory.
 # And the package's encoder, the one in all later lessons, must give the same logits once your model has its weights.
 
@@ -886,7 +889,8 @@ train = check("01.train", train)
 # return losses
 # ```
 # </details>
-#
+
+# %% [markdown]
 # Around it go the usual choices: shuffled batches of 64, the AdamW optimiser, a learning rate that warms up and then decays.
 
 
@@ -1026,7 +1030,7 @@ print(f"logits of two digits differ by at most {(logits - logits[:1]).abs().max(
 # **Difficulty** ●●○ · **about 10 minutes** · find the bug
 #
 # Here is the layer. Any fix will do, as long as it maps (B, N, D) to (B, N, D) and each token attends to all tokens of its own image, and to no others.
-# The check draws which outputs depend on which inputs.
+# The check draws what depends on what: a row for each output, a column for each input, yellow where changing the input changes the output.
 
 
 # %%
@@ -1162,7 +1166,8 @@ viz.table(rows, caption="Test accuracy in percent; digits moved to the right by 
 # The MLPs and the linear layers cost four times as much, the matrices of scores and weights sixteen times, in computation and, unless a fused kernel avoids storing them, in memory.
 # So attention's share grows with N². Extra marks for `cost`, which counts all this.
 # </details>
-#
+
+# %% [markdown]
 # 2. The class token is one design; the mean of all patch tokens is another. What speaks for each, and how would you find out on digits which is better?
 #
 # <details><summary>What a good answer contains</summary>
@@ -1171,7 +1176,8 @@ viz.table(rows, caption="Test accuracy in percent; digits moved to the right by 
 # A fair test changes nothing else: the same seeds, several of them, and a learning rate tuned for each, since the ViT paper found that an apparent failure of the mean was a matter of the learning rate (appendix D.3).
 # With two seeds per variant, a gap smaller than the spread between seeds decides nothing. VideoMAE takes the mean, as lesson 07 will show.
 # </details>
-#
+
+# %% [markdown]
 # ## What you can do now
 #
 # - Cut an image into tokens, and say what each column holds.
