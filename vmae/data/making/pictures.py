@@ -67,7 +67,7 @@ def crop_of(
     """The same, from two pools of pictures (H, W, 3) uint8 of your own, each for half of the crops."""
     pool = pools[0 if rng.random() < 0.5 else 1]
     for _ in range(_DRAWS):
-        picture = Image.fromarray(pool[rng.integers(len(pool))])
+        picture = Image.fromarray(pool[int(rng.integers(len(pool)))])
         side = int(rng.uniform(0.4, 1.0) * min(picture.size))
         left, top = (int(rng.integers(length - side + 1)) for length in picture.size)
         crop = picture.crop((left, top, left + side, top + side))
