@@ -921,10 +921,9 @@ class SpeedNet(nn.Module):
         return self.vote(self.embed(x)).mean(1)  # (B, N, 2) -> (B, 2)
 
 
-def batch(videos: list[int], rng: np.random.Generator, size: int = 16):
+def batch(dataset: FilmClips, videos: list[int], rng: np.random.Generator, size: int = 16):
     """`size` clips with stride 1 and as many with stride 8: (2·size, C, 8, 32, 32), (2·size,)."""
     chosen, labels = rng.choice(videos, 2 * size), torch.arange(2 * size) // size
-    dataset = FilmClips(store)
     clips = [dataset.read(i, 8 if y else 1, rng) for i, y in zip(chosen, labels, strict=True)]
     mirrored = torch.stack([x.flip(-1) if rng.random() < 0.5 else x for x in clips])
     return mirrored, labels
@@ -934,6 +933,7 @@ def batch(videos: list[int], rng: np.random.Generator, size: int = 16):
 # Two eighths of the film, the fourth and the last, are kept for testing, so that test clips come from other scenes.
 
 # %%
+dataset = FilmClips(store)
 held_out = [i for i in range(pieces) if 8 * i // pieces in (3, 7)]
 training = [i for i in range(pieces) if i not in held_out]
 
@@ -945,14 +945,16 @@ def train_speed(frames_per_tubelet: int) -> tuple[float, list[train.Record]]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
     for step in viz.track(range(1, steps + 1), steps, f"{frames_per_tubelet} per tubelet"):
-        clips, labels = batch(training, rng)
+        clips, labels = batch(dataset, training, rng)
         loss = F.cross_entropy(model(clips), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         records.append(train.Record(step, loss.item(), 0.0, 0.0, 0.0))
-    clips, labels = batch(held_out, np.random.default_rng(99), 400)  # the same ones for every model
+    clips, labels = batch(
+        dataset, held_out, np.random.default_rng(99), 400
+    )  # the same ones for every model
     with torch.no_grad():
         right = model(clips).argmax(1) == labels
     return 100 * right.float().mean().item(), records

@@ -126,7 +126,7 @@ class ForgotSuper(nn.Module):
             (Overlapping, "its windows overlap"),
             (Stored, "`pos_embed` would be stored in checkpoints"),
             (Learned, "`pos_embed` would be trained"),
-            (LinearLayer, r"`proj.weight` has shape \(24, 90\)"),
+            (LinearLayer, r"`proj.weight` has shape \(36, 192\)"),
             (OtherName, "`conv` must be called `proj`"),
             (ChannelsLast, r"output: the shape is \(2, 36, 768\); expected \(2, 768, 36\)"),
             (ForgotSuper, r"`super\(\).__init__\(\)` is missing|before Module.__init__"),
