@@ -115,7 +115,7 @@ class ForgotSuper(nn.Module):
             (lambda n, T, g: right.tsn_indices(n, T, g)[0], "of type int64; expected ndarray"),
         ],
         "tubelets": [
-            (lambda c, s: right.tubelets(c, s)[0], r"the shape is \(24, 10368\)"),
+            (lambda c, s: right.tubelets(c, s)[0], r"the shape is \(16, 10368\)"),
             (lambda c, s: right.tubelets(c.flip(2), s), "the shape is correct"),
             (lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
             (tubelets_with_square_patches, "p_h is used for the columns, too"),

@@ -299,7 +299,7 @@ def _film_clip(frames: int, height: int, width: int) -> torch.Tensor:
 
 
 def _clip_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    real = _film_clip(6, 96, 144)
+    real = _film_clip(4, 96, 144)
     return [
         (torch.stack((real, real.flip(-1))), (2, 48, 36)),
         (torch.rand(5, 2, 6, 4, 12, generator=g), (3, 2, 4)),
@@ -312,7 +312,8 @@ def _draw_tubelets(result: torch.Tensor, clips: torch.Tensor, sides: Sides) -> N
     tokens = rearrange(result[0], "n (f p q c) -> f n p q c", f=p_t, p=p_h, q=p_w)
     with viz.style():
         count = tokens.shape[1]
-        size = (0.36 * count, 0.42 * p_t)
+        wide = 8.6 / count  # inches per token
+        size = (wide * count, 1.05 * wide * p_h / p_w * p_t)
         figure, axes = plt.subplots(p_t, count, figsize=size, squeeze=False)
         for (row, column), axis in np.ndenumerate(axes):
             axis.imshow(tokens[row, column].clamp(0, 1).numpy(), interpolation="nearest")
