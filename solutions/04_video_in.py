@@ -21,7 +21,7 @@
 # You fix one bug, write three functions and build one module. At the end, your module reads your clips and learns
 # something that no single frame can show: how fast a film is playing.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 1 minute, 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 1 minute, 1.4 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 film = "data/big_buck_bunny_shot.mp4"  # one shot; any video of 64 frames or more will do
@@ -158,9 +158,9 @@ print(f"{ratio:.0f} times as long; {needed} frames were decoded to get 16 scatte
 #
 # **Difficulty** ●●○ · **about 8 minutes**
 #
-# The program below runs, every shape is right, and nothing is ever raised. Yet its clip is wrong: in the strip that the check draws, colours
-# come apart wherever the rabbit moves, and the film seems to run at a third of its speed. A model trained on such clips would learn
-# something, only less. Find the line and fix it.
+# The program below runs, every shape is right, and nothing is ever raised. Yet run it and look at the strip that the check draws: the grass turns
+# purple, cyan and orange from frame to frame, and the rabbit has coloured ghosts. A model trained on such clips would still learn
+# something, only less, and no error message would ever tell you. Find the line and fix it.
 
 
 # %%
@@ -628,10 +628,11 @@ print(tuple(odd.shape), "→", tuple(cropped.shape), "→", tuple(tubelets(cropp
 shuffled = clips[:, :, torch.randperm(frames, generator=torch.Generator().manual_seed(seed))]
 means = [tubelets(x.double(), (1, 16, 16)).mean(1) for x in (clips, shuffled)]
 print("mean token of film and shuffled film agree:", torch.allclose(*means))
+assert torch.allclose(*means)
 
 # %% [markdown]
-# So each token gets a *position embedding* (位置編碼): a vector that depends only on its index. It is often said that VideoMAE's
-# has a spatial part and a temporal part. The published code has neither. It numbers the tokens
+# So each token gets a *position embedding* (位置編碼): a vector that depends only on its index. A common misconception is that
+# VideoMAE's has a spatial part and a temporal part. The published code has neither. It numbers the tokens
 # 0 to 1567 and takes sines and cosines of that one number, at 384 frequencies (`get_sinusoid_encoding_table`).
 #
 # For comparison, a *separable* table (時空可分離) adds one vector for the time step and one for row and column. MAE-ST learns such tables; here
@@ -657,7 +658,7 @@ guess = "the opposite border"
 ### INSTEAD
 # guess = None
 ### END SOLUTION
-neighbour = predict("More similar is", guess, options=("the next time step", "the opposite border"))
+neighbour = predict("More similar", guess, options=("the next time step", "the opposite border"))
 
 
 # %%
@@ -695,9 +696,10 @@ viz.film_strips(
 #
 # ## The tubelet embedding
 #
-# The notes behind this course describe *cube embedding* in four steps: cut, flatten, project 1536 values to 768, add the position.
-# Their sources are two articles on Zhihu ([one](https://zhuanlan.zhihu.com/p/670040233), [two](https://zhuanlan.zhihu.com/p/2906234248)) and MMAction2's page. The official code does the first three at once, with a
-# 3-D convolution whose stride equals its kernel.
+# *Tubelet embedding* (時空立方體嵌入), also called cube embedding, has four steps in the notes behind this course: cut, flatten, project 1536 values to
+# 768, add the position. The notes start from two articles on Zhihu ([one](https://zhuanlan.zhihu.com/p/670040233), [two](https://zhuanlan.zhihu.com/p/2906234248)) and
+# MMAction2's page. The official code does the first three steps at once, with a 3-D convolution whose stride equals its kernel.
+
 
 # %%
 viz.diagrams.conv_and_linear(ModelConfig.videomae("B"))

@@ -179,13 +179,17 @@ def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
 
 
 def _dense(room: Callable[[int, int, int], int], repeated: str = "sampled") -> Sampler:
-    """Dense sampling with another range of starts, or that repeats the "last" frame or "none"."""
+    """Dense sampling with another range of starts, or that repeats other frames or none."""
 
     def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(room(length, frames, stride) + 1))
         index = start + stride * np.arange(frames)
-        sampled = start + max(length - 2 - start, 0) // stride * stride
-        return np.minimum(index, {"sampled": sampled, "last": length - 1}.get(repeated, index))
+        ends = {
+            "sampled": start + max(length - 2 - start, 0) // stride * stride,
+            "last but one": length - 2,
+            "last": length - 1,
+        }
+        return np.minimum(index, ends.get(repeated, index))
 
     return sample
 
@@ -231,6 +235,8 @@ DENSE = _random(
         "the last index that is below length - 1": _dense(_published, "none"),
         "if the video is shorter than the clip, its last frame is repeated: repeat the last "
         "index that was sampled, as the published code does": _dense(_published, "last"),
+        "if the video is shorter than the clip, its last frame but one is repeated: repeat the last "
+        "index that was sampled, a multiple of the stride from the start": _dense(_published, "last but one"),
         "if the video is shorter than the clip, the indices wrap around to the beginning: "
         "repeat the last index that was sampled instead": _wrapped,
     },
@@ -253,6 +259,11 @@ def _anywhere(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.choice(length, frames, replace=False))
 
 
+def _uneven(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    edges = np.linspace(0, length, frames + 1).astype(int)
+    return rng.integers(edges[:-1], edges[1:])
+
+
 TSN = _random(
     "04.tsn_indices",
     tsn_indices,
@@ -261,6 +272,9 @@ TSN = _random(
     mistakes={
         "all segments share one offset: draw one offset per segment, with size=T": (
             _tsn(lambda g, s, T: g.integers(s))
+        ),
+        "the offsets are added to 0, 1, 2, ...: add them to the starts of the segments, 0, S, 2S, ...": (
+            lambda n, T, g: np.arange(T) + g.integers(n // T, size=T)
         ),
         "the first frame of each segment is always chosen: draw a random offset per segment "
         "from `rng`": _tsn(
@@ -276,6 +290,8 @@ TSN = _random(
         "to size - 1": _tsn(
             lambda g, s, T: g.integers(s + 1, size=T)
         ),
+        "the segments differ in length, because the remainder is divided among them: make each "
+        "exactly length // T frames long": _uneven,
         "the remainder is spread over the segments: make each segment exactly length // T "
         "frames long, and ignore the leftover frames at the end": (
             _tsn(lambda g, s, T: g.integers(s, size=T), spread=True)
@@ -437,6 +453,30 @@ def _wrong(
     return Wrong
 
 
+class _Sorted(TubeletEmbed):
+    """Returns the visible tokens in ascending order."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(clips, None if visible is None else visible.sort(1)[0])
+
+
+class _Viewed(TubeletEmbed):
+    """Makes (B, N, D) of the convolution's (B, D, t, h, w) without moving an axis."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.proj(clips)
+        x = x.reshape(len(x), -1, x.shape[1]) + self.pos_embed
+        return x if visible is None else grid.gather_tokens(x, visible)
+
+
+class _AllRows(TubeletEmbed):
+    """Picks the visible tokens of every clip from every clip."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        x = super().forward(clips)
+        return x if visible is None else x[:, visible]
+
+
 def _halves(table: torch.Tensor) -> torch.Tensor:
     """The table with all sines before all cosines."""
     return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
@@ -493,6 +533,11 @@ _EMBED = module_exercise(
         "the visible tokens get the positions 0, 1, 2, ...: give each the position that it has in the "
         "clip, `pos_embed[visible]`": _wrong(place=lambda table, visible, _: table[: visible.shape[1]]),
         "`visible` is ignored: return only the tokens at those indices": _wrong(drop=False),
+        "the tokens come back sorted: keep the order of `visible`": _Sorted,
+        "`x[:, visible]` picks every row of `visible` from every clip: use "
+        "`x[torch.arange(B)[:, None], visible]`": _AllRows,
+        "after the convolution, a reshape to (B, N, D) mixes values of different tokens: use "
+        "`flatten(2).transpose(1, 2)`": _Viewed,
         "the positions start again at every time step: number the tokens through the whole clip": _wrong(
             place=lambda table, visible, step: table[visible % step]
         ),
