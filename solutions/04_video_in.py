@@ -608,8 +608,8 @@ print("Conv3d on 15 frames of 180x320:", tuple(conv(torch.zeros(1, 3, 15, 180, 3
 # The package refuses and proposes sizes. PyTorch's convolution does not: it returns 7 x 11 x 20 tokens and silently ignores the last frame and the lowest
 # 4 rows. A transformer would then train without ever seeing them.
 #
-# There are three remedies. *Choose*: sample 16 frames, not 15; that's why sampling always returns exactly T. *Crop*: VideoMAE resizes, then
-# crops to 224 = 14 · 16, and its giant model, with patches of 14, has 224 = 16 · 14. *Pad*: repeat the last frame, as the published code does with short videos.
+# There are three remedies. *Choose*: sample 16 frames, not 15; that's why sampling always returns exactly T. *Crop*: VideoMAE cuts a square and
+# scales it to 224 = 14 · 16; its giant model, with patches of 14, has 224 = 16 · 14. *Pad*: repeat the last sampled frame, as the published code does with short videos.
 
 # %%
 # NBVAL_CHECK_OUTPUT
