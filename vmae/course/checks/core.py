@@ -161,7 +161,11 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
         ]
         return _first_difference(named, tolerance)
     if isinstance(expected, dict) and isinstance(result, dict):
-        missing = [f"{key}: there is none" for key in expected if result.get(key) is None]
+        missing = [
+            f"{key}: there is none"
+            for key, value in expected.items()
+            if value is not None and result.get(key) is None
+        ]
         extra = [f"{key}: there must be none" for key in result if key not in expected]
         pairs = [(key, result.get(key), value) for key, value in expected.items()]
         return next(iter(missing + extra), None) or _first_difference(pairs, tolerance)
