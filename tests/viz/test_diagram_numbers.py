@@ -1,0 +1,150 @@
+"""Diagrams: their numbers are those of the configuration, the mask or the model that they draw."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from svg import elements, made, number, numbers, rect_box, stages, texts
+
+from vmae import cost
+from vmae.config import MaskConfig, ModelConfig
+from vmae.grid import TokenGrid
+from vmae.layers import Attention
+from vmae.masking import make_mask
+from vmae.train import Recipe
+from vmae.viz import diagrams
+
+
+@pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])
+def test_architecture_shows_the_numbers_of_the_model(config):
+    n = config.grid.num_tokens + (config.family == "mae")
+    vit = diagrams.vit(config, 123)
+    assert f"({n}, {config.embed_dim})" in texts(vit) and "(123)" in texts(vit)
+    assert f"({config.grid.num_tokens}, {config.grid.token_dim})" in texts(vit)
+    with torch.device("meta"):
+        block = diagrams.architecture.Block(
+            config.embed_dim, config.num_heads, key_bias=config.family == "mae"
+        )
+    assert f"{cost.parameters(block.mlp):,}" in texts(diagrams.block(config))
+    assert f"{cost.parameters(block):,}" in diagrams.block(config).alt
+    side = diagrams.transformers(config, config)
+    assert texts(side).count(f"{config.depth} × {config.embed_dim}") == 2
+    assert f"{config.decoder_depth} × {config.decoder_embed_dim}" in texts(side)
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(4, 4), (3, 2)])
+def test_attention_shows_what_the_layer_computes(tokens, width):
+    generator = torch.Generator().manual_seed(tokens)
+    layer, x = Attention(width, 2), torch.randn(tokens, width, generator=generator)
+    shown = texts(diagrams.attention(layer, x, head=1))
+    with torch.no_grad():
+        q, k, v = (part[0, 1] for part in layer._project(x[None]))
+        output = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    for matrix in (x, q, k, v, layer.weights(x[None])[0, 1], output):
+        for value in matrix.flatten().tolist():
+            assert f"{value + 0.0:.2f}".replace("-", "−") in shown
+    with pytest.raises(ValueError, match="at most 5"):
+        diagrams.attention(layer, torch.zeros(6, width))
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("B", 0.75), ("H", 0.5)])
+def test_mae_shows_the_counts_of_its_mask(name, ratio):
+    config, mask = ModelConfig.mae(name), MaskConfig("random", ratio)
+    n, v = config.grid.num_tokens, make_mask(mask, config.grid, 1).visible.shape[1]
+    shown = texts(diagrams.mae(config, mask))
+    assert f"{n - v} hidden, {v} visible" in shown
+    assert f"({v + 1}, {config.embed_dim})" in shown and f"({v}, {config.grid.token_dim})" in shown
+    assert f"({n + 1}, {config.decoder_embed_dim})" in shown
+
+
+def test_mae_draws_the_reconstruction_of_a_model(image):
+    model = diagrams.images.MaskedAutoencoder(image)
+    drawn = diagrams.mae(image, MaskConfig("random", 0.75), model=model)
+    assert "reconstruction" in texts(drawn) and drawn.svg != diagrams.mae(image).svg
+
+
+@pytest.mark.parametrize("config", [ModelConfig.videomae("B"), ModelConfig.videomae("g")])
+def test_clips_show_the_numbers_of_the_grid(config):
+    grid, (t, h, w) = config.grid, config.grid.shape
+    shown = texts(diagrams.tubelets(config))
+    assert f"{t} × {h} × {w} = {grid.num_tokens} tubelets" in shown
+    assert " × ".join(map(str, (*grid.tubelet, 3))) + f" = {grid.token_dim} values" in shown
+    shown = texts(diagrams.conv_and_linear(config))
+    assert f"weight ({config.embed_dim}, 3, {', '.join(map(str, grid.tubelet))})" in shown
+    with torch.device("meta"):
+        count = cost.parameters(diagrams.architecture.VisionTransformer(config).patch_embed)
+    assert any(f"{count:,} parameters" in text for text in shown)
+
+
+@pytest.mark.parametrize("shape", [(16, 96, 96), (8, 64, 128)])
+def test_masks_show_as_many_cubes_and_counts_as_are_drawn(shape):
+    grid = TokenGrid(shape, (2, 16, 16))
+    shown = texts(diagrams.masks(grid))
+    for mask in diagrams.leakage.MASKS.values():
+        v = make_mask(mask, grid, 1).visible.shape[1]
+        assert f"{v} visible" in shown
+        assert any(text.startswith(f"{grid.num_tokens - v} hidden, ") for text in shown)
+    seen = [text for text in texts(diagrams.rolling_ball(grid)) if text.startswith("seen in")]
+    assert len(seen) == 4 and all(f"of {grid.shape[0]} steps" in text for text in seen)
+
+
+def test_the_ball_is_animated_without_scripts():
+    animated = elements(made("rolling_ball"), "animate")
+    assert {e.attrib["attributeName"] for e in animated} == {"cx", "opacity"}
+
+
+def test_videomae_shows_every_shape_of_both_clips():
+    long, short = ModelConfig.videomae("B", num_frames=32), ModelConfig.videomae("B")
+    expected = {
+        "tube": "(3136, 1536) (320, 768) (3136, 384) (2816, 1536) (1568, 1536) (160, 768) (1408, 1536)",
+        "random": "(3136, 1536) (314, 768) (3136, 384) (2822, 1536) (157, 768) (1411, 1536)",
+    }
+    for kind, shapes in expected.items():
+        shown = texts(diagrams.videomae(long, short, mask=MaskConfig(kind, 0.9)))
+        assert not set(re.findall(r"\(.*?\)", shapes)) - set(shown)
+
+
+@pytest.mark.parametrize(("changes", "counts"), [
+    ({}, (1568, 160, 1408)), ({"num_frames": 40, "img_size": 160}, (2000, 200, 1800)),
+])  # fmt: skip
+def test_asymmetry_shows_tokens_and_multiply_adds(changes, counts):
+    config = ModelConfig.videomae("B", **changes)
+    diagram = diagrams.asymmetry(config)
+    assert {str(count) for count in counts} <= numbers(diagram)
+    stages = cost.pretraining_multiply_adds(config, MaskConfig("tube", 0.9))
+    for stage in ("encoder", "decoder", "total"):
+        assert f"{stages[stage] / 1e9:.1f}" in numbers(diagram)
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in map(rect_box, elements(diagram, "rect"))]
+    assert areas[1] / areas[0] == pytest.approx(counts[1] / counts[0], rel=0.01)
+    assert areas[2] / areas[0] == pytest.approx(4 * 384 / (12 * 768), rel=0.01)
+
+
+def test_dual_masking_shows_published_counts_and_those_of_the_misconceptions():
+    short, long = numbers(made("dual_masking")), numbers(made("dual_masking-32"))
+    assert {"160", "784", "944", "704", "80"} <= short
+    assert {"157", "2979", "2822", "1255"} <= long
+
+
+@pytest.mark.parametrize(("recipe", "classes"), [("v1-k400-b", 400), ("cpu", 8)])
+def test_fine_tuning_shows_the_rates_that_the_optimizer_gets(recipe, classes):
+    config = Recipe.load(recipe).finetune
+    diagram, depth = diagrams.fine_tuning(config, classes), config.model.depth
+    decay = config.optim.layer_decay
+    assert f"{decay ** (depth + 1):.3g}" in texts(diagram) and str(classes) in texts(diagram)
+    bars = [e for e in elements(diagram, "rect") if e.attrib["stroke"] == "none"]
+    assert len(bars) == depth + 2
+    assert number(bars[-2], "height") / number(bars[-1], "height") == pytest.approx(decay, rel=0.01)
+
+
+@pytest.mark.parametrize("recipe", ["v2-hybrid-b", "gpu"])
+def test_training_shows_what_the_recipe_says(recipe):
+    config = Recipe.load(recipe).pretrain
+    shown = numbers(diagrams.data_path(config))
+    mask = make_mask(config.mask, config.model.grid, 1)
+    span = 15 * config.data.stride + 1
+    for value in (config.optim.batch_size, span, mask.visible.shape[1], mask.targets.shape[1]):
+        assert str(value) in shown
+    stages_ = texts(diagrams.progressive_training(*stages(recipe)))
+    assert f"batch of {config.optim.batch_size} videos" in stages_
