@@ -14,7 +14,7 @@ from vmae.grid import TokenGrid
 from vmae.layers import Attention
 from vmae.masking import make_mask
 from vmae.train import Recipe
-from vmae.viz import diagrams
+from vmae.viz import colours, diagrams
 
 
 @pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])
@@ -88,6 +88,51 @@ def test_masks_show_as_many_cubes_and_counts_as_are_drawn(shape):
         assert any(text.startswith(f"{grid.num_tokens - v} hidden, ") for text in shown)
     seen = [text for text in texts(diagrams.rolling_ball(grid)) if text.startswith("seen in")]
     assert len(seen) == 4 and all(f"of {grid.shape[0]} steps" in text for text in seen)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("shape", [(16, 96, 96), (8, 64, 128)])
+def test_masks_show_how_many_tokens_could_be_copied_from_another_step(shape, seed):
+    grid = TokenGrid(shape, (2, 16, 16))
+    diagram, leaks = diagrams.masks(grid, seed=seed), {}
+    for name, mask in diagrams.leakage.MASKS.items():
+        drawn = make_mask(mask, grid, 1, torch.Generator().manual_seed(seed))
+        steps = [set() for _ in range(grid.shape[0])]  # visible positions of each
+        for token in drawn.visible[0].tolist():
+            steps[token // grid.tokens_per_frame].add(token % grid.tokens_per_frame)
+        anywhere = set().union(*steps)
+        leaks[name] = sum(len(anywhere - here) for here in steps)
+        q = grid.num_tokens - drawn.visible.shape[1]
+        share = f"{leaks[name]} of {q} hidden tokens ({100 * leaks[name] / q:.0f} %)"
+        assert sum(text.startswith(share) for text in texts(diagram)) == 1 and share in diagram.alt
+    assert leaks["tube"] == 0 and leaks["frame"] == q > leaks["random"] > 0
+    shown = " ".join(texts(diagram))
+    assert shown.count("information leakage") == 2 and shown.count("must be inferred") == 1
+    assert "one time step is 2 frames" in shown and "VideoMAE hides 90 %" in shown
+
+
+def test_a_copy_comes_from_the_nearest_visible_step():
+    hidden = [bool(int(x)) for x in "11011110"]
+    assert diagrams.leakage.copies(hidden) == [(1, 0), (2, 1), (2, 3), (3, 4), (6, 5), (7, 6)]
+    assert diagrams.leakage.copies([True] * 4) == []
+    # a ball in column 1 is hidden at step 1 and seen at step 2; in column 2, seen at neither
+    assert diagrams.leakage.ball_copies([True, True, False, True, True], [0, 1, 1, 2, 2]) == [
+        (2, 1)
+    ]
+
+
+def test_the_same_number_of_balls_is_seen_behind_each_mask_but_only_the_tube_leaks_none():
+    shown = texts(made("rolling_ball"))
+    assert shown.count("seen in 2 of 8 steps") == 4 and "redrawn every 2 steps" in shown
+    copied = [text.split()[0] for text in shown if "hidden balls can be copied" in text]
+    assert copied == ["2", "2", "0", "2"] and all(
+        x + " of 6" in made("rolling_ball").alt for x in copied
+    )
+    arrows = [
+        e for e in elements(made("rolling_ball"), "path")
+        if e.attrib["fill"] == "none" and e.attrib.get("stroke") == colours.PREDICTED.colour
+    ]  # fmt: skip
+    assert len(arrows) == 2 + 2 + 0 + 2 + 1  # the last is in the legend
 
 
 def test_the_ball_is_animated_without_scripts():
