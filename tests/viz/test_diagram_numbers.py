@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from svg import elements, made, number, numbers, rect_box, stages, texts
+from svg import cell_boxes, elements, made, number, numbers, rect_box, stages, texts
 
 from vmae import cost
 from vmae.config import MaskConfig, ModelConfig
@@ -15,6 +15,7 @@ from vmae.layers import Attention
 from vmae.masking import make_mask
 from vmae.train import Recipe
 from vmae.viz import colours, diagrams
+from vmae.viz.diagrams import Diagram
 
 
 @pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])
@@ -57,6 +58,16 @@ def test_mae_shows_the_counts_of_its_mask(name, ratio):
     assert f"{n - v} hidden, {v} visible" in shown
     assert f"({v + 1}, {config.embed_dim})" in shown and f"({v}, {config.grid.token_dim})" in shown
     assert f"({n + 1}, {config.decoder_embed_dim})" in shown
+    assert (
+        f"{n - v} times," in shown and f"{v + 1} dropped" in shown and f"{v} + class token" in shown
+    )
+    assert f"({n - v}, {config.grid.token_dim})" in shown and "mean squared error" in shown
+    assert shown.count("+ positions") == 3  # encoder, decoder, mask tokens
+    assert f"linear {config.embed_dim} → {config.decoder_embed_dim}" in shown
+    assert (
+        f"{v} visible patches: none" in shown
+        and f"of {n - v} × {config.grid.token_dim} values" in shown
+    )
 
 
 def test_mae_draws_the_reconstruction_of_a_model(image):
@@ -149,6 +160,11 @@ def test_videomae_shows_every_shape_of_both_clips():
     for kind, shapes in expected.items():
         shown = texts(diagrams.videomae(long, short, mask=MaskConfig(kind, 0.9)))
         assert not set(re.findall(r"\(.*?\)", shapes)) - set(shown)
+    tube = texts(diagrams.videomae(long, short))
+    assert {"20 of 196 × 16", "20 of 196 × 8", "320 dropped", "160 dropped", "90 % hidden"} <= set(
+        tube
+    )
+    assert any("no class token" in text for text in tube)
 
 
 @pytest.mark.parametrize(("changes", "counts"), [
@@ -159,11 +175,75 @@ def test_asymmetry_shows_tokens_and_multiply_adds(changes, counts):
     diagram = diagrams.asymmetry(config)
     assert {str(count) for count in counts} <= numbers(diagram)
     stages = cost.pretraining_multiply_adds(config, MaskConfig("tube", 0.9))
-    for stage in ("encoder", "decoder", "total"):
-        assert f"{stages[stage] / 1e9:.1f}" in numbers(diagram)
-    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in map(rect_box, elements(diagram, "rect"))]
+    summed = next(text for text in texts(diagram) if text.startswith("encoder ") and "=" in text)
+    parts = [float(part) for part in re.findall(r"[\d.]+", summed)]
+    assert sum(parts[:3]) == pytest.approx(parts[3], abs=1e-9)  # as printed
+    others = stages["total"] - stages["encoder"] - stages["decoder"]
+    for part, true in zip(
+        parts, (stages["encoder"], stages["decoder"], others, stages["total"]), strict=True
+    ):
+        assert part == pytest.approx(true / 1e9, abs=0.05)
+    ratio = f"the decoder now costs {stages['decoder'] / stages['encoder']:.1f} times the encoder"
+    assert any(ratio in text for text in texts(diagram)) and ratio in diagram.alt
+    assert any("per clip" in text for text in texts(diagram))
+    bars = [x1 - x0 for x0, y0, x1, y1 in cell_boxes(diagram) if y1 - y0 == 26]
+    assert bars[1] / bars[2] == pytest.approx(stages["encoder"] / stages["decoder"], rel=0.01)
+    areas = [
+        (x1 - x0) * (y1 - y0)
+        for x0, y0, x1, y1 in (rect_box(e) for e in elements(diagram, "rect") if e.attrib["stroke"] != "none")
+    ]  # fmt: skip
     assert areas[1] / areas[0] == pytest.approx(counts[1] / counts[0], rel=0.01)
     assert areas[2] / areas[0] == pytest.approx(4 * 384 / (12 * 768), rel=0.01)
+
+
+def test_parts_are_rounded_so_that_they_add_up():
+    assert diagrams.masked.adding_up([1.04, 2.04], 3.08) == ["1.04", "2.04", "3.08"]
+    assert diagrams.masked.adding_up([1.01, 2.01], 3.02) == ["1.0", "2.0", "3.0"]
+
+
+def cells_of(diagram: Diagram, role: colours.Role, side: float) -> int:
+    """How many square cells of a role a diagram has."""
+    found = 0
+    for path in elements(diagram, "path"):
+        if path.attrib["fill"] == role.colour.lower():
+            found += path.attrib["d"].count(f"h{side:.1f}v{side:.1f}")
+    return found
+
+
+def test_dual_masking_shows_which_visible_positions_are_queried():
+    config, side = ModelConfig.videomae("B"), 116 / 14
+    diagram, shown = diagrams.dual_masking(config, seed=3), texts(made("dual_masking"))
+    source = torch.Generator().manual_seed(3)
+    masks = [make_mask(case, config.grid, 1, source) for case in (
+        MaskConfig("tube", 0.9), MaskConfig("tube", 0.9, None, "running-cell", 0.5),
+        MaskConfig("random", 0.9, None, "drop-visible", 0.5))]  # fmt: skip
+    wide = make_mask(MaskConfig("random", 0.6), config.grid, 1, source)
+    many = make_mask(MaskConfig("random", 0.9), config.grid, 1, source)
+
+    def first(index: torch.Tensor) -> set[int]:
+        return {token for token in index[0].tolist() if token < config.grid.tokens_per_frame}
+
+    dots = sum(len(first(mask.visible)) for mask in (*masks, wide))
+    assert len(elements(diagram, "circle")) == dots + 1  # one in the legend
+    without_loss = sum(len(first(mask.queries) - first(mask.target_tokens)) for mask in masks)
+    assert without_loss > 0 and cells_of(diagram, colours.MASK_TOKEN, side) == without_loss
+    targets = sum(len(first(mask.target_tokens)) for mask in masks) + len(first(many.queries))
+    assert cells_of(diagram, colours.TARGET, side) == targets
+    cell = [len({q for q in masks[1].queries[0].tolist() if q // 196 == step and q % 196 in (0, 1, 14, 15)})
+            for step in range(4)]  # fmt: skip
+    assert (
+        cell == [2] * 4 and cells_of(diagram, colours.TARGET, 11) == 0
+    )  # whole numbers are shorter
+    assert sum(p.attrib["d"].count("h11v11") for p in elements(diagram, "path")) == sum(cell)
+    for text in (
+        "encoder reads 160: a tube, 20 of 196 positions × 8 time steps",
+        "decoder reads 160 + 784 = 944: 50 % of all positions, drawn independently",
+        "loss at 704 of the 784; 80 queries fall on visible positions: no loss",
+        "encoder reads 79 of 157: random, 1568 − 1411 = 157",
+        "decoder reads 628 + 1411 = 2039, more than the clip has (1568)",
+    ):
+        assert text in shown
+    assert any("running cell" in text for text in shown)
 
 
 def test_dual_masking_shows_published_counts_and_those_of_the_misconceptions():
