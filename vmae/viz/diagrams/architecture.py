@@ -10,7 +10,7 @@ from vmae.config import ModelConfig
 from vmae.cost import parameters
 from vmae.layers import Block
 from vmae.vit import VisionTransformer
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, TARGET, VISIBLE, Role
+from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, VISIBLE, Role
 from vmae.viz.diagrams.drawing import (
     DARK,
     GRID,
@@ -45,24 +45,27 @@ def vit(
     for back in range(3 * (config.num_frames > 1), -1, -1):
         draw.image(20 + 4 * back, 70 - 4 * back, 98, 98, picture_data(read_photo(photo, 196)))
     draw.cells(20, 70, [[GRID] * rows] * rows, (98 / rows, 0), (0, 98 / rows))
-    draw.text(69, 46, what, 13, bold=True)
+    draw.heading(69, 40, what)
     draw.text(69, 188, shape(*pixels))
     draw.arrow((124 + 13 * (config.num_frames > 1), 119), (150, 119))
-    draw.tokens(158, 54, [VISIBLE] * 6, 20)
+    draw.tokens(158, 54, [VISIBLE] * 5, 20)
+    draw.dots(168, 173)
     draw.lines(168, 210, [shape(n, grid.token_dim), f"{patch} patches"])
     draw.arrow((186, 119), (212, 119))
     draw.box(216, 84, 88, 70, ["linear", f"{grid.token_dim} → {config.embed_dim}"], ENCODER)
     draw.text(260, 172, "the same for all")
     draw.arrow((304, 119), (340, 119))
-    draw.tokens(348, 31 if cls else 54, [CLASS_TOKEN] * cls + [VISIBLE] * 6, 20)
+    draw.tokens(348, 31 if cls else 54, [CLASS_TOKEN] * cls + [VISIBLE] * 5, 20)
+    draw.dots(358, 173)
     if cls:
         draw.text(376, 46, "class token", anchor="start")
     draw.text(358, 210, shape(n + cls, config.embed_dim))
     draw.text(358, 228, "+ positions")
     draw.arrow((376, 119), (412, 119))
-    draw.rect(418, 66, 170, 106, "none", ENCODER.colour, 1.5, radius=6)
+    draw.rect(418, 66, 170, 106, ENCODER.tint, ENCODER.colour, 1.5, radius=6)
     draw.box(430, 78, 146, 36, ["attention"], ENCODER)
     draw.box(430, 124, 146, 36, ["MLP"], ENCODER)
+    draw.heading(503, 40, "encoder")
     draw.text(503, 192, f"{config.depth} blocks, {config.num_heads} heads", 12, bold=True)
     draw.text(503, 210, shape(n + cls, config.embed_dim))
     draw.arrow((588, 119), (618, 119))
@@ -75,10 +78,11 @@ def vit(
     draw.lines(636, 148, [took, shape(config.embed_dim)])
     draw.arrow((652, 119), (688, 119))
     head = ["norm, linear", f"{config.embed_dim} → {num_classes}"]
-    draw.box(692, 84, 100, 70, head, TARGET)
+    draw.heading(742, 40, "head")
+    draw.box(692, 84, 100, 70, head, PREDICTED)
     draw.arrow((792, 119), (812, 119))
     for i, length in enumerate((8, 26, 5, 12)):
-        draw.rect(818, 96 + 12 * i, length, 8, TARGET.colour, "none")
+        draw.rect(818, 96 + 12 * i, length, 8, PREDICTED.colour, "none")
     draw.lines(828, 172, ["logits", shape(num_classes)])
     draw.text(430, 262, f"{millions:.2f} million parameters", 13, bold=True)
     alt = (
@@ -102,8 +106,8 @@ def block(config: ModelConfig) -> Diagram:
     draw, middle = Canvas(), 130
     stages = [
         (made.norm1, 148, 70, ["norm"], NEUTRAL),
-        (made.attn, 240, 156, ["attention", f"{d} → 3·{d} → {d}",
-         f"{config.num_heads} heads of {d // config.num_heads}"], ENCODER),
+        (made.attn, 240, 156, ["attention", f"{d} → {d} for Q, K, V",
+         f"{config.num_heads} heads of {d // config.num_heads}", f"{d} → {d}"], ENCODER),
         (made.norm2, 480, 70, ["norm"], NEUTRAL),
         (made.mlp, 572, 156, ["MLP", f"{d} → {hidden} → {d}", "GELU between"], ENCODER),
     ]  # fmt: skip
@@ -111,8 +115,8 @@ def block(config: ModelConfig) -> Diagram:
     draw.text(58, middle + 24, tokens)
     draw.arrow((20, middle), (148, middle))
     for module, x, w, lines, role in stages:
-        draw.box(x, middle - 36, w, 72, lines, role)
-        draw.text(x + w / 2, middle + 58, f"{parameters(module):,}")
+        draw.box(x, middle - 42, w, 84, lines, role)
+        draw.text(x + w / 2, middle + 62, f"{parameters(module):,}")
     draw.arrow((218, middle), (240, middle))
     draw.arrow((550, middle), (572, middle))
     for start, left, centre in ((120, 396, 424), (456, 728, 756)):
@@ -128,7 +132,7 @@ def block(config: ModelConfig) -> Diagram:
     draw.arrow((769, middle), (846, middle))
     draw.text(810, middle - 12, "tokens", bold=True)
     draw.text(810, middle + 24, tokens)
-    draw.text(58, middle + 58, "parameters")
+    draw.text(58, middle + 62, "parameters")
     total = f"{parameters(made):,} in a block; {config.depth} blocks in the encoder"
     draw.text(430, middle + 88, total, 13, bold=True)
     alt = (
@@ -147,36 +151,42 @@ def transformers(vit: ModelConfig, mae: ModelConfig) -> Diagram:
     across = 118 / max(c.embed_dim for c in (*both, vit))
 
     def stack(x: float, depth: int, width: int, role: Role) -> float:
-        w, h, label = width * across, depth * up, [role.name, f"{depth} × {width}"]
-        fits = w > 76 and h > 36
+        w, h = width * across, depth * up
+        label = [role.name, f"{depth} blocks", f"{width} wide"]
+        fits = w > 76 and h > 56
         draw.box(x - w / 2, floor - h, w, h, label if fits else [], role)
         if not fits:
             draw.text(x, floor - h - 22, label[0], 13, bold=True)
-            draw.text(x, floor - h - 7, label[1])
+            draw.text(x, floor - h - 7, f"{depth} × {width}")
         return w / 2
 
     columns = (
-        (170, TRANSFORMER_2017, "Transformer, 2017", "translation", "cross-attention; equal size",
-         "a whole sentence", "all words, and each", "earlier output word", "the next word"),
-        (445, vit, "ViT", "classification", "the encoder alone", "all patches, a class token",
-         "every token", "with every token", "a class"),
-        (712, mae, "MAE", "reconstruction", "decoder: for pre-training only", "visible patches only",
-         "every token with every", "token, in both parts", "hidden pixels"),
+        (175, TRANSFORMER_2017, "Transformer, 2017", "translation", "cross-attention; equal size",
+         ("the sentence", "the words translated so far"),
+         ("within the sentence", "to the sentence, and to earlier words"), "the next word"),
+        (445, vit, "ViT", "classification", "the encoder alone", ("all patches, a class token", "no decoder"),
+         ("among all tokens", "no decoder"), "a class"),
+        (708, mae, "MAE", "reconstruction", "decoder: for pre-training only",
+         ("visible patches only", "latents and mask tokens"),
+         ("among the visible tokens", "among all tokens"), "hidden pixels"),
     )  # fmt: skip
-    for x, config, name, task, note, reads, attends, more, predicts in columns:
-        draw.text(x, 24, name, 15, bold=True)
-        for y, line in ((42, task), (floor + 24, note), (292, reads), (322, attends), (338, more)):
+    for x, config, name, task, note, reads, attends, predicts in columns:
+        draw.heading(x, 24, name, 15)
+        draw.text(x, 48, task)
+        draw.text(x, floor + 24, note)
+        for y, line in zip((302, 320, 362, 380, 408), (*reads, *attends, predicts), strict=True):
             draw.text(x, y, line)
-        draw.text(x, 368, predicts)
         if name == "ViT":
             stack(x, config.depth, config.embed_dim, ENCODER)
             continue
         left = x - 66 + stack(x - 66, config.depth, config.embed_dim, ENCODER)
         right = x + 72 - stack(x + 72, config.decoder_depth, config.decoder_embed_dim, DECODER)
         draw.arrow((left, floor - 14), (right, floor - 14))
-    for y, label in ((292, "reads"), (322, "attends"), (368, "predicts")):
+    for y, label in ((302, "encoder"), (320, "decoder"), (362, "encoder"), (380, "decoder")):
+        draw.text(14, y, label, anchor="start")
+    for y, label in ((284, "reads"), (344, "attends"), (408, "predicts")):
         draw.text(14, y, label, anchor="start", bold=True)
-    draw.text(430, 400, "to scale: blocks upward, width across")
+    draw.text(430, 438, "boxes to scale: blocks upward, width across")
     sizes = [
         f"{c.depth} × {c.embed_dim} and {c.decoder_depth} × {c.decoder_embed_dim}" for c in both
     ]
@@ -186,4 +196,4 @@ def transformers(vit: ModelConfig, mae: ModelConfig) -> Diagram:
         f"{vit.embed_dim} on all patches, for classification. MAE: an encoder on visible patches and a "
         f"decoder, {sizes[1]}, for reconstruction; without cross-attention."
     )
-    return draw.finish(416, alt)
+    return draw.finish(452, alt)

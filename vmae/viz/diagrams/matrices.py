@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vmae.layers import Attention
-from vmae.viz.colours import DECODER, ENCODER, TARGET, VISIBLE, Role, mix
+from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
 from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, shape
 
 
@@ -26,7 +26,8 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
             f"x has shape {tuple(x.shape)} and a head {v.shape[1]} values: at most 5 tokens and 5 values"
         )
     draw, n, d = Canvas(), len(x), v.shape[1]
-    cell, row = 38, 24
+    cell = min(44.0, 760 / max(2 * (n + d), x.shape[1] + 3 * d))
+    row = 24
     tall = n * row
 
     def matrix(
@@ -41,8 +42,8 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
                 draw.text(*at, f"{value + 0.0:.2f}".replace("-", "−"), 12, fill=DARK)
         w = values.shape[1] * cell
         if outlined:
-            draw.rect(left, top + follow * row, w, row, "none", DECODER.colour, 2.2)
-        draw.text(left + w / 2, top - 10, name, 13, bold=True)
+            draw.rect(left, top + follow * row, w, row, "none", ENCODER.colour, 2.6)
+        draw.heading(left + w / 2, top - 10, name)
         draw.text(left + w / 2, top + tall + 18, shape(*values.shape))
         return left + w
 
@@ -54,29 +55,33 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
     end = matrix(60, top, x, "tokens X", VISIBLE)
     gap, middle = (800 - end - 3 * d * cell) / 3, top + tall / 2
     draw.arrow((end + 8, middle), (end + gap - 8, middle))
-    draw.text(end + gap / 2, middle - 12, "linear")
+    draw.text(end + gap / 2, middle - 12, "learned linear")
     draw.text(end + gap / 2, middle + 22, f"{x.shape[1]} → 3 · {d}")
     end += gap / 2
     for name, values in (("queries Q", q), ("keys K", k), ("values V", v)):
         end = matrix(end + gap / 2, top, values, name, ENCODER)
     middle = low + tall / 2
     space = (800 - 2 * n * cell - 2 * d * cell) / 3
-    end = matrix(60, low, scores, "scores QKᵀ / √d", TARGET)
+    end = matrix(60, low, scores, f"scores QKᵀ / √{d}", NEUTRAL)
     draw.arrow((end + 8, middle), (end + space - 8, middle))
     draw.lines(end + space / 2, middle - 26, ["softmax", "of each row"])
-    end = matrix(end + space, low, weights, "weights", TARGET)
+    end = matrix(end + space, low, weights, "weights", NEUTRAL)
     draw.text(end + space / 4, middle + 6, "×", 18, bold=True)
     end = matrix(end + space / 2, low, v, "values V", ENCODER, outlined=False)
     draw.text(end + space / 2, middle + 6, "=", 18, bold=True)
     matrix(end + space, low, weights @ v, "output", VISIBLE)
     best = int(weights[follow].argmax())
+    row_sum = round(sum(round(weight, 2) for weight in weights[follow].tolist()), 2)
     said = (
         f"Token {follow + 1} attends most to token {best + 1}, with a weight of "
-        f"{float(weights[follow, best]):.2f}; each row of weights sums to 1."
+        f"{float(weights[follow, best]):.2f}; each row of weights sums to 1"
+        + ("" if row_sum == 1 else ", before rounding")
     )
     draw.text(430, low + tall + 52, said, 13, bold=True)
+    note = "outlined: one token through all steps; darker: larger in its matrix, with either sign"
+    draw.text(430, low + tall + 72, note)
     alt = (
         f"Self-attention of {n} tokens of {x.shape[1]} values, one head of {d}: queries, keys and values "
-        f"by a linear layer; scores QKᵀ/√{d}; softmax of each row; the weighted mean of the values. {said}"
+        f"by a linear layer; scores QKᵀ/√{d}; softmax of each row; the weighted mean of the values. {said}."
     )
-    return draw.finish(low + tall + 68, alt)
+    return draw.finish(low + tall + 86, alt)
