@@ -16,6 +16,7 @@ from vmae.masking import make_mask
 from vmae.train import Recipe
 from vmae.viz import colours, diagrams
 from vmae.viz.diagrams import Diagram
+from vmae.viz.diagrams.drawing import HEADING
 
 
 @pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])
@@ -31,8 +32,11 @@ def test_architecture_shows_the_numbers_of_the_model(config):
     assert f"{cost.parameters(block.mlp):,}" in texts(diagrams.block(config))
     assert f"{cost.parameters(block):,}" in diagrams.block(config).alt
     side = diagrams.transformers(config, config)
-    assert texts(side).count(f"{config.depth} × {config.embed_dim}") == 2
-    assert f"{config.decoder_depth} × {config.decoder_embed_dim}" in texts(side)
+    assert texts(side).count(f"{config.depth} blocks") >= 2
+    assert texts(side).count(f"{config.embed_dim} wide") >= 2
+    small = f"{config.decoder_depth} × {config.decoder_embed_dim}"
+    spelt = {f"{config.decoder_depth} blocks", f"{config.decoder_embed_dim} wide"}
+    assert small in texts(side) or spelt <= set(texts(side))
 
 
 @pytest.mark.parametrize(("tokens", "width"), [(4, 4), (3, 2)])
@@ -120,6 +124,40 @@ def test_masks_show_how_many_tokens_could_be_copied_from_another_step(shape, see
     shown = " ".join(texts(diagram))
     assert shown.count("information leakage") == 2 and shown.count("must be inferred") == 1
     assert "one time step is 2 frames" in shown and "VideoMAE hides 90 %" in shown
+
+
+def test_printed_weights_add_up_or_the_diagram_says_that_they_are_rounded():
+    assert any(text.endswith("sums to 1") for text in texts(made("attention")))
+    layer, x = Attention(3, 1), torch.eye(3)
+    with torch.no_grad():
+        layer.qkv.weight.zero_()  # each weight is 1/3: 0.33 + 0.33 + 0.33
+    assert any(text.endswith("before rounding") for text in texts(diagrams.attention(layer, x)))
+    assert "scores QKᵀ / √3" in texts(diagrams.attention(layer, x))
+
+
+def test_progressive_training_shows_which_head_a_stage_starts_from():
+    shown = texts(made("progressive_training"))
+    assert {"new head", "of stage 2", "decoder"} <= set(shown)
+    assert any("stage 3 keeps a part of the head" in text for text in shown)
+    assert {"UnlabeledHybrid, no labels", "Kinetics-710, labels", "Kinetics-400, labels"} <= set(
+        shown
+    )
+    plain = texts(diagrams.progressive_training(*stages("cpu")))
+    assert any("or head is dropped" in text for text in plain) and "of stage 1" not in plain
+
+
+def test_the_key_names_every_role_and_what_else_the_figures_use():
+    shown = set(texts(made("key")))
+    assert {role.name for role in colours.ROLES} <= shown
+    assert {"head", "all other steps", "dropped", "more, not drawn"} <= shown
+
+
+def test_tubelets_name_their_axes_and_the_channels():
+    shown = texts(made("tubelets"))
+    assert {"height", "width", "time", "3 channels each", "2 frames of 16 × 16 pixels,"} <= set(
+        shown
+    )
+    assert "(3, 16, 224, 224): channels, time, height, width" in shown
 
 
 def test_a_copy_comes_from_the_nearest_visible_step():
@@ -257,8 +295,12 @@ def test_fine_tuning_shows_the_rates_that_the_optimizer_gets(recipe, classes):
     config = Recipe.load(recipe).finetune
     diagram, depth = diagrams.fine_tuning(config, classes), config.model.depth
     decay = config.optim.layer_decay
-    assert f"{decay ** (depth + 1):.3g}" in texts(diagram) and str(classes) in texts(diagram)
-    bars = [e for e in elements(diagram, "rect") if e.attrib["stroke"] == "none"]
+    assert f"{decay ** (depth + 1):.3g}" in texts(diagram) and f"({classes})" in texts(diagram)
+    mean = f"mean of {config.model.grid.num_tokens} tokens: ({config.model.embed_dim}),"
+    rate = config.optim.resolved(videos=100_000).lr
+    assert mean in texts(diagram) and f"1 means {rate:.3g}," in texts(diagram)
+    filled = [e for e in elements(diagram, "rect") if e.attrib["stroke"] == "none"]
+    bars = [e for e in filled if e.attrib["fill"] != HEADING]
     assert len(bars) == depth + 2
     assert number(bars[-2], "height") / number(bars[-1], "height") == pytest.approx(decay, rel=0.01)
 
@@ -269,7 +311,14 @@ def test_training_shows_what_the_recipe_says(recipe):
     shown = numbers(diagrams.data_path(config))
     mask = make_mask(config.mask, config.model.grid, 1)
     span = 15 * config.data.stride + 1
-    for value in (config.optim.batch_size, span, mask.visible.shape[1], mask.targets.shape[1]):
+    v, q, m = (index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
+    for value in (config.optim.batch_size, span, v, q, m):
         assert str(value) in shown
+    path = texts(diagrams.data_path(config))
+    assert f"{v} + {q}" in path and f"→ ({m}, {config.model.grid.token_dim})" in path
+    assert f"{config.model.num_frames} of {span}" in path and ("store" in path) == config.data.cache
+    title = next(text for text in path if text.startswith("pre-training on"))
+    assert f"tube {100 * config.mask.mask_ratio:g} %" in title
+    assert ("running-cell" in title) == (config.mask.decoder_mask_type == "running-cell")
     stages_ = texts(diagrams.progressive_training(*stages(recipe)))
     assert f"batch of {config.optim.batch_size} videos" in stages_

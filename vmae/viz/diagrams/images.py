@@ -25,7 +25,8 @@ from vmae.viz.colours import (
 )
 from vmae.viz.diagrams.drawing import GRID, Canvas, Diagram, picture_data, read_photo, shape
 
-Cells = list[list[Role | None]]
+#: What covers each patch of a photo, by row and column.
+Cells = Sequence[Sequence[Role | None]]
 
 
 def mae(
