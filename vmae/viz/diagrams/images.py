@@ -177,13 +177,13 @@ def _to_loss(
     _column(draw, 296, middle, [PREDICTED] * 6, [shape(m, p)])
     draw.heading(305, 268, "predictions")
     side, left, right = 150.0, 370.0, 694.0
-    draw.arrow((320, middle), (left, middle))
     if pasted is not None:
-        side, left, right = 118.0, 476.0, 726.0
-        _photo(draw, 326, middle, side, pasted, [[None]])
-        draw.rect(326, middle - side / 2, side, side, "none", PREDICTED.colour, 2.5)
-        draw.text(385, middle + side / 2 + 20, "reconstruction", bold=True)
-        draw.arrow((446, middle), (left, middle))
+        side, left, right = 118.0, 490.0, 726.0
+        _photo(draw, 346, middle, side, pasted, [[None]])
+        draw.rect(346, middle - side / 2, side, side, "none", PREDICTED.colour, 2.5)
+        draw.text(405, middle + side / 2 + 20, "reconstruction", bold=True)
+        draw.arrow((466, middle), (left, middle))
+    draw.arrow((320, middle), (left if pasted is None else 346, middle))
     draw.box(left, middle - 38, 142, 76, ["loss", "mean squared error", f"of {m} × {p} values"])
     draw.text(left + 71, middle + 58, f"{v} visible patches: none")
     t = left + 142 + (right - left - 142) * (0.3 if pasted is None else 0.5)
