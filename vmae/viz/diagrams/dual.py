@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,7 +53,7 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         with_loss, without = (f"m {m}", m, MASK_TOKEN), (f"m {q - m}", q - m, MASK_TOKEN)
         reads = f"decoder reads {v} + {q} = {v + q}"
         reads += f", more than the clip has ({n})" if v + q > n else ""
-        lost = f"loss at {m} of the {q}"
+        lost = f"loss at {m} of the {q}" if m < q else f"loss at all {m}"
         if overlap:
             lost += f"; {overlap} queries fall on visible positions"
             lost += ": could be copied" if q == m else ": no loss"
@@ -73,6 +74,8 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
              (MASK_TOKEN, "queried, no loss"))  # fmt: skip
     for x, (role, text) in zip((16, 204, 344, 506), signs, strict=True):
         draw.token(x, low, role, 16, " ")
+        if role is MASK_TOKEN:
+            _outline(draw, x, low, [[role]], 16)
         draw.text(x + 23, low + 13, text, 12, "start")
     _dot(draw, 664, low + 8, 3.5)
     draw.text(674, low + 13, "visible; gaps: not queried", 12, "start")
@@ -128,6 +131,24 @@ def _dot(draw: Canvas, x: float, y: float, r: float) -> None:
     draw.circle(x, y, r, VISIBLE.colour, DARK, 0.7)
 
 
+def _outline(
+    draw: Canvas, x: float, y: float, roles: Sequence[Sequence[Role | None]], side: float
+) -> None:
+    """Dark outlines around cells without loss, so that they differ from gaps on a white page too."""
+    at = [
+        (x + j * side, y + i * side)
+        for i, row in enumerate(roles)
+        for j, role in enumerate(row)
+        if role
+    ]
+    draw.path(
+        "".join(f"M{a:.1f} {b:.1f}h{side:.1f}v{side:.1f}h{-side:.1f}z" for a, b in at),
+        "none",
+        DARK,
+        1.6,
+    )
+
+
 def _grids(
     draw: Canvas, left: Point, right: Point, cell: float, mask: Mask, grid: TokenGrid
 ) -> None:
@@ -146,6 +167,8 @@ def _grids(
     ]
     draw.cells(*left, encoder, (cell, 0), (0, cell))
     draw.cells(*right, decoder, (cell, 0), (0, cell))
+    no_loss = [[role if role is MASK_TOKEN else None for role in line] for line in decoder]
+    _outline(draw, *right, no_loss, cell)
     draw.rect(*right, w * cell, h * cell)
     for x in range(h * w):
         if x in seen:
