@@ -53,7 +53,13 @@ TRIED = (
         "(max(room, 1))",
         "last possible start is never drawn",
     ),
-    ("04_video_in", "04.tubelets", "(p_t p_h p_w c)", "(c p_t p_h p_w)", "channel varies slowest"),
+    (
+        "04_video_in",
+        "04.TubeletEmbed",
+        "-> d (p_t p_h p_w c)",
+        "-> d (c p_t p_h p_w)",
+        "flattened as it is stored",
+    ),
     (
         "05_masking_video",
         "05.tube_mask",

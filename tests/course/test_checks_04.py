@@ -6,79 +6,23 @@ import numpy as np
 import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
+from styles_04 import RIGHT
 from torch import nn
 
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_04 as right
-from vmae.grid import patchify
-from vmae.vit import PatchEmbed
+from vmae.positions import sincos_1d
+from vmae.vit import VisionTransformer
 
 ALL = exercises("04")
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-# ---- right answers in other styles -----------------------------------------------------------------
-
-
-def dense_by_loop(length, frames, stride, rng):
-    last = length - frames * stride
-    index = rng.choice(last + 1) if last > 0 else 0
-    found = [index]
-    while len(found) < frames:
-        index += stride if index + stride < length - 1 else 0
-        found.append(index)
-    return np.array(found)
-
-
-def dense_by_arange(length, frames, stride, rng):
-    room = max(length - frames * stride, 0)
-    start = int(rng.random() * (room + 1))
-    index = np.arange(start, start + frames * stride, stride)
-    last = index[index < length - 1].max(initial=start)
-    return np.where(index < length - 1, index, last)
-
-
-def tsn_by_loop(length, frames, rng):
-    size = length // frames
-    return np.array([rng.integers(i * size, (i + 1) * size) for i in range(frames)])
-
-
-def tubelets_by_loop(clips, sides):
-    p_t, p_h, p_w = sides
-    _, _, T, H, W = clips.shape
-    return torch.stack(
-        [
-            clips[:, :, t : t + p_t, y : y + p_h, x : x + p_w].permute(0, 2, 3, 4, 1).flatten(1)
-            for t in range(0, T, p_t)
-            for y in range(0, H, p_h)
-            for x in range(0, W, p_w)
-        ],
-        dim=1,
-    )
-
-
-def tubelets_by_unfold(clips, sides):
-    for axis, side in zip((2, 3, 4), sides, strict=True):
-        clips = clips.unfold(axis, side, side)
-    return clips.permute(0, 2, 3, 4, 5, 6, 7, 1).flatten(4).flatten(1, 3)
-
-
-def weight_by_view(weight, sides):
-    return weight.view(len(weight), *sides, -1).permute(0, 4, 1, 2, 3)
-
-
-@right_answers(
-    {
-        "dense_indices": [dense_by_loop, dense_by_arange],
-        "tsn_indices": [tsn_by_loop],
-        "tubelets": [tubelets_by_loop, tubelets_by_unfold],
-        "conv3d_weight": [weight_by_view],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"04.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -98,8 +42,64 @@ def tsn_reversed(length, frames, rng):
     return right.tsn_indices(length, frames, rng)[::-1]
 
 
+def tubelets_with_square_patches(clips, sides):
+    """p_h for p_w, in the form that raises no error."""
+    return right.tubelets(clips, (sides[0], sides[1], sides[1]))
+
+
+class Overlapping(right.TubeletEmbed):
+    def __init__(self, clip, tubelet, embed_dim):
+        super().__init__(clip, tubelet, embed_dim)
+        self.proj = nn.Conv3d(3, embed_dim, tubelet)
+
+
+class Stored(right.TubeletEmbed):
+    def __init__(self, clip, tubelet, embed_dim):
+        super().__init__(clip, tubelet, embed_dim)
+        self.register_buffer("pos_embed", self.pos_embed, persistent=True)
+
+
+class Learned(nn.Module):
+    def __init__(self, clip, tubelet, embed_dim):
+        super().__init__()
+        self.proj = nn.Conv3d(3, embed_dim, tubelet, stride=tubelet)
+        count = np.prod(clip) // np.prod(tubelet)
+        self.pos_embed = nn.Parameter(sincos_1d(int(count), embed_dim)[None])
+
+
+class LinearLayer(nn.Module):
+    def __init__(self, clip, tubelet, embed_dim):
+        super().__init__()
+        self.proj = nn.Linear(3 * int(np.prod(tubelet)), embed_dim)
+
+
+class OtherName(nn.Module):
+    def __init__(self, clip, tubelet, embed_dim):
+        super().__init__()
+        self.conv = nn.Conv3d(3, embed_dim, tubelet, stride=tubelet)
+
+
+class ChannelsLast(right.TubeletEmbed):
+    """Forgets to move the channels behind: (B, D, N)."""
+
+    def forward(self, clips, visible=None):
+        return self.proj(clips).flatten(2) + self.pos_embed.T
+
+
+class ForgotSuper(nn.Module):
+    def __init__(self, clip, tubelet, embed_dim):
+        self.proj = nn.Conv3d(3, embed_dim, tubelet, stride=tubelet)
+
+
 @wrong_answers(
     {
+        "to_clip": [
+            (lambda f: None, "is the `return` missing"),
+            (lambda f: np.moveaxis(f, -1, 0), "of type ndarray; expected Tensor"),
+            (lambda f: right.to_clip(f).float(), "the dtype is torch.float32"),
+            (lambda f: right.to_clip(f)[None], "the shape is"),
+            (lambda f: torch.from_numpy(f).view(3, 8, 96, 144), "a reshape alone moves no axis"),
+        ],
         "dense_indices": [
             (dense_from_global, "draw all random numbers from `rng`"),
             (lambda *a: right.dense_indices(*a).tolist(), "of type list; expected ndarray"),
@@ -115,13 +115,21 @@ def tsn_reversed(length, frames, rng):
             (lambda n, T, g: right.tsn_indices(n, T, g)[0], "of type int64; expected ndarray"),
         ],
         "tubelets": [
-            (lambda c, s: right.tubelets(c, s)[0], r"the shape is \(24, 1536\)"),
+            (lambda c, s: right.tubelets(c, s)[0], r"the shape is \(16, 10368\)"),
             (lambda c, s: right.tubelets(c.flip(2), s), "the shape is correct"),
             (lambda c, s: c.view(-1, 7), "it raises RuntimeError"),
+            (tubelets_with_square_patches, "p_h is used for the columns, too"),
+            (lambda c, s: right.tubelets(c, s).double(), "the dtype is torch.float64"),
         ],
-        "conv3d_weight": [
-            (lambda w, s: w.T, "the shape is"),
-            (lambda w, s: right.conv3d_weight(w, s) / 2, "the shape is correct"),
+        "TubeletEmbed": [
+            (right.TubeletEmbed((6, 8, 20), (3, 2, 5), 24), "pass the class"),
+            (Overlapping, "its windows overlap"),
+            (Stored, "`pos_embed` would be stored in checkpoints"),
+            (Learned, "`pos_embed` would be trained"),
+            (LinearLayer, r"`proj.weight` has shape \(36, 192\)"),
+            (OtherName, "`conv` must be called `proj`"),
+            (ChannelsLast, r"output: the shape is \(2, 36, 768\); expected \(2, 768, 36\)"),
+            (ForgotSuper, r"`super\(\).__init__\(\)` is missing|before Module.__init__"),
         ],
     }
 )
@@ -139,16 +147,15 @@ def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
     assert "draw all random numbers from `rng`" in (verdict(ALL["04.dense_indices"], sampler) or "")
 
 
-def test_the_models_embedding_is_a_conv3d_with_these_weights():
-    """The reference is the inverse of what `PatchEmbed` does with its Conv3d's weights."""
+def test_the_embedding_is_that_of_the_models():
+    """With the weights of a model, the reference gives the tokens that the model's encoder reads."""
     torch.manual_seed(0)
     config = ModelConfig.videomae("tiny")
-    embed = PatchEmbed(config)
-    linear = embed.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
-    assert torch.equal(right.conv3d_weight(linear, config.tubelet), embed.proj.weight)
+    encoder = VisionTransformer(config)
+    embed = right.TubeletEmbed(config.grid.clip, config.tubelet, config.embed_dim)
+    embed.load_state_dict(encoder.patch_embed.state_dict())
     clips = torch.rand(2, config.channels, *config.grid.clip)
-    ours = embed(patchify(clips, config.grid))
+    visible = torch.tensor([[1, 5, 6], [0, 2, 9]])
     mean, std = (torch.tensor(x).view(1, -1, 1, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-    conv: nn.Conv3d = embed.proj
-    expected = conv((clips - mean) / std).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    ours = embed((clips - mean) / std, visible)
+    torch.testing.assert_close(ours, encoder.embed(clips, visible), rtol=1e-4, atol=1e-4)

@@ -18,11 +18,11 @@ from vmae.viz.diagrams import Diagram
 
 
 def small_attention() -> Diagram:
-    """The attention of one small random head on four tokens."""
-    generator = torch.Generator().manual_seed(2)
+    """One small random head on four tokens, whose weights add up to 1 as printed too."""
+    generator = torch.Generator().manual_seed(28)
     layer = Attention(4, 2)
     with torch.no_grad():
-        layer.qkv.weight.copy_(torch.randn(12, 4, generator=generator))
+        layer.qkv.weight.copy_(0.7 * torch.randn(12, 4, generator=generator))
     return diagrams.attention(layer, torch.randn(4, 4, generator=generator))
 
 

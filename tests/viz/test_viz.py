@@ -59,3 +59,8 @@ def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
     assert drawn == ["The same image three times."]
     with pytest.raises(TypeError):
         viz.pictures({"seven channels": torch.ones(2, 2, 7)}, "nothing")
+
+
+def test_a_bar_outside_a_notebook_only_iterates(monkeypatch):
+    monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
+    assert list(viz.track(iter("abc"), 3, "letters")) == ["a", "b", "c"]

@@ -27,8 +27,9 @@ def render(arguments: argparse.Namespace) -> None:
         from vmae.data.making.film import FILM, FilmSpec, render_film
 
         frames = FilmSpec.frames if arguments.frames is None else arguments.frames
-        spec_film = FilmSpec(frames=frames, label=arguments.label)
+        spec_film = FilmSpec(frames=frames, overlap=arguments.overlap, label=arguments.label)
         name = "film" if arguments.label == "arrow" else f"film-{arguments.label}"
+        name += "" if frames == FilmSpec.frames else f"-{frames}"
         print(
             render_film(
                 arguments.out or ROOT / "data" / name, FILM, spec_film, arguments.num_workers

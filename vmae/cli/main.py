@@ -70,10 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         help="film: label clips by playback direction or playback speed (default: %(default)s)",
     )
     render.add_argument(
+        "--overlap",
+        type=int,
+        default=0,
+        help="film: frames shared by neighbouring clips of a shot (default: %(default)s)",
+    )
+    render.add_argument(
         "--out",
         type=Path,
-        help="output folder (default: data/motion-SIZE, data/motion-LEVEL-SIZE, data/film or "
-        "data/film-speed)",
+        help="output folder (default: data/motion-SIZE, data/motion-LEVEL-SIZE, data/film, "
+        "data/film-speed, or data/film-FRAMES for a number of frames other than 16)",
     )
     render.add_argument("--train", type=int, help="number of training videos")
     render.add_argument("--test", type=int, help="number of test videos")

@@ -124,7 +124,8 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
         )
     if extra:
         return f"`{extra[0]}` is not on the card: is it needed?"
-    fixed = dict(module.named_buffers()).keys() - dict(expected.named_buffers()).keys()
+    buffers, rightly = (dict(m.named_buffers()).keys() for m in (module, expected))
+    fixed = (buffers & wanted.keys()) - rightly  # other buffers are the learner's own business
     return f"`{sorted(fixed)[0]}` is a buffer, and is not trained" if fixed else None
 
 

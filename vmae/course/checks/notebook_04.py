@@ -1,9 +1,11 @@
-"""Lesson 04, video in: choosing the frames of a clip, tubelets, and their embedding."""
+"""Lesson 04, video in: a clip from frames, choosing the frames, tubelets, and their embedding."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from torch import nn
 
 from vmae import ROOT, grid, viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import Sampling
+from vmae.positions import sincos_1d, sincos_2d
 
 Sides = tuple[int, int, int]
 #: (length of the video, frames, [stride,] generator) -> the frame indices of a random clip.
@@ -24,6 +29,70 @@ Sampler = Callable[..., np.ndarray]
 
 #: Draws that characterise a random sampler: enough that no possible clip is missed by chance.
 DRAWS = 600
+
+
+def _film(frames: int, height: int, width: int) -> np.ndarray:
+    """Frames (T, H, W, 3) of the shot that ships with the course: a rabbit gets up."""
+    index = 30 + 12 * np.arange(frames)
+    read = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index)
+    read = resize_frames(read, height)
+    left = (read.shape[2] - width) // 2
+    return read[:, :, left : left + width].copy()
+
+
+# ---- a clip from frames ----------------------------------------------------------------------------
+
+
+def to_clip(frames: np.ndarray) -> torch.Tensor:
+    """Frames (T, H, W, C) as a clip (C, T, H, W); both uint8."""
+    return rearrange(torch.from_numpy(frames), "t h w c -> c t h w")
+
+
+def _clip_of(*order: int, relabel: bool = False, flip: int | None = None) -> Callable[..., Any]:
+    """Wrong layouts: axes in another order, relabelled as if they were in the right one, or flipped."""
+
+    def clip(frames: np.ndarray) -> torch.Tensor:
+        t, h, w, c = frames.shape
+        moved = torch.from_numpy(frames).permute(order)
+        moved = moved.reshape(c, t, h, w) if relabel else moved
+        return moved if flip is None else moved.flip(flip)
+
+    return clip
+
+
+TO_CLIP = Exercise(
+    "04.to_clip",
+    to_clip,
+    lambda g: [
+        (_film(8, 96, 144),),
+        (torch.randint(256, (5, 4, 6, 3), generator=g).byte().numpy(),),
+    ],
+    {
+        "`reshape` gives the right shape but only relabels the values: after `permute(0, 3, 1, 2)` "
+        "they lie in the order (T, C, H, W), so channels and frames get mixed: move the axes with one "
+        "`permute` or `rearrange`": _clip_of(0, 3, 1, 2, relabel=True),
+        "a reshape alone moves no axis: each picture is made of rows that were cut in three: use "
+        "`permute` or `rearrange`": _clip_of(0, 1, 2, 3, relabel=True),
+        "time comes first, (T, C, H, W), as in Hugging Face's layout: put the channels first": _clip_of(
+            0, 3, 1, 2
+        ),
+        "rows and columns are swapped, so the pictures lie on their sides: keep H before W": _clip_of(
+            3, 0, 2, 1
+        ),
+        "red and blue are swapped: decord returns RGB, so do not flip the channels": _clip_of(
+            3, 0, 1, 2, flip=0
+        ),
+        "the frames run backwards": _clip_of(3, 0, 1, 2, flip=1),
+        "the values are floats: keep uint8, a quarter of the bytes; the model scales pixels": (
+            lambda frames: to_clip(frames) / 255
+        ),
+    },
+    draw=lambda clip, _: viz.film_strips(
+        {"your clip": clip},
+        alt="The clip that the learner's function makes from frames of the film, as a strip. If it is "
+        "right, a rabbit gets up in natural colours.",
+    ),
+)
 
 
 # ---- random frames ---------------------------------------------------------------------------------
@@ -110,13 +179,17 @@ def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
 
 
 def _dense(room: Callable[[int, int, int], int], repeated: str = "sampled") -> Sampler:
-    """Dense sampling with another range of starts, or that repeats the "last" frame or "none"."""
+    """Dense sampling with another range of starts, or that repeats other frames or none."""
 
     def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(room(length, frames, stride) + 1))
         index = start + stride * np.arange(frames)
-        sampled = start + max(length - 2 - start, 0) // stride * stride
-        return np.minimum(index, {"sampled": sampled, "last": length - 1}.get(repeated, index))
+        ends = {
+            "sampled": start + max(length - 2 - start, 0) // stride * stride,
+            "last but one": length - 2,
+            "last": length - 1,
+        }
+        return np.minimum(index, ends.get(repeated, index))
 
     return sample
 
@@ -162,6 +235,8 @@ DENSE = _random(
         "the last index that is below length - 1": _dense(_published, "none"),
         "if the video is shorter than the clip, its last frame is repeated: repeat the last "
         "index that was sampled, as the published code does": _dense(_published, "last"),
+        "if the video is shorter than the clip, its last frame but one is repeated: repeat the last "
+        "index that was sampled, a multiple of the stride from the start": _dense(_published, "last but one"),
         "if the video is shorter than the clip, the indices wrap around to the beginning: "
         "repeat the last index that was sampled instead": _wrapped,
     },
@@ -184,6 +259,11 @@ def _anywhere(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.choice(length, frames, replace=False))
 
 
+def _uneven(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    edges = np.linspace(0, length, frames + 1).astype(int)
+    return rng.integers(edges[:-1], edges[1:])
+
+
 TSN = _random(
     "04.tsn_indices",
     tsn_indices,
@@ -192,6 +272,9 @@ TSN = _random(
     mistakes={
         "all segments share one offset: draw one offset per segment, with size=T": (
             _tsn(lambda g, s, T: g.integers(s))
+        ),
+        "the offsets are added to 0, 1, 2, ...: add them to the starts of the segments, 0, S, 2S, ...": (
+            lambda n, T, g: np.arange(T) + g.integers(n // T, size=T)
         ),
         "the first frame of each segment is always chosen: draw a random offset per segment "
         "from `rng`": _tsn(
@@ -207,6 +290,8 @@ TSN = _random(
         "to size - 1": _tsn(
             lambda g, s, T: g.integers(s + 1, size=T)
         ),
+        "the segments differ in length, because the remainder is divided among them: make each "
+        "exactly length // T frames long": _uneven,
         "the remainder is spread over the segments: make each segment exactly length // T "
         "frames long, and ignore the leftover frames at the end": (
             _tsn(lambda g, s, T: g.integers(s, size=T), spread=True)
@@ -224,20 +309,16 @@ def tubelets(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
     return grid.patchify(clips, grid.TokenGrid((clip[0], clip[1], clip[2]), sides, channels))
 
 
-def _film(frames: int, height: int, width: int) -> torch.Tensor:
-    """A clip (C, T, H, W) in [0, 1] from the film that ships with the course."""
-    index = 30 + 12 * np.arange(frames)
-    read = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index)
-    left = read.shape[2] // 4
-    read = resize_frames(read[:, :, left:], height)[:, :, :width]
-    return torch.from_numpy(read.copy()).permute(3, 0, 1, 2) / 255
+def _film_clip(frames: int, height: int, width: int) -> torch.Tensor:
+    """A clip (C, T, H, W) of the shot, in [0, 1]."""
+    return to_clip(_film(frames, height, width)) / 255
 
 
 def _clip_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    real = _film(4, 48, 64)
+    real = _film_clip(4, 96, 144)
     return [
-        (torch.stack((real, real.flip(-1))), (2, 16, 16)),
-        (torch.rand(2, 2, 6, 4, 6, generator=g), (3, 2, 2)),
+        (torch.stack((real, real.flip(-1))), (2, 48, 36)),
+        (torch.rand(5, 2, 6, 4, 12, generator=g), (3, 2, 4)),
     ]
 
 
@@ -247,7 +328,8 @@ def _draw_tubelets(result: torch.Tensor, clips: torch.Tensor, sides: Sides) -> N
     tokens = rearrange(result[0], "n (f p q c) -> f n p q c", f=p_t, p=p_h, q=p_w)
     with viz.style():
         count = tokens.shape[1]
-        size = (0.36 * count, 0.42 * p_t)
+        wide = 8.6 / count  # inches per token
+        size = (wide * count, 1.05 * wide * p_h / p_w * p_t)
         figure, axes = plt.subplots(p_t, count, figsize=size, squeeze=False)
         for (row, column), axis in np.ndenumerate(axes):
             axis.imshow(tokens[row, column].clamp(0, 1).numpy(), interpolation="nearest")
@@ -278,6 +360,11 @@ def _bare(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
     return clips.reshape(len(clips), -1, clips.shape[1] * int(np.prod(sides)))
 
 
+def _square(clips: torch.Tensor, sides: Sides) -> torch.Tensor:
+    p_t, p_h, _ = sides
+    return tubelets(clips, (p_t, p_h, p_h))
+
+
 TUBELETS = Exercise(
     "04.tubelets",
     tubelets,
@@ -305,6 +392,7 @@ TUBELETS = Exercise(
         "row by row, (p_t p_h p_w c)": _cut("i q p c"),
         "each tubelet contains frames and pixels from all over the clip: when splitting an "
         "axis, put the grid index first, (t p_t), not (p_t t)": _cut("i p q c", axes="(i t) (p h) (q w)"),
+        "p_h is used for the columns, too: the third side of a tubelet is p_w": _square,
         "a reshape alone yields runs of consecutive values, not tubelets: split each axis in "
         "two, then permute the axes": _bare,
     },
@@ -315,63 +403,198 @@ TUBELETS = Exercise(
 # ---- the embedding ---------------------------------------------------------------------------------
 
 
-def conv3d_weight(weight: torch.Tensor, sides: Sides) -> torch.Tensor:
-    """Rearrange a linear layer's weights on tubelets (D, P) for a Conv3d, (D, C, p_t, p_h, p_w).
+class TubeletEmbed(nn.Module):
+    """Embed clips (B, C, T, H, W) as tokens (B, N, D), or only those at `visible` (B, V): (B, V, D).
 
-    The inverse of what `vmae.vit.PatchEmbed` does.
+    The weights are those of a Conv3d, used as a linear layer on flattened tubelets, as in
+    `vmae.vit.PatchEmbed`; the positions are fixed and in no checkpoint.
     """
-    return _kernel("i p q c", weight, sides)
+
+    pos_embed: torch.Tensor
+
+    def __init__(self, clip: Sides, tubelet: Sides, embed_dim: int) -> None:
+        super().__init__()
+        self.tubelet = tubelet
+        self.proj = nn.Conv3d(3, embed_dim, tubelet, stride=tubelet)
+        table = sincos_1d(math.prod(clip) // math.prod(tubelet), embed_dim)
+        self.register_buffer("pos_embed", table, persistent=False)
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        """Project the tubelets and add the position of each."""
+        tokens, pos_embed = tubelets(clips, self.tubelet), self.pos_embed  # (B, N, P), (N, D)
+        if visible is not None:
+            tokens, pos_embed = grid.gather_tokens(tokens, visible), pos_embed[visible]
+        weight = rearrange(self.proj.weight, "d c p_t p_h p_w -> d (p_t p_h p_w c)")
+        return F.linear(tokens, weight, self.proj.bias) + pos_embed
 
 
-def _kernel(inside: str, weight: torch.Tensor, sides: Sides, to: str = "c i p q") -> torch.Tensor:
-    i, p, q = sides
-    return rearrange(weight, f"d ({inside}) -> d {to}", i=i, p=p, q=q)
+def _wrong(
+    order: str = "p_t p_h p_w c",
+    bias: bool = True,
+    place: Callable[..., Any] = lambda table, visible, _: table[visible],
+    drop: bool = True,
+) -> type[TubeletEmbed]:
+    """Wrong embeddings: weights in another order, no bias, other positions, all tokens returned.
+
+    place  (table, visible, tokens per time step) -> what is added
+    """
+
+    class Wrong(TubeletEmbed):
+        def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+            tokens = tubelets(clips, self.tubelet)
+            if visible is None or not drop:
+                visible = torch.arange(tokens.shape[1]).expand(len(clips), -1)
+            weight = rearrange(self.proj.weight, f"d c p_t p_h p_w -> d ({order})")
+            tokens = F.linear(grid.gather_tokens(tokens, visible), weight)
+            per_step = len(self.pos_embed) // (clips.shape[2] // self.tubelet[0])
+            added = place(self.pos_embed, visible, per_step)
+            return tokens + added + (self.proj.bias if bias else 0)
+
+    return Wrong
 
 
-def _weight_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+class _Sorted(TubeletEmbed):
+    """Returns the visible tokens in ascending order."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        return super().forward(clips, None if visible is None else visible.sort(1)[0])
+
+
+class _Viewed(TubeletEmbed):
+    """Makes (B, N, D) of the convolution's (B, D, t, h, w) without moving an axis."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        x = self.proj(clips)
+        x = x.reshape(len(x), -1, x.shape[1]) + self.pos_embed
+        return x if visible is None else grid.gather_tokens(x, visible)
+
+
+class _AllRows(TubeletEmbed):
+    """Picks the visible tokens of every clip from every clip."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        x = super().forward(clips)
+        return x if visible is None else x[:, visible]
+
+
+def _halves(table: torch.Tensor) -> torch.Tensor:
+    """The table with all sines before all cosines."""
+    return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)
+
+
+def _two_d(table: torch.Tensor, visible: torch.Tensor, per_step: int) -> torch.Tensor:
+    rows = int(per_step**0.5)
+    rows = next(r for r in range(rows, 0, -1) if per_step % r == 0)
+    space = sincos_2d(rows, per_step // rows, table.shape[1])
+    return space.repeat(len(table) // per_step, 1)[visible]
+
+
+def _embed_cases(g: torch.Generator) -> list[ModuleCase]:
+    film = (_film_clip(4, 96, 128) - 0.45) / 0.25
+    noise = torch.randn(3, 3, 6, 8, 20, generator=g)
+    visible = torch.stack([torch.randperm(32, generator=g)[:5] for _ in range(3)])
     return [
-        (torch.randn(6, 2 * 4 * 4 * 3, generator=g), (2, 4, 4)),
-        (torch.randn(5, 3 * 2 * 4 * 2, generator=g), (3, 2, 4)),
+        (
+            {"clip": (4, 96, 128), "tubelet": (2, 4, 8), "embed_dim": 36},
+            (torch.stack((film, film.flip(-1))),),
+        ),
+        ({"clip": (6, 8, 20), "tubelet": (3, 2, 5), "embed_dim": 24}, (noise, visible.sort(1)[0])),
+        ({"clip": (6, 8, 20), "tubelet": (3, 2, 5), "embed_dim": 28}, (noise, visible)),
     ]
 
 
-def _draw_weight(result: torch.Tensor, weight: torch.Tensor, sides: Sides) -> None:
-    """The outputs of both layers for one clip, as matrices: one row per output, one column per token."""
-    clips = torch.rand(1, 3, 4, 8, 16, generator=torch.Generator().manual_seed(1))
-    linear = tubelets(clips, sides) @ weight.T
-    conv = F.conv3d(clips, result, stride=sides).flatten(2).transpose(1, 2)
-    shown = {"linear layer": linear, "your Conv3d": conv, "difference": conv - linear}
-    limit = linear.abs().max().item()
+def _draw_embed(tokens: torch.Tensor, arguments: dict[str, Any], inputs: tuple[Any, ...]) -> None:
+    """The tokens of a clip in their places; the three main directions of their vectors as colours."""
+    (t, h, _), (p_t, p_h, p_w) = arguments["clip"], arguments["tubelet"]
+    x = tokens[0] - tokens[0].mean(0)
+    main = x @ torch.linalg.svd(x, full_matrices=False)[2][:3].T  # (N, D) -> (N, 3)
+    main = (main - main.amin(0)) / (main.amax(0) - main.amin(0))
+    steps = rearrange(main, "(t h w) c -> t c h w", t=t // p_t, h=h // p_h)
+    shown = {
+        f"time step {i}": x.repeat_interleave(p_h, 1).repeat_interleave(p_w, 2)
+        for i, x in enumerate(steps)
+    }
     viz.pictures(
-        {name: values[0].T for name, values in shown.items()},
-        alt="The outputs of the linear layer, of a Conv3d with the learner's weights, and their "
-        "difference, one column per token. The difference is blank if the weights are right.",
-        cmap="RdBu",
-        limits=(-limit, limit),
+        shown,
+        alt="The tokens that the learner's module makes of a clip of the film, one coloured block per "
+        "token. The colours are the three main directions of their vectors. The rabbit's outline shows if "
+        "the tokens are in the right order.",
     )
 
 
-CONV3D = Exercise(
-    "04.conv3d_weight",
-    conv3d_weight,
-    _weight_cases,
+_EMBED = module_exercise(
+    "04.TubeletEmbed",
+    TubeletEmbed,
+    _embed_cases,
     {
-        "a reshape alone is not enough: permute the axes too, since channels vary fastest in "
-        "the linear layer's weights but are the second axis of a Conv3d kernel": partial(
-            _kernel, "c i p q"
+        "no positions are added: add `pos_embed` to the projected tokens": _wrong(
+            place=lambda table, visible, _: 0
         ),
-        "the channel axis still comes last, (D, p_t, p_h, p_w, C): move it to second place, "
-        "as Conv3d expects": partial(_kernel, "i p q c", to="i p q c"),
-        "the tubelet's rows and columns are swapped: split each row of the weight matrix as "
-        "(p_t p_h p_w c)": partial(_kernel, "i q p c"),
-        "each row of the weight matrix is split as if time varied faster than rows and "
-        "columns: split it as (p_t p_h p_w c), where time varies slowest": partial(
-            _kernel, "p q i c"
+        "the visible tokens get the positions 0, 1, 2, ...: give each the position that it has in the "
+        "clip, `pos_embed[visible]`": _wrong(place=lambda table, visible, _: table[: visible.shape[1]]),
+        "`visible` is ignored: return only the tokens at those indices": _wrong(drop=False),
+        "the tokens come back sorted: keep the order of `visible`": _Sorted,
+        "`x[:, visible]` picks every row of `visible` from every clip: use "
+        "`x[torch.arange(B)[:, None], visible]`": _AllRows,
+        "after the convolution, a reshape to (B, N, D) mixes values of different tokens: use "
+        "`flatten(2).transpose(1, 2)`": _Viewed,
+        "the positions start again at every time step: number the tokens through the whole clip": _wrong(
+            place=lambda table, visible, step: table[visible % step]
         ),
-        "the kernel is flipped: do not flip it, since PyTorch's convolution is a "
-        "cross-correlation": lambda weight, sides: conv3d_weight(weight, sides).flip(2, 3, 4),
+        "all tokens of a time step have the same position: number the tokens one by one": _wrong(
+            place=lambda table, visible, step: table[visible // step]
+        ),
+        "these are MAE's 2-D positions: VideoMAE's table is `sincos_1d` over all tokens": _wrong(
+            place=_two_d
+        ),
+        "the table has all sines first: VideoMAE's alternates sine and cosine, as `sincos_1d` does": _wrong(
+            place=lambda table, visible, _: _halves(table)[visible]
+        ),
+        "the kernel is flattened as it is stored, channels first, but a token's values have the channel "
+        "last: permute the weight before you flatten it": _wrong("c p_t p_h p_w"),
+        "rows and columns of the kernel are swapped: flatten it as (p_t p_h p_w c)": _wrong(
+            "p_t p_w p_h c"
+        ),
+        "time varies faster than rows and columns in the flattened kernel: flatten it as "
+        "(p_t p_h p_w c)": _wrong("p_h p_w p_t c"),
+        "the bias of `proj` is not added": _wrong(bias=False),
     },
-    draw=_draw_weight,
+    draw=_draw_embed,
+    renamed=dict.fromkeys(("conv", "projection", "linear", "embed", "patch_embed", "weight"), "proj"),
+    tolerance=1e-3,
+)  # fmt: skip
+
+
+def _stored(answer: Any) -> str | None:
+    """What is wrong with a class before its names are compared: stored positions, overlapping windows."""
+    if isinstance(answer, nn.Module):
+        return None  # an object: the comparison of names says so
+    made = answer(clip=(6, 8, 20), tubelet=(3, 2, 5), embed_dim=24)
+    if not isinstance(made, nn.Module):
+        return None
+    stored = [name for name in made.state_dict() if not name.startswith("proj.")]
+    for name, tensor in made.named_parameters():
+        if name in stored and tensor.shape[-1] == 24 and tensor.ndim in (2, 3):
+            return (
+                f"`{name}` would be trained: VideoMAE's positions are fixed. Use "
+                'register_buffer("pos_embed", table, persistent=False)'
+            )
+    if stored and stored[0] in dict(made.named_buffers()):
+        return (
+            f"`{stored[0]}` would be stored in checkpoints, and published ones have none: pass "
+            "persistent=False to register_buffer"
+        )
+    proj = getattr(made, "proj", None)
+    if isinstance(proj, nn.Conv3d) and proj.stride != proj.kernel_size:
+        return (
+            f"`proj` has stride {proj.stride} and kernel {proj.kernel_size}: its windows overlap; pass "
+            "stride=tubelet"
+        )
+    return None
+
+
+EMBED = replace(
+    _EMBED, inspect=lambda answer: _stored(answer) or (_EMBED.inspect and _EMBED.inspect(answer))
 )
 
-EXERCISES = (DENSE, TSN, TUBELETS, CONV3D)
+EXERCISES = (TO_CLIP, DENSE, TSN, TUBELETS, EMBED)

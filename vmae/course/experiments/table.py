@@ -103,7 +103,7 @@ class Experiment:
 EXPERIMENTS: dict[str, Experiment] = {
     "masks": Experiment(
         "What does a mask teach?",
-        ("digits", "textures", "film", "film-16"),
+        ("digits", "textures", "film"),
         {"tube": "base", "random": "random", "frame": "frame", "tube of 4 frames": "tube of 4"},
         ("random", "frame"),
         (
@@ -112,9 +112,16 @@ EXPERIMENTS: dict[str, Experiment] = {
             Claim("frame", "tube", "textures", "how"),
             Claim("tube", "frame", "film", "what"),
             Claim("tube", "random", "film", "what"),
-            Claim("tube", "frame", "film-16", "what"),
-            Claim("tube", "random", "film-16", "what"),
         ),
+        seeds=5,
+        copiers=True,
+    ),
+    "dense": Experiment(
+        "Does a tube pass random masks where frames are close together?",
+        ("film-16",),
+        {"tube": "base", "random": "random"},
+        ("random",),
+        (Claim("tube", "random", "film-16", "what"),),
         seeds=5,
         copiers=True,
     ),

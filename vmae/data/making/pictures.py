@@ -5,6 +5,7 @@ Training and testing never share a picture: photos are split by name, film frame
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -55,9 +56,18 @@ def random_crop(rng: np.random.Generator, split: str, size: int) -> np.ndarray:
     Half of the crops come from photos, half from the film. A crop's side is 0.4 to 1 times the
     picture's short side. Crops with little contrast, such as plain sky, are drawn again.
     """
-    pool = pictures(split)[0 if rng.random() < 0.5 else 1]
+    return crop_of(rng, pictures(split), size)
+
+
+def crop_of(
+    rng: np.random.Generator,
+    pools: tuple[Sequence[np.ndarray], Sequence[np.ndarray] | np.ndarray],
+    size: int,
+) -> np.ndarray:
+    """The same, from two pools of pictures (H, W, 3) uint8 of your own, each for half of the crops."""
+    pool = pools[0 if rng.random() < 0.5 else 1]
     for _ in range(_DRAWS):
-        picture = Image.fromarray(pool[rng.integers(len(pool))])
+        picture = Image.fromarray(pool[int(rng.integers(len(pool)))])
         side = int(rng.uniform(0.4, 1.0) * min(picture.size))
         left, top = (int(rng.integers(length - side + 1)) for length in picture.size)
         crop = picture.crop((left, top, left + side, top + side))

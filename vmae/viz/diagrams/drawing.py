@@ -25,8 +25,8 @@ from vmae import at_root
 from vmae.viz.colours import NEUTRAL, Role, mix
 from vmae.viz.figure import INK
 
-#: Text on coloured areas.
-DARK = "#1a1a1a"
+#: Text on coloured areas, and the area of headings: it stands out on white and on dark pages.
+DARK, HEADING = "#1a1a1a", "#565656"
 #: Width of every diagram in pixels, and size of its smallest text: over 11 where a notebook shows 800.
 WIDTH, SMALL = 860, 12
 _FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -118,6 +118,33 @@ class Canvas:
         """Lines of text under each other, the first with its baseline at y."""
         for i, line in enumerate(lines):
             self.text(x, y + i * (options.get("size", 12) + 4), line, **options)
+
+    def heading(
+        self, x: float, y: float, text: str, size: float = 13, anchor: str = "middle"
+    ) -> float:
+        """A heading in a filled tag, its baseline at y; returns the right edge of the tag."""
+        w = text_width(text, size, True) + 12
+        left = x - w * {"start": 0, "middle": 0.5, "end": 1}[anchor]
+        self.rect(left, y - size - 1, w, size + 7, HEADING, "none", radius=4)
+        self.text(left + w / 2, y, text, size, bold=True, fill="#ffffff")
+        return left + w
+
+    def dots(self, x: float, y: float, step: Point = (0, 6)) -> None:
+        """Three dots from (x, y) on: more of the same, not drawn."""
+        for i in range(3):
+            self.circle(x + i * step[0], y + i * step[1], 1.7, INK, "none")
+
+    def circle(
+        self, x: float, y: float, r: float, fill: str, stroke: str = DARK, width: float = 1,
+        dashed: bool = False, moving: str = "",
+    ) -> None:  # fmt: skip
+        """A circle; `moving` is SVG's animation of it."""
+        line = "" if stroke == "none" else f' stroke="{stroke}" stroke-width="{_n(width)}"'
+        dash = ' stroke-dasharray="2 2"' if dashed else ""
+        self.parts.append(
+            f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}" fill="{fill}"{line}{dash}>'
+            f"{moving}</circle>"
+        )
 
     def rect(
         self, x: float, y: float, w: float, h: float, fill: str = "none", stroke: str = INK,

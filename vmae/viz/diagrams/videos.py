@@ -1,35 +1,13 @@
-"""Diagrams of clips and masks: tubelets, Conv3d beside a linear layer, masks as cubes, a rolling ball."""
+"""Diagrams of clips: tubelets, and Conv3d beside a linear layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import torch
-
-from vmae.config import MaskConfig, ModelConfig
-from vmae.grid import TokenGrid
-from vmae.masking import make_mask
-from vmae.viz.colours import ENCODER, HIDDEN, NEUTRAL, TARGET, VISIBLE, Role
-from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, shape
+from vmae.config import ModelConfig
+from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role
+from vmae.viz.diagrams.drawing import Canvas, Diagram, shape
 
 #: The cubes of a clip, beside the one that is pulled out.
 CLIP = Role("clip", ENCODER.tint)
-#: The masks that the papers compare.
-MASKS = {
-    "random": MaskConfig("random", 0.75),
-    "tube": MaskConfig("tube", 0.75),
-    "frame": MaskConfig("frame", 0.75),
-}
-
-
-def _steps(mask: MaskConfig, grid: TokenGrid, seed: int) -> tuple[list[list[list[bool]]], int]:
-    """Where a drawn mask hides, by time step, row and column; and the number of visible tokens."""
-    drawn = make_mask(mask, grid, 1, torch.Generator().manual_seed(seed))
-    return drawn.hidden(grid.num_tokens)[0].view(grid.shape).tolist(), drawn.visible.shape[1]
-
-
-def _roles(frame: list[list[bool]]) -> list[list[Role | None]]:
-    return [[HIDDEN if cell else VISIBLE for cell in row] for row in frame]
 
 
 def tubelets(config: ModelConfig) -> Diagram:
@@ -38,33 +16,44 @@ def tubelets(config: ModelConfig) -> Diagram:
     (t, h, w), (p_t, p_h, p_w), p = grid.shape, grid.tubelet, grid.token_dim
     side = 128 / max(h, w)
     thick = (min(0.9 * side * p_t, 150 / t), -0.42 * min(0.9 * side * p_t, 150 / t))
-    left, top = 24.0, 108.0
+    left, top = 60.0, 108.0
     plain: list[list[Role | None]] = [[CLIP] * w for _ in range(h)]
-    picked = [[VISIBLE if (i, j) == (h // 3, w - 1) else CLIP for j in range(w)] for i in range(h)]
+    picked = [[VISIBLE if (i, j) == (0, w - 1) else CLIP for j in range(w)] for i in range(h)]
     for step in range(t - 1, -1, -1):
         at = (left + step * thick[0], top + step * thick[1])
         draw.slab(*at, picked if step == t - 1 else plain, side, thick, step == 0)
-    draw.text(150, 24, "clip", 13, bold=True)
-    draw.text(150, 304, f"{config.channels} channels, {shape(*grid.clip)}")
+    draw.heading(150, 24, "clip")
+    draw.text(150, 304, f"{shape(config.channels, *grid.clip)}: channels, time, height, width")
     draw.text(150, 324, f"{t} × {h} × {w} = {grid.num_tokens} tubelets", 13, bold=True)
     edge = left + 0.62 * side * w + t * thick[0]
-    draw.arrow((edge + 6, top + 0.3 * side * w + t * thick[1] + (h // 3 + 0.5) * side), (358, 160))
+    corner = (left, top), (left + 0.62 * side * w, top + side * (h + 0.3 * w))
+    draw.text(corner[0][0] - 8, top + side * h / 2 + 4, "height", 12, "end", bold=True)
+    draw.text(
+        left + 0.3 * side * w - 6, top + side * (h + 0.15 * w) + 20, "width", 12, "end", bold=True
+    )
+    draw.text(corner[1][0] + t * thick[0] / 2 + 8, corner[1][1] + t * thick[1] / 2 + 16, "time", 12,
+              "start", bold=True)  # fmt: skip
+    draw.arrow((edge + 6, top + 0.3 * side * w + t * thick[1] + 0.5 * side), (358, 160))
     x, y, cell = 372.0, 122.0, 74 / max(p_h, p_w)
     for k in range(p_t - 1, -1, -1):
         plane: list[list[Role | None]] = [[VISIBLE] * p_w for _ in range(p_h)]
         draw.cells(x + 34 * k, y - 15 * k, plane, (0.85 * cell, 0.26 * cell), (0, cell))
-    draw.text(x + 50, 24, "one tubelet", 13, bold=True)
+    draw.heading(x + 50, 24, "one tubelet")
+    frames = f"{p_t} frame{'s' * (p_t > 1)} of {p_h} × {p_w} pixels,"
+    draw.lines(x + 50, 252, [frames, f"{config.channels} channels each"])
     draw.text(x + 50, 304, f"{p_t} × {p_h} × {p_w} × {config.channels} = {p} values")
     draw.arrow((494, 170), (530, 170))
-    draw.cells(540, 74, [[VISIBLE]] * 14, (16, 0), (0, 14))
-    draw.text(548, 24, "flattened", 13, bold=True)
+    for y in (74, 186):
+        draw.cells(540, y, [[VISIBLE]] * 6, (16, 0), (0, 14))
+    draw.dots(548, 164, (0, 8))
+    draw.heading(548, 24, "flattened")
     draw.text(556, 304, shape(p))
     draw.arrow((564, 170), (598, 170))
     draw.box(602, 134, 104, 72, ["linear", f"{p} → {config.embed_dim}"], ENCODER)
     draw.text(654, 304, "shared by all")
     draw.arrow((706, 170), (746, 170))
     draw.token(754, 156, VISIBLE, 28)
-    draw.text(768, 24, "one token", 13, bold=True)
+    draw.heading(768, 24, "one token")
     draw.text(768, 304, shape(config.embed_dim))
     draw.text(684, 324, f"all tokens: {shape(grid.num_tokens, config.embed_dim)}", 13, bold=True)
     alt = (
@@ -82,6 +71,7 @@ def conv_and_linear(config: ModelConfig) -> Diagram:
     clip = shape(config.channels, *grid.clip)
     kernel = " × ".join(map(str, grid.tubelet))
     draw.box(16, 82, 132, 64, ["clip", clip])
+    draw.lines(82, 166, ["channels, time,", "height, width"])
     rows = (
         (64, "Conv3d", [f"kernel {kernel}", f"stride {kernel}"],
          "flatten", shape(d, *grid.shape), shape(d, config.channels, *grid.tubelet)),
@@ -97,7 +87,7 @@ def conv_and_linear(config: ModelConfig) -> Diagram:
         draw.arrow((630, y), (672, y), (672, 114), (704, 114))
         x = 288 if first == "Conv3d" else 571
         draw.text(x, y + (-46 if first == "Conv3d" else 54), f"weight {weight}")
-    draw.box(708, 82, 132, 64, ["tokens", shape(n, d)], VISIBLE)
+    draw.box(708, 82, 132, 64, ["tokens", shape(n, d)])
     count = d * p + d
     draw.text(430, 248, f"the same {count:,} parameters and the same tokens", 13, bold=True)
     draw.text(430, 268, "the linear layer can embed the visible tubelets alone")
@@ -107,104 +97,3 @@ def conv_and_linear(config: ModelConfig) -> Diagram:
         f"and a linear layer, weight {shape(d, p)}. The same {count:,} parameters, the same tokens."
     )
     return draw.finish(284, alt)
-
-
-def masks(grid: TokenGrid, schemes: Mapping[str, MaskConfig] = MASKS, seed: int = 0) -> Diagram:
-    """Masks as slabs of cubes, one slab per time step, drawn for this grid; visible ones are bright."""
-    draw, (t, h, w) = Canvas(), grid.shape
-    pitch = 706 / t
-    side = min((pitch - 16) / (0.62 * w), 118 / (h + 0.3 * w))
-    tall, said = side * (h + 0.3 * w), []
-    for i, (name, mask) in enumerate(schemes.items()):
-        frames, visible = _steps(mask, grid, seed)
-        top = 34 + i * (tall + 34)
-        for step in range(t - 1, -1, -1):
-            draw.slab(142 + step * pitch, top, _roles(frames[step]), side, (8, -3.4))
-        hidden = grid.num_tokens - visible
-        middle = top + tall / 2
-        draw.text(16, middle - 12, name, 15, "start", bold=True)
-        draw.text(16, middle + 8, f"{visible} visible", 12, "start")
-        share = f"{100 * hidden / grid.num_tokens:.0f} %"
-        draw.text(16, middle + 26, f"{hidden} hidden, {share}", 12, "start")
-        said.append(f"{name}: {visible} visible, {hidden} hidden")
-    low = 34 + len(schemes) * (tall + 34)
-    for step in range(t):
-        draw.text(142 + step * pitch + 0.31 * side * w, low, f"t = {step}")
-    alt = (
-        f"Masks on a grid of {t} × {h} × {w} = {grid.num_tokens} tokens, time step by time step. "
-        f"{'; '.join(said)}. Random: other positions at every step. Tube: the same positions at all "
-        "steps. Frame: whole steps."
-    )
-    return draw.finish(low + 16, alt)
-
-
-def rolling_ball(
-    grid: TokenGrid, schemes: Mapping[str, MaskConfig] | None = None, seed: int = 58
-) -> Diagram:
-    """A ball rolls behind each mask: what the encoder sees of it, step by step, and as a loop.
-
-    By default random, a tube of two steps (a common misconception), the published tube, and frame.
-    The loop is SVG's own animation; where it does not play, its first step is shown.
-    """
-    length = 2 * grid.tubelet[0]
-    short = {f"tube of {length} frames": MaskConfig("tube", 0.75, tube_length=length)}
-    schemes = schemes or {"random": MASKS["random"], **short} | MASKS
-    draw, (t, h, w) = Canvas(), grid.shape
-    pitch = 584 / t
-    side, big = (pitch - 8) / w, 88 / max(h, w)
-    row = max(h * side, h * big) + 20
-    ball_row, said = h // 2, []
-    places = [
-        0.5 + step * (w - 1) / max(1, t - 1) for step in range(t)
-    ]  # of the ball's centre, in cells
-    times = ";".join(f"{step / t:.3f}" for step in range(t))
-    timing = f'dur="{0.6 * t:.1f}s" calcMode="discrete" keyTimes="{times}" repeatCount="indefinite"'
-
-    def ball(x: float, y: float, cell: float, fill: str = TARGET.colour, moving: str = "") -> None:
-        dash = ' stroke-dasharray="2 2"' if fill == "none" else ""
-        draw.parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{0.44 * cell:.1f}" fill="{fill}" '
-            f'stroke="{DARK}" stroke-width="1"{dash}>{moving}</circle>'
-        )
-
-    def behind(x: float, y: float, cell: float, frame: list[list[bool]]) -> None:
-        cells = [[HIDDEN if hidden else None for hidden in line] for line in frame]
-        draw.cells(x, y, cells, (cell, 0), (0, cell))
-
-    for i, (name, mask) in enumerate(schemes.items()):
-        frames, _ = _steps(mask, grid, seed)
-        middle = 34 + i * row + (row - 20) / 2
-        seen = [s for s in range(t) if not frames[s][ball_row][int(places[s])]]
-        draw.text(12, middle - 4, name, 13, "start", bold=True)
-        draw.text(12, middle + 15, f"seen in {len(seen)} of {t} steps", 12, "start")
-        said.append(f"{name} {len(seen)}")
-        y = middle - h * side / 2
-        for step, frame in enumerate(frames):
-            x = 160 + step * pitch
-            centre = (x + places[step] * side, y + (ball_row + 0.5) * side, side)
-            draw.rect(x, y, w * side, h * side, VISIBLE.tint, VISIBLE.colour)
-            ball(*centre)
-            behind(x, y, side, frame)
-            ball(*centre, "none")
-        x, y = 760.0, middle - h * big / 2
-        draw.rect(x, y, w * big, h * big, VISIBLE.tint, VISIBLE.colour)
-        centre = (x + places[0] * big, y + (ball_row + 0.5) * big, big)
-        track = ";".join(f"{x + place * big:.1f}" for place in places)
-        moving = f'<animate attributeName="cx" values="{track}" {timing}/>'
-        ball(*centre, moving=moving)
-        for step, frame in enumerate(frames):
-            shown = ";".join("1" if s == step else "0" for s in range(t))
-            draw.parts.append(f'<g opacity="{int(step == 0)}">')
-            behind(x, y, big, frame)
-            draw.parts.append(f'<animate attributeName="opacity" values="{shown}" {timing}/></g>')
-        ball(*centre, "none", moving)
-    for step in range(t):
-        draw.text(160 + step * pitch + w * side / 2, 20, f"t = {step}")
-    draw.text(760 + w * big / 2, 20, "in motion", bold=True)
-    low = 34 + len(schemes) * row + 8
-    draw.text(430, low, "dashed: where the ball is, unseen by the encoder")
-    alt = (
-        f"A ball rolls through {t} time steps behind {len(schemes)} masks; the steps in which it is seen: "
-        f"{', '.join(said)}. A tube over the whole clip hides or shows a position at all steps alike."
-    )
-    return draw.finish(low + 16, alt)

@@ -1,0 +1,101 @@
+"""The models that ship: trained, measured beside copiers and written, with tiny settings."""
+
+from __future__ import annotations
+
+import json
+
+import models
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from ship import ship
+
+import vmae
+from vmae.data import FilmSpec
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask
+from vmae.train import Recipe
+
+SMALL = {
+    "model.img_size": 32, "model.embed_dim": 16, "model.num_heads": 2, "model.depth": 1,
+    "model.decoder_embed_dim": 16, "model.decoder_num_heads": 2, "model.decoder_depth": 1,
+}  # fmt: skip
+RUN = {"optim.steps": 2, "optim.batch_size": 4, "save_every": 1, "log_every": 1}
+
+
+def test_the_film_model_continues_from_one_time_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "FILM_SPEC", FilmSpec(frames=32, overlap=16, most_clips=80))
+    data = {"data.path": str(tmp_path / "set"), "data.cache_dir": str(tmp_path / "stores")}
+    recipe = Recipe.load("film").changed(
+        both=SMALL | data | {"data.num_workers": 1}, pretrain=RUN | {"optim.lr": 1e-30}
+    )
+    first = models.FIRST_STAGE["pretrain"]
+    monkeypatch.setitem(models.FIRST_STAGE, "pretrain", first | RUN | {"optim.lr": 1e-2})
+    run = tmp_path / "film"
+    models.train_film(recipe, run)
+    started, ended = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("film-first-stage", "film")
+    )
+    assert all(torch.equal(ended[name], value) for name, value in started.items())
+    result = models.measured("film", recipe.pretrain, run, models.unseen_clips(recipe.pretrain))
+    assert set(result["errors"]) == {
+        "tube 0.75", "tube 0.9", "random 0.75", "random 0.9", "frame 0.75",
+    }  # fmt: skip
+    for errors in result["errors"].values():
+        assert set(errors) == {"model", "mean", "blend", "copy"}
+        assert 0 < errors["mean"] < 0.1 < errors["model"]
+    frame = result["errors"]["frame 0.75"]
+    assert frame["copy"] < 0.3 * frame["blend"], "neighbouring frames of a film are alike"
+    assert [clips for clips, *_ in result["curve"]] == [4, 8]
+    assert result["curve"][-1][2] == result["errors"]["tube 0.75"]["model"]
+
+
+def test_the_image_model_is_written_with_the_names_of_its_authors(tmp_path):
+    small = {name.removeprefix("model."): value for name, value in SMALL.items()}
+    config = models.IMAGE.replace(
+        model=models.IMAGE.model.replace(**small | {"tubelet": (1, 8, 8)}),
+        optim=models.IMAGE.optim.replace(steps=2, batch_size=4), save_every=1, log_every=1,
+    )  # fmt: skip
+    run = tmp_path / "image"
+    models.train(config, run, source=models.Crops(8, 32))
+    result = models.measured("image", config, run, models.unseen_pictures(32))
+    assert set(result["errors"]["random 0.75"]) == {"model", "mean", "blend", "copy"}
+    folder = ship(run, tmp_path / "shipped", half=True, official=True)
+    state = load_file(folder / "model.safetensors")
+    assert {"cls_token", "blocks.0.attn.qkv.weight", "decoder_blocks.0.mlp.fc2.bias"} <= set(state)
+    tables = {"pos_embed", "decoder_pos_embed"}  # computed, not learned
+    halves = {name for name, tensor in state.items() if tensor.dtype == torch.float16}
+    assert halves == set(state) - tables
+    assert json.loads((folder / "stamp.json").read_text())["steps"] == 2
+    again = vmae.load(folder)
+    assert isinstance(again, MaskedAutoencoder) and again.config == config.model
+    trained = vmae.load(run)
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value.float(), trained.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_no_crop_shows_the_cat(monkeypatch):
+    crops = models.Crops(4, 32)
+    photos, frames = models.pictures.pictures("train")
+    assert len(crops.pools[0]) == len(photos) - 1 and crops.pools[1] is frames
+    cat = models.unseen_pictures(32)[0, 0]
+    assert cat.shape == (32, 32, 3) and cat.std() > 30
+    first = crops.read(0, np.arange)
+    assert first.shape == (1, 32, 32, 3) and np.array_equal(
+        first, models.Crops(4, 32).read(0, np.arange)
+    )
+
+
+def test_an_error_counts_hidden_pixels_alone():
+    """A model that predicts zeros is wrong by the square of the hidden pixels."""
+    config = Recipe.load("film").changed(both=SMALL | {"model.num_frames": 2}).pretrain.model
+    model = MaskedAutoencoder(config).eval()
+    with torch.no_grad():
+        model.decoder.head.weight.zero_()
+        model.decoder.head.bias.zero_()
+    pixels = np.full((2, 2, 32, 32, 3), 255, np.uint8)
+    pixels[1] = 51
+    visible, queries = torch.arange(4).expand(2, 4), torch.arange(4, 16).expand(2, 12)
+    mask = Mask(visible, queries, torch.arange(12).expand(2, 12))
+    assert models.error_of(model, pixels, mask) == pytest.approx((1 + 0.04) / 2, abs=1e-4)
