@@ -31,7 +31,11 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
         axis.set_xlabel("step")
         axis.set_ylabel(ylabel)
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        low, high = axis.get_ylim()
+        fine = high < 20 * low  # over more decades, so many ticks would overlap
+        axis.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if fine else (1, 2, 5))
+        )
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.3g"))
         axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))

@@ -108,8 +108,7 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
             "them: wrap the list in nn.ModuleList, or in nn.Sequential"
         )
     if missing and extra:
-        first = renamed.get(extra[0].split(".")[0], missing[0].split(".")[0])
-        return f"`{extra[0].split('.')[0]}` must be called `{first}`, so that checkpoints load"
+        return _renamed(extra[0].split("."), missing[0].split("."), renamed)
     if missing:
         parent, _, leaf = missing[0].rpartition(".")
         if leaf == "bias" and f"{parent}.weight" in own:
@@ -128,6 +127,17 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
     buffers, rightly = (dict(m.named_buffers()).keys() for m in (module, expected))
     fixed = (buffers & wanted.keys()) - rightly  # other buffers are the learner's own business
     return f"`{sorted(fixed)[0]}` is a buffer, and is not trained" if fixed else None
+
+
+def _renamed(own: list[str], wanted: list[str], renamed: Mapping[str, str]) -> str:
+    """Which part of a dotted name must change."""
+    if own[0] in renamed:
+        own, wanted = own[:1], [renamed[own[0]]]
+    same = 0
+    while own[same] == wanted[same] and same + 1 < min(len(own), len(wanted)):
+        same += 1
+    names = [".".join(parts[: same + 1]) for parts in (own, wanted)]
+    return f"`{names[0]}` must be called `{names[1]}`, so that checkpoints load"
 
 
 def _shapes(module: nn.Module, expected: nn.Module) -> str | None:
