@@ -115,7 +115,7 @@ class DecoderByRows(EncoderByRows):
 
 class MAEByIndex(DecoderByScatter):
     def forward_loss(self, images, predicted, hidden):
-        target = course.patchify(images, self.patch_size)
+        target = self.patchify(images)
         if self.norm_pix_loss:
             target = standardize_by_var_mean(target)
         return ((predicted - target) ** 2)[hidden].mean()
@@ -128,7 +128,7 @@ class MAEByIndex(DecoderByScatter):
 
 class MAEInOne(DecoderByRows):
     def forward_loss(self, images, predicted, hidden):
-        p = self.patch_size
+        p = self.grid.tubelet[-1]
         x = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, C, h, p, w, p)
         x = x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
         return loss_by_loop(predicted, standardize_by_hand(x) if self.norm_pix_loss else x, hidden)

@@ -249,12 +249,12 @@ class OnlyTheLoss(right.MAE):
 
 class RawTargets(right.MAE):
     def forward_loss(self, images, predicted, hidden):
-        return right.masked_loss(predicted, right.patchify(images, self.patch_size), hidden)
+        return right.masked_loss(predicted, self.patchify(images), hidden)
 
 
 class OverAll(right.MAE):
     def forward_loss(self, images, predicted, hidden):
-        target = right.patchify(images, self.patch_size)
+        target = self.patchify(images)
         target = right.standardize(target) if self.norm_pix_loss else target
         return torch.nn.functional.mse_loss(predicted, target)
 
@@ -263,7 +263,7 @@ class ChannelFirst(right.MAE):
     """Cuts patches as (c, p, q)."""
 
     def forward_loss(self, images, predicted, hidden):
-        p = self.patch_size
+        p = self.grid.tubelet[-1]
         x = (
             images.unfold(2, p, p)
             .unfold(3, p, p)

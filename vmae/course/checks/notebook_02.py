@@ -10,14 +10,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import nn
 
-from vmae import ROOT, viz
+from vmae import ROOT, grid, viz
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
+from vmae.grid import TokenGrid
 from vmae.grid import gather_tokens as take
 from vmae.init import init_linears
 from vmae.layers import NORM_EPS, Block
@@ -35,8 +36,6 @@ SHIPPED = {
     "decoder_num_heads": 3,
 }
 
-# ---- reference solutions -------------------------------------------------------------------------
-
 
 def patchify(images: torch.Tensor, patch: int) -> torch.Tensor:
     """Cut images (B, C, H, W) into patches (B, N, patch·patch·C), channel fastest."""
@@ -44,13 +43,13 @@ def patchify(images: torch.Tensor, patch: int) -> torch.Tensor:
 
 
 def unpatchify(tokens: torch.Tensor, rows: int, columns: int, patch: int) -> torch.Tensor:
-    """Reassemble patches (B, rows·columns, patch·patch·C) into images (B, C, H, W).
-
-    Inside a patch the order is row, column, channel (MAE, `unpatchify` in `models_mae.py`).
-    """
+    """Reassemble patches (B, rows·columns, patch·patch·C) into images (B, C, H, W)."""
     return rearrange(
         tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, w=columns, p=patch, q=patch
     )
+
+
+# ---- reference solutions -------------------------------------------------------------------------
 
 
 def random_masking(noise: torch.Tensor, ratio: float) -> Masking:
@@ -108,8 +107,9 @@ class MAEParts(nn.Module):
         norm_pix_loss: bool = False,
     ) -> None:
         super().__init__()
-        self.patch_size, self.norm_pix_loss = patch_size, norm_pix_loss
+        self.norm_pix_loss = norm_pix_loss
         p, d, e, side = patch_size, embed_dim, decoder_embed_dim, img_size // patch_size
+        self.grid = TokenGrid((1, img_size, img_size), (1, p, p))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, p, p)})
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
         self.pos_embed = _fixed_positions(side, d)
@@ -130,10 +130,18 @@ class MAEParts(nn.Module):
         """(B, 3, H, W) -> (B, N, D): each patch projected by itself; no positions yet."""
         return self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
 
+    def patchify(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, N, P)."""
+        return grid.patchify(images[:, :, None], self.grid)
+
+    def unpatchify(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, N, P) -> (B, 3, H, W)."""
+        return grid.unpatchify(patches, self.grid)[:, :, 0]
+
 
 def _fixed_positions(side: int, width: int) -> nn.Parameter:
     """(1, 1 + N, width): a zero row for the class token, then the sin-cos table; not trained."""
-    table = torch.cat((torch.zeros(1, width), sincos_2d(side, side, width)))
+    table = nn.functional.pad(sincos_2d(side, side, width), (0, 0, 1, 0))
     return nn.Parameter(table[None], requires_grad=False)
 
 
@@ -176,7 +184,7 @@ class MAE(MAEDecoder):
         self, images: torch.Tensor, predicted: torch.Tensor, hidden: torch.Tensor
     ) -> torch.Tensor:
         """Mean squared error over the hidden patches, of pixels or normalised pixels."""
-        target = patchify(images, self.patch_size)
+        target = self.patchify(images)
         return masked_loss(predicted, standardize(target) if self.norm_pix_loss else target, hidden)
 
     def forward(self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75) -> Masking:
@@ -394,7 +402,7 @@ def _with_loss(loss: Callable[[MAE, torch.Tensor, torch.Tensor, torch.Tensor], A
 
 
 def _target(model: MAE, images: torch.Tensor) -> torch.Tensor:
-    target = patchify(images, model.patch_size)
+    target = model.patchify(images)
     return standardize(target) if model.norm_pix_loss else target
 
 
@@ -410,7 +418,7 @@ class _FixedRatio(MAE):
 class _PastedInto(MAE):
     def forward(self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75) -> Masking:
         loss, predicted, hidden = super().forward(images, noise, ratio)
-        patches = patchify(images, self.patch_size)
+        patches = self.patchify(images)
         return loss, torch.where(hidden[..., None], predicted, patches), hidden
 
 
@@ -544,11 +552,9 @@ def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
 
 @cache
 def _cat() -> torch.Tensor:
-    """The middle of the photo, (1, 3, 224, 224) in [0, 1]."""
-    photo = Image.open(ROOT / "data" / "photos" / "cat.jpg").convert("RGB")
-    pixels = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)
-    top, left = ((side - 224) // 2 for side in pixels.shape[1:])
-    return pixels[None, :, top : top + 224, left : left + 224] / 255
+    """The central square of the photo, (1, 3, 224, 224) in [0, 1]."""
+    photo = ImageOps.fit(Image.open(ROOT / "data/photos/cat.jpg").convert("RGB"), (224, 224))
+    return torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)[None] / 255
 
 
 def _statistics() -> torch.Tensor:
@@ -861,12 +867,12 @@ EXERCISES = (
         {
             "the targets are never normalised: with norm_pix_loss, standardise them": _with_loss(
                 lambda model, images, predicted, hidden: masked_loss(
-                    predicted, patchify(images, model.patch_size), hidden
+                    predicted, model.patchify(images), hidden
                 )
             ),
             "the targets are always normalised: standardise them only with norm_pix_loss": _with_loss(
                 lambda model, images, predicted, hidden: masked_loss(
-                    predicted, standardize(patchify(images, model.patch_size)), hidden
+                    predicted, standardize(model.patchify(images)), hidden
                 )
             ),
             "the predictions are standardised too: standardise the targets only": _with_loss(
