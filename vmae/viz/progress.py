@@ -26,12 +26,12 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
         )
 
     start = shown = time.monotonic()
-    bar = display(text(0), display_id=True)
+    bar = display(text(0), display_id=True)  # None outside a notebook
     file = ProgressFile(desc, 0, total)
     for done, item in enumerate(iterable, 1):
         yield item
         file.update(done)
-        if time.monotonic() - shown > 0.5 or done == total:
+        if bar is not None and (time.monotonic() - shown > 0.5 or done == total):
             shown = time.monotonic()
             bar.update(text(done))
 

@@ -464,21 +464,21 @@ def _draw_encoder(result: Masking, arguments: dict[str, Any], inputs: tuple[Any,
     latents, hidden, _ = result
     viz.pictures(
         {
-            "image": _to_unit(inputs[0])[0],
             f"{int((~hidden[0]).sum())} patches not hidden": _greyed(
                 patchify(_cat(), 16), hidden[0]
             ),
             f"latents, {tuple(latents[0].shape)}": latents[0].T,
         },
-        "The cat; the patches that you report as visible; and what your encoder makes of "
-        "them with the shipped weights, one column per token.",
+        "The patches of the cat that you report as visible; and what your encoder makes of them with "
+        "the shipped weights, one column per token.",
     )
 
 
 def _draw_decoder(result: torch.Tensor, arguments: dict[str, Any], inputs: tuple[Any, ...]) -> None:
     viz.pictures(
-        {"the cat": _cat()[0], "yours, all 196 patches": _picture(result[:1])},
-        "The cat, and what your decoder predicts of it from 49 patches with the shipped weights.",
+        {"yours": _pasted(result, inputs[1])},
+        "The cat: 49 visible patches, and what your decoder predicts of the others with the shipped "
+        "weights.",
     )
 
 
@@ -488,20 +488,19 @@ def _draw_mae(result: Masking, arguments: dict[str, Any], inputs: tuple[Any, ...
     pasted = torch.where(hidden[:1, :, None], patchify(_picture(predicted[:1])[None], 16), patches)
     viz.pictures(
         {
-            "the cat": _cat()[0],
             "hidden": _greyed(patches, hidden[0]),
             "with your predictions": unpatchify(pasted, 14, 14, 16)[0],
         },
-        "The cat; what your model hides of it; and its predictions in place of the hidden patches, "
-        "with the shipped weights.",
+        "What your model hides of the cat; and its predictions in place of the hidden patches, with the "
+        "shipped weights.",
     )
 
 
 def _draw_any_order(result: torch.Tensor, *case: Any) -> None:
     expected = decode_any_order(_shipped(), *case)
     viz.pictures(
-        {"yours": _picture(result[:1]), "expected": _picture(expected[:1])},
-        "The cat from 49 patches, as your program decodes it and as it should be.",
+        {"yours": _pasted(result, case[1]), "expected": _pasted(expected, case[1])},
+        "The cat from 49 patches: hidden ones as your program decodes them, and as it should.",
     )
 
 
@@ -576,6 +575,13 @@ def _both_cats() -> torch.Tensor:
 def _picture(predicted: torch.Tensor) -> torch.Tensor:
     """Predicted patches (1, 196, 768) as an image (3, 224, 224) in [0, 1]."""
     return _to_unit(unpatchify(predicted.detach(), 14, 14, 16))[0]
+
+
+def _pasted(predicted: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+    """The cat with predictions (B, 196, 768) of its hidden patches, of which there are 147."""
+    hidden = (ids_restore[:1] >= 49)[..., None]
+    patches = patchify(_both_cats()[:1], 16)
+    return _picture(torch.where(hidden, predicted[:1].detach(), patches))
 
 
 def _greyed(patches: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
