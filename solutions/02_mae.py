@@ -41,13 +41,12 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import vmae
-from vmae import cost, grid, viz
+from vmae import cost, grid, masking, positions, viz
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
 from vmae.course.checks import check
 from vmae.course.predictions import predict
 from vmae.init import init_linears
 from vmae.layers import NORM_EPS, Block
-from vmae.positions import sincos_2d
 
 os.chdir(vmae.ROOT)
 
@@ -223,11 +222,9 @@ random_masking = check("02.random_masking", random_masking)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from vmae.masking import all_hidden, make_mask
-
 noise = torch.rand(2, 196, generator=torch.Generator().manual_seed(seed))
 ids_keep, ids_restore, hidden = random_masking(-noise, 0.75)  # the package keeps the largest
-mask = make_mask(
+mask = masking.make_mask(
     MaskConfig("random", 0.75), ModelConfig.mae("B").grid, 2, torch.Generator().manual_seed(seed)
 )
 assert torch.equal(mask.visible, ids_keep.sort(dim=1).values)
@@ -292,7 +289,9 @@ class MAEParts(nn.Module):
 
     def fixed_positions(self, width: int) -> nn.Parameter:
         _, h, w = self.grid.shape
-        table = nn.functional.pad(sincos_2d(h, w, width), (0, 0, 1, 0))  # row 0: class token
+        table = nn.functional.pad(
+            positions.sincos_2d(h, w, width), (0, 0, 1, 0)
+        )  # row 0: class token
         return nn.Parameter(table[None], requires_grad=False)  # saved, but not trained
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -702,7 +701,9 @@ sizes |= {"decoder_embed_dim": 96, "decoder_depth": 3, "decoder_num_heads": 3}
 model = MAE(**sizes).eval()
 print(model.load_state_dict(load_file("data/image/model.safetensors")))
 package = vmae.load("data/image")
-mask = all_hidden(ids_keep.sort(dim=1).values, package.grid)  # 147 queries, all of them targets
+mask = masking.all_hidden(
+    ids_keep.sort(dim=1).values, package.grid
+)  # 147 queries, all of them targets
 both = torch.cat((cat, cat.flip(-1)))  # (2, 3, 224, 224): the cat and its mirror image
 both_in = (both - mean) / std
 with torch.no_grad():
@@ -756,9 +757,9 @@ def decode_any_order(
     ### BEGIN SOLUTION
     x = torch.cat((x, missing), dim=1)  # (B, 1 + N, E): class token, visible, mask tokens
     ids_shuffle = ids_restore.argsort(dim=1)
-    positions = model.decoder_pos_embed.expand(len(x), -1, -1)
-    shuffled = take(positions[:, 1:], ids_shuffle)  # each token gets the position of its own patch
-    x = x + torch.cat((positions[:, :1], shuffled), dim=1)
+    table = model.decoder_pos_embed.expand(len(x), -1, -1)
+    shuffled = take(table[:, 1:], ids_shuffle)  # each token gets the position of its own patch
+    x = x + torch.cat((table[:, :1], shuffled), dim=1)
     ### INSTEAD
     # x = torch.cat((x, missing), dim=1)  # (B, 1 + N, E): class token, visible, mask tokens
     # x = x + model.decoder_pos_embed
@@ -779,9 +780,9 @@ decode_any_order = check("02.decode_any_order", decode_any_order)
 # ```python
 # x = torch.cat((x, missing), dim=1)  # (B, 1 + N, E): class token, visible, mask tokens
 # ids_shuffle = ids_restore.argsort(dim=1)
-# positions = model.decoder_pos_embed.expand(len(x), -1, -1)
-# shuffled = take(positions[:, 1:], ids_shuffle)  # each token gets the position of its own patch
-# x = x + torch.cat((positions[:, :1], shuffled), dim=1)
+# table = model.decoder_pos_embed.expand(len(x), -1, -1)
+# shuffled = take(table[:, 1:], ids_shuffle)  # each token gets the position of its own patch
+# x = x + torch.cat((table[:, :1], shuffled), dim=1)
 # ```
 #
 # Restoring the order first is as good a fix.
@@ -1092,11 +1093,9 @@ with torch.device("meta"):
     official = MaskedAutoencoder(published)
     videomae = MaskedAutoencoder(ModelConfig.videomae("B")).to("meta")
     tokens = videomae.encoder.forward_features(torch.empty(1, 3, 16, 224, 224))
-    latents, hidden, _ = yours.forward_encoder(
-        torch.empty(1, 3, 224, 224), torch.empty(1, 196), 0.75
-    )
 assert cost.parameters(yours) == cost.parameters(official)
-assert latents.shape == (1, 1 + 49, 768) and tokens.shape == (1, 1568, 768)
+assert cost.parameters(yours) == 111_655_680 and tokens.shape == (1, 1568, 768)
+assert yours.pos_embed.shape == (1, 1 + 196, 768) and ids_keep.shape == (2, 49)
 print(f"your MAE, ViT-B: {cost.parameters(yours):,} parameters, as the package's")
 print(
     f"VideoMAE, ViT-B: {cost.parameters(videomae):,} parameters, {tokens.shape[1]} tokens per clip"
