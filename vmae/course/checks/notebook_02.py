@@ -27,7 +27,7 @@ from vmae.positions import sincos_2d
 Masking = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 #: Sizes of the MAE whose trained weights are in data/image.
-SHIPPED = {
+SHIPPED: dict[str, Any] = {
     "embed_dim": 160,
     "depth": 4,
     "num_heads": 5,
@@ -110,7 +110,8 @@ class MAEParts(nn.Module):
         self.norm_pix_loss = norm_pix_loss
         p, d, e, side = patch_size, embed_dim, decoder_embed_dim, img_size // patch_size
         self.grid = TokenGrid((1, img_size, img_size), (1, p, p))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, p, p)})
+        projection = nn.Conv2d(3, d, p, p)
+        self.patch_embed = nn.ModuleDict({"proj": projection})
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
         self.pos_embed = _fixed_positions(side, d)
         self.blocks = nn.ModuleList(Block(d, num_heads, key_bias=True) for _ in range(depth))
@@ -124,7 +125,7 @@ class MAEParts(nn.Module):
         self.decoder_norm = nn.LayerNorm(e, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(e, p * p * 3)
         init_linears(self)
-        nn.init.xavier_uniform_(self.patch_embed["proj"].weight.data.flatten(1))
+        nn.init.xavier_uniform_(projection.weight.data.flatten(1))
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, N, D): each patch projected by itself; no positions yet."""
