@@ -86,6 +86,12 @@ def one_argsort(noise, ratio):
     return order[:, :keep], order, hidden
 
 
+def one_argsort_throughout(noise, ratio):
+    order = noise.argsort(1)
+    keep = int(noise.shape[1] * (1 - ratio))
+    return order[:, :keep], order, order >= keep
+
+
 def masks_as_numbers(noise, ratio):
     keep, restore, hidden = right.random_masking(noise, ratio)
     return keep, restore, hidden.float()
@@ -322,6 +328,7 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
             (one_mask, "every image gets the same mask"),
             (rounded, "wrong when ratio \\* N is not an integer"),
             (one_argsort, "ids_restore is the shuffle itself"),
+            (one_argsort_throughout, "`hidden` marks the wrong tokens, too"),
             (masks_as_numbers, "value 3: the dtype is torch.float32; expected torch.bool"),
             (
                 lambda noise, ratio: right.random_masking(noise, ratio)[:2],
@@ -356,13 +363,13 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
         ],
         "MAEDecoder": [
             (PositionsTooEarly, "before the order is restored"),
-            (ClassTokenRestoredToo, "values are wrong|class token"),
+            (ClassTokenRestoredToo, "unshuffled as if it were a patch"),
             (LastForFirst, "all are shifted by one"),
             (EncodersNorm, "raises RuntimeError"),
             (NoNorm, "decoder_norm is missing"),
         ],
         "decode_any_order": [
-            (unchanged, "still get the positions of the original order"),
+            (unchanged, "tokens and positions do not belong together"),
             (not_inverted, "in the wrong direction"),
             (left_shuffled, "restore the order of the predictions"),
             (class_token_left, "values are wrong"),

@@ -225,6 +225,11 @@ def _not_inverted(noise: torch.Tensor, ratio: float) -> Masking:
     return keep, noise.argsort(dim=1), hidden
 
 
+def _single_argsort(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, _, _ = random_masking(noise, ratio)
+    return keep, noise.argsort(dim=1), noise.argsort(dim=1) >= keep.shape[1]
+
+
 def _shuffled_hidden(noise: torch.Tensor, ratio: float) -> Masking:
     keep, restore, hidden = random_masking(noise, ratio)
     return keep, restore, torch.arange(hidden.shape[1]).expand_as(hidden) >= keep.shape[1]
@@ -378,6 +383,15 @@ class _NoClassTokenInDecoder(MAEDecoder):
     def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
         full = unshuffle(self.decoder_embed(latents)[:, 1:], self.mask_token, ids_restore)
         x = full + self.decoder_pos_embed[:, 1:]
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x))
+
+
+class _ClassTokenUnshuffled(MAEDecoder):
+    def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+        x = unshuffle(self.decoder_embed(latents), self.mask_token, ids_restore)
+        x = x + self.decoder_pos_embed[:, 1:]
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(x))
@@ -696,6 +710,8 @@ EXERCISES = (
             "number of hidden tokens first": _hidden_side,
             "ids_restore is the shuffle itself, not its inverse: compute the argsort of "
             "ids_shuffle": _not_inverted,
+            "ids_restore is the shuffle itself, not its inverse, so `hidden` marks the wrong tokens, too: "
+            "compute the argsort of ids_shuffle": _single_argsort,
             "`hidden` is in shuffled order: unshuffle it with ids_restore": (_shuffled_hidden),
             "`hidden` is inverted: set it to True for the tokens that the encoder does not "
             "see": _inverted,
@@ -774,6 +790,8 @@ EXERCISES = (
             "the class token does not go through the decoder: put it back before the patches": (
                 _NoClassTokenInDecoder
             ),
+            "the class token is unshuffled as if it were a patch: set x[:, :1] aside, and unshuffle "
+            "x[:, 1:] only": _ClassTokenUnshuffled,
             "decoder_norm is missing before decoder_pred": _NoDecoderNorm,
         },
         draw=_draw_decoder,
@@ -785,8 +803,8 @@ EXERCISES = (
         decode_any_order,
         _any_order_cases,
         {
-            "tokens in shuffled order still get the positions of the original order: take, for each "
-            "token, the position of the patch that it stands for": _any_order("first"),
+            "tokens and positions do not belong together: which patch does the token at index 1 stand "
+            "for, and which position is added to it?": _any_order("first"),
             "the positions are reordered in the wrong direction: token k of the shuffled order is "
             "patch ids_shuffle[k], and ids_shuffle is ids_restore.argsort(dim=1)": (
                 _any_order("restore")
