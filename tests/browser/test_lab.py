@@ -36,7 +36,7 @@ TRIED = (
         "self.norm1(x + self.attn(x))",
         "norm1 is applied to the sum",
     ),
-    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p indexes the row"),
+    ("02_mae", "02.MAEDecoder", "[:, 1:]  # (B, N, P)", "[:, :-1]", "all are shifted by one"),
     ("02_mae", "02.random_masking", ">= keep", "< keep", "that the encoder does not see"),
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (

@@ -44,6 +44,30 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
     return figure
 
 
+def lines(
+    x: Sequence[float],
+    ys: Mapping[str, Sequence[float]],
+    alt: str,
+    xlabel: str,
+    ylabel: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """One line per entry of `ys` over `x`; `levels` are dashed and named."""
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 2.8))
+        mark = "o" if len(x) < 20 else None
+        for name, values in ys.items():
+            axis.plot(x, values, label=name, lw=1.5, marker=mark, ms=4)
+        for name, height in (levels or {}).items():
+            axis.axhline(height, color=INK, ls="--", lw=1)
+            axis.text(x[-1], height, name, ha="right", va="bottom", fontsize=9)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        if len(ys) > 1:
+            axis.legend()
+    show(figure, alt)
+
+
 def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
     """A confusion matrix (rows: true, columns: predicted), in percent of each row."""
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
