@@ -692,7 +692,7 @@ print(f"one colour everywhere: {brown:.2f}")
 # %% [markdown]
 # ## Trained weights in your model
 #
-# `data/image` holds the weights of a small MAE, saved under the official names. It was trained on six other photos of `data/photos` and on frames of the film Big Buck Bunny, with
+# `data/weights/image` holds the weights of a small MAE, saved under the official names. It was trained on six other photos of `data/photos` and on frames of the film Big Buck Bunny, with
 # raw pixels as targets and random masks of 75 %. It has never seen this cat. Your class takes its weights as they are; the package's model, from the same file, must agree.
 
 # %%
@@ -700,8 +700,8 @@ print(f"one colour everywhere: {brown:.2f}")
 sizes = {"embed_dim": 160, "depth": 4, "num_heads": 5}
 sizes |= {"decoder_embed_dim": 96, "decoder_depth": 3, "decoder_num_heads": 3}
 model = MAE(**sizes).eval()
-print(model.load_state_dict(load_file("data/image/model.safetensors")))
-package = vmae.load("data/image")
+print(model.load_state_dict(load_file("data/weights/image/model.safetensors")))
+package = vmae.load("data/weights/image")
 mask = masking.all_hidden(
     ids_keep.sort(dim=1).values, package.grid
 )  # 147 queries, all of them targets

@@ -26,7 +26,7 @@ from vmae.positions import sincos_2d
 
 Masking = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-#: Sizes of the MAE whose trained weights are in data/image.
+#: Sizes of the MAE whose trained weights are in data/weights/image.
 SHIPPED: dict[str, Any] = {
     "embed_dim": 160,
     "depth": 4,
@@ -609,9 +609,9 @@ def _greyed(patches: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
 
 @cache
 def _shipped() -> MAE:
-    """The reference with the trained weights of data/image."""
+    """The reference with the trained weights of data/weights/image."""
     model = MAE(**SHIPPED)
-    model.load_state_dict(load_file(ROOT / "data" / "image" / "model.safetensors"))
+    model.load_state_dict(load_file(ROOT / "data" / "weights" / "image" / "model.safetensors"))
     return model.eval()
 
 
