@@ -99,3 +99,17 @@ def test_an_error_counts_hidden_pixels_alone():
     visible, queries = torch.arange(4).expand(2, 4), torch.arange(4, 16).expand(2, 12)
     mask = Mask(visible, queries, torch.arange(12).expand(2, 12))
     assert models.error_of(model, pixels, mask) == pytest.approx((1 + 0.04) / 2, abs=1e-4)
+
+
+def test_the_image_model_that_ships_is_as_good_as_its_evidence_says():
+    model = vmae.load(vmae.ROOT / "data" / "weights" / "image").float().eval()
+    assert isinstance(model, MaskedAutoencoder) and model.config == models.IMAGE.model
+    stamp = json.loads((vmae.ROOT / "data" / "weights" / "image" / "stamp.json").read_text())
+    assert stamp["steps"] == models.IMAGE.optim.steps
+    evidence = json.loads((vmae.ROOT / "data" / "evidence" / "image.json").read_text())["errors"]
+    pixels = models.unseen_pictures()
+    for key, _, mask in models.masks("image", models.IMAGE, len(pixels)):
+        assert models.error_of(model, pixels, mask) == pytest.approx(
+            evidence[key]["model"], rel=0.01
+        )
+        assert evidence[key]["model"] < evidence[key]["blend"] < evidence[key]["mean"]
