@@ -23,6 +23,7 @@ from vmae.data.reading.store import build_store
 from vmae.data.reading.workers import end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.support.files import printable
 
 #: Replacements tried for an unreadable video before the run stops.
 TRIES = 3
@@ -86,7 +87,7 @@ class ClipDataset(Dataset[Batch]):
         try:
             return self.source.read(index, choose)
         except VideoError as error:
-            path = str(self.source.videos[index].path)
+            path = printable(self.source.videos[index].path)
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
@@ -205,7 +206,7 @@ def open_source(
             sampling.check(store.shape(i)[0])
             long_enough.append(i)
         except VideoError as error:
-            failed.append((str(video.path), f"{video.path}: {error}"))
+            failed.append((str(video.path), f"{printable(video.path)}: {error}"))
     failures.add(failed)
     kept = store if device is None or not config.cache_on_device else to_device(store, device)
     return kept if len(long_enough) == len(store) else Subset(kept, long_enough)
