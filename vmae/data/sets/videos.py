@@ -35,12 +35,16 @@ class Video:
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A set: its folder, class names, and videos for training and testing."""
+    """A set: its folder, class names, and videos for training and testing.
+
+    passed_over   files in class folders that are neither videos nor frames that can be read
+    """
 
     folder: Path
     classes: tuple[str, ...]
     train: tuple[Video, ...]
     test: tuple[Video, ...]
+    passed_over: tuple[Path, ...] = ()
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of the split "train" or "test"."""
