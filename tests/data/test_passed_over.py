@@ -124,7 +124,7 @@ def badly_named(tmp_path) -> Path:
     folder = tmp_path / "named"
     for number in range(20):
         film(folder / "ab"[number % 2] / f"{number:02}.mp4", number)
-    latin = os.fsencode(folder / "a") + b"/00caf\xe9.mp4"
+    latin = os.fsencode(folder / "a") + b"/00cl\xedp.mp4"
     try:
         os.rename(folder / "a" / "00.mp4", latin)
         os.listdir(folder / "a")
@@ -135,7 +135,7 @@ def badly_named(tmp_path) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode on other systems")
 def test_a_name_that_is_not_utf8_is_one_named_bad_file(badly_named, tmp_path, capsys, monkeypatch):
-    name = r"00caf\xe9.mp4"
+    name = r"00cl\xedp.mp4"
     reason = re.escape(name) + ": the file name is not valid UTF-8: rename the file"
     videos = load_set(badly_named)
     config = DataConfig(path=str(badly_named), cache_dir=str(tmp_path / "stores"), num_workers=1,
@@ -154,7 +154,7 @@ def test_a_name_that_is_not_utf8_is_one_named_bad_file(badly_named, tmp_path, ca
     assert "19 videos written; left out: 1" in capsys.readouterr().out
     assert re.search(reason.split(": ")[1], (tmp_path / "new" / "left_out.txt").read_text())
 
-    (bad,) = (video.path for video in videos.train if "caf" in video.path.name)
+    (bad,) = (video.path for video in videos.train if "cl" in video.path.name)
     model = VisionTransformer(ModelConfig.videomae("tiny", img_size=32, tubelet=(2, 8, 8)), 2)
     with pytest.raises(VideoError, match=reason):
         predict(model, bad)
@@ -164,10 +164,10 @@ def test_a_name_that_is_not_utf8_is_one_named_bad_file(badly_named, tmp_path, ca
 def test_a_class_folder_that_is_not_utf8_leaves_the_set_usable(tmp_path):
     for number in range(10):
         film(tmp_path / "set" / "ab"[number % 2] / f"{number}.mp4", number)
-    os.rename(tmp_path / "set" / "b", os.fsencode(tmp_path / "set") + b"/caf\xe9")
+    os.rename(tmp_path / "set" / "b", os.fsencode(tmp_path / "set") + b"/cl\xedp")
     (tmp_path / "set" / "c").mkdir()
     videos = load_set(tmp_path / "set")
-    assert videos.classes == ("a", r"caf\xe9")
+    assert videos.classes == ("a", r"cl\xedp")
     done = normalize_set(tmp_path / "set", tmp_path / "new", workers=1)
     assert (done.written, len(done.left_out)) == (5, 5)
 

@@ -176,7 +176,7 @@ def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> in
 
 def _fitted(picture: np.ndarray, short_side: int) -> np.ndarray:
     """A frame (H, W, 3) scaled to `target_size`, and cropped to a width that decord can read."""
-    height, width = target_size(*picture.shape[:2], short_side)
+    height, width = target_size(picture.shape[0], picture.shape[1], short_side)
     if (
         min(picture.shape[:2]) > short_side
     ):  # an odd edge alone is cropped: scaling changes all pixels

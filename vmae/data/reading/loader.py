@@ -109,9 +109,7 @@ class ClipDataset(Dataset[Batch]):
         labels = []
         for draw, index in keys:
             for attempt in range(TRIES + 1):
-                chosen = (
-                    index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
-                )
+                chosen = _another(self.seed, draw, index, attempt, len(self)) if attempt else index
                 try:
                     got.append(get(draw, chosen))
                     labels.append(self.source.videos[chosen].label)
@@ -206,7 +204,7 @@ def open_source(
             sampling.check(store.shape(i)[0])
             long_enough.append(i)
         except VideoError as error:
-            failed.append((str(video.path), f"{printable(video.path)}: {error}"))
+            failed.append((str(video.path), f"{video.path}: {error}"))
     failures.add(failed)
     kept = store if device is None or not config.cache_on_device else to_device(store, device)
     return kept if len(long_enough) == len(store) else Subset(kept, long_enough)

@@ -63,7 +63,7 @@ def stream_sizes(path: Path) -> list[tuple[int, int]]:
                 for stream in container.streams.video
                 if stream.index != best.index and not stream.disposition & Disposition.attached_pic
             ]
-            return [(s.width, s.height) for s in (best, *others) if s.codec_context is not None]
+            return [(s.width, s.height) for s in (best, *others) if s.codec_context and s.width]
     except (av.error.FFmpegError, OSError, ValueError, VideoError):
         return []
 

@@ -78,7 +78,7 @@ class _DecordReader(VideoReader):
             raise VideoError(
                 f"{path}: the file could not be opened as a video ({_reason(error)})"
             ) from None
-        sizes = _sizes(path, path.stat().st_mtime_ns)
+        sizes = _sizes(path)
         if len(sizes) > 1:  # decord has no option for the stream: its size shows which one it reads
             height, width = self.frames([0]).shape[1:3]
             if sizes.count(sizes[0]) > 1 or {height, width} != set(sizes[0]):
@@ -99,10 +99,19 @@ class _DecordReader(VideoReader):
             ) from None
 
 
-@lru_cache(maxsize=1 << 16)
-def _sizes(path: Path, _: int) -> list[tuple[int, int]]:
+def _sizes(path: Path) -> list[tuple[int, int]]:
     """`stream_sizes`, found once per version of a file: it takes as long as opening the file."""
+    return _sizes_at(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sizes_at(path: Path, _: int) -> list[tuple[int, int]]:
     return stream_sizes(path)
+
+
+def _per_piece(pixels: int) -> int:
+    """How many frames of this many pixels are read at once."""
+    return 1 if 3 * pixels > LARGE else PIECE // (3 * pixels)
 
 
 def _reason(error: Exception) -> str:
@@ -142,14 +151,16 @@ def frame_pieces(
         ImageFolder(video.path, video.first, video.count) if is_folder else open_video(video.path)
     )
     index = np.arange(len(reader)) if choose is None else choose(len(reader))
-    first, size = 0, 1  # the first frame shows how many make a piece
+    # A file's stream says how many frames make a piece; otherwise the first frame shows it.
+    sizes = [] if is_folder else _sizes(video.path)
+    first, size = 0, _per_piece(sizes[0][0] * sizes[0][1]) if sizes else 1
     while True:
         frames = reader.frames(index[first : first + size])
         yield frames
         first += size
         if first >= len(index):
             return
-        size = 1 if frames[0].nbytes > LARGE else PIECE // frames[0].nbytes
+        size = _per_piece(frames[0].nbytes // 3)
 
 
 def read_frames(

@@ -37,7 +37,7 @@ def from_split(folder: Path, foreign: bool) -> VideoSet:
         tuple(Video(path, classes.index(name)) for name, paths in split.items() for path in paths)
         for split in by_split
     )
-    return VideoSet(folder, classes, train, test_videos, tuple(passed))
+    return VideoSet(folder, classes, train, test_videos, passed_over=tuple(passed))
 
 
 def from_classes(folder: Path, foreign: bool) -> VideoSet:
@@ -52,7 +52,7 @@ def from_classes(folder: Path, foreign: bool) -> VideoSet:
     for label, paths in enumerate(by_class.values()):
         for i, path in enumerate(paths):
             (test if i % 5 == 4 else train).append(Video(path, label))
-    return VideoSet(folder, classes, tuple(train), tuple(test), tuple(passed))
+    return VideoSet(folder, classes, tuple(train), tuple(test), passed_over=tuple(passed))
 
 
 def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str, list[Path]]:

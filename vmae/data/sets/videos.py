@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -44,7 +44,7 @@ class VideoSet:
     classes: tuple[str, ...]
     train: tuple[Video, ...]
     test: tuple[Video, ...]
-    passed_over: tuple[Path, ...] = ()
+    passed_over: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of the split "train" or "test"."""
