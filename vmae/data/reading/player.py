@@ -68,6 +68,22 @@ def stream_sizes(path: Path) -> list[tuple[int, int]]:
         return []
 
 
+def closed_starts(path: Path) -> np.ndarray:
+    """Indices of the key frames from which on no frame needs an earlier one; empty if unknown."""
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, path)
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+    except (av.error.FFmpegError, OSError, ValueError, VideoError):
+        return np.empty(0, dtype=np.int64)
+    if any(time is None for time, _ in packets):
+        return np.empty(0, dtype=np.int64)
+    times = np.array([time for time, _ in packets])
+    first_shown = np.minimum.accumulate(times[::-1])[::-1]  # of this packet and those that follow
+    starts = times[(times == first_shown) & np.array([key for _, key in packets])]
+    return np.searchsorted(np.sort(times), starts)
+
+
 def pixel_aspect(stream: Any) -> Fraction:
     """Width of a stored pixel over its height; 1 if it is nearly square, unknown or absurd."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
