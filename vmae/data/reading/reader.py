@@ -27,7 +27,7 @@ FrameSelector = Callable[[int], np.ndarray]
 
 #: Bytes of decoded frames held in memory at once, before they are resized; larger frames than LARGE
 #: are read one by one, because decord keeps many frames of a request. Reading 720p takes 0.1 to 0.3 GB,
-#: however long the video is, if it has a key frame every few seconds (tests/data/test_memory.py).
+#: however long the video is, if it has a key frame every few seconds (tests/data/test_reading_memory.py).
 PIECE, LARGE = 16 << 20, 1 << 20
 
 #: On a busy machine decord reads ahead, one frame for each that it had to wait for. A large file is
