@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import shipped
 import numpy as np
 import pytest
+import shipped
 import torch
 from safetensors.torch import load_file
 from ship import ship
