@@ -135,8 +135,9 @@ def spreads(
         )
         for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
             for row, (line, (x, values)) in enumerate(lines.items()):
-                low, high = np.quantile(values, (0.1, 0.9), axis=1)
-                middle = np.mean(values, axis=1)
+                each = np.asarray(values)
+                low, high = np.quantile(each, (0.1, 0.9), axis=1)
+                middle = each.mean(axis=1)
                 bars = np.maximum((middle - low, high - middle), 0)
                 aside = 0.006 * np.ptp(x) * row  # so that bars do not hide one another
                 axis.errorbar(
