@@ -21,7 +21,7 @@ from vmae.viz.colours import HIDDEN, TARGET
 Sides = tuple[int, int, int]
 
 #: The grid of the film clips that are drawn: 8 time steps of 6 x 9 tokens.
-FILM_GRID = TokenGrid((16, 96, 144), (2, 16, 16))
+FILM_GRID = TokenGrid((16, 72, 108), (2, 12, 12))
 
 # ---- reference solutions -------------------------------------------------------------------------
 
@@ -223,10 +223,10 @@ def _film() -> torch.Tensor:
     """Two clips (2, C, T, H, W) in [0, 1] of the shot that ships with the course: a rabbit gets up."""
     index = np.concatenate([start + 4 * np.arange(16) for start in (0, 68)])
     frames = resize_frames(
-        read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index), 96
+        read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: index), 72
     )
-    left = (frames.shape[2] - 144) // 2
-    pixels = torch.from_numpy(frames[:, :, left : left + 144]) / 255
+    left = (frames.shape[2] - 108) // 2
+    pixels = torch.from_numpy(frames[:, :, left : left + 108]) / 255
     return rearrange(pixels, "(b t) h w c -> b c t h w", b=2)
 
 
@@ -235,12 +235,12 @@ def _rgb(colour: str) -> torch.Tensor:
 
 
 def _steps(tokens: torch.Tensor) -> torch.Tensor:
-    """One frame per time step of film clips: tokens (B, N, P) -> (B, C, t, H, W)."""
-    return unpatchify(tokens, FILM_GRID)[:, :, :: FILM_GRID.tubelet[0]]
+    """One frame of each of the first six time steps: tokens (B, N, P) -> (B, C, 6, H, W)."""
+    return unpatchify(tokens, FILM_GRID)[:, :, : 6 * FILM_GRID.tubelet[0] : FILM_GRID.tubelet[0]]
 
 
 def _masked(hidden: torch.Tensor) -> torch.Tensor:
-    """The film clips, grey where hidden (B, N): (B, C, t, H, W)."""
+    """The film clips, grey where hidden (B, N): (B, C, 6, H, W)."""
     tokens = patchify(_film()[: len(hidden)], FILM_GRID)
     return _steps(torch.where(hidden[..., None], _rgb(HIDDEN.colour)[0], tokens))
 
@@ -249,8 +249,8 @@ def _draw_mask(result: torch.Tensor, noise: torch.Tensor, *_: Any) -> None:
     clips = _masked(result.reshape(len(noise), -1) > 0)
     viz.film_strips(
         {f"your mask, clip {i}": clip for i, clip in enumerate(clips)},
-        "Your masks on two clips of the film: one row per clip, one frame per time step; hidden "
-        "tokens are grey.",
+        "Your masks on two clips of the film: one row per clip, one frame for each of the first six "
+        "time steps; hidden tokens are grey.",
     )
 
 
@@ -277,7 +277,7 @@ def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tenso
     viz.film_strips(
         {"masked": _masked(hidden.flatten(1))[0]} | strips,
         "Three rows of frames: the masked clip, your reconstruction and the expected one.",
-        frames=6,
+        frames=3,
     )
 
 
@@ -358,12 +358,12 @@ def _show_masks(answer: Any) -> None:
         ("random", "random", None), ("tube", "tube", None),
         ("tube, length=2", "tube", 2), ("frame", "frame", None),
     ):  # fmt: skip
-        mask = answer(FILM_GRID.shape, kind, 0.75, length)(1, torch.Generator().manual_seed(0))
+        mask = answer(FILM_GRID.shape, kind, 0.85, length)(1, torch.Generator().manual_seed(0))
         rows[name] = _masked(mask.hidden(FILM_GRID.num_tokens))[0]
     viz.film_strips(
         rows,
-        "A clip of the film under the masks that your generator draws, one row per type, one frame per "
-        "time step; hidden tokens are grey.",
+        "A clip of the film under the masks that your generator draws, one row per type, one frame for "
+        "each of the first six time steps; hidden tokens are grey.",
     )
 
 
