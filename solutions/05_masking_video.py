@@ -63,20 +63,20 @@ os.chdir(vmae.ROOT)  # paths are relative to the checkout, wherever Jupyter was 
 # %%
 whole = data.read_frames(shot)  # (T, H, W, 3)
 row = torch.from_numpy(whole[:, whole.shape[1] // 2])  # (T, W, 3)
-noise_row = torch.randint(0, 256, (33, 99, 3), generator=torch.Generator().manual_seed(seed)).byte()
+noise_row = torch.randint(0, 256, (12, 36, 3), generator=torch.Generator().manual_seed(seed)).byte()
 viz.pictures(
     {"one frame": torch.from_numpy(whole[0]), "its middle row over time": row, "noise": noise_row},
     "A frame of the film, a rabbit on a meadow; its middle row over time, made of vertical and gently "
     "slanted streaks; and the same of white noise, which has no streaks.",
-    height=1.5,
+    height=0.95,
 )
 
 # %% [markdown]
 # The streaks are *redundancy* (時序冗餘): this frame nearly determines the next. *White noise* (白雜訊) has none.
 #
 # Two numbers capture it. The *correlation* (相關係數) of two frames is 1 if one determines the other up to brightness and contrast, and 0 if they are unrelated. The *copying error*
-# is more direct: predict that the frame looks just as it did k frames ago. We divide the mean squared error by the variance of both frames together, so 1 is
-# the error of always predicting their mean. A tiny example is a bright bar, two pixels wide.
+# is that of predicting the frame of k frames ago: the mean squared error, divided by the variance of both frames together. So 1 is
+# the error of always predicting their mean. For example, a bright bar two pixels wide:
 
 
 # %%
@@ -100,13 +100,13 @@ for name, other in {"the same": bar, "moved by 1": bar.roll(1), "moved by 2": ba
     print(f"copying error {copying_error(bar, other).item():.2f}")
 
 # %% [markdown]
-# Moved by one, the bar still covers one of its pixels, yet copying is already worse than predicting the mean. Moving things cannot be
-# copied from where they were. (The two numbers are related: the error is 2·(1 - correlation) if both frames have the same mean and variance.)
+# Moved by one, the bar still covers one of its pixels, yet copying is already worse than predicting the mean: moving things cannot be
+# copied from where they were. (If both frames have the same mean and variance, the error is 2·(1 - correlation).)
 #
 # ### In time
 #
-# We cut pieces of 64 frames from the whole film, none of which crosses a cut. Beside them: two pieces of the
-# shot above, frames of the film held still, and white noise.
+# We take pieces of 64 frames from the whole film, none across a cut. Beside them: two pieces of the
+# shot above, frames held still, and white noise.
 
 # %%
 side, length = 112, 64
@@ -161,13 +161,12 @@ viz.spreads(
 
 # %% [markdown]
 # From one frame to the next, the film has a correlation of 0.98, and copying leaves 0.04 of the variance. Eight frames apart, a third of a second,
-# it leaves 0.21. Noise lies at 2: copying it is twice as bad as predicting the mean. Film is nearer to the still, though the bars show how
-# much pieces differ (8 of 10 lie within them).
+# it leaves 0.21. Noise lies at 2, twice as bad as predicting the mean. Film is nearer to the still, though pieces differ (8 of 10 lie within the bars).
 #
 # ### In time against in space
 #
-# A mask hides tokens, so what matters is how alike *tokens* are. We take clips of 16 frames with stride 4, in tubelets
-# (時空立方體) of 2x8x8 pixels. At 112 pixels, that gives the published grid of 8x14x14 tokens with a quarter of the pixels in each.
+# A mask hides tokens, so what matters is how alike *tokens* are. Clips of 16 frames with stride 4 and 112 pixels, in tubelets
+# (時空立方體) of 2x8x8, give the published grid of 8x14x14 tokens.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -196,7 +195,7 @@ viz.table(
 )
 
 # %% [markdown]
-# A time step is two frames of the clip, or eight of the film, so its 0.21 is the 0.21 from before. The neighbour in the same
+# A time step is eight frames of the film, hence 0.21 again. The neighbour in the same
 # frame leaves three times as much. Video is more redundant in time than in space: V1's reason (section 3) for hiding more than
 # MAE's 75 %, and for hiding it differently.
 #
@@ -233,11 +232,11 @@ viz.film_strips(
     {"clip": unpatchify(example, grid)[0], "masked": masked(example, dummy)[0]},
     "The clip, a rabbit that gets up, and the same under the dummy mask: slanted stripes of "
     "visible squares on grey.",
-    frames=6,
+    frames=3,
 )
 
 # %% [markdown]
-# A regular mask is easy to see through, and every clip would have the same one. So real masks are drawn at random.
+# A regular mask would be the same for every clip. Real ones are drawn at random.
 #
 # ## Random masking
 #
@@ -285,14 +284,14 @@ leak.compare(leaking(at_random), unit="%")
 print(f"by calculation: 1 - 0.9^7 = {1 - 0.9**7:.0%}")
 
 # %% [markdown]
-# Each of the other seven steps hides the position with probability 0.9, so all of them do with probability 0.9^7. Even at 90 %, half of what random masking hides
-# is on show at another time. The diagram follows one position through each of the three published types of mask.
+# Each of the other seven steps hides the position with probability 0.9. So even at 90 %, half of what random masking hides
+# is on show at another time. The diagram follows one position through the three types of mask that V1 compares.
 
 # %%
-viz.diagrams.masks(TokenGrid((16, 96, 96), (2, 16, 16)))
+viz.diagrams.masks(TokenGrid((16, 80, 80), (2, 16, 16)))
 
 # %% [markdown]
-# *Three masks on 8 x 6 x 6 tokens, time step by time step, and what leaks through each.*
+# *Three masks on 8 x 5 x 5 tokens, time step by time step, and what leaks through each.*
 #
 # ## Tube masking
 #
@@ -345,7 +344,7 @@ tube_mask = check("05.tube_mask", tube_mask)
 # ```
 # </details>
 #
-# The tiny example again, then the published size. The package keeps the positions with the largest numbers where we hide them, so it is compared with our mask of the negated noise.
+# The tiny example again, then the published size. (The package keeps the largest numbers where we hide them, so our noise is negated.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -360,17 +359,17 @@ print("equal to the package:", tuple(ours.shape), "hidden", ours.sum(1).tolist()
 # %% [markdown]
 # ## Tubes of four frames
 #
-# Notes on VideoMAE often describe another tube: it covers 4 frames, a *tube length* (管道長度) to be chosen, and then positions are drawn anew.
-# Their example is a rolling ball, hidden for four frames on its way through the middle. A model that has seen it enter and leave must
-# infer where it was in between. Here is a ball behind four masks.
+# Notes on VideoMAE often describe another tube: it covers 4 frames, a *tube length* (管道長度) to be chosen, then positions are drawn anew.
+# Their example is a rolling ball, hidden for four frames in the middle of its path. A model that has seen it enter and leave must
+# infer where it was in between. Here it rolls behind four masks.
 
 # %%
-viz.diagrams.rolling_ball(TokenGrid((16, 96, 96), (2, 16, 16)))
+viz.diagrams.rolling_ball(TokenGrid((16, 80, 80), (2, 16, 16)), seed=324)
 
 # %% [markdown]
 # *A ball rolls behind four masks. Arrows show where a hidden ball could simply be copied from a neighbouring time step.*
 #
-# The published tube has no length: it covers the whole clip. In V1's code, the mask of one time step is repeated for all of them. Since both versions are easy, we'll have both.
+# The published tube has no length: V1's code repeats the mask of one time step for the whole clip. We'll have both.
 #
 # ### Exercise 2 · find the bug
 #
@@ -435,8 +434,8 @@ print("equal to the package; hidden", ours.sum(1).tolist())
 # %% [markdown]
 # ## Frame masking
 #
-# *Frame masking* (整幀遮罩) hides whole time steps. V1 tried it at 87.5 %, 7 of 8 steps (table 1b), and published no code. Here are all four on one clip,
-# at 90 % where that is possible: what the encoder sees, step by step.
+# *Frame masking* (整幀遮罩) hides whole time steps. V1 tried it at 87.5 %, 7 of 8 steps (table 1b), and published no code. Here is what the encoder sees of a clip under all four,
+# at 90 % where that is possible.
 
 # %%
 schemes = {
@@ -459,7 +458,7 @@ viz.film_strips(
 viz.table(shares, caption="Hidden tokens whose position is visible at another time step.")
 
 # %% [markdown]
-# The tube looks out through the same few holes all the time. Through them you see things move; everywhere else you see nothing, ever. The leak is closed: 0 %.
+# The tube looks out through the same few holes all the time. Through them you see things move; elsewhere you see nothing, ever. The leak is closed.
 
 # %% [markdown]
 # ## From masks to indices
@@ -483,8 +482,7 @@ for name, share, g in sizes:
 assert counts == [784, 392, 160, 80, 157, 196, 208, 314, 320]
 
 # %% [markdown]
-# You may read that VideoMAE's encoder sees about 157 tokens. That is random masking; with tubes it is 160: 20 positions, 8 times. Likewise 314 of 3136
-# belongs to random masking, and tubes leave 320.
+# You may read that VideoMAE's encoder sees about 157 tokens, or 314 of 3136. That is random masking. With tubes it is 160, 20 positions at 8 steps, or 320.
 #
 # ### Equal counts in a batch
 #
@@ -504,7 +502,7 @@ print(
 print(f"exactly 160 in {(seen == 160).sum() / 10:.0f} % of the clips")
 
 # %% [markdown]
-# Rows of different lengths make no tensor; they would have to be padded. With an exact count all shapes are constant, and a GPU never has to wait for them.
+# Rows of different lengths make no tensor without padding. With an exact count, all shapes are constant, and a GPU never waits for them.
 #
 # ### Exercise 3 · from a mask to indices
 #
@@ -670,8 +668,8 @@ for name, config in schemes.items():
 # %% [markdown]
 # ## The copying baseline
 #
-# Now for the opponent. It has learned nothing and fills each hole from the same position at the nearest visible time step: the *copying baseline* (複製基準). A
-# model that does no better has learned only to copy.
+# Now for the opponent. It has learned nothing, and fills each hole from the same position at the nearest visible time step: the *copying baseline* (複製基準). A
+# model that does no better has only learned to copy.
 #
 # One position over eight steps, visible at steps 2 and 6:
 #
@@ -752,26 +750,30 @@ def left_over(copy, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return hidden_error(copy(tokens, hidden), tokens, hidden) / hidden_error(mean, tokens, hidden)
 
 
-strips = {}
-for name in schemes:
-    hidden = draw(name, ratio, 1, seed)
+def scene(ratio: float, scheme: str, seed: int, step: int) -> dict[str, torch.Tensor]:
+    """One step of the clip, masked and filled by the copier side by side; named by its error."""
+    hidden = draw(scheme, ratio, 1, seed)
+    pair = masked(example, hidden), unpatchify(by_time(example, hidden), grid)
+    both = torch.cat([x[0, :, 2 * step] for x in pair], dim=2)  # two of (C, H, W) -> (C, H, 2·W)
     left = left_over(by_time, example, hidden).item()
-    strips[f"{name}: {left:.2f}"] = unpatchify(by_time(example, hidden), grid)[0]
-viz.film_strips(
-    strips,
-    "The clip as the copier fills it, one row per mask, named by the error left over. Random: a patchwork "
-    "with half of the positions in flat colour. Short tubes: more flat colour. Tube: a few sharp squares, "
-    "all else flat. Frame: the one visible frame, throughout.",
-    frames=6,
+    return {f"{scheme}, {hidden.float().mean():.0%}: {left:.2f} left": both}
+
+
+viz.pictures(
+    {k: v for name in schemes for k, v in scene(ratio, name, seed, t // 2).items()},
+    "Time step 4 of the clip under four masks, and beside each as the copier fills it, named by the error "
+    "left over in the whole clip. Random: a patchwork, half of it in flat colour. Tubes of 4 frames: more "
+    "flat colour. Tube: a few sharp squares, all else flat. Frame: one sharp picture.",
+    columns=2,
+    height=1.15,
 )
 
 # %% [markdown]
-# With one visible frame, the copier shows one sharp picture throughout. Under the tube there is nothing to copy: whatever was not seen is flat.
+# With one visible frame, the copier shows the same sharp picture at every step. Under the tube there is nothing to copy: whatever was not seen is flat.
 #
 # ### Over all ratios
 #
-# One clip proves little, so we take all pieces of the film and several ratios. The second copier looks further: it takes the nearest *position* that is visible at any time,
-# and copies from there.
+# One clip proves little, so we take all pieces and several ratios. The second copier looks further: to the nearest *position* that is visible at any time.
 
 # %%
 axes_of_grid = [torch.arange(size) for size in grid.shape]
@@ -828,15 +830,15 @@ viz.table(
 )
 
 # %% [markdown]
-# On the left, at the same position: one visible step of eight is enough for frame masking to leave only 0.43 of the error. At 90 %, random masking leaves 0.73, tubes of 4 frames
+# At the same position, one visible step of eight is enough for frame masking to leave only 0.43 of the error. At 90 %, random masking leaves 0.73, tubes of 4 frames
 # 0.87, and the full tube exactly 1, at every ratio.
 #
-# On the right: even under a tube there is something to copy, from beside the hole. At 50 % this leaves 0.68, at 90 % 0.89, and at 95 % copying is worse than the mean.
-# So the two measures complement each other. The tube closes time, and the high ratio closes space; random masking at 95 % still leaves 0.74.
+# Even under a tube there is something to copy, from beside the hole: at 50 % this leaves 0.68, at 90 % 0.89, and at 95 % it is worse than the mean.
+# So the two measures belong together. The tube closes time, the high ratio closes space. Random masking at 95 % still leaves 0.74.
 #
 # ## The rolling ball
 #
-# Back to the ball, this time in pixels. It rolls over a still meadow; a square in the middle hides it completely in frames 6 to 9. We compare
+# Back to the ball, this time in pixels. A square in the middle of a still meadow hides it completely in frames 6 to 9. We compare
 # a tube of those four frames with one that hides the square throughout.
 
 # %%
@@ -867,10 +869,7 @@ def along(clip: torch.Tensor, hidden: torch.Tensor, velocity: int) -> torch.Tens
     """Copies along a motion to the right, pixel by pixel: (1, C, T, H, W), (T, H, W) -> the former."""
     moved, unseen = torch.zeros_like(clip[0]), torch.ones_like(hidden)
     for f in range(frames):
-        left, width = (
-            velocity * f,
-            side - velocity * f,
-        )  # what moved out of the picture stays unseen
+        left, width = velocity * f, side - velocity * f  # the rest has left the picture: unseen
         moved[:, f, :, :width], unseen[f, :, :width] = clip[0, :, f, :, left:], hidden[f, :, left:]
     pixels = rearrange(moved, "c t h w -> 1 t (h w) c")
     copies = copy_in_time(pixels, rearrange(unseen, "t h w -> 1 t (h w)"))
@@ -883,7 +882,7 @@ def along(clip: torch.Tensor, hidden: torch.Tensor, velocity: int) -> torch.Tens
 
 
 # %%
-strips, errors = {"the ball": rolling[0]}, []
+strips, errors = {}, []
 for name, hole in holes.items():
     strips[f"{name} hidden"] = torch.where(hole, 0.74, rolling)[0]
     wrong = {}
@@ -898,11 +897,11 @@ for name, hole in holes.items():
         for how, x in wrong.items()
     ]
 viz.film_strips(
-    {name: x[:, 2:14] for name, x in strips.items()},
-    "Seven rows of six frames. A ball rolls over a meadow; with a square hidden for four frames, copying "
+    {name: x[:, 4:12, 32:80, 16:96] for name, x in strips.items()},  # the middle
+    "Six rows of four frames. A ball rolls over a meadow; with a square hidden for four frames, copying "
     "restores the meadow and leaves the ball behind, the oracle restores the ball and shifts the meadow; "
     "with the square hidden throughout, copying leaves it flat, the oracle restores the ball only.",
-    frames=6,
+    frames=4,
 )
 viz.table(errors, caption="Mean squared error on hidden pixels of the ball and of the meadow.")
 
@@ -917,21 +916,21 @@ for name, hole in (holes | drawn).items():
 viz.table(rows, caption="Visible pixels of the ball, in percent, by time step.")
 
 # %% [markdown]
-# With four frames hidden, copying gets the meadow right and leaves the ball where it was, while the oracle gets the ball right and drags the meadow along. Together they
-# solve the puzzle: what's left on the meadow is 0.001. With the square hidden throughout, the ball can still be inferred from its motion, but what lies *behind* the square is visible at no time,
-# and 0.008 remains, eight times as much. So a short tube asks how things move. The published tube asks that, and what is there.
+# With four frames hidden, copying gets the meadow right and leaves the ball behind, while the oracle gets the ball right and drags the meadow along. Together they
+# solve the puzzle: 0.001 is left on the meadow. With the square hidden throughout, the ball can still be inferred from its motion, but what lies *behind* the square is visible at no time,
+# and 0.008 is left. A short tube asks how things move; the published tube asks that, and what is there.
 #
-# The second table adds the masks drawn at 90 %: when is any of the ball visible? Under the tube you see it pass a few fixed holes, and between them it has to be inferred.
+# The second table adds the masks drawn at 90 %. Under the tube, you see the ball pass a few fixed holes, and must infer it in between.
 #
 # ## What copying leaves
 #
-# Every mask divides the work in three parts: what copying solves, what knowing the motion would solve beyond that, and the rest. The package measures them with four
-# copiers: the *mean* visible pixel; a *blend* of all visible tokens, weighted by inverse squared distance; a *copy* from the nearest time, as yours; and an oracle, which copies
+# Every mask divides the work into three parts: what copying solves, what knowing the motion would solve beyond that, and the rest. The package has four
+# copiers to measure them: the *mean* visible pixel; a *blend* of all visible tokens, weighted by inverse squared distance; a *copy* like yours; and an oracle that copies
 # along the velocity that suits each clip best.
 
 # %%
 grey = torch.nn.functional.avg_pool3d(video.mean(1), (1, 2, 2))  # (B, T, 56, 56)
-grey = (grey / grey.std((1, 2, 3), keepdim=True)).numpy()  # one contrast, so that clips count alike
+grey = (40 * grey / grey.std((1, 2, 3), keepdim=True)).numpy()  # clips of one contrast count alike
 model = ModelConfig.videomae("tiny", num_frames=frames, img_size=56, tubelet=(2, 4, 4), channels=1)
 recipe = train.Recipe.load("cpu").pretrain.replace(model=model)
 rows = []
@@ -960,13 +959,13 @@ viz.table(
 # | tube 75 % | 68.0 / 79.8 |
 # | tube 90 % | 69.6 / 80.0 |
 #
-# At about 90 %, frame, random and tube come in the order of our curves: what is easy to copy taught least. But a copier proves nothing about learning, and MAE-ST (2205.09113)
-# reported the opposite order for the first two places: with ViT-L on Kinetics, random masking at 90 % was best, 84.4, against 83.5 for tubes and 79.1 for frames. Both agree on frames; tube against random isn't settled.
+# At about 90 %, the order is that of our curves: what is easy to copy taught least. But MAE-ST (arXiv 2205.09113), with ViT-L on Kinetics,
+# reported random masking at 90 % as best: 84.4, against 83.5 for tubes and 79.1 for frames. Both papers agree on frames; tube against random isn't settled.
 #
-# Our guess, stated before the results: *a mask helps when copying fails, and when the answer requires what the label asks.* It makes predictions. Film repeats itself, so frame masks should teach little
-# there. But on clips in which everything drifts, copying fails under any mask; then frame masks, which leave the motion as the only clue, should teach best *how* things move, and tubes *what* they are.
+# Here is our guess, stated as a prediction: *a mask helps when copying fails, and when the answer requires what the label asks.* Film repeats itself, so frame masks should teach little
+# there. Where everything drifts, copying fails under any mask. Then frame masks, whose only clue is the motion, should teach best *how* things move, and tubes *what* they are.
 #
-# The course tests this with small models (`vmae experiments`, `data/experiments/README.md`). Here is the plane of "what" against "how" for drifting digits: after pre-training with each mask, a linear probe names the digit, or the direction of its motion.
+# The course tests this with small models (`data/experiments/README.md`). On drifting digits, a linear probe after each pre-training names the digit ("what") or the direction of its motion ("how").
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["masks"].sets}
@@ -975,39 +974,21 @@ figures.what_and_how("masks", "digits", found)
 # %% [markdown]
 # *Left: one point per mask and seed, with lines for random weights. Right: what copying and knowing the motion remove from the error of guessing the mean.*
 #
-# And on film, where the question is which of many shots a clip comes from:
-
-# %%
-figures.what_and_how("masks", "film", found)
-
-# %% [markdown]
-# *The same for film.*
-#
-# What do the results say so far? Two masks are compared seed by seed; a claim *holds*, or is *reversed*, only if the 95 % interval of the difference excludes zero.
+# Two masks are compared seed by seed; a claim *holds*, or is *reversed*, only if the 95 % interval of the difference excludes zero.
 
 # %%
 for claim in table.EXPERIMENTS["masks"].claims:
     print(verdicts.judgement("masks", claim, found))
 
 # %% [markdown]
-# Read the verdicts against the guess. "Inconclusive" means that these models and seeds cannot tell; it does not mean that the masks are equal. Claims not measured yet are named as such.
+# Read these verdicts against the guess. "Inconclusive" means that these models and seeds cannot decide, not that the masks are equal.
 #
 # ## The explorer
 #
-# Move the sliders. On the left is what the encoder sees at one time step, on the right what your copier makes of it; the number is the error left over in the whole clip.
-# It needs a running kernel. A still version follows.
+# Move the sliders (with a running kernel): on the left, one time step as the encoder sees it; on the right, what your copier makes of it; above, the error left over in the whole clip.
 
 # %%
 from ipywidgets import Dropdown, FloatSlider, IntSlider
-
-
-def scene(ratio: float, scheme: str, seed: int, step: int) -> dict[str, torch.Tensor]:
-    """One step of the clip, masked and filled by the copier side by side; named by its error."""
-    hidden = draw(scheme, ratio, 1, seed)
-    pair = masked(example, hidden), unpatchify(by_time(example, hidden), grid)
-    both = torch.cat([x[0, :, 2 * step] for x in pair], dim=2)  # two of (C, H, W) -> (C, H, 2·W)
-    left = left_over(by_time, example, hidden).item()
-    return {f"{scheme}, {hidden.float().mean():.0%}: {left:.2f} left": both}
 
 
 def explore(**values) -> None:
@@ -1021,19 +1002,6 @@ viz.explorer(
     scheme=Dropdown(options=list(schemes), value="tube"),
     seed=IntSlider(seed, min=0, max=20),
     step=IntSlider(t // 2, min=0, max=t - 1),
-)
-
-# %%
-still = {}
-for scheme in schemes:
-    for share in (0.5, 0.75, 0.9):
-        still |= scene(share, scheme, seed, t // 2)
-viz.pictures(
-    still,
-    "Step 4 of the clip in four rows, one per mask, at 50, 75 and 90 percent: masked, and beside it "
-    "as the copier fills it. Under the tube the copies are flat, under the others parts are sharp.",
-    columns=3,
-    height=1.25,
 )
 
 # %% [markdown]
@@ -1092,7 +1060,7 @@ viz.table(
 )
 
 # %% [markdown]
-# Multiply-adds fall faster than the number of tokens, because attention compares every token with every other. The time roughly follows.
+# Multiply-adds fall faster than the number of tokens, because attention compares all pairs. The time roughly follows.
 #
 # ### Predict · the expensive part
 #
@@ -1125,7 +1093,7 @@ assert round(at_90["encoder"] / 1e9, 2) == 14.06 and round(at_90["decoder"] / 1e
 
 # %% [markdown]
 # With nothing hidden, the encoder costs 180.3 G. At 90 % it costs 14.1 G, a thirteenth for a tenth of the tokens. The decoder costs 18.7 G at every ratio, because it reads all 1568 positions;
-# at 90 % it is already the larger part, and going on to 95 % saves only a fifth of the whole. That is why V2 masks the *decoder*, too: it queries half of the positions, chosen by a
+# at 90 % it is already the larger part, and going to 95 % saves only a fifth of the whole. That is why V2 masks the *decoder*, too: it queries half of the positions, chosen by a
 # *running cell* (滾動單元遮罩). Lesson 08 builds this *dual masking* (雙重遮罩).
 #
 # ## Common misconceptions

@@ -268,6 +268,7 @@ def _draw_indices(result: Mask, hidden: torch.Tensor) -> None:
         {"given: `hidden`": _masked(hidden)[0], "your indices": _steps(roles)[0]},
         "A masked clip, and the roles that your indices give its tokens: visible ones show the film, "
         "targets are orange, queries without loss grey, and tokens without a role black.",
+        frames=4,
     )
 
 
@@ -358,7 +359,7 @@ def _show_masks(answer: Any) -> None:
         ("random", "random", None), ("tube", "tube", None),
         ("tube, length=2", "tube", 2), ("frame", "frame", None),
     ):  # fmt: skip
-        mask = answer(FILM_GRID.shape, kind, 0.85, length)(1, torch.Generator().manual_seed(0))
+        mask = answer(FILM_GRID.shape, kind, 0.9, length)(1, torch.Generator().manual_seed(0))
         rows[name] = _masked(mask.hidden(FILM_GRID.num_tokens))[0]
     viz.film_strips(
         rows,
