@@ -14,14 +14,14 @@
 # %% [markdown]
 # # 05 · Masking video
 #
-# Hide 75 % of a photo, and a model has to work for the rest. Hide 75 % of a film the same way, and most of the answer stays in plain sight, one
+# Hide 75 % of a photo, and a model has to work for the rest. Hide 75 % of a video the same way, and most of the answer stays in plain sight, one
 # time step earlier. In this lesson you measure how much video repeats itself, build the masks that were invented against it, and find
 # out what each of them leaves to be learned.
 #
-# You write three functions, fix one bug, and build a generator of masks and a copier: an opponent that has learned nothing, and that any model
+# You write three functions, fix one bug and build a generator of masks. One of the functions is a copier, an opponent that has learned nothing and that any model
 # ought to beat.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 1 minute, 1.0 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 1 minute, 1.2 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 shot = "data/big_buck_bunny_shot.mp4"  # the clip that is shown: any video of 128 frames or more
@@ -161,7 +161,7 @@ viz.spreads(
 
 # %% [markdown]
 # From one frame to the next, the film has a correlation of 0.98, and copying leaves 0.04 of the variance. Eight frames apart, a third of a second,
-# it leaves 0.21. Noise lies at 2, twice as bad as predicting the mean. Film is nearer to the still, though pieces differ (8 of 10 lie within the bars).
+# it leaves 0.21. Noise lies at 2, twice as bad as predicting the mean. The film is nearer to the still, though pieces differ (8 of 10 lie within the bars).
 #
 # ### In time against in space
 #
@@ -201,8 +201,8 @@ viz.table(
 #
 # ## The whole, with a dummy mask
 #
-# Here is the life of a *mask* (遮罩): choose what is hidden, hand the visible tokens to an encoder, fill the holes, and
-# measure the error there. The mask is a dummy that shows every tenth token. So is the filler, which predicts the mean visible token.
+# The life of a *mask* (遮罩): choose what is hidden, hand the visible tokens to an encoder, fill the holes,
+# measure the error there. Here the mask is a dummy that shows every tenth token, and the filler a dummy that predicts the mean visible token.
 
 
 # %%
@@ -241,7 +241,7 @@ viz.film_strips(
 # ## Random masking
 #
 # As in lesson 02, a mask starts from *noise*: one random number per token. *Random masking* (隨機遮罩) ranks all N numbers and
-# hides the int(ratio·N) largest. Here are two time steps with six positions each, half of the tokens hidden.
+# hides the tokens with the int(ratio·N) largest. Here are two time steps with six positions each, half of the tokens hidden.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -258,7 +258,7 @@ print("hidden per step:", tiny_hidden.view(2, 6).sum(1).tolist())
 #
 # ### Predict · how much leaks
 #
-# Under random masking at 90 % on 8 time steps, how many of the hidden tokens, in percent, are visible at the same position at some other time step?
+# Under random masking at 90 % on 8 time steps, how many of the hidden tokens, in percent, are visible at the same position at some other time step? Write a number in place of `None`.
 
 # %%
 ### BEGIN SOLUTION
@@ -458,12 +458,12 @@ viz.film_strips(
 viz.table(shares, caption="Hidden tokens whose position is visible at another time step.")
 
 # %% [markdown]
-# The tube looks out through the same few holes all the time. Through them you see things move; elsewhere you see nothing, ever. The leak is closed.
+# The tube looks out through a few fixed holes. Through them you see things move; elsewhere you see nothing, ever. The leak is closed.
 
 # %% [markdown]
 # ## From masks to indices
 #
-# Counts matter, because a model reads indices. The official code hides int(ratio·196) positions of a frame, at every time step.
+# A model reads indices, so counts matter. The official code hides int(ratio·196) positions of a frame, at every time step.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -570,7 +570,7 @@ for name in ("visible", "queries", "targets"):
 # **Difficulty** ●●○ · **about 15 minutes**
 #
 # The official code has a class, `TubeMaskingGenerator(input_size, mask_ratio)`. Build one for all four kinds of mask, out of your functions. From here on,
-# every mask in this lesson comes from it.
+# your copier works against the masks that it draws.
 #
 # ```python
 # MaskingGenerator(input_size: (t, h, w), mask_type: str, mask_ratio: float, length: int | None = None)
@@ -734,8 +734,7 @@ copy_in_time = check("05.copy_in_time", copy_in_time)
 # ```
 # </details>
 #
-# What does it make of the four masks? Its error is given relative to that of the mean visible token: at 1, copying gained nothing; at 0, it
-# found everything.
+# What does it make of the four masks? Its error is relative to that of the mean visible token: 1 means that copying gained nothing.
 
 
 # %%
@@ -773,7 +772,7 @@ viz.pictures(
 #
 # ### Over all ratios
 #
-# One clip proves little, so we take all pieces and several ratios. The second copier looks further: to the nearest *position* that is visible at any time.
+# Now for all pieces and several ratios. The second copier looks further, to the nearest *position* that is visible at any time.
 
 # %%
 axes_of_grid = [torch.arange(size) for size in grid.shape]
@@ -917,7 +916,7 @@ viz.table(rows, caption="Visible pixels of the ball, in percent, by time step.")
 
 # %% [markdown]
 # With four frames hidden, copying gets the meadow right and leaves the ball behind, while the oracle gets the ball right and drags the meadow along. Together they
-# solve the puzzle: 0.001 is left on the meadow. With the square hidden throughout, the ball can still be inferred from its motion, but what lies *behind* the square is visible at no time,
+# solve the puzzle: 0.001 is left. With the square hidden throughout, the ball can still be inferred from its motion, but what lies *behind* the square is visible at no time,
 # and 0.008 is left. A short tube asks how things move; the published tube asks that, and what is there.
 #
 # The second table adds the masks drawn at 90 %. Under the tube, you see the ball pass a few fixed holes, and must infer it in between.
@@ -946,7 +945,7 @@ viz.table(
 )
 
 # %% [markdown]
-# Copying, which includes blending, solves more than half of what frame masks hide and less than a third of what tubes hide. Knowing the motion adds little here: scenes of a film seldom move as a whole.
+# Copying, which includes blending, solves more than half of what frame masks hide and less than a third of what tubes hide. Knowing the motion adds little: the film's scenes seldom move as a whole.
 #
 # ## What a mask teaches
 #
@@ -962,7 +961,7 @@ viz.table(
 # At about 90 %, the order is that of our curves: what is easy to copy taught least. But MAE-ST (arXiv 2205.09113), with ViT-L on Kinetics,
 # reported random masking at 90 % as best: 84.4, against 83.5 for tubes and 79.1 for frames. Both papers agree on frames; tube against random isn't settled.
 #
-# Here is our guess, stated as a prediction: *a mask helps when copying fails, and when the answer requires what the label asks.* Film repeats itself, so frame masks should teach little
+# Here is our guess, stated as a prediction: *a mask helps when copying fails, and when the answer requires what the label asks.* The film repeats itself, so frame masks should teach little
 # there. Where everything drifts, copying fails under any mask. Then frame masks, whose only clue is the motion, should teach best *how* things move, and tubes *what* they are.
 #
 # The course tests this with small models (`data/experiments/README.md`). On drifting digits, a linear probe after each pre-training names the digit ("what") or the direction of its motion ("how").
@@ -974,7 +973,7 @@ figures.what_and_how("masks", "digits", found)
 # %% [markdown]
 # *Left: one point per mask and seed, with lines for random weights. Right: what copying and knowing the motion remove from the error of guessing the mean.*
 #
-# Two masks are compared seed by seed; a claim *holds*, or is *reversed*, only if the 95 % interval of the difference excludes zero.
+# Masks are compared seed by seed; a claim *holds*, or is *reversed*, only if the 95 % interval of the difference excludes zero.
 
 # %%
 for claim in table.EXPERIMENTS["masks"].claims:
@@ -1064,7 +1063,7 @@ viz.table(
 #
 # ### Predict · the expensive part
 #
-# ViT-B's encoder has 12 blocks of width 768, its decoder 4 blocks of width 384. With tubes at 90 %, the encoder reads 160 tokens, the decoder all 1568. Which costs more?
+# ViT-B's encoder has 12 blocks of width 768, its decoder 4 blocks of width 384. With tubes at 90 %, the encoder reads 160 tokens, the decoder all 1568. Which costs more? Write one of the options in place of `None`.
 
 # %%
 ### BEGIN SOLUTION

@@ -198,6 +198,40 @@ class OneClip(right.MaskingGenerator):
         return Mask(mask.visible[0], mask.queries[0], mask.targets[0])
 
 
+def along_time(noise, ratio):
+    t = noise.shape[1]
+    return (noise.argsort(dim=1).argsort(dim=1) >= t - int(ratio * t)).flatten(1)
+
+
+def other_end(noise, ratio):
+    t, n = noise.shape[1:]
+    return (noise[:, 0].argsort(1).argsort(1) >= n * ratio).repeat(1, t)
+
+
+def by_unstable_argsort(hidden):
+    """Visible tokens first, in any order."""
+    mask = right.mask_indices(hidden)
+    mixed = torch.randperm(mask.visible.shape[1], generator=torch.Generator().manual_seed(0))
+    return Mask(mask.visible[:, mixed], mask.queries, mask.targets)
+
+
+def carried(tokens, hidden):
+    out = tokens.clone()
+    for step in range(1, tokens.shape[1]):
+        out[:, step] = torch.where(hidden[:, step, :, None], out[:, step - 1], out[:, step])
+    return out
+
+
+def from_itself(tokens, hidden):
+    """The distance is large where the token to fill is hidden, so it is the same for all sources."""
+    step = torch.arange(tokens.shape[1])
+    away = (step[:, None] - step).abs()[None, :, :, None] + 1000 * hidden[:, :, None]
+    copies = tokens.gather(1, away.argmin(2)[..., None].expand_as(tokens))
+    seen = (~hidden)[..., None]
+    mean = (tokens * seen).sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True)
+    return torch.where(hidden.all(1)[:, None, :, None], mean, copies)
+
+
 def from_before(tokens, hidden):
     """Carries the last visible token forward and never looks ahead."""
     seen = (~hidden)[..., None]
@@ -231,6 +265,8 @@ def in_place(tokens, hidden):
             (not_flat, r"the shape is \(2, 8, 54\); expected \(2, 432\)"),
             (as_numbers, "the dtype is torch.float32; expected torch.bool"),
             (once_argsort, "one argsort gives the order"),
+            (along_time, "the noise is ranked along time"),
+            (other_end, "as many positions are hidden as should be visible"),
         ],
         "short_tubes": [
             (alternating, "the masks alternate"),
@@ -245,6 +281,7 @@ def in_place(tokens, hidden):
             (targets_by_token, "`targets` contains token indices"),
             (flat_indices, "continue from one clip to the next"),
             (lambda x: indices_by_loop(~x), "`visible` and `queries` are swapped"),
+            (by_unstable_argsort, "in `visible` are not in ascending order"),
             (lambda x: {"visible": x}, "the result is of type dict; expected Mask"),
             (lambda x: x, "the result is of type Tensor; expected Mask"),
             (lambda x: Mask(*(i.int() for i in as_tuple(x))), "the dtype is torch.int32"),
@@ -264,7 +301,10 @@ def in_place(tokens, hidden):
             (from_before, "only earlier steps are searched"),
             (black, "are left black"),
             (in_place, "it modifies its arguments"),
-            (lambda x, hidden: x, "the shape is correct"),
+            (lambda x, hidden: x, "the hidden tokens are returned unchanged"),
+            (lambda x, hidden: right.copy_in_time(x, hidden) + 0.5, "the shape is correct"),
+            (carried, "the last visible token is carried forward"),
+            (from_itself, "hidden tokens are copied from themselves"),
         ],
     }
 )

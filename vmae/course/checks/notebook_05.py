@@ -138,6 +138,22 @@ def _once_down(noise: torch.Tensor, ratio: float) -> torch.Tensor:
     return hidden.repeat(1, noise.shape[1])
 
 
+def _in_time(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Ranks along the time axis."""
+    t = noise.shape[1]
+    return (noise.argsort(1).argsort(1) >= t - int(ratio * t)).flatten(1)
+
+
+def _from_rank(first: Callable[[float], float]) -> Masking:
+    """Hides the ranks from first(ratio · n) on."""
+
+    def hide(noise: torch.Tensor, ratio: float) -> torch.Tensor:
+        rank = noise[:, 0].argsort(1).argsort(1)
+        return (rank >= first(ratio * noise.shape[2])).repeat(1, noise.shape[1])
+
+    return hide
+
+
 def _by_tube(mask: Masking) -> Masking:
     """A mistake of full tubes, made in each tube of a few steps."""
 
@@ -205,6 +221,14 @@ def _only_back(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     return torch.cat(filled, dim=1)
 
 
+def _carry(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Carries visible tokens forward; what comes before the first stays."""
+    filled = [tokens[:, 0]]
+    for i in range(1, tokens.shape[1]):
+        filled.append(torch.where(hidden[:, i, :, None], filled[-1], tokens[:, i]))
+    return torch.stack(filled, dim=1)
+
+
 def _in_space(tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     turned = copy_in_time(tokens.transpose(1, 2), hidden.transpose(1, 2))
     return turned.transpose(1, 2)
@@ -270,6 +294,25 @@ def _draw_indices(result: Mask, hidden: torch.Tensor) -> None:
         "targets are orange, queries without loss grey, and tokens without a role black.",
         frames=4,
     )
+
+
+def _unsorted(answer: Any) -> str | None:
+    """Whether a mask has the right indices in another order, neither ascending nor descending."""
+    (hidden,) = _hidden_cases(torch.Generator().manual_seed(0))[0]
+    mask, expected = answer(hidden), mask_indices(hidden)
+    if not isinstance(mask, Mask):
+        return None
+    for name in ("visible", "queries"):
+        own, right = getattr(mask, name), getattr(expected, name)
+        if not isinstance(own, torch.Tensor) or own.shape != right.shape:
+            return None
+        kept = torch.equal(own, right) or torch.equal(own, right.flip(1))
+        if not kept and torch.equal(own.sort(1).values, right):
+            return (
+                f"the indices in `{name}` are not in ascending order: sort them; `argsort` keeps the "
+                "order of equal values only with stable=True"
+            )
+    return None
 
 
 def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tensor) -> None:
@@ -533,6 +576,14 @@ EXERCISES = (
             "argsort a second time, to the result": _once,
             "one argsort gives the order in which the positions come, not the rank of each: apply argsort "
             "a second time, to the result (largest first, as you sort)": _once_down,
+            "the noise is ranked along time, axis 1: take the first step's noise, and rank its positions": (
+                _in_time
+            ),
+            "as many positions are hidden as should be visible: hide the ranks from n - int(ratio * n) on": (
+                _from_rank(int)
+            ),
+            "as many positions are hidden as should be visible, up to rounding: hide the ranks from "
+            "n - int(ratio * n) on": _from_rank(float),
         },
         draw=_draw_mask,
     ),
@@ -602,6 +653,7 @@ EXERCISES = (
             ),
         },
         draw=_draw_indices,
+        inspect=_unsorted,
     ),
     GENERATOR,
     Exercise(
@@ -629,6 +681,21 @@ EXERCISES = (
             "fixed and search along time, axis 1": _in_space,
             "positions that are never visible are left black: fill them with the mean of the "
             "clip's visible tokens": lambda tokens, hidden: _never(tokens, hidden, 0.0),
+            "the hidden tokens are returned unchanged: fill them without looking at their content": (
+                lambda tokens, hidden: tokens.clone()
+            ),
+            "positions that are never visible keep their hidden content, which leaks the answer: fill "
+            "them with the mean of the clip's visible tokens": (
+                lambda tokens, hidden: _never(tokens, hidden, tokens)
+            ),
+            "hidden tokens are copied from themselves: the distance must be large where the step to copy "
+            "from is hidden, hidden[:, None], not where the token to fill is": (
+                lambda tokens, hidden: torch.where(
+                    hidden.all(1)[:, None, :, None], _mean(tokens, hidden), tokens
+                )
+            ),
+            "the last visible token is carried forward, and tokens before the first visible one keep "
+            "their hidden content: search later steps too, and copy only visible tokens": _carry,
             "the mean includes hidden tokens, which leaks the answer: average only the "
             "visible tokens": (
                 lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True))
