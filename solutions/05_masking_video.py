@@ -486,7 +486,7 @@ assert counts == [784, 392, 160, 80, 157, 196, 208, 314, 320]
 #
 # ### Equal counts in a batch
 #
-# V1's section 3.3 writes a *Bernoulli* draw (伯努利), a coin for each position. The code draws an exact count instead. Let's try the coin:
+# V1's section 3.3 writes a *Bernoulli* draw (伯努利), a coin for each position. The code draws an exact count. Let's try the coin:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -502,7 +502,7 @@ print(
 print(f"exactly 160 in {(seen == 160).sum() / 10:.0f} % of the clips")
 
 # %% [markdown]
-# Rows of different lengths make no tensor without padding. With an exact count, all shapes are constant, and a GPU never waits for them.
+# Rows of different lengths make no tensor. With an exact count, shapes are constant, and a GPU never waits for them.
 #
 # ### Exercise 3 · from a mask to indices
 #
@@ -837,7 +837,7 @@ viz.table(
 #
 # ## The rolling ball
 #
-# Back to the ball, this time in pixels. A square in the middle of a still meadow hides it completely in frames 6 to 9. We compare
+# Back to the ball, now in pixels. A square in the middle of a still meadow hides it completely in frames 6 to 9. We compare
 # a tube of those four frames with one that hides the square throughout.
 
 # %%
