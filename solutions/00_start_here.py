@@ -487,22 +487,30 @@ display(Markdown("\n".join(lines)))
 # | activation checkpointing | 啟動值重算 | a block keeps its input, and computes the rest again |
 # | arithmetic intensity | 運算強度 | FLOPs for each byte moved |
 # | asymmetric | 非對稱 | a large encoder, a small decoder |
+# | attention | 注意力 | a weighted mean of values, by how well keys fit a query |
 # | attention map | 注意力圖 | how much a token takes from each other |
 # | autocast | 自動混合精度 | matrix products in bf16, the rest in fp32 |
+# | autoencoder | 自編碼器 | learns to reproduce its input |
 # | Bernoulli draw | 伯努利 | a coin for each place |
 # | bf16 | 腦浮點數 | 16 bits: range of fp32, 7 bits of mantissa |
-# | causal mask | 因果遮罩 | no look at what comes later |
+# | block | 區塊 | attention and MLP, each with norm and residual connection |
+# | causal mask | 因果遮罩 | no access to later words |
 # | checkpoint | 檢查點 | the weights of a model on disk |
-# | class token | 分類詞元 | an extra token that collects the answer; it stands for no patch |
+# | class token | 分類詞元 | an extra token that stands for no patch |
 # | classifier | 分類器 | the encoder with a head that names the class |
-# | clip | 影片片段 | the frames that go into the model together, (C, T, H, W) |
+# | clip | 影片片段 | the frames that enter the model together, (C, T, H, W) |
+# | CNN | 卷積神經網路 | the same small kernel at every position; a network of such layers |
+# | contrastive learning | 對比學習 | learns which views belong to the same image |
+# | convolution | 卷積 | the same small kernel at every position; a network of such layers |
 # | copying baseline | 複製基準 | fills holes without having learned anything |
 # | correlation | 相關係數 | 1: one tells the other; 0: it tells nothing |
 # | cosine decay | 餘弦衰減 | the rate falls along half a cosine |
 # | cross-attention | 交叉注意力 | queries from one sequence, keys and values from another |
+# | cross-entropy | 交叉熵 | minus the log-probability of the right class |
 # | data | 資料 | the videos, and where there are any, the labels |
 # | data parallel | 資料平行 | each process has the model and a share of the batch |
 # | decoder | 解碼器 | what writes: it paints the hidden part |
+# | denoising autoencoder | 去噪自編碼器 | reproduces the clean input from a damaged one |
 # | dense sampling | 密集取樣 | equal steps from a random start |
 # | divided attention | 分離式時空注意力 | over time, then over space |
 # | drop path | 隨機深度 | leaves out a block's branch for some clips in training |
@@ -514,23 +522,31 @@ display(Markdown("\n".join(lines)))
 # | from scratch | 從頭訓練 | training from random weights |
 # | FSDP | 全分片資料平行 | weights, gradients and moments shared out among processes |
 # | fused kernel | 融合核心 | one program for several operations, which keeps nothing between them |
+# | GELU | 高斯誤差線性單元 | two linear layers, and the smooth gate between them |
 # | gradient accumulation | 梯度累積 | a batch in parts, gradients added up |
 # | head | 多頭 | one of several attentions side by side |
+# | head (of a classifier) | 分類頭 | the last layer, and its outputs before the softmax |
+# | head (of attention) | 多頭 | one of several attentions side by side |
+# | inductive bias | 歸納偏置 | what a model assumes before it sees data |
 # | interpolation | 內插 | values between known ones |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
 # | key | 鍵 | what a token offers to be found by |
 # | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
 # | label smoothing | 標籤平滑 | the right class gives a little to all |
+# | latent representation | 潛在表示 | the encoder's output for a patch |
 # | layer decay | 逐層學習率衰減 | early layers learn more slowly |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
 # | leak | 資料洩漏 | the test tells something to the training |
 # | learning rate | 學習率 | how far a step goes |
 # | linear probe | 線性探測 | one linear layer on frozen features |
+# | locality | 局部性 | outputs depend on nearby pixels; they move with the image |
+# | logits | 未歸一化分數 | the last layer, and its outputs before the softmax |
 # | mantissa | 尾數 | the bits that give a number its digits |
 # | mask | 遮罩 | which patches are hidden |
 # | mask ratio | 遮罩率 | share of the tokens that is hidden |
-# | mask token | 遮罩詞元 | one learned vector in every hidden place |
+# | mask token | 遮罩詞元 | one learned vector, used for every hidden patch |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
+# | masked self-attention | 遮罩自注意力 | attention under a causal mask |
 # | mean pooling | 平均池化 | the mean of all tokens stands for the clip |
 # | mean squared error | 均方誤差 | the loss |
 # | median | 中位數 | half of the values lie below it |
@@ -539,10 +555,11 @@ display(Markdown("\n".join(lines)))
 # | mixup | 混合增強 | clips and targets are blended with a partner's |
 # | MLP | 多層感知器 | two linear layers with a bend between |
 # | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
+# | multi-view testing | 多視角測試 | averaging over several clips and crops of a video |
 # | multiply-add | 乘加運算 | one multiplication and one addition; the papers' FLOP |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | patch | 圖塊 | a square of pixels that becomes one token |
-# | position embedding | 位置編碼 | a vector that says where a token lies |
+# | position embedding | 位置編碼 | a vector that depends only on where a token is |
 # | positions | 位置編碼 | vectors that tell tokens where they are |
 # | post-pre-training | 後預訓練 | V2's stage with many labels, between pre-training and the target |
 # | pre-norm | 前置正規化 | normalise before the branch |
@@ -552,10 +569,11 @@ display(Markdown("\n".join(lines)))
 # | queries | 查詢位置 | places that the decoder is asked for |
 # | query | 查詢 | what a token asks for |
 # | random masking | 隨機遮罩 | every token is drawn for itself |
-# | redundancy | 時序冗餘 | neighbouring frames say nearly the same |
+# | redundancy | 時序冗餘 | what is known already from other frames |
 # | residual connection | 殘差連接 | a branch is added to its input |
 # | roofline | 屋頂線 | the speed that bandwidth and arithmetic allow |
 # | running cell | 滾動單元遮罩 | V2's mask of the decoder: half of the places, moving on over time |
+# | score | 分數 | dot product of a query and a key |
 # | self-attention | 自注意力 | queries, keys and values from the same tokens |
 # | self-supervised | 自監督 | the data itself is the answer |
 # | separable | 時空可分離 | made of a part for time and a part for space |
@@ -564,17 +582,18 @@ display(Markdown("\n".join(lines)))
 # | symmetric | 對稱 | encoder and decoder of the same size, both on all tokens |
 # | targets | 目標 | queries whose answer counts in the loss |
 # | token | 詞元 | one vector of the sequence |
-# | TSN sampling | 分段取樣 | one frame of each of T segments |
+# | translation equivariance | 平移等變性 | outputs depend on nearby pixels; they move with the image |
+# | TSN sampling | 分段取樣 | one frame from each of T segments |
 # | tube length | 管道長度 | the notes' parameter; published: the whole clip |
-# | tube masking | 管道式遮罩 | the same places hidden in all frames |
-# | tubelet | 時空立方體 | a block of p_t frames of p_h x p_w pixels; one token |
-# | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values |
+# | tube masking | 管道式遮罩 | the same places are hidden at all times |
+# | tubelet | 時空立方體 | a block of pixels over a few frames, one token |
+# | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values, plus its position |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
-# | unshuffle | 還原順序 | bring tokens back to their places |
+# | unshuffle | 還原順序 | restore the original order of tokens |
 # | utilisation | 利用率 | achieved FLOP/s over the measured rate |
 # | value | 值 | what attention averages |
 # | visible | 可見 | what the encoder sees |
-# | vision transformer | 視覺轉換器 | a transformer whose tokens are patches |
+# | vision transformer | 視覺轉換器 | a transformer whose tokens are image patches |
 # | warm-up | 預熱 | the steps in which the rate rises |
 # | weight decay | 權重衰減 | weights are pulled towards 0 |
 # | white noise | 白雜訊 | every pixel drawn for itself |

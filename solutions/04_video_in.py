@@ -27,7 +27,8 @@
 film = "data/big_buck_bunny_shot.mp4"  # one shot; any video of 64 frames or more will do
 movie = "data/big_buck_bunny_192x108.mp4"  # the whole film, small
 frames, stride = 16, 4  # of a clip: 16 frames, 4 apart
-pieces, steps = 180, 600  # of the training at the end
+pieces = 180  # of the film, for the training at the end
+steps = 600  # of that training
 seed = 0
 
 # %% [markdown]

@@ -68,7 +68,7 @@ viz.pictures(
     {"one frame": torch.from_numpy(whole[0]), "its middle row over time": row, "noise": noise_row},
     "A frame of the film, a rabbit on a meadow; its middle row over time, made of vertical and gently "
     "slanted streaks; and the same of white noise, which has no streaks.",
-    height=0.95,
+    height=1.3,
 )
 
 # %% [markdown]
@@ -232,7 +232,7 @@ viz.film_strips(
     {"clip": unpatchify(example, grid)[0], "masked": masked(example, dummy)[0]},
     "The clip, a rabbit that gets up, and the same under the dummy mask: slanted stripes of "
     "visible squares on grey.",
-    frames=3,
+    frames=5,
 )
 
 # %% [markdown]
@@ -764,7 +764,7 @@ viz.pictures(
     "left over in the whole clip. Random: a patchwork, half of it in flat colour. Tubes of 4 frames: more "
     "flat colour. Tube: a few sharp squares, all else flat. Frame: one sharp picture.",
     columns=2,
-    height=1.15,
+    height=1.5,
 )
 
 # %% [markdown]
@@ -896,11 +896,11 @@ for name, hole in holes.items():
         for how, x in wrong.items()
     ]
 viz.film_strips(
-    {name: x[:, 4:12, 32:80, 16:96] for name, x in strips.items()},  # the middle
-    "Six rows of four frames. A ball rolls over a meadow; with a square hidden for four frames, copying "
+    {name: x[:, 3:13, 28:84] for name, x in strips.items()},  # the middle rows
+    "Six rows of six frames. A ball rolls over a meadow; with a square hidden for four frames, copying "
     "restores the meadow and leaves the ball behind, the oracle restores the ball and shifts the meadow; "
     "with the square hidden throughout, copying leaves it flat, the oracle restores the ball only.",
-    frames=4,
+    frames=6,
 )
 viz.table(errors, caption="Mean squared error on hidden pixels of the ball and of the meadow.")
 

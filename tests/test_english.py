@@ -53,6 +53,7 @@ FILES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "README.md",
     ROOT / "data" / "README.md",
+    ROOT / "solutions" / "02_mae.py",
 ]
 
 

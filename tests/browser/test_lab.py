@@ -29,7 +29,14 @@ TRIED = (
     ("00_start_here", "00.hide", "(pixels, 0.5,", "(pixels, 0.0,", "paint them grey (0.5)"),
     ("01_vision_transformer", "01.patchify", "(p q c)", "(c p q)", "channel varies slowest"),
     ("01_vision_transformer", "01.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
-    ("02_mae", "02.unpatchify", "(p q c)", "(q p c)", "p indexes the row"),
+    (
+        "01_vision_transformer",
+        "01.Block",
+        "x + self.attn(self.norm1(x))",
+        "self.norm1(x + self.attn(x))",
+        "norm1 is applied to the sum",
+    ),
+    ("02_mae", "02.MAEDecoder", "[:, 1:]  # (B, N, P)", "[:, :-1]", "all are shifted by one"),
     ("02_mae", "02.random_masking", ">= keep", "< keep", "that the encoder does not see"),
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (

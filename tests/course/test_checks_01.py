@@ -2,101 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_rejected, right_answers, wrong_answers
 from einops import einsum, rearrange
+from styles_01 import RIGHT, patchify_by_loops, positions_by_columns
+from torch import nn
 
-from vmae import layers, viz
+from vmae import layers, vit, viz
+from vmae.config import ModelConfig
 from vmae.course.checks import exercises, notebook_01, verdict
+from vmae.course.checks.notebook_01 import Attention, Block, TorchAttention, VisionTransformer
 
 EXERCISES = exercises("01")
 
 
 pytestmark = pytest.mark.usefixtures("drawn")
-
-
-# ---- right answers in other styles -----------------------------------------------------------------
-
-
-def patchify_by_reshape(images, side):
-    b, c, height, width = images.shape
-    x = images.reshape(b, c, height // side, side, width // side, side)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, -1, side * side * c)
-
-
-def patchify_by_loops(images, side):
-    rows, columns = images.shape[2] // side, images.shape[3] // side
-    cut = [
-        images[:, :, y * side : (y + 1) * side, x * side : (x + 1) * side]
-        for y in range(rows)
-        for x in range(columns)
-    ]
-    return torch.stack([patch.permute(0, 2, 3, 1).flatten(1) for patch in cut], dim=1)
-
-
-def patchify_by_unfold(images, side):
-    x = F.unfold(images, side, stride=side).transpose(1, 2)  # channel, row, column inside
-    return x.unflatten(2, (images.shape[1], -1)).transpose(2, 3).flatten(2)
-
-
-def attention_by_exp(q, k, v):
-    scores = einsum(q, k, "b h n d, b h m d -> b h n m") / math.sqrt(q.shape[-1])
-    weights = (scores - scores.amax(-1, keepdim=True)).exp()
-    weights = weights / weights.sum(-1, keepdim=True)
-    return einsum(weights, v, "b h n m, b h m d -> b h n d"), weights
-
-
-def attention_scaled_first(q, k, v):
-    weights = ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1)
-    return [weights @ v, weights]
-
-
-def heads_by_loop(qkv, heads):
-    q, k, v = qkv.chunk(3, dim=-1)
-    parts = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
-    return torch.cat([notebook_01.attention(*part)[0] for part in parts], dim=-1)
-
-
-def heads_by_view(qkv, heads):
-    b, n, width = qkv.shape
-    q, k, v = qkv.view(b, n, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, width // 3)
-
-
-def block_in_one_line(x, norm1, attend, norm2, mlp):
-    return (y := x + attend(norm1(x))) + mlp(norm2(y))
-
-
-def positions_by_columns(n, width):
-    table = torch.zeros(n, width)
-    for position in range(n):
-        for column in range(0, width, 2):
-            angle = position / 10000 ** (column / width)
-            table[position, column] = math.sin(angle)
-            table[position, column + 1] = math.cos(angle)
-    return table
-
-
-def positions_by_exp(n, width):
-    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-    table = torch.zeros(n, width)
-    table[:, 0::2] = torch.sin(torch.arange(n)[:, None] * rates)
-    table[:, 1::2] = torch.cos(torch.arange(n)[:, None] * rates)
-    return table
-
-
-RIGHT = {
-    "01.patchify": [patchify_by_reshape, patchify_by_loops, patchify_by_unfold],
-    "01.attention": [attention_by_exp, attention_scaled_first],
-    "01.multi_head": [heads_by_loop, heads_by_view],
-    "01.pre_norm": [block_in_one_line],
-    "01.sincos_1d": [positions_by_columns, positions_by_exp],
-}
 
 
 def test_there_are_answers_for_every_exercise():
@@ -148,47 +71,126 @@ def square_only(q, k, v):
     return weights @ v, weights
 
 
-def heads_not_transposed(qkv, heads):
-    b, n, width = qkv.shape
-    q, k, v = qkv.view(b, n, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q, k, v).reshape(b, n, width // 3)
+def unfolded(images, side):
+    x = images.unfold(2, side, side).unfold(3, side, side)  # (b, c, h, w, p, q)
+    return x.reshape(len(images), -1, side * side * images.shape[1])
 
 
-def heads_interleaved(qkv, heads):
-    q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=heads)
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (d h)")
+def over_images(q, k, v):
+    weights = F.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=0)
+    return weights @ v, weights
 
 
-def tokens_as_heads(qkv, heads):
-    b, n, width = qkv.shape
-    q, k, v = qkv.view(b, n, 3, heads, width // 3 // heads).unbind(2)  # (b, n, heads, d)
-    return F.scaled_dot_product_attention(q, k, v).reshape(b, n, width // 3)
+def scaled_by_heads(q, k, v):
+    weights = F.softmax(q @ k.mT / q.shape[1] ** 0.5, dim=-1)
+    return weights @ v, weights
 
 
-def published_2017(x, norm1, attend, norm2, mlp):
-    return norm2((y := norm1(x + attend(x))) + mlp(y))
+class HeadsNotTransposed(Attention):
+    def forward(self, x):
+        b, n, width = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).reshape(b, n, width))
 
 
-def second_half_of_2017(x, norm1, attend, norm2, mlp):
-    x = x + attend(norm1(x))
-    return norm2(x + mlp(x))
+class HeadsInterleaved(Attention):
+    def forward(self, x):
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
+        x = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (d h)")
+        return self.proj(x)
 
 
-def no_residual(x, norm1, attend, norm2, mlp):
-    return mlp(norm2(attend(norm1(x))))
+class TokensAsHeads(Attention):
+    def forward(self, x):
+        b, n, width = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).unbind(2)  # (b, n, heads, d)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).reshape(b, n, width))
 
 
-def norm_kept_on_the_path(x, norm1, attend, norm2, mlp):
-    x = norm1(x)
-    x = x + attend(x)
-    x = norm2(x)
-    return x + mlp(x)
+class NotProjected(Attention):
+    def forward(self, x):
+        q, k, v = rearrange(self.qkv(x), "b n (c h d) -> c b h n d", c=3, h=self.num_heads)
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
 
 
-def in_place(x, norm1, attend, norm2, mlp):
-    x += attend(norm1(x))
-    x += mlp(norm2(x))
-    return x
+class ThreeLayers(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.q, self.k, self.v, self.proj = (nn.Linear(embed_dim, embed_dim) for _ in range(4))
+
+
+class NoBias(Attention):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=False)
+
+
+class Published2017(Block):
+    def forward(self, x):
+        return self.norm2((y := self.norm1(x + self.attn(x))) + self.mlp(y))
+
+
+class SecondHalfOf2017(Block):
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return self.norm2(x + self.mlp(x))
+
+
+class NoResidual(Block):
+    def forward(self, x):
+        return self.mlp(self.norm2(self.attn(self.norm1(x))))
+
+
+class NormKeptOnThePath(Block):
+    def forward(self, x):
+        x = self.norm1(x)
+        x = x + self.attn(x)
+        x = self.norm2(x)
+        return x + self.mlp(x)
+
+
+class InPlace(Block):
+    def forward(self, x):
+        x += self.attn(self.norm1(x))
+        x += self.mlp(self.norm2(x))
+        return x
+
+
+class NothingReturned(Block):
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        x + self.mlp(self.norm2(x))
+
+
+class NormsSwapped(Block):
+    def forward(self, x):
+        y = self.attn(self.norm2(x)) + x
+        return self.mlp(self.norm1(y)) + y
+
+
+class OneNorm(Block):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        del self.norm2
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm1(x))
+
+
+class SequentialMLP(Block):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        wide = 4 * embed_dim
+        self.mlp = nn.Sequential(nn.Linear(embed_dim, wide), nn.GELU(), nn.Linear(wide, embed_dim))
+
+
+class SmallMLP(Block):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        self.mlp = layers.MLP(embed_dim, embed_dim)
 
 
 def halves(n, width):
@@ -210,37 +212,224 @@ def too_narrow(n, width):
     return positions_by_columns(n, width)[:, : width // 2]
 
 
+def double(n, width):
+    return positions_by_columns(n, width).double()
+
+
+class PositionsAfter(VisionTransformer):
+    def forward(self, images):
+        x = torch.cat((self.cls_token.expand(len(images), -1, -1), self.patch_embed(images)), 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x + self.pos_embed)[:, 0])
+
+
+class MeanOfTokens(VisionTransformer):
+    def forward(self, images):
+        return self.head(self.norm(self.encode(self.embed(images))).mean(1))
+
+
+class ListOfBlocks(VisionTransformer):
+    def __init__(self, depth, embed_dim, num_heads, **others):
+        super().__init__(depth=depth, embed_dim=embed_dim, num_heads=num_heads, **others)
+        del self.blocks
+        self.blocks = [Block(embed_dim, num_heads) for _ in range(depth)]
+
+
+class OneBlock(VisionTransformer):
+    def __init__(self, depth, embed_dim, num_heads, **others):
+        super().__init__(depth=depth, embed_dim=embed_dim, num_heads=num_heads, **others)
+        self.blocks = nn.ModuleList([Block(embed_dim, num_heads)] * depth)
+
+
+class PlainPositions(VisionTransformer):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        table = self.pos_embed.data
+        del self.pos_embed
+        self.pos_embed = table
+
+
+class NoPlaceForTheClassToken(VisionTransformer):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.pos_embed = nn.Parameter(self.pos_embed.data[:, 1:])
+
+
+class ClassTokenForOneImage(VisionTransformer):
+    def forward(self, images):
+        return self.head(torch.cat((self.cls_token, self.patch_embed(images)), dim=1))
+
+
+def looped(body):
+    """A training loop with `body` run for each batch, in the words a learner writes."""
+
+    def train(model, batches, optimizer, scheduler):
+        model.train()
+        losses = []
+        space = {"F": F, "torch": torch, "losses": losses, "model": model}
+        for x, y in batches:
+            space |= {"x": x, "y": y, "optimizer": optimizer, "scheduler": scheduler}
+            exec(body, space)
+        return losses
+
+    return train
+
+
+STEP = "loss.backward(); optimizer.step(); scheduler.step(); losses.append(loss.item())"
+ZERO = "optimizer.zero_grad(); "
+LOSS = "loss = F.cross_entropy(model(x), y); "
+GRAPH = "loss.backward(); optimizer.step(); scheduler.step(); losses.append(loss)"
+
+
+def steps_once(model, batches, optimizer, scheduler):
+    body = ZERO + LOSS + STEP.replace("scheduler.step(); ", "")
+    losses = looped(body)(model, batches, optimizer, scheduler)
+    scheduler.step()
+    return losses
+
+
+def returns_early(model, batches, optimizer, scheduler):
+    for x, y in batches:
+        return looped(ZERO + LOSS + STEP)(model, [(x, y)], optimizer, scheduler)
+
+
+def returns_a_tensor(model, batches, optimizer, scheduler):
+    return torch.tensor(looped(ZERO + LOSS + STEP)(model, batches, optimizer, scheduler))
+
+
+def returns_nothing(model, batches, optimizer, scheduler):
+    looped(ZERO + LOSS + STEP)(model, batches, optimizer, scheduler)
+
+
+class Unfixed(nn.Module):
+    """Transposed, and told about it: back where it began."""
+
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.attend = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        return self.attend(x, x, x)[0].transpose(0, 1)
+
+
+class TransposedOnce(TorchAttention):
+    def forward(self, x):
+        x = x.transpose(0, 1)
+        return self.attend(x, x, x)[0]
+
+
+class Tuple(TorchAttention):
+    def forward(self, x):
+        return self.attend(x, x, x)
+
+
+class Flattened(TorchAttention):
+    def forward(self, x):
+        flat = x.reshape(1, -1, x.shape[-1])
+        return self.attend(flat, flat, flat)[0].reshape(x.shape)
+
+
+class FirstToken(TorchAttention):
+    def forward(self, x):
+        return self.attend(x, x[:, :1], x[:, :1])[0]
+
+
+class ClassTokenAlone(TorchAttention):
+    def forward(self, x):
+        return self.attend(x[:, :1], x, x)[0]
+
+
 WRONG = {
     "01.patchify": [
         (channels_first, "the channel varies slowest within each patch"),
         (strips, "the shape is correct, but"),
         (one_patch_lost, r"the shape is \(2, 23, 432\); expected \(2, 24, 432\)"),
         (lambda images, side: images.view(2, -1, side, side), "the shape is"),
+        (unfolded, "each row holds patches of one channel alone"),
     ],
     "01.attention": [
         (unscaled, "the scores are not scaled"),
         (over_queries, "the softmax is taken over the queries"),
+        (over_images, "the softmax is taken over the images, dim 0"),
+        (scaled_by_heads, "computed from the number of heads"),
         (only_output, "got 1 value; expected 2 values"),
         (square_only, "it raises RuntimeError"),
     ],
-    "01.multi_head": [
-        (heads_not_transposed, "the head axis still before the token axis"),
-        (heads_interleaved, "the heads' outputs are interleaved"),
-        (tokens_as_heads, "the shape is correct, but"),
+    "01.Attention": [
+        (HeadsNotTransposed, "the head axis still before the token axis"),
+        (HeadsInterleaved, "the heads' outputs are interleaved"),
+        (TokensAsHeads, "the heads of a token attend to each other"),
+        (NotProjected, "proj is never applied"),
+        (ThreeLayers, "`q` must be called `qkv`"),
+        (NoBias, "`qkv` has no bias"),
+        (Attention(8, 2), "pass the class"),
     ],
-    "01.pre_norm": [
-        (published_2017, "the block is post-norm"),
-        (second_half_of_2017, "norm2 is applied to the sum"),
-        (no_residual, "both residual connections are missing"),
-        (norm_kept_on_the_path, "the residual path itself is normalised"),
-        (in_place, "it modifies its arguments"),
-        (lambda x, norm1, attend, norm2, mlp: None, "is the `return` missing"),
+    "01.Block": [
+        (Published2017, "the block is post-norm"),
+        (SecondHalfOf2017, "norm2 is applied to the sum"),
+        (NoResidual, "both residual connections are missing"),
+        (NormKeptOnThePath, "the residual path itself is normalised"),
+        (InPlace, "modified by an inplace operation"),
+        (NothingReturned, "is the `return` missing"),
+        (NormsSwapped, "norm1 and norm2 are swapped"),
+        (SequentialMLP, "`mlp.0` must be called `mlp.fc1`"),
+        (OneNorm, "there is no `norm2.weight`"),
+        (SmallMLP, r"`mlp.fc1.weight` has shape \(12, 12\); expected \(48, 12\)"),
     ],
     "01.sincos_1d": [
         (halves, "the sines all come before the cosines"),
         (swapped, "sines and cosines are swapped"),
         (own_rates, "every column has its own frequency"),
         (too_narrow, r"the shape is \(64, 24\); expected \(64, 48\)"),
+        (double, "the dtype is torch.float64; expected torch.float32"),
+    ],
+    "01.VisionTransformer": [
+        (PositionsAfter, "the positions are added after the blocks"),
+        (MeanOfTokens, "the head reads the mean of all tokens"),
+        (ListOfBlocks, "wrap the list in nn.ModuleList"),
+        (OneBlock, "is one shared"),
+        (PlainPositions, "`pos_embed` is a plain tensor"),
+        (NoPlaceForTheClassToken, r"`pos_embed` has shape \(1, 16, 12\); expected \(1, 17, 12\)"),
+        (ClassTokenForOneImage, "it raises RuntimeError: Sizes of tensors must match"),
+    ],
+    "01.train": [
+        (looped(LOSS + STEP), "the gradients of all batches add up"),
+        (looped(ZERO + LOSS + STEP.replace("optimizer.step(); ", "")), "the weights never change"),
+        (
+            looped(LOSS + STEP.replace("optimizer.step", "optimizer.zero_grad(); optimizer.step")),
+            "the weights never change",
+        ),
+        (looped(ZERO + LOSS + STEP.replace("scheduler.step(); ", "")), "the learning rate never"),
+        (
+            looped(
+                LOSS + "optimizer.step(); optimizer.zero_grad(); loss.backward(); scheduler.step()"
+            ),
+            r"optimizer.step\(\) comes between the model's forward pass and loss.backward",
+        ),
+        (looped("model.eval(); " + ZERO + LOSS + STEP), "the model stays in eval mode"),
+        (looped(ZERO + LOSS.replace("model(x)", "model(x).softmax(1)") + STEP), "applied twice"),
+        (looped(ZERO + LOSS.replace("model(x), y", "model(x).argmax(1), y") + STEP), "it raises"),
+        (looped(ZERO + LOSS.replace("y)", "y, reduction='sum')") + STEP), "the sum over the batch"),
+        (looped(ZERO + LOSS + GRAPH), "keeps the graph"),
+        (
+            looped(ZERO + LOSS.replace("model(x), y", "y, model(x)") + STEP),
+            "takes the logits first",
+        ),
+        (steps_once, r"scheduler.step\(\) is called once"),
+        (returns_early, "got 1 value|the loop ends after the first batch"),
+        (returns_a_tensor, "the result is of type Tensor; return a list"),
+        (returns_nothing, "is the `return` missing"),
+    ],
+    "01.TorchAttention": [
+        (notebook_01.Suspect, "attention still runs over the images"),
+        (Unfixed, "attention still runs over the images"),
+        (TransposedOnce, r"an output of shape \(7, 4, 12\): transpose it back"),
+        (Tuple, "forward returns a tuple"),
+        (Flattened, "the tokens of all images"),
+        (FirstToken, "every token sees the first token alone"),
+        (ClassTokenAlone, r"the shape is \(4, 1, 12\); expected \(4, 7, 12\)"),
     ],
 }
 
@@ -254,13 +443,21 @@ def test_the_references_are_the_packages_layers():
     torch.manual_seed(0)
     x = torch.randn(2, 7, 12)
     attend = layers.Attention(12, num_heads=3, key_bias=True)
-    heads = notebook_01.multi_head(attend.qkv(x), 3)
-    assert torch.allclose(attend.proj(heads), attend(x), atol=1e-6)
     q, k, _ = rearrange(attend.qkv(x), "b n (three h d) -> three b h n d", three=3, h=3)
     assert torch.allclose(notebook_01.attention(q, k, k)[1], attend.weights(x), atol=1e-6)
-    block = layers.Block(12, num_heads=3)
-    ours = notebook_01.pre_norm(x, block.norm1, block.attn, block.norm2, block.mlp)
-    assert torch.allclose(ours, block(x), atol=1e-6)
+
+
+def test_the_model_is_the_packages_classifier():
+    config = ModelConfig.mae("tiny", img_size=8, channels=1, tubelet=(1, 2, 2))
+    theirs = vit.VisionTransformer(config, num_classes=10).eval()
+    state = theirs.state_dict()
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][:, :, 0]
+    state["pos_embed"] = F.pad(theirs.pos_embed, (0, 0, 1, 0))
+    ours = VisionTransformer(8, 2, 1, config.embed_dim, config.depth, config.num_heads, 10)
+    ours.load_state_dict(state)
+    images = torch.rand(3, 1, 8, 8)
+    standard = vit.normalize_pixels(images[:, 0, :, :, None], 1)[..., 0][:, None]
+    assert torch.allclose(ours(standard), theirs(images[:, :, None]), atol=1e-6)
 
 
 def test_tiles_put_patches_where_they_were_cut():
@@ -272,7 +469,7 @@ def test_tiles_put_patches_where_they_were_cut():
 
 
 def test_a_result_that_cannot_be_drawn_leaves_no_figure():
-    message = verdict(EXERCISES["01.pre_norm"], lambda x, *_: torch.ones(1, 2, 2, 2, 2))
+    message = verdict(EXERCISES["01.attention"], lambda *_: [torch.ones(1, 2, 2, 2, 2)] * 2)
     assert "the shape is" in message
     with pytest.raises(TypeError):
         viz.pictures({"odd": torch.ones(2, 2, 7)}, alt="nothing")

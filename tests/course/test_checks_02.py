@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
-from einops import rearrange, repeat
+from styles_02 import RIGHT
 
 from vmae.config import ModelConfig
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_02 as right
-from vmae.grid import TokenGrid, patchify
+from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.grid import unpatchify as package_unpatchify
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import all_hidden
@@ -56,103 +55,12 @@ def test_the_package_computes_the_same():
 # ---- right answers in other styles ---------------------------------------------------------------
 
 
-def unpatchify_by_reshape(tokens, rows, columns, patch):
-    x = tokens.reshape(len(tokens), rows, columns, patch, patch, -1)
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(len(tokens), -1, rows * patch, columns * patch)
-
-
-def unpatchify_by_loop(tokens, rows, columns, patch):
-    batch, _, pixels = tokens.shape
-    image = torch.empty(batch, pixels // patch**2, rows * patch, columns * patch)
-    for n in range(rows * columns):
-        r, c = divmod(n, columns)
-        piece = tokens[:, n].view(batch, patch, patch, -1).permute(0, 3, 1, 2)
-        image[:, :, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch] = piece
-    return image
-
-
-def masking_by_topk(noise, ratio):
-    batch, n = noise.shape
-    keep = noise.topk(int(n * (1 - ratio)), largest=False).indices
-    restore = torch.empty(batch, n, dtype=torch.long)
-    restore.scatter_(1, noise.argsort(1), torch.arange(n).expand(batch, n))
-    return keep, restore, torch.ones(batch, n, dtype=torch.bool).scatter(1, keep, False)
-
-
-def masking_by_loop(noise, ratio):
-    keeps, restores, hiddens = [], [], []
-    for row in noise.tolist():
-        order = sorted(range(len(row)), key=row.__getitem__)
-        keeps.append(order[: int(len(row) * (1 - ratio))])
-        restores.append([order.index(i) for i in range(len(row))])
-        hiddens.append([i not in keeps[-1] for i in range(len(row))])
-    return torch.tensor(keeps), torch.tensor(restores), torch.tensor(hiddens)
-
-
-def unshuffle_by_scatter(latents, mask_token, ids_restore):
-    """Fills all N places with mask tokens, then writes the latents over them."""
-    batch, n = ids_restore.shape
-    x = repeat(mask_token, "1 1 e -> b n e", b=batch, n=n).clone()
-    where = ids_restore.argsort(1)[:, : latents.shape[1]]
-    return x.scatter(1, where[..., None].expand_as(latents), latents)
-
-
-def unshuffle_by_rows(latents, mask_token, ids_restore):
-    missing = mask_token[0].repeat(ids_restore.shape[1] - latents.shape[1], 1)
-    rows = zip(latents, ids_restore, strict=True)
-    return torch.stack([torch.cat([x, missing])[ids] for x, ids in rows])
-
-
-def standardize_by_var_mean(patches):
-    var, mean = torch.var_mean(patches, dim=2, keepdim=True)
-    return (patches - mean) * torch.rsqrt(var + 1e-6)
-
-
-def standardize_by_hand(patches):
-    rest = patches - patches.mean(-1, keepdim=True)
-    var = (rest**2).sum(-1, keepdim=True) / (patches.shape[-1] - 1)
-    return rest / (var + 1e-6) ** 0.5
-
-
-def loss_by_index(predicted, target, hidden):
-    return torch.nn.functional.mse_loss(predicted[hidden], target[hidden])
-
-
-def loss_by_loop(predicted, target, hidden):
-    pairs = [
-        ((p - t) ** 2).mean()
-        for rows in zip(predicted, target, hidden, strict=True)
-        for p, t, h in zip(*rows, strict=True)
-        if h
-    ]
-    return sum(pairs) / len(pairs)
-
-
-@right_answers(
-    {
-        "unpatchify": [unpatchify_by_reshape, unpatchify_by_loop],
-        "random_masking": [masking_by_topk, masking_by_loop],
-        "unshuffle": [unshuffle_by_scatter, unshuffle_by_rows],
-        "standardize": [standardize_by_var_mean, standardize_by_hand],
-        "masked_loss": [loss_by_index, loss_by_loop],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"02.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
-
-
-def channels_first(tokens, rows, columns, patch):
-    x = tokens.reshape(len(tokens), rows, columns, -1, patch, patch)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), -1, rows * patch, columns * patch)
-
-
-def channels_last_image(tokens, rows, columns, patch):
-    return rearrange(
-        tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=rows, w=columns, p=patch, q=patch
-    )
 
 
 def one_mask(noise, ratio):
@@ -176,6 +84,12 @@ def one_argsort(noise, ratio):
     keep = noise.shape[1] - int(ratio * noise.shape[1])
     hidden = torch.ones_like(noise, dtype=torch.bool).scatter(1, order[:, :keep], False)
     return order[:, :keep], order, hidden
+
+
+def one_argsort_throughout(noise, ratio):
+    order = noise.argsort(1)
+    keep = int(noise.shape[1] * (1 - ratio))
+    return order[:, :keep], order, order >= keep
 
 
 def masks_as_numbers(noise, ratio):
@@ -233,16 +147,188 @@ def a_number(predicted, target, hidden):
     return right.masked_loss(predicted, target, hidden).item()
 
 
+def through(model, x):
+    for block in model.blocks:
+        x = block(x)
+    return model.norm(x)
+
+
+class GreyPatches(right.MAEParts):
+    """Hides pixels by replacing embedded patches with zeros."""
+
+    def forward_encoder(self, images, noise, ratio):
+        _, restore, hidden = right.random_masking(noise, ratio)
+        x = self.embed(images) + self.pos_embed[:, 1:]
+        x[hidden] = 0
+        return (
+            through(self, torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)),
+            hidden,
+            restore,
+        )
+
+
+class NoClassToken(right.MAEParts):
+    def forward_encoder(self, images, noise, ratio):
+        keep, restore, hidden = right.random_masking(noise, ratio)
+        x = self.embed(images) + self.pos_embed[:, 1:]
+        return through(self, gather_tokens(x, keep)), hidden, restore
+
+
+class FirstPositions(right.MAEParts):
+    def forward_encoder(self, images, noise, ratio):
+        keep, restore, hidden = right.random_masking(noise, ratio)
+        x = gather_tokens(self.embed(images), keep)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
+        return through(self, x + self.pos_embed[:, : x.shape[1]]), hidden, restore
+
+
+class WrongRows(right.MAEParts):
+    def forward_encoder(self, images, noise, ratio):
+        keep, restore, hidden = right.random_masking(noise, ratio)
+        x = gather_tokens(self.embed(images) + self.pos_embed[:, :-1], keep)
+        cls = self.cls_token + self.pos_embed[:, :1]
+        return through(self, torch.cat([cls.expand(len(x), -1, -1), x], 1)), hidden, restore
+
+
+class AllPositions(right.MAEParts):
+    def forward_encoder(self, images, noise, ratio):
+        return through(self, self.embed(images) + self.pos_embed)
+
+
+class MaskAsNumbers(right.MAEEncoder):
+    def forward_encoder(self, images, noise, ratio):
+        latents, hidden, restore = super().forward_encoder(images, noise, ratio)
+        return latents, hidden.float(), restore
+
+
+class Unwritten(right.MAEParts):
+    pass
+
+
+class PositionsTooEarly(right.MAEEncoder):
+    def forward_decoder(self, latents, ids_restore):
+        y = self.decoder_embed(latents)
+        missing = self.mask_token.expand(len(y), 1 + ids_restore.shape[1] - y.shape[1], -1)
+        y = torch.cat([y, missing], 1) + self.decoder_pos_embed
+        y = torch.cat([y[:, :1], gather_tokens(y[:, 1:], ids_restore)], 1)
+        for block in self.decoder_blocks:
+            y = block(y)
+        return self.decoder_pred(self.decoder_norm(y))[:, 1:]
+
+
+class ClassTokenRestoredToo(right.MAEEncoder):
+    """Forgets that the first latent stands for no patch."""
+
+    def forward_decoder(self, latents, ids_restore):
+        y = right.unshuffle(self.decoder_embed(latents), self.mask_token, ids_restore)
+        y = y + self.decoder_pos_embed[:, 1:]
+        for block in self.decoder_blocks:
+            y = block(y)
+        return self.decoder_pred(self.decoder_norm(y))
+
+
+class LastForFirst(right.MAEDecoder):
+    def _pixels(self, x):
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.decoder_norm(x))[:, :-1]
+
+
+class EncodersNorm(right.MAEDecoder):
+    def _pixels(self, x):
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.norm(x))[:, 1:]
+
+
+class NoNorm(right.MAEDecoder):
+    def _pixels(self, x):
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(x)[:, 1:]
+
+
+class OnlyTheLoss(right.MAE):
+    def forward(self, images, noise, ratio=0.75):
+        return super().forward(images, noise, ratio)[0]
+
+
+class RawTargets(right.MAE):
+    def forward_loss(self, images, predicted, hidden):
+        return right.masked_loss(predicted, self.patchify(images), hidden)
+
+
+class OverAll(right.MAE):
+    def forward_loss(self, images, predicted, hidden):
+        target = self.patchify(images)
+        target = right.standardize(target) if self.norm_pix_loss else target
+        return torch.nn.functional.mse_loss(predicted, target)
+
+
+class ChannelFirst(right.MAE):
+    """Cuts patches as (c, p, q)."""
+
+    def forward_loss(self, images, predicted, hidden):
+        p = self.grid.tubelet[-1]
+        x = (
+            images.unfold(2, p, p)
+            .unfold(3, p, p)
+            .permute(0, 2, 3, 1, 4, 5)
+            .flatten(3)
+            .flatten(1, 2)
+        )
+        return right.masked_loss(
+            predicted, right.standardize(x) if self.norm_pix_loss else x, hidden
+        )
+
+
+class Detached(right.MAE):
+    def forward_loss(self, images, predicted, hidden):
+        return super().forward_loss(images, predicted.detach(), hidden)
+
+
+class IgnoresRatio(right.MAE):
+    def forward(self, images, noise, ratio=0.75):
+        return super().forward(images, noise)
+
+
+def unchanged(model, latents, ids_restore):
+    """The program with the bug, as the lesson gives it."""
+    x = model.decoder_embed(latents)
+    missing = model.mask_token.expand(len(x), 1 + ids_restore.shape[1] - x.shape[1], -1)
+    x = torch.cat((x, missing), dim=1) + model.decoder_pos_embed
+    for block in model.decoder_blocks:
+        x = block(x)
+    predicted = model.decoder_pred(model.decoder_norm(x))[:, 1:]
+    return gather_tokens(predicted, ids_restore)
+
+
+def reordered(order, end):
+    def decode(model, latents, ids_restore):
+        x = model.decoder_embed(latents)
+        missing = model.mask_token.expand(len(x), 1 + ids_restore.shape[1] - x.shape[1], -1)
+        table = model.decoder_pos_embed.expand(len(x), -1, -1)
+        own = gather_tokens(table[:, 1:], order(ids_restore))
+        x = torch.cat((x, missing), dim=1) + torch.cat((table[:, :1], own), dim=1)
+        for block in model.decoder_blocks:
+            x = block(x)
+        return end(model.decoder_pred(model.decoder_norm(x)), ids_restore)
+
+    return decode
+
+
+not_inverted = reordered(lambda ids: ids, lambda x, ids: gather_tokens(x[:, 1:], ids))
+left_shuffled = reordered(lambda ids: ids.argsort(1), lambda x, ids: x[:, 1:])
+class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_tokens(x, ids))
+
+
 @wrong_answers(
     {
-        "unpatchify": [
-            (channels_first, "read as if the channel came first"),
-            (channels_last_image, r"the shape is \(1, 160, 192, 3\); expected \(1, 3, 160, 192\)"),
-        ],
         "random_masking": [
             (one_mask, "every image gets the same mask"),
             (rounded, "wrong when ratio \\* N is not an integer"),
             (one_argsort, "ids_restore is the shuffle itself"),
+            (one_argsort_throughout, "`hidden` marks the wrong tokens, too"),
             (masks_as_numbers, "value 3: the dtype is torch.float32; expected torch.bool"),
             (
                 lambda noise, ratio: right.random_masking(noise, ratio)[:2],
@@ -266,20 +352,37 @@ def a_number(predicted, target, hidden):
             (summed, "summed over the hidden patches"),
             (a_number, "of type float; expected Tensor"),
         ],
+        "MAEEncoder": [
+            (GreyPatches, "still encoded"),
+            (NoClassToken, "the class token is missing"),
+            (FirstPositions, "added after masking"),
+            (WrongRows, "shifted by one"),
+            (AllPositions, "raises RuntimeError"),
+            (MaskAsNumbers, "the dtype is torch.float32; expected torch.bool"),
+            (Unwritten, "raises AttributeError: .* has no attribute 'forward_encoder'"),
+        ],
+        "MAEDecoder": [
+            (PositionsTooEarly, "before the order is restored"),
+            (ClassTokenRestoredToo, "unshuffled as if it were a patch"),
+            (LastForFirst, "all are shifted by one"),
+            (EncodersNorm, "raises RuntimeError"),
+            (NoNorm, "decoder_norm is missing"),
+        ],
+        "decode_any_order": [
+            (unchanged, "tokens and positions do not belong together"),
+            (not_inverted, "in the wrong direction"),
+            (left_shuffled, "restore the order of the predictions"),
+            (class_token_left, "values are wrong"),
+        ],
+        "MAE": [
+            (OnlyTheLoss, "got 1 value; expected 3 values"),
+            (RawTargets, "never normalised"),
+            (OverAll, "also includes the visible patches"),
+            (ChannelFirst, "channel first"),
+            (Detached, "cut off from the predictions"),
+            (IgnoresRatio, "`ratio` is ignored"),
+        ],
     }
 )
 def test_wrong_answers_get_the_right_message(name, answer, words):
     assert_rejected(ALL[f"02.{name}"], answer, words)
-
-
-def test_a_wrong_picture_is_drawn_too(drawn):
-    verdict(ALL["02.unpatchify"], channels_first)
-    assert len(drawn) == 1
-
-
-def test_the_cat_in_the_first_case_is_a_picture():
-    """Not a flat area, where any order of the pixels would look the same."""
-    tokens, rows, columns, patch = ALL["02.unpatchify"].cases(torch.Generator())[0]
-    image = right.unpatchify(tokens, rows, columns, patch)
-    assert image.shape == (1, 3, 160, 192)
-    assert np.std(image.numpy()) > 0.1

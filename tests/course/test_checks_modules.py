@@ -117,6 +117,10 @@ class Remembers(Net):
         (changed("del self.blocks; self.blocks = [nn.Linear(width, width)]"), "nn.ModuleList"),
         (changed("self.layers = self.blocks; del self.blocks"), "`layers` must be called `blocks`"),
         (changed("self.normal = self.norm; del self.norm"), "`normal` must be called `norm`"),
+        (
+            changed("self.blocks[0] = nn.Sequential(self.blocks[0])"),
+            "`blocks.0.0` must be called `blocks.0.weight`",
+        ),
         (changed("self.norm = nn.LayerNorm(width, bias=False)"), "`norm` has no bias"),
         (changed("t = self.token.data; del self.token; self.token = t"), "is a plain tensor"),
         (changed("del self.norm"), r"there is no `norm.weight`, of shape \(6,\)"),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import IntSlider
+from PIL import Image
 
 from vmae import viz
 from vmae.viz.explorer import controlled
+from vmae.viz.figure import bundle, style
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def test_an_explorer_redraws_when_a_control_changes():
     _, shown = controlled(draw, k=slider).children
     assert slider.description == "k"
     first = shown.value
-    assert 'alt="A square of &lt;1&gt;."' in first and "<pre>k is 1</pre>" in first
+    assert 'alt="A square of &lt;1&gt;." width="' in first and "<pre>k is 1</pre>" in first
     slider.value = 2
     assert 'alt="A square of &lt;2&gt;."' in shown.value and shown.value != first
 
@@ -45,6 +50,21 @@ def test_an_explorer_prints_the_exception_of_its_function():
     _, shown = controlled(draw, k=slider).children
     slider.value = 3
     assert "ValueError: three is too much" in shown.value
+
+
+def test_figures_have_two_pixels_per_unit_of_their_size_and_256_colours_at_most():
+    with style():
+        figure, (left, right) = plt.subplots(1, 2)
+        left.imshow(torch.rand(24, 24, 3))
+        right.plot([0, 1])
+    data, metadata = bundle(figure, "Noise and a line.")
+    picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    shown = metadata["image/png"]
+    assert shown["alt"] == data["text/plain"] == "Noise and a line."
+    assert abs(picture.width - 2 * shown["width"]) < 2 and picture.mode == "P"
+    corner = picture.convert("RGBA").getpixel((0, 0))
+    assert corner[3] == 0, "the page shows through"
+    assert not plt.get_fignums()
 
 
 def test_without_a_kernel_a_sentence_replaces_the_explorer(capsys):

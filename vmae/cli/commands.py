@@ -55,7 +55,7 @@ def scan(arguments: argparse.Namespace) -> int:
     from vmae.data.checking.scan import scan_set, summary, write_json
     from vmae.data.sets.load import load_set
 
-    videos = load_set(arguments.set)
+    videos = load_set(arguments.set, foreign=True)
     reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
     print(summary(reports))
     if arguments.json:
@@ -68,7 +68,7 @@ def normalize(arguments: argparse.Namespace) -> None:
     from vmae.data.checking.normalize import normalize_set
 
     done = normalize_set(arguments.set, arguments.out, arguments.short_side, arguments.num_workers)
-    print(f"{done.folder}: {done.written} videos written, {len(done.left_out)} skipped")
+    print(f"{done.folder}: {done.written} videos written; left out: {len(done.left_out)}")
     for path, reason in done.left_out[:20]:
         print(f"  {path}: {reason}")
     if len(done.left_out) > 20:

@@ -76,10 +76,15 @@ def require_space(folder: str | Path, needed: int) -> None:
         )
 
 
+def printable(path: str | Path) -> str:
+    """A path as text; bytes of it that are not UTF-8 are written as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, in UTF-8; bytes of file names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class BusyError(RuntimeError):

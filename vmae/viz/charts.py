@@ -31,13 +31,41 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
         axis.set_xlabel("step")
         axis.set_ylabel(ylabel)
         axis.set_yscale("log")
-        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        low, high = axis.get_ylim()
+        fine = high < 20 * low  # over more decades, so many ticks would overlap
+        axis.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if fine else (1, 2, 5))
+        )
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.3g"))
         axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         if len(records) > 1:
             axis.legend()
     return figure
+
+
+def lines(
+    x: Sequence[float],
+    ys: Mapping[str, Sequence[float]],
+    alt: str,
+    xlabel: str,
+    ylabel: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """One line per entry of `ys` over `x`; `levels` are dashed and named."""
+    with style():
+        figure, axis = plt.subplots(figsize=(7, 2.8))
+        mark = "o" if len(x) < 20 else None
+        for name, values in ys.items():
+            axis.plot(x, values, label=name, lw=1.5, marker=mark, ms=4)
+        for name, height in (levels or {}).items():
+            axis.axhline(height, color=INK, ls="--", lw=1)
+            axis.text(x[-1], height, name, ha="right", va="bottom", fontsize=9)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        if len(ys) > 1:
+            axis.legend()
+    show(figure, alt)
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:

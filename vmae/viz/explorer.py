@@ -55,7 +55,9 @@ def controlled(draw: Callable[..., None], **controls: Any) -> Any:
 def _html(output: RichOutput) -> str:
     """A figure, table or text as HTML."""
     if "image/png" in output.data:
-        alt = output.data.get("text/plain", "")
-        return f'<img src="data:image/png;base64,{output.data["image/png"]}" alt="{escape(alt)}">'
+        alt = escape(output.data.get("text/plain", ""))
+        size = output.metadata.get("image/png", {})
+        wide = f' width="{size["width"]}"' if "width" in size else ""
+        return f'<img src="data:image/png;base64,{output.data["image/png"]}" alt="{alt}"{wide}>'
     plain = f"<pre>{escape(output.data.get('text/plain', ''))}</pre>"
     return output.data.get("text/html", plain)

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, VISIBLE
 
@@ -19,6 +20,8 @@ from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, V
 PALETTE = tuple(role.colour for role in (ENCODER, TARGET, PREDICTED, CLASS_TOKEN, DECODER, VISIBLE))
 #: Grey with enough contrast on both light and dark backgrounds.
 INK = "#7a7a7a"
+#: Pixels of a picture per unit of its size on the page.
+SHARP = 2
 
 _STYLE: Any = {
     "figure.facecolor": "none",
@@ -49,17 +52,25 @@ def style() -> Iterator[None]:
         yield
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+def _png(figure: Figure) -> tuple[bytes, tuple[int, int]]:
+    """A figure as PNG, sharp on a screen with two pixels per unit, and its size in units; closes it.
+
+    256 colours, some of them see-through, keep it smaller than half the resolution in all colours.
+    """
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    dpi = SHARP * _STYLE["figure.dpi"]
+    figure.savefig(drawn, format="png", bbox_inches="tight", dpi=dpi)
     plt.close(figure)
-    return buffer.getvalue()
+    picture = Image.open(drawn).convert("RGBA").quantize(256, Image.Quantize.FASTOCTREE)
+    picture.save(buffer, "png", optimize=True)
+    return buffer.getvalue(), (picture.width // SHARP, picture.height // SHARP)
 
 
 def bundle(figure: Figure, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """A figure as Jupyter data and metadata: the PNG, and its alt text in both."""
-    data = {"image/png": base64.b64encode(_png(figure)).decode(), "text/plain": alt}
-    return data, {"image/png": {"alt": alt}}
+    """A figure as Jupyter data and metadata: the PNG, its size on the page, and its alt text in both."""
+    png, (width, height) = _png(figure)
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": alt}
+    return data, {"image/png": {"alt": alt, "width": width, "height": height}}
 
 
 def show(figure: Figure, alt: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -17,7 +18,11 @@ from einops import rearrange
 from IPython.display import HTML, display
 
 from vmae.data.making.encode import write_video
+from vmae.viz.diagrams.drawing import text_width
 from vmae.viz.figure import INK, show, style
+
+#: Size of the names above pictures, in points.
+_NAME = 9
 
 
 def to_frames(clip: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -140,13 +145,23 @@ def pictures(
         try:
             for axis in axes.flat:
                 axis.axis("off")
-            for axis, name, x in zip(axes.flat, items, values, strict=False):
+            names = [_wrapped(name, height * widths[i % across]) for i, name in enumerate(items)]
+            for axis, name, x in zip(axes.flat, names, values, strict=False):
                 axis.imshow(x, **options)
-                axis.set_title(name, fontsize=9)
-            figure.subplots_adjust(wspace=0.08, hspace=0.36 / height)  # room for the names
+                axis.set_title(name, fontsize=_NAME)
+            lines = 1 + max(name.count("\n") for name in names)
+            figure.subplots_adjust(wspace=0.08, hspace=(0.2 + 0.16 * lines) / height)  # for names
             show(figure, alt)
         finally:  # otherwise a failed figure appears later, unfinished and without alt text
             plt.close(figure)
+
+
+def _wrapped(name: str, inches: float) -> str:
+    """The name of a picture, in as many lines as keep it from running into the next one's."""
+    needed = text_width(name, _NAME) / 72
+    if needed <= inches:
+        return name
+    return textwrap.fill(name, max(1, int(len(name) * inches / needed)), break_long_words=False)
 
 
 def _for_matplotlib(item: torch.Tensor | np.ndarray) -> np.ndarray:

@@ -31,10 +31,9 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
     for done, item in enumerate(iterable, 1):
         yield item
         file.update(done)
-        if time.monotonic() - shown > 0.5 or done == total:
+        if bar is not None and (time.monotonic() - shown > 0.5 or done == total):
             shown = time.monotonic()
-            if bar is not None:
-                bar.update(text(done))
+            bar.update(text(done))
 
 
 class LiveCurve:

@@ -26,7 +26,7 @@ class Ran:
     """
 
     output: Any
-    gradients: dict[str, torch.Tensor | None]
+    gradients: dict[str, torch.Tensor]
     trained: Any
 
 
@@ -38,12 +38,16 @@ def module_exercise(
     draw: Callable[..., None] | None = None,
     renamed: Mapping[str, str] | None = None,
     tolerance: float = 1e-4,
+    method: str = "forward",
+    weights: Callable[[type[nn.Module], dict[str, Any]], dict[str, torch.Tensor]] | None = None,
 ) -> Exercise:
     """An exercise that asks for a module with the parameters of `reference`, by name and shape.
 
     cases    constructor's and forward's arguments; at least two, which differ in every size
     draw     shows (output, arguments, inputs) of the first case
     renamed  {what learners call a parameter, too: the name that the card asks for}
+    method   what the learner writes and the cases call, if not `forward`
+    weights  of (reference, constructor's arguments): those that the module gets; `weights_of` by default
 
     Wrong names, shapes and numbers of parameters are found first. Then the module gets the weights of
     a reference whose biases and norms are not those of a fresh one, and its output, its gradients and
@@ -62,7 +66,7 @@ def module_exercise(
         draw=show if draw else None,
         tolerance=tolerance,
         inspect=partial(_structure, reference, cases, renamed or {}),
-        run=partial(_run, reference),
+        run=partial(_run, reference, method, weights or weights_of),
     )
 
 
@@ -108,8 +112,7 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
             "them: wrap the list in nn.ModuleList, or in nn.Sequential"
         )
     if missing and extra:
-        first = renamed.get(extra[0].split(".")[0], missing[0].split(".")[0])
-        return f"`{extra[0].split('.')[0]}` must be called `{first}`, so that checkpoints load"
+        return _renamed(extra[0].split("."), missing[0].split("."), renamed)
     if missing:
         parent, _, leaf = missing[0].rpartition(".")
         if leaf == "bias" and f"{parent}.weight" in own:
@@ -130,6 +133,17 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
     return f"`{sorted(fixed)[0]}` is a buffer, and is not trained" if fixed else None
 
 
+def _renamed(own: list[str], wanted: list[str], renamed: Mapping[str, str]) -> str:
+    """Which part of a dotted name must change."""
+    if own[0] in renamed:
+        own, wanted = own[:1], [renamed[own[0]]]
+    same = 0
+    while own[same] == wanted[same] and same + 1 < min(len(own), len(wanted)):
+        same += 1
+    names = [".".join(parts[: same + 1]) for parts in (own, wanted)]
+    return f"`{names[0]}` must be called `{names[1]}`, so that checkpoints load"
+
+
 def _shapes(module: nn.Module, expected: nn.Module) -> str | None:
     own = module.state_dict()
     for name, tensor in expected.state_dict().items():
@@ -143,22 +157,28 @@ def _shapes(module: nn.Module, expected: nn.Module) -> str | None:
 
 def _run(
     reference: type[nn.Module],
+    method: str,
+    weights: Callable[[type[nn.Module], dict[str, Any]], dict[str, torch.Tensor]],
     answer: type[nn.Module],
     arguments: dict[str, Any],
     inputs: tuple[Any, ...],
 ) -> Ran:
-    """The module that `answer` makes, with the weights of a reference, and what it does with `inputs`."""
+    """The module that `answer` makes, with given weights, and what it does with `inputs`."""
     module = answer(**arguments)
-    module.load_state_dict(weights_of(reference, arguments))
-    output = module(*copy.deepcopy(inputs))
+    module.load_state_dict(weights(reference, arguments))
+    output = getattr(module, method)(*copy.deepcopy(inputs))
     torch.manual_seed(1)
     _scalar(output).backward()
-    gradients = {f"the gradient of `{n}`": p.grad for n, p in module.named_parameters()}
+    gradients = {
+        f"the gradient of `{n}`": p.grad
+        for n, p in module.named_parameters()
+        if p.grad is not None  # not of what is fixed, nor of parts that `method` does not use
+    }
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.grad is not None:
                 parameter.sub_(0.1 * parameter.grad)
-        trained = module(*copy.deepcopy(inputs))
+        trained = getattr(module, method)(*copy.deepcopy(inputs))
     return Ran(_detached(output), gradients, _detached(trained))
 
 
@@ -173,10 +193,11 @@ def weights_of(reference: type[nn.Module], arguments: dict[str, Any]) -> dict[st
 
 
 def _scalar(output: Any) -> torch.Tensor:
-    """A number on which every value of the output has its own effect."""
+    """A number on which every value of the output has its own effect, however many there are."""
     tensors = output if isinstance(output, tuple | list) else (output,)
     kept = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad]
-    return sum(((t * torch.randn(t.shape)).sum() for t in kept), torch.zeros(()).requires_grad_())
+    parts = ((t * torch.randn(t.shape)).sum() / t.numel() ** 0.5 for t in kept)
+    return sum(parts, torch.zeros(()).requires_grad_())
 
 
 def _detached(output: Any) -> Any:

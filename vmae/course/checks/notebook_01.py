@@ -1,8 +1,14 @@
-"""Lesson 01, the vision transformer: patches, attention, heads, the block, positions."""
+"""Lesson 01, the vision transformer: patches, attention, the block, positions, the model, its training.
+
+`Attention`, `Block`, `PatchEmbed` and `VisionTransformer` have the parameters of the official ViT.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,12 +16,19 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image
+from sklearn.datasets import load_digits
+from torch import nn
 
-from vmae import ROOT, grid, viz
+from vmae import ROOT, grid, layers, viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.positions import sincos_1d
+from vmae.support.progress import Record
 
-Branch = Callable[[torch.Tensor], torch.Tensor]
+Batch = tuple[torch.Tensor, torch.Tensor]
+Inputs = tuple[torch.Tensor, ...]
+#: PyTorch's default epsilon of LayerNorm, ten times ViT's, must pass: on small tokens it shows.
+EPS_TOLERANCE = 3e-3
 
 
 # ---- patches ---------------------------------------------------------------------------------------
@@ -37,8 +50,16 @@ def cat(height: int, width: int) -> torch.Tensor:
 
 def _image_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     photo = cat(48, 72)
-    noise = torch.rand(2, 2, 6, 4, generator=g)
+    noise = torch.rand(5, 4, 6, 14, generator=g)
     return [(torch.stack((photo, photo.flip(-1))), 12), (noise, 2)]
+
+
+@cache
+def _digits() -> Batch:
+    """Scikit-learn's digits: images (1797, 1, 8, 8) in [0, 1] and labels (1797,)."""
+    digits = load_digits()
+    images = torch.tensor(digits.images[:, None] / 16, dtype=torch.float32)
+    return images, torch.tensor(digits.target)
 
 
 def _draw_patches(result: torch.Tensor, images: torch.Tensor, side: int) -> None:
@@ -71,6 +92,10 @@ PATCHIFY = Exercise(
         "p q)": _arranged("b c (h p) (w q) -> b (h w) (c p q)"),
         "each patch contains pixels from all over the image: when splitting an axis, put the "
         "grid index first, (h p), not (p h)": _arranged("b c (p h) (q w) -> b (h w) (p q c)"),
+        "each row holds patches of one channel alone: after splitting the axes, move the grid before the "
+        "channel, (h w) first, then (p q c)": lambda images, side: rearrange(
+            images, "b c (h p) (w q) -> b (c h w p q)", p=side, q=side
+        ).reshape(len(images), -1, side * side * images.shape[1]),
         "a reshape alone yields runs of consecutive values, not square patches: split the "
         "axes into (h p) and (w q), then permute them": lambda images, side: images.reshape(
             len(images), -1, side * side * images.shape[1]
@@ -101,7 +126,8 @@ def _draw_attention(result: Any, *_: torch.Tensor) -> None:
     weights = result[1][0]
     viz.pictures(
         {f"head {i}": head for i, head in enumerate(weights)},
-        alt="The learner's attention weights in three heads, one row per query.",
+        alt="The learner's attention weights in three heads, one row per query and one column per key.",
+        height=2.0,
     )
 
 
@@ -134,6 +160,18 @@ ATTENTION = Exercise(
         "q.shape[-1]": _weighted(
             lambda q, k: (_scores(q, k) / (q.shape[-1] * q.shape[1]) ** 0.5).softmax(-1)
         ),
+        "the scale is computed from the number of heads: use the head width, d = q.shape[-1]": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[1] ** 0.5).softmax(-1)
+        ),
+        "the scale is computed from the number of tokens: use the head width, d = q.shape[-1]": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[2] ** 0.5).softmax(-1)
+        ),
+        "the softmax is taken over the images, dim 0: take it over the keys, the last axis": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(0)
+        ),
+        "the softmax is taken over the heads, dim 1: take it over the keys, the last axis": _weighted(
+            lambda q, k: (_scores(q, k) / q.shape[-1] ** 0.5).softmax(1)
+        ),
         "the scores are multiplied by the square root of d: divide by it instead": _weighted(
             lambda q, k: (_scores(q, k) * q.shape[-1] ** 0.5).softmax(-1)
         ),
@@ -162,9 +200,11 @@ ATTENTION = Exercise(
 # ---- heads -----------------------------------------------------------------------------------------
 
 
-def multi_head(qkv: torch.Tensor, heads: int) -> torch.Tensor:
-    """Multi-head attention on projected inputs: (B, N, 3D) -> (B, N, D)."""
-    return _heads(qkv, heads)
+class Attention(layers.Attention):
+    """Multi-head self-attention with the parameters of ViT: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__(embed_dim, num_heads, key_bias=True)
 
 
 def _heads(
@@ -175,6 +215,7 @@ def _heads(
     order: tuple[int, int, int] = (0, 1, 2),
     scale: float | None = None,
 ) -> torch.Tensor:
+    """Attention in each head, from (B, N, 3D) to (B, N, D)."""
     parts = rearrange(qkv, split, three=3, heads=heads)
     q, k, v = (parts[i] for i in order)
     return rearrange(F.scaled_dot_product_attention(q, k, v, scale=scale), merge)
@@ -186,144 +227,213 @@ def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
     return merged.reshape(len(qkv), qkv.shape[1], -1)
 
 
-def _draw_heads(result: torch.Tensor, qkv: torch.Tensor, heads: int) -> None:
+def _tokens_last(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """Attention over the heads of each token: the heads were not moved before the tokens."""
+    q, k, v = rearrange(qkv, "b n (three heads d) -> three b n heads d", three=3, heads=heads)
+    return F.scaled_dot_product_attention(q, k, v).flatten(2)
+
+
+def _mixing(mix: Callable[[torch.Tensor, int], torch.Tensor]) -> type[nn.Module]:
+    """Self-attention whose heads are computed by `mix` from (B, N, 3D)."""
+
+    class Mixed(Attention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.proj(mix(self.qkv(x), self.num_heads))
+
+    return Mixed
+
+
+class _NoProjection(Attention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _heads(self.qkv(x), self.num_heads)
+
+
+class _Residual(Attention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+def _digit_tokens(g: torch.Generator, batch: int, width: int) -> torch.Tensor:
+    """Tokens (B, 16, D): the 2x2 patches of digits, projected at random, with a little noise."""
+    patches = patchify(_digits()[0][:batch], 2)  # (B, 16, 4)
+    tokens = 2 * patches @ torch.randn(4, width, generator=g)
+    return tokens + 0.3 * torch.randn(tokens.shape, generator=g)
+
+
+def _token_cases(g: torch.Generator) -> list[ModuleCase]:
+    return [
+        ({"embed_dim": 12, "num_heads": 3}, (_digit_tokens(g, 2, 12),)),
+        ({"embed_dim": 20, "num_heads": 4}, (torch.randn(3, 7, 20, generator=g),)),
+    ]
+
+
+def _draw_tokens(result: torch.Tensor, arguments: dict[str, Any], inputs: Inputs) -> None:
+    before, after = inputs[0][0].norm(dim=-1), result[0].norm(dim=-1)
     viz.pictures(
-        {"queries, keys, values": qkv[0], f"your output, {heads} heads": result[0]},
-        alt="Two matrices with one row per token: the input queries, keys and values, and the "
-        "learner's output.",
+        {
+            "a digit": _digits()[0][0, 0],
+            "length of its tokens": before.view(4, 4),
+            "after your module": after.view(4, 4),
+        },
+        alt="A digit 0 of 8x8 pixels; the length of each of its 16 tokens on a 4x4 grid, before and "
+        "after the learner's module with random weights.",
+        cmap="gray",
     )
 
 
-MULTI_HEAD = Exercise(
-    "01.multi_head",
-    multi_head,
-    lambda g: [
-        (2 * torch.randn(2, 8, 3 * 12, generator=g), 3),
-        (torch.randn(1, 5, 3 * 16, generator=g), 2),
-    ],
+ATTENTION_MODULE = module_exercise(
+    "01.Attention",
+    Attention,
+    _token_cases,
     {
-        "the heads' outputs are interleaved, (d heads): concatenate them instead, (heads d)": lambda x, n: (
-            _heads(x, n, merge="b heads n d -> b n (d heads)")
+        "the heads' outputs are interleaved, (d heads): concatenate them instead, (heads d)": _mixing(
+            lambda x, n: _heads(x, n, merge="b heads n d -> b n (d heads)")
         ),
         "the heads are merged with the head axis still before the token axis: transpose the "
-        "two axes before the reshape": _not_moved,
+        "two axes before the reshape": _mixing(_not_moved),
         "each head's columns are scattered across the full width: give each head contiguous "
-        "columns, (heads d)": lambda x, n: _heads(
-            x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)"
+        "columns, (heads d)": _mixing(
+            lambda x, n: _heads(
+                x, n, "b n (three d heads) -> three b heads n d", "b heads n d -> b n (d heads)"
+            )
         ),
         "the columns are split into heads first, then into query, key and value: split them "
-        "into queries, keys and values first, (three heads d)": lambda x, n: _heads(
-            x, n, "b n (heads three d) -> three b heads n d"
+        "into queries, keys and values first, (three heads d)": _mixing(
+            lambda x, n: _heads(x, n, "b n (heads three d) -> three b heads n d")
         ),
         "queries and keys are swapped: split the columns into queries, keys and values, in "
-        "that order": lambda x, n: _heads(x, n, order=(1, 0, 2)),
+        "that order": _mixing(lambda x, n: _heads(x, n, order=(1, 0, 2))),
         "keys and values are swapped: split the columns into queries, keys and values, in "
-        "that order": lambda x, n: _heads(x, n, order=(0, 2, 1)),
-        "the scale is computed from the full width D: use the width of one head, D / heads": lambda x, n: (
-            _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
+        "that order": _mixing(lambda x, n: _heads(x, n, order=(0, 2, 1))),
+        "the scale is computed from the full width D: use the width of one head, D / heads": _mixing(
+            lambda x, n: _heads(x, n, scale=(x.shape[-1] / 3) ** -0.5)
         ),
-        "only one head is used: split the columns into heads first": lambda x, n: _heads(x, 1),
+        "only one head is used: split the columns into heads first": _mixing(
+            lambda x, n: _heads(x, 1)
+        ),
+        "the heads of a token attend to each other: move the head axis before the token axis, so "
+        "that attention runs over the tokens": _mixing(_tokens_last),
+        "proj is never applied: end with self.proj(...)": _NoProjection,
+        "the input is added to the output: leave the residual connection to the block": _Residual,
     },
-    draw=_draw_heads,
+    draw=_draw_tokens,
+    renamed={
+        "to_qkv": "qkv",
+        "qkv_proj": "qkv",
+        "in_proj": "qkv",
+        "out": "proj",
+        "out_proj": "proj",
+        "projection": "proj",
+        "to_out": "proj",
+    },
 )
 
 
 # ---- the block -------------------------------------------------------------------------------------
 
 
-def pre_norm(
-    x: torch.Tensor, norm1: Branch, attend: Branch, norm2: Branch, mlp: Branch
-) -> torch.Tensor:
-    """x + attend(norm1(x)), then x + mlp(norm2(x)): the block of ViT, MAE and VideoMAE."""
-    x = x + attend(norm1(x))
-    return x + mlp(norm2(x))
+class Block(layers.Block):
+    """A pre-norm block of ViT: x + attn(norm1(x)), then x + mlp(norm2(x))."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__(embed_dim, num_heads, key_bias=True)
 
 
-def _norm(width: int, g: torch.Generator) -> Branch:
-    scale = 1 + 0.3 * torch.randn(width, generator=g)
-    return lambda x: F.layer_norm(x, (width,), scale)
+Step = Callable[[Block, torch.Tensor], torch.Tensor]
 
 
-def _branch(width: int, g: torch.Generator, mix: bool) -> Branch:
-    weight = torch.randn(width, width, generator=g) / width**0.5
-    return lambda x: torch.tanh((x.roll(1, 1) if mix else x) @ weight)
+def _block(forward: Step) -> type[nn.Module]:
+    """A block that computes `forward`."""
+
+    class Other(Block):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return forward(self, x)
+
+    return Other
 
 
-def _block_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    return [
-        (
-            2 * torch.randn(batch, tokens, width, generator=g),
-            _norm(width, g),
-            _branch(width, g, mix=True),
-            _norm(width, g),
-            _branch(width, g, mix=False),
-        )
-        for batch, tokens, width in ((2, 6, 16), (1, 9, 8))
-    ]
+def _post_norm(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = b.norm1(x + b.attn(x))
+    return b.norm2(x + b.mlp(x))
 
 
-def _draw_block(result: torch.Tensor, x: torch.Tensor, *_: Branch) -> None:
-    viz.pictures(
-        {"x": x[0], "your block(x)": result[0], "what it added": result[0] - x[0]},
-        alt="Three matrices with one row per token: the input, the learner's output, and their "
-        "difference.",
-    )
+def _normed_path(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = b.norm1(x)
+    x = b.norm2(x + b.attn(x))
+    return x + b.mlp(x)
 
 
-def _post_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
-    x = n1(x + a(x))
-    return n2(x + m(x))
+def _late_norm(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = x + b.norm1(b.attn(x))
+    return x + b.norm2(b.mlp(x))
 
 
-def _normed_path(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
-    x = n1(x)
-    x = n2(x + a(x))
-    return x + m(x)
+def _no_norm(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = x + b.attn(x)
+    return x + b.mlp(x)
 
 
-def _late_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
-    x = x + n1(a(x))
-    return x + n2(m(x))
+def _norms_swapped(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = x + b.attn(b.norm2(x))
+    return x + b.mlp(b.norm1(x))
 
 
-def _no_norm(x: torch.Tensor, n1: Branch, a: Branch, n2: Branch, m: Branch) -> torch.Tensor:
-    x = x + a(x)
-    return x + m(x)
+def _norms_unused(b: Block, x: torch.Tensor) -> torch.Tensor:
+    x = x + b.attn(F.layer_norm(x, x.shape[-1:]))
+    return x + b.mlp(F.layer_norm(x, x.shape[-1:]))
 
 
-PRE_NORM = Exercise(
-    "01.pre_norm",
-    pre_norm,
-    _block_cases,
+BLOCK = module_exercise(
+    "01.Block",
+    Block,
+    _token_cases,
     {
         "the block is post-norm, as in the original Transformer: normalise each branch's "
-        "input instead, x + attend(norm1(x))": _post_norm,
-        "both residual connections are missing: add each branch's output to x": lambda x, n1, a, n2, m: (
-            m(n2(a(n1(x))))
+        "input instead, x + attn(norm1(x))": _block(_post_norm),
+        "both residual connections are missing: add each branch's output to x": _block(
+            lambda b, x: b.mlp(b.norm2(b.attn(b.norm1(x))))
         ),
-        "the residual connection around attention is missing: use x + attend(norm1(x))": (
-            lambda x, n1, a, n2, m: (y := a(n1(x))) + m(n2(y))
+        "the residual connection around attention is missing: use x + attn(norm1(x))": _block(
+            lambda b, x: (y := b.attn(b.norm1(x))) + b.mlp(b.norm2(y))
         ),
-        "the residual connection around the MLP is missing: use x + mlp(norm2(x))": lambda x, n1, a, n2, m: (
-            m(n2(x + a(n1(x))))
+        "the residual connection around the MLP is missing: use x + mlp(norm2(x))": _block(
+            lambda b, x: b.mlp(b.norm2(x + b.attn(b.norm1(x))))
         ),
         "the residual path itself is normalised: normalise only each branch's input, and add "
-        "the branch's output to the unnormalised x": _normed_path,
-        "each norm is applied to the output of its branch: apply it to the branch's input": _late_norm,
-        "the norms are missing: normalise each branch's input": _no_norm,
+        "the branch's output to the unnormalised x": _block(_normed_path),
+        "each norm is applied to the output of its branch: apply it to the branch's input": _block(
+            _late_norm
+        ),
+        "the norms are missing: normalise each branch's input": _block(_no_norm),
         "the MLP is applied to the block's original input: apply it to x after adding the "
-        "attention output": lambda x, n1, a, n2, m: x + a(n1(x)) + m(n2(x)),
-        "norm1 is applied to the sum of x and the attention output: use x + attend(norm1(x))": (
-            lambda x, n1, a, n2, m: (y := n1(x + a(x))) + m(n2(y))
+        "attention output": _block(lambda b, x: x + b.attn(b.norm1(x)) + b.mlp(b.norm2(x))),
+        "norm1 is applied to the sum of x and the attention output: use x + attn(norm1(x))": _block(
+            lambda b, x: (y := b.norm1(x + b.attn(x))) + b.mlp(b.norm2(y))
         ),
-        "norm2 is applied to the sum of x and the MLP output: use x + mlp(norm2(x))": (
-            lambda x, n1, a, n2, m: n2((y := x + a(n1(x))) + m(y))
+        "norm2 is applied to the sum of x and the MLP output: use x + mlp(norm2(x))": _block(
+            lambda b, x: b.norm2((y := x + b.attn(b.norm1(x))) + b.mlp(y))
         ),
-        "norm1 is used for both branches: use norm2 for the MLP": lambda x, n1, a, n2, m: pre_norm(
-            x, n1, a, n1, m
+        "norm1 is used for both branches: use norm2 for the MLP": _block(
+            lambda b, x: (y := x + b.attn(b.norm1(x))) + b.mlp(b.norm1(y))
         ),
+        "norm1 and norm2 are swapped: norm1 belongs to attention, norm2 to the MLP": _block(
+            _norms_swapped
+        ),
+        "F.layer_norm has no weight and no bias here, so norm1 and norm2 are never trained: call "
+        "self.norm1(x) and self.norm2(x)": _block(_norms_unused),
     },
-    draw=_draw_block,
+    draw=_draw_tokens,
+    renamed={
+        "ln1": "norm1",
+        "ln2": "norm2",
+        "ln_1": "norm1",
+        "ln_2": "norm2",
+        "attention": "attn",
+        "ffn": "mlp",
+        "feed_forward": "mlp",
+        "ff": "mlp",
+    },
+    tolerance=EPS_TOLERANCE,
 )
 
 
@@ -389,4 +499,551 @@ SINCOS_1D = Exercise(
     draw=_draw_positions,
 )
 
-EXERCISES = (PATCHIFY, ATTENTION, MULTI_HEAD, PRE_NORM, SINCOS_1D)
+
+# ---- the model -------------------------------------------------------------------------------------
+
+
+class PatchEmbed(nn.Module):
+    """Patches of images (B, C, H, W), projected to tokens (B, N, D), with the weights of a Conv2d."""
+
+    def __init__(self, patch_size: int, channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(channels, embed_dim, patch_size, patch_size)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weight = rearrange(self.proj.weight, "d c p q -> d (p q c)")
+        return F.linear(patchify(images, self.patch_size), weight, self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """A classic ViT: square images (B, C, H, W) -> logits (B, num_classes)."""
+
+    def __init__(
+        self,
+        img_size: int,
+        patch_size: int,
+        channels: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        tokens = (img_size // patch_size) ** 2
+        self.patch_embed = PatchEmbed(patch_size, channels, embed_dim)
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + tokens, embed_dim))
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=layers.NORM_EPS)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.encode(self.embed(images)))[:, 0])
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Tokens with positions, the class token first: (B, 1 + N, D)."""
+        return self.with_class_token(self.patch_embed(images)) + self.pos_embed
+
+    def with_class_token(self, x: torch.Tensor) -> torch.Tensor:
+        """Put the class token before tokens (B, N, D)."""
+        return torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply all blocks."""
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def _vit(
+    forward: Callable[[VisionTransformer, torch.Tensor], torch.Tensor],
+) -> type[nn.Module]:
+    """A ViT that computes `forward`."""
+
+    class Other(VisionTransformer):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return forward(self, images)
+
+    return Other
+
+
+def _read(
+    take: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[VisionTransformer, torch.Tensor], torch.Tensor]:
+    """A forward whose head reads what `take` picks from the tokens."""
+    return lambda m, images: m.head(take(m.norm(m.encode(m.embed(images)))))
+
+
+def _class_token_last(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.patch_embed(images)
+    x = torch.cat((x, m.cls_token.expand(len(x), -1, -1)), dim=1) + m.pos_embed
+    return m.head(m.norm(m.encode(x))[:, -1])
+
+
+def _class_token_without_position(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.with_class_token(m.patch_embed(images) + m.pos_embed[:, 1:])
+    return m.head(m.norm(m.encode(x))[:, 0])
+
+
+def _positions_last(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.encode(m.with_class_token(m.patch_embed(images))) + m.pos_embed
+    return m.head(m.norm(x)[:, 0])
+
+
+def _no_positions(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    return m.head(m.norm(m.encode(m.with_class_token(m.patch_embed(images))))[:, 0])
+
+
+def _positions_in_each_block(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.with_class_token(m.patch_embed(images))
+    for block in m.blocks:
+        x = block(x + m.pos_embed)
+    return m.head(m.norm(x)[:, 0])
+
+
+def _blocks_in_parallel(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.embed(images)
+    for block in m.blocks:
+        y = block(x)
+    return m.head(m.norm(y)[:, 0])
+
+
+def _norm_first(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    return m.head(m.encode(m.norm(m.embed(images)))[:, 0])
+
+
+def _model_cases(g: torch.Generator) -> list[ModuleCase]:
+    small = {"img_size": 8, "patch_size": 2, "channels": 1, "embed_dim": 12, "depth": 2}
+    other = {"img_size": 15, "patch_size": 3, "channels": 4, "embed_dim": 20, "depth": 3}
+    return [
+        (small | {"num_heads": 4, "num_classes": 10}, (_digits()[0][:3],)),
+        (other | {"num_heads": 5, "num_classes": 7}, (torch.rand(2, 4, 15, 15, generator=g),)),
+    ]
+
+
+def _draw_model(result: torch.Tensor, arguments: dict[str, Any], inputs: Inputs) -> None:
+    shown: dict[str, torch.Tensor] = {f"digit {i}": image[0] for i, image in enumerate(inputs[0])}
+    shown["your logits: digits down, classes across"] = result
+    viz.pictures(
+        shown,
+        alt="Three digits, 0 to 2, and the learner's logits for them with random weights: one row per "
+        "digit and one column per class.",
+        height=1.3,
+        cmap="gray",
+    )
+
+
+VISION_TRANSFORMER = module_exercise(
+    "01.VisionTransformer",
+    VisionTransformer,
+    _model_cases,
+    {
+        "the class token is appended: put it first, torch.cat((class token, patches), dim=1)": _vit(
+            _class_token_last
+        ),
+        "the class token gets no position: put it first, then add all 1 + N rows of pos_embed": _vit(
+            _class_token_without_position
+        ),
+        "the positions are added after the blocks, too late for attention to use them: add them "
+        "before the first block": _vit(_positions_last),
+        "pos_embed is never added: add it to the tokens before the first block": _vit(
+            _no_positions
+        ),
+        "the positions are added again in every block: add them once, before the first": _vit(
+            _positions_in_each_block
+        ),
+        "every block reads the same input, so that only the last one counts: feed each block the "
+        "output of the one before, x = block(x)": _vit(_blocks_in_parallel),
+        "the blocks are never applied: loop over them, x = block(x)": _vit(
+            lambda m, images: m.head(m.norm(m.embed(images))[:, 0])
+        ),
+        "the norm is missing: apply self.norm after the last block": _vit(
+            lambda m, images: m.head(m.encode(m.embed(images))[:, 0])
+        ),
+        "the norm is applied before the blocks: apply it after the last one": _vit(_norm_first),
+        "the head reads the mean of all tokens: give it the class token alone, x[:, 0]": _vit(
+            _read(lambda x: x.mean(1))
+        ),
+        "the head reads the mean of the patches: give it the class token alone, x[:, 0]": _vit(
+            _read(lambda x: x[:, 1:].mean(1))
+        ),
+        "the head reads the last patch: the class token comes first, x[:, 0]": _vit(
+            _read(lambda x: x[:, -1])
+        ),
+        "the head is applied to every token: give it the class token alone, x[:, 0]": _vit(
+            _read(lambda x: x)
+        ),
+        "the result is a softmax of the logits: return the logits, since cross-entropy applies the "
+        "softmax itself": _vit(
+            lambda m, images: VisionTransformer.forward(m, images).softmax(dim=-1)
+        ),
+    },
+    draw=_draw_model,
+    renamed={
+        "class_token": "cls_token",
+        "cls": "cls_token",
+        "pos_embedding": "pos_embed",
+        "positions": "pos_embed",
+        "layers": "blocks",
+        "patch_embedding": "patch_embed",
+        "fc": "head",
+        "classifier": "head",
+        "ln": "norm",
+    },
+    tolerance=EPS_TOLERANCE,
+)
+
+
+# ---- the training loop -----------------------------------------------------------------------------
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> list[float]:
+    """Train a classifier for one step per batch; returns the loss of each batch."""
+    model.train()
+    losses = []
+    for images, labels in batches:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    return losses
+
+
+class _Halved(nn.Module):
+    """Halves its input, but not in training mode: like dropout, but not random."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.training else 0.5 * x
+
+
+@dataclass
+class Trained:
+    """What a training loop did: losses, the learning rate after the last step, the weights."""
+
+    losses: Any
+    lr: float
+    weights: torch.Tensor
+
+
+Loop = Callable[[Any, list[Batch], Any, Any], Any]
+
+
+def _train_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    images, labels = _digits()
+    order = torch.randperm(480, generator=g)
+    real = [(images[i], labels[i]) for i in order.split(20)]
+    noise = [
+        (torch.rand(b, 3, 4, 5, generator=g), torch.randint(7, (b,), generator=g))
+        for b in (6, 9, 2)
+    ]
+    return [(real, 10, 0.5), (noise, 7, 1.0)]
+
+
+def _trained(loop: Loop, batches: list[Batch], classes: int, lr: float) -> Trained:
+    """A small network, trained by `loop` with plain gradient descent and a falling learning rate."""
+    torch.manual_seed(0)
+    inputs = batches[0][0][0].numel()
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, 16), _Halved(), nn.Tanh(), nn.Linear(16, classes)
+    ).eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, if the scheduler steps first
+        losses = loop(model, batches, optimizer, scheduler)
+    if isinstance(losses, list | tuple):
+        losses = [float(loss) for loss in losses]
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return Trained(losses, float(scheduler.get_last_lr()[0]), weights)
+
+
+def _returned(loop: Loop) -> str | None:
+    """What is wrong with the list that a training loop returns."""
+    found: list[Any] = []
+
+    def keep(*arguments: Any) -> Any:
+        found.append(loop(*arguments))
+        return found[0]
+
+    batches, *rest = _train_cases(torch.Generator().manual_seed(0))[0]
+    try:
+        _trained(keep, batches[:4], *rest)
+    except RuntimeError as error:
+        if "not implemented for 'Long'" in str(error):
+            return "F.cross_entropy takes the logits first, then the labels"
+        if "modified by an inplace operation" in str(error):
+            return (
+                "optimizer.step() comes between the model's forward pass and loss.backward(), which "
+                "needs the weights as they were: call loss.backward() first"
+            )
+        raise
+    losses = found[0]
+    if losses is None:
+        return "the result is None: is the `return` missing?"
+    if not isinstance(losses, list | tuple):
+        return f"the result is of type {type(losses).__name__}; return a list with the loss of each batch"
+    if any(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in losses):
+        return (
+            "each loss in the list is a tensor that keeps the graph of its step, and all its "
+            "activations, in memory: append loss.item()"
+        )
+    return None
+
+
+def _loop(
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
+    order: str = "zero backward step schedule",
+    mode: bool = True,
+) -> Loop:
+    """A training loop with another loss, other steps or another mode."""
+
+    def loop(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+        model.train(mode)
+        losses = []
+        for images, labels in batches:
+            loss = loss_of(model(images), labels)
+            actions = {
+                "zero": optimizer.zero_grad,
+                "backward": loss.backward,
+                "step": optimizer.step,
+                "schedule": scheduler.step,
+            }
+            for name in order.split():
+                actions[name]()
+            losses.append(loss.item())
+        return losses
+
+    return loop
+
+
+def _loss_after(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+    losses = []
+    for images, labels in batches:
+        train(model, [(images, labels)], optimizer, scheduler)
+        losses.append(F.cross_entropy(model(images), labels).item())
+    return losses
+
+
+def _first_batch(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+    return train(model, [batches[0]] * len(batches), optimizer, scheduler)
+
+
+def _one_decay(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+    losses = _loop(order="zero backward step")(model, batches, optimizer, scheduler)
+    scheduler.step()
+    return losses
+
+
+def _one_step(model: Any, batches: list[Batch], optimizer: Any, scheduler: Any) -> list[float]:
+    return train(model, batches[:1], optimizer, scheduler)
+
+
+def _one_hot(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.mse_loss(logits, F.one_hot(labels, logits.shape[1]).float())
+
+
+def _draw_losses(result: Trained, *_: Any) -> None:
+    records = [Record(i + 1, loss, 0.0, 0.0, 0.0) for i, loss in enumerate(result.losses)]
+    viz.curves(
+        {"your loop": records},
+        "The loss of each batch while the learner's loop trains a small network on digits.",
+        "loss on 20 digits",
+    )
+
+
+TRAIN = Exercise(
+    "01.train",
+    train,
+    _train_cases,
+    {
+        "the weights never change: call loss.backward() and then optimizer.step(), with "
+        "optimizer.zero_grad() before both, not between them": _loop(
+            order="zero backward schedule"
+        ),
+        "the gradients of all batches add up: call optimizer.zero_grad() before loss.backward()": _loop(
+            order="backward step schedule"
+        ),
+        "the learning rate never changes: call scheduler.step() after each optimizer.step()": _loop(
+            order="zero backward step"
+        ),
+        "scheduler.step() is called once, after the loop: call it after each optimizer.step()": (
+            _one_decay
+        ),
+        "scheduler.step() comes before optimizer.step(), so the first learning rate is skipped: "
+        "call it last": _loop(order="zero backward schedule step"),
+        "the model stays in eval mode: call model.train() before the loop": _loop(mode=False),
+        "the softmax is applied twice: give F.cross_entropy the logits": _loop(
+            lambda logits, labels: F.cross_entropy(logits.softmax(-1), labels)
+        ),
+        "F.nll_loss expects log-probabilities: use F.cross_entropy, which takes logits": _loop(
+            F.nll_loss
+        ),
+        "the loss is the sum over the batch, so its size depends on the batch: use the mean, "
+        "F.cross_entropy's default": _loop(
+            lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum")
+        ),
+        "the loss is a squared error: for classes, use F.cross_entropy(logits, labels)": _loop(
+            _one_hot
+        ),
+        "each loss is measured after its step: note the loss whose gradient was taken": _loss_after,
+        "the first batch is used in every step: use each batch once": _first_batch,
+        "the loop ends after the first batch: is the `return` inside it?": _one_step,
+    },
+    draw=_draw_losses,
+    inspect=_returned,
+    run=_trained,
+)
+
+
+# ---- the bug ---------------------------------------------------------------------------------------
+
+
+class TorchAttention(nn.Module):
+    """Self-attention by PyTorch's own layer: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output, _ = self.attend(x, x, x)
+        return output
+
+
+class Suspect(nn.Module):
+    """The program of lesson 01 with a bug: it runs, and its model learns nothing."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(embed_dim, num_heads)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output, _ = self.attend(x, x, x)
+        return output
+
+
+@dataclass
+class Dependence:
+    """Which image's output depends on which image's input, (B, B); the same for tokens, (N, N)."""
+
+    images: torch.Tensor
+    tokens: torch.Tensor
+
+
+def _bug_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    return [
+        (12, 3, torch.randn(4, 7, 12, generator=g)),
+        (10, 2, torch.randn(3, 5, 10, generator=g)),
+    ]
+
+
+def _dependence(answer: type[nn.Module], width: int, heads: int, x: torch.Tensor) -> Dependence:
+    """What a layer's outputs depend on, measured by gradients."""
+    torch.manual_seed(0)
+    layer = answer(width, heads).eval()
+    x = x.clone().requires_grad_()
+    output = layer(x)
+    probe = (output * torch.randn(output.shape)).sum(-1)  # (B, N)
+
+    def depends(part: torch.Tensor, axes: tuple[int, int]) -> torch.Tensor:
+        (gradient,) = torch.autograd.grad(part.sum(), x, retain_graph=True)
+        return gradient.abs().sum(axes) > 0
+
+    return Dependence(
+        torch.stack([depends(row, (1, 2)) for row in probe]),
+        torch.stack([depends(column, (0, 2)) for column in probe.T]),
+    )
+
+
+def _bug_shape(answer: type[nn.Module]) -> str | None:
+    """What is wrong with the type or the shape of a layer's output."""
+    for width, heads, x in _bug_cases(torch.Generator().manual_seed(0)):
+        output = answer(width, heads)(x)
+        if isinstance(output, tuple):
+            return (
+                "forward returns a tuple: nn.MultiheadAttention returns (output, weights), and the "
+                "block needs the output alone"
+            )
+        if output.shape == x.transpose(0, 1).shape:
+            return (
+                f"an input of shape {tuple(x.shape)} gives an output of shape {tuple(output.shape)}: "
+                "transpose it back"
+            )
+        if output.shape != x.shape:
+            return f"the shape is {tuple(output.shape)}; expected {tuple(x.shape)}"
+    return None
+
+
+class _OneSequence(TorchAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(0, 1)[None])[0].view(x.shape)
+
+
+class _NoExchange(TorchAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(0, 1)[:, None])[:, 0].view(x.shape)
+
+
+class _ClassTokenOnly(TorchAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output, _ = self.attend(x, x[:, :1], x[:, :1])
+        return output
+
+
+class _Causal(TorchAttention):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        return self.attend(x, x, x, attn_mask=later)[0]
+
+
+def _draw_dependence(result: Dependence, *_: Any) -> None:
+    viz.pictures(
+        {
+            "4 images, on 4 images": result.images.float(),
+            "7 tokens, on 7 tokens": result.tokens.float(),
+        },
+        alt="Two matrices, a row for each output and a column for each input, bright where the output "
+        "depends on the input: images on images, and tokens on tokens.",
+        height=2.0,
+        limits=(0, 1),
+    )
+
+
+TORCH_ATTENTION = Exercise(
+    "01.TorchAttention",
+    TorchAttention,
+    _bug_cases,
+    {
+        "attention still runs over the images of the batch: a token sees the same position of every "
+        "image, and no other position. Which axis does nn.MultiheadAttention take for the "
+        "sequence?": Suspect,
+        "each token now sees the tokens of all images: keep the images apart": _OneSequence,
+        "no token sees another: attention must run over the N tokens of an image": _NoExchange,
+        "every token sees the first token alone: keys and values must come from all tokens": (
+            _ClassTokenOnly
+        ),
+        "a token sees none of the later ones: a ViT has no causal mask": _Causal,
+    },
+    draw=_draw_dependence,
+    inspect=_bug_shape,
+    run=_dependence,
+)
+
+EXERCISES = (
+    PATCHIFY,
+    ATTENTION,
+    ATTENTION_MODULE,
+    BLOCK,
+    SINCOS_1D,
+    VISION_TRANSFORMER,
+    TRAIN,
+    TORCH_ATTENTION,
+)

@@ -321,7 +321,7 @@ def _draw_copies(result: torch.Tensor, tokens: torch.Tensor, hidden: torch.Tenso
     viz.film_strips(
         {"masked": _masked(hidden.flatten(1))[0]} | strips,
         "Three rows of frames: the masked clip, your reconstruction and the expected one.",
-        frames=3,
+        frames=5,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,13 +16,14 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from vmae.data.checking.scan import pictures, video_stream
+from vmae.data.checking.scan import check_video
 from vmae.data.making.jobs import begin_set, finish_set
-from vmae.data.reading.reader import VideoError
+from vmae.data.reading.player import VideoError, check_file, pictures, video_stream
+from vmae.data.reading.reader import UNREADABLE_WIDTHS
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
-from vmae.support.files import atomic_path, only_writer, write_text
+from vmae.support.files import atomic_path, only_writer, printable, write_text
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ def normalize_set(
 ) -> Normalized:
     """Re-encode the set `source` into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
 
-    The frames and the frame rate are kept (a variable rate becomes its average). Files that were
-    already converted are skipped unless the original has changed. Unreadable videos are left out and
-    listed in left_out.txt; so are folders of images, which need no decoder.
+    The frames are those that players show: of the stream that they choose, upright, with square
+    pixels, all of the first one's size, in 8 bits. The frame rate is kept (a variable rate becomes its
+    average). Each new file is read back and compared. Files that were already converted are skipped
+    unless the original has changed. Unreadable videos are left out and listed in left_out.txt, and so
+    are files that are not part of the set, and folders of images, which need no decoder.
 
     Raises ValueError for an invalid `short_side`, SetError if a split has no readable video,
     FileExistsError if `out` holds something else or is inside `source`, DiskError if the set does
@@ -57,7 +61,7 @@ def normalize_set(
         raise SetError(
             f"{source} is a list file: pass a dataset folder that has train and test splits"
         )
-    videos = load_set(source)
+    videos = load_set(source, foreign=True)
     if out.resolve().is_relative_to(source.resolve()):
         raise FileExistsError(
             f"the output folder {out} must be outside the dataset folder {source}: choose "
@@ -87,14 +91,15 @@ def _write_set(
         split: [(names[v.path], v.label) for v in videos.split(split) if v.path not in reasons]
         for split in ("train", "test")
     }
-    left_out = [(str(path), why) for path, why in reasons.items()]
+    passed = dict.fromkeys(videos.passed_over, "neither a video nor frames that can be read")
+    left_out = [(printable(path), why) for path, why in (reasons | passed).items()]
     write_text(out / "left_out.txt", "".join(f"{path}: {why}\n" for path, why in left_out))
     for split, rows in lists.items():
         if not rows:
             first = "; ".join(": ".join(row) for row in left_out[:3])
             raise SetError(f"{source}: none of the {split} videos could be read ({first})")
     finish_set(out, spec, videos.classes, lists)
-    return Normalized(out, len(names) - len(left_out), left_out)
+    return Normalized(out, len(names) - len(reasons), left_out)
 
 
 def _names(source: Path, videos: list[Video]) -> dict[Path, str]:
@@ -106,8 +111,9 @@ def _names(source: Path, videos: list[Video]) -> dict[Path, str]:
         inside = whole.is_relative_to(os.path.abspath(source))
         name = whole.relative_to(os.path.abspath(source)) if inside else Path(whole.name)
         name = name if name.suffix == ".mp4" else name.with_name(name.name + ".mp4")
+        name = Path(re.sub(r"[^\S ]|\\", "_", name.as_posix()))  # cannot be written in a list
         if not inside or str(name).lower() in taken:
-            digest = hashlib.sha256(str(whole).encode()).hexdigest()[:10]
+            digest = hashlib.sha256(os.fsencode(whole)).hexdigest()[:10]
             name = name.with_name(f"{name.stem}-{digest}.mp4")
         taken.add(str(name).lower())
         names[path] = (Path("videos") / name).as_posix()
@@ -120,18 +126,21 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     try:
         if original.is_dir():
             raise VideoError("image folders do not need re-encoding: use the original dataset")
-        if not original.is_file():
-            raise VideoError("the file does not exist")
+        check_file(original)
         stat = original.stat()
         # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
             return ""
         rate = _rate(original)
         with atomic_path(target) as temporary:
-            _encode(original, temporary, rate, short_side)
+            written = _encode(original, temporary, rate, short_side)
+            report = check_video(temporary)
+            if report.problems or report.frames != written:
+                why = "; ".join(text for _, text in report.problems) or f"{report.frames} frames"
+                raise VideoError(f"the new file of {written} frames could not be read back ({why})")
             os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     except VideoError as error:
-        return str(error).removeprefix(f"{original}: ")
+        return str(error).removeprefix(f"{printable(original)}: ")
     return ""
 
 
@@ -146,33 +155,38 @@ def _rate(path: Path) -> Fraction:
         raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
 
 
-def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> None:
-    frames = pictures(original)
-    first = next(frames, None)
-    if first is None:
-        raise VideoError(f"{original}: the video contains no frames")
-    height, width = target_size(first.shape[0], first.shape[1], short_side)
-    scaled = min(first.shape[:2]) > short_side
+def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> int:
+    """Write the new file; returns its number of frames."""
+    count = 0
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        stream.thread_count = 1
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
         # Scene cuts may add key frames, which is harmless; x264 uses closed GOPs by default.
         stream.options = {"preset": "veryfast", "crf": "18", "g": "12", "bf": "0"}
-        picture: np.ndarray | None = first
-        number = 0
-        while picture is not None:
-            if picture.shape != first.shape:
-                raise VideoError(f"{original}: the frame size changes at frame {number}")
-            if not scaled:  # crop an odd edge: rescaling would change every pixel
-                picture = np.ascontiguousarray(picture[:height, :width])
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            if (frame.height, frame.width) != (height, width):
-                frame = frame.reformat(width=width, height=height, interpolation="BILINEAR")
+        for count, picture in enumerate(pictures(original, square=True), 1):
+            frame = av.VideoFrame.from_ndarray(_fitted(picture, short_side), format="rgb24")
+            if count == 1:
+                stream.height, stream.width = frame.height, frame.width
             container.mux(stream.encode(frame))
-            picture = next(frames, None)
-            number += 1
+        if count == 0:
+            raise VideoError(f"{original}: the video contains no frames")
         container.mux(stream.encode())
+    return count
+
+
+def _fitted(picture: np.ndarray, short_side: int) -> np.ndarray:
+    """A frame (H, W, 3) scaled to `target_size`, and cropped to a width that decord can read."""
+    height, width = target_size(picture.shape[0], picture.shape[1], short_side)
+    if (
+        min(picture.shape[:2]) > short_side
+    ):  # an odd edge alone is cropped: scaling changes all pixels
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        picture = frame.reformat(width=width, height=height, interpolation="BILINEAR").to_ndarray()
+    while width in UNREADABLE_WIDTHS:
+        width -= 2
+    if width == 0:
+        raise VideoError(f"frames {picture.shape[1]} pixels wide are too narrow: 10 is the minimum")
+    return np.ascontiguousarray(picture[:height, :width])
 
 
 def target_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import torch
 
-from vmae.data.reading.reader import FrameSelector
+from vmae.data.reading.reader import PIECE, FrameSelector
 from vmae.data.reading.store import FrameStore
 
 #: Share of the free memory that frames may take; the rest is left for the model.
@@ -34,11 +34,12 @@ class DeviceStore:
     def __init__(self, store: FrameStore, device: torch.device) -> None:
         self.store, self.videos = store, store.videos
         self._pixels = torch.empty((store.nbytes // 3, 3), dtype=torch.uint8, device=device)
-        first = 0
+        flat, first = self._pixels.view(-1), 0
         for shard in store.shards():
-            pixels = torch.from_numpy(np.array(shard).reshape(-1, 3))  # a memmap is read-only
-            self._pixels[first : first + len(pixels)] = pixels.to(device)
-            first += len(pixels)
+            for start in range(0, len(shard), PIECE):
+                piece = torch.from_numpy(np.array(shard[start : start + PIECE]))  # not read-only
+                flat[first : first + len(piece)] = piece.to(device)
+                first += len(piece)
         shapes = np.array([store.shape(i) for i in range(len(store))], dtype=np.int64)
         self._first = np.cumsum(shapes.prod(1)) - shapes.prod(1)  # each video's first pixel
 

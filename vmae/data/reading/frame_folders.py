@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vmae.data.reading.player import VideoError
 from vmae.data.sets.formats import IMAGE_SUFFIXES
 
 
@@ -16,25 +18,27 @@ def frame_paths(folder: Path, first: int = 1, count: int | None = None) -> list[
 
     Sorted by name in natural order: img_2 comes before img_10. With `count`, the images whose
     names end in first, first + 1, ..., as in V2's lists (REFERENCE.md 5).
-    Raises ValueError if there are no images or a numbered one is missing.
+    Raises VideoError if there are no images or a numbered one is missing.
     """
     if not folder.is_dir():
-        raise ValueError("the folder does not exist")
+        raise VideoError(f"{folder}: the folder does not exist")
     images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."
     ]
     if not images:
-        raise ValueError(f"the folder contains no supported images ({', '.join(IMAGE_SUFFIXES)})")
+        raise VideoError(
+            f"{folder}: the folder contains no supported images ({', '.join(IMAGE_SUFFIXES)})"
+        )
     if count is None:
         return sorted(images, key=_natural)
     numbered = {int(m[0]): path for path in images if (m := re.search(r"\d+$", path.stem))}
     numbers = range(first, first + count)
     missing = [number for number in numbers if number not in numbered]
     if missing:
-        raise ValueError(
-            f"image {missing[0]} is missing: the list expects {count} images starting at number "
+        raise VideoError(
+            f"{folder}: image {missing[0]} is missing: the list expects {count} images starting at number "
             f"{first}, but {len(missing)} of them are missing from the folder, which "
             f"contains {len(images)} images (img_00001.jpg, ...)"
         )
@@ -47,26 +51,43 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def read_images(paths: list[Path]) -> np.ndarray:
-    """Read images of equal size as frames (T, H, W, 3) uint8.
+class ImageFolder:
+    """The images of `frame_paths`, read as a video's frames.
 
-    Raises ValueError, naming the image, if one is unreadable or differs in size from the first.
+    Raises VideoError, naming the image, if one is unreadable, has more than 8 bits per channel, or
+    differs in size from the first one read.
     """
-    frames: list[np.ndarray] = []
-    for path in paths:
+
+    def __init__(self, folder: Path, first: int = 1, count: int | None = None) -> None:
+        self._paths = frame_paths(folder, first, count)
+        self._first: tuple[str, int, int] | None = None  # name, height and width
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def frames(self, index: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The images at these indices, (T, H, W, 3) uint8."""
+        return np.stack([self._read(self._paths[i]) for i in index])
+
+    def _read(self, path: Path) -> np.ndarray:
+        where = f"{path.parent}: {path.name}"
         try:
             with Image.open(path) as image:
-                frames.append(np.asarray(image.convert("RGB")))
+                mode, frame = image.mode, np.asarray(image.convert("RGB"))
         # Pillow raises SyntaxError for some damaged PNGs, and a special error for huge images.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = (
                 "the file is truncated" if "truncated" in str(error) else "not a readable image"
             )
-            raise ValueError(f"{path.name} could not be read ({reason})") from None
-        if frames[-1].shape != frames[0].shape:
-            (height, width), (h, w) = frames[0].shape[:2], frames[-1].shape[:2]
-            raise ValueError(
-                f"{path.name} is {w}x{h} pixels, but {paths[0].name} is {width}x{height}: "
+            raise VideoError(f"{where} could not be read ({reason})") from None
+        if mode.startswith(("I", "F")):  # Pillow would cut off everything above 255
+            raise VideoError(f"{where} has more than 8 bits per channel: convert it to 8 bits")
+        self._first = self._first or (path.name, *frame.shape[:2])
+        name, height, width = self._first
+        if frame.shape[:2] != (height, width):
+            h, w = frame.shape[:2]
+            raise VideoError(
+                f"{where} is {w}x{h} pixels, but {name} is {width}x{height}: "
                 "all images in a video must have the same size"
             )
-    return np.stack(frames)
+        return frame

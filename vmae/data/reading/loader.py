@@ -23,6 +23,7 @@ from vmae.data.reading.store import build_store
 from vmae.data.reading.workers import end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.support.files import printable
 
 #: Replacements tried for an unreadable video before the run stops.
 TRIES = 3
@@ -86,7 +87,7 @@ class ClipDataset(Dataset[Batch]):
         try:
             return self.source.read(index, choose)
         except VideoError as error:
-            path = str(self.source.videos[index].path)
+            path = printable(self.source.videos[index].path)
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
@@ -108,9 +109,7 @@ class ClipDataset(Dataset[Batch]):
         labels = []
         for draw, index in keys:
             for attempt in range(TRIES + 1):
-                chosen = (
-                    index if attempt == 0 else _another(self.seed, draw, index, attempt, len(self))
-                )
+                chosen = _another(self.seed, draw, index, attempt, len(self)) if attempt else index
                 try:
                     got.append(get(draw, chosen))
                     labels.append(self.source.videos[chosen].label)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -17,15 +18,24 @@ import torch.nn.functional as F
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "102400")
 import decord
 
-from vmae.data.reading.frame_folders import frame_paths, read_images
+from vmae.data.reading.frame_folders import ImageFolder
+from vmae.data.reading.player import VideoError, check_file, closed_starts, stream_sizes
 from vmae.data.sets.videos import Video
 
 #: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
 
+#: Bytes of decoded frames held in memory at once, before they are resized; larger frames than LARGE
+#: are read one by one, because decord keeps many frames of a request. Reading 720p takes 0.1 to 0.3 GB,
+#: however long the video is, if it has a key frame every few seconds (tests/data/test_reading_memory.py).
+PIECE, LARGE = 16 << 20, 1 << 20
 
-class VideoError(RuntimeError):
-    """An unusable video; the message names the file and the reason."""
+#: On a busy machine decord reads ahead, one frame for each that it had to wait for. A large file is
+#: therefore opened again, at the first closed key frame, after this many frames.
+AHEAD = 64
+
+#: Frames of these widths cannot be read by decord: it takes their padded rows for a fourth channel.
+UNREADABLE_WIDTHS = (2, 4, 6, 8, 12, 16, 24, 48, 72)
 
 
 class VideoReader(Protocol):
@@ -46,13 +56,11 @@ class VideoReader(Protocol):
 def open_video(path: str | Path) -> VideoReader:
     """Open a video file in the process that reads it; decoding uses one thread.
 
-    Raises VideoError if the file is missing, empty, damaged, audio only, or not a video.
+    Raises VideoError if the file is missing, empty, damaged, audio only, or not a video, if its name
+    is not UTF-8, or if decord would not read the stream that players show.
     """
     path = Path(path)
-    if not path.is_file():
-        raise VideoError(f"{path}: the file does not exist")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty")
+    check_file(path)
     reader = _DecordReader(path)
     if len(reader) == 0:
         raise VideoError(f"{path}: the video contains no frames")
@@ -74,6 +82,14 @@ class _DecordReader(VideoReader):
             raise VideoError(
                 f"{path}: the file could not be opened as a video ({_reason(error)})"
             ) from None
+        sizes = _sizes(path)
+        if len(sizes) > 1:  # decord has no option for the stream: its size shows which one it reads
+            height, width = self.frames([0]).shape[1:3]
+            if sizes.count(sizes[0]) > 1 or {height, width} != set(sizes[0]):
+                raise VideoError(
+                    f"{path}: the file has {len(sizes)} video streams, and decord may not read the "
+                    "one that players show: run `vmae normalize`"
+                )
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -87,6 +103,21 @@ class _DecordReader(VideoReader):
             ) from None
 
 
+def _sizes(path: Path) -> list[tuple[int, int]]:
+    """`stream_sizes`, found once per version of a file: it takes as long as opening the file."""
+    return _sizes_at(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sizes_at(path: Path, _: int) -> list[tuple[int, int]]:
+    return stream_sizes(path)
+
+
+def _per_piece(pixels: int) -> int:
+    """How many frames of this many pixels are read at once."""
+    return 1 if 3 * pixels > LARGE else PIECE // (3 * pixels)
+
+
 def _reason(error: Exception) -> str:
     """The useful part of decord's long message."""
     text = str(error)
@@ -96,6 +127,7 @@ def _reason(error: Exception) -> str:
         "Error reading": "not a video file, or truncated before its index",
         "av_read_frame": "the file is truncated or corrupt",
         "avcodec_send_packet": "the file is corrupt",
+        "from_size == to_size": "decord cannot read frames of this width: run `vmae normalize`",
     }.items():
         if words in text:
             return meaning
@@ -106,25 +138,73 @@ def _reason(error: Exception) -> str:
     return re.sub(r"^\[[\d:]+\] \S+:\d+: (\[[^\]]*\])?", "", line)[:120]
 
 
-def read_frames(video: str | Path | Video, choose: FrameSelector | None = None) -> np.ndarray:
-    """Read the chosen frames of a video, by default all of them: (T, H, W, 3) uint8.
+def frame_pieces(
+    video: str | Path | Video, choose: FrameSelector | None = None
+) -> Iterator[np.ndarray]:
+    """Read the chosen frames of a video, by default all of them, in pieces of at most PIECE bytes.
 
     video   a file or a folder of images; a Video from a list may select a range of the images
 
-    Raises VideoError, including when the file opens but a frame cannot be decoded.
+    A piece is (T, H, W, 3) uint8 and has at least one frame, unless none is chosen. Raises
+    VideoError, including when the file opens but a frame cannot be decoded.
     """
     if not isinstance(video, Video):
         video = Video(Path(video), -1)
-    path = video.path
-    if video.count is not None or path.is_dir():
-        try:
-            images = frame_paths(path, video.first, video.count)
-            chosen = np.arange(len(images)) if choose is None else choose(len(images))
-            return read_images([images[i] for i in chosen])
-        except (ValueError, IndexError) as error:
-            raise VideoError(f"{path}: {error}") from None
-    reader = open_video(path)
-    return reader.frames(np.arange(len(reader)) if choose is None else choose(len(reader)))
+    is_folder = video.count is not None or video.path.is_dir()
+    reader: VideoReader = (
+        ImageFolder(video.path, video.first, video.count) if is_folder else open_video(video.path)
+    )
+    index = np.arange(len(reader)) if choose is None else choose(len(reader))
+    # A file's stream says how many frames make a piece; otherwise the first frame shows it.
+    sizes = [] if is_folder else _sizes(video.path)
+    first, size = 0, _per_piece(sizes[0][0] * sizes[0][1]) if sizes else 1
+    opened, starts = 0, np.empty(0, dtype=np.int64)
+    if size == 1 and sizes and len(index) > AHEAD:
+        starts = closed_starts(video.path)
+    while True:
+        frames = reader.frames(index[first : first + size])
+        if (
+            first >= opened + AHEAD
+            and np.diff(np.searchsorted(starts, index[first - 1 : first + 1], "right")) > 0
+        ):
+            again = open_video(video.path)
+            if np.array_equal(again.frames(index[first : first + 1]), frames):
+                reader, opened = again, first
+        yield frames
+        first += size
+        if first >= len(index):
+            return
+        size = _per_piece(frames[0].nbytes // 3)
+
+
+def read_frames(
+    video: str | Path | Video,
+    choose: FrameSelector | None = None,
+    change: Callable[[np.ndarray], np.ndarray] = lambda frames: frames,
+) -> np.ndarray:
+    """The frames of `frame_pieces` in one array (T, H, W, 3) uint8, in the order chosen.
+
+    change   applied to each piece as soon as it is decoded, such as a resize that saves memory
+
+    Each frame is decoded once, in ascending order, so that decord seeks as little as possible.
+    """
+    order = np.empty(0, dtype=np.int64)
+
+    def ascending(length: int) -> np.ndarray:
+        nonlocal order
+        index, order = np.unique(
+            choose(length) if choose else np.arange(length), return_inverse=True
+        )
+        return index
+
+    frames, first = np.empty(0, dtype=np.uint8), 0
+    for piece in frame_pieces(video, ascending):
+        piece = change(piece)
+        if first == 0:  # one array from the start: pieces kept for later would fragment the memory
+            frames = np.empty((max(order, default=-1) + 1, *piece.shape[1:]), dtype=np.uint8)
+        frames[first : first + len(piece)] = piece
+        first += len(piece)
+    return frames if np.array_equal(order, np.arange(len(frames))) else frames[order]
 
 
 def resize_frames(frames: np.ndarray, short_side: int, squeeze: bool = False) -> np.ndarray:

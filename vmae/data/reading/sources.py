@@ -40,7 +40,9 @@ class VideoFiles:
 
     def read(self, index: int, choose: FrameSelector) -> np.ndarray:
         """The chosen frames of a video, (T, H, W, 3) uint8."""
-        frames = read_frames(self.videos[index], choose)
+        return read_frames(self.videos[index], choose, self._resized)
+
+    def _resized(self, frames: np.ndarray) -> np.ndarray:
         frames = resize_frames(frames, self.short_side or self.size, self.squeeze)
         height, width = frames.shape[1:3]
         start = (min(height, width) - self.size) // 2

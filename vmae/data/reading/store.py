@@ -2,7 +2,8 @@
 
 A store is a folder of shards (the frames of 512 videos, one after the other, with a checksum) and
 index.json. It is built shard by shard in a folder with the suffix `.partial`, which is renamed once
-complete: a store without the suffix is always complete, and an interrupted build resumes.
+complete: a store without the suffix is always complete, and an interrupted build resumes. Frames are
+written as they are decoded, so the memory needed does not depend on how long the videos are.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vmae.data.reading.reader import FrameSelector, VideoError, read_frames, resize_frames
+from vmae.data.reading.reader import PIECE, FrameSelector, VideoError, frame_pieces, resize_frames
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video
-from vmae.support.files import atomic_path, only_writer, require_space, write_text
+from vmae.support.files import atomic_path, disk_errors, only_writer, require_space, write_text
 
 _VERSION = 2
 #: Videos per shard. An interruption loses the decoding of at most one shard.
 SHARD = 512
 #: Stores of at most this many bytes are verified whenever they are opened (about a second).
 VERIFIED = 1_000_000_000
+
+#: A decoded video: a file of its frames, and their number, height and width.
+Decoded = tuple[Path, tuple[int, int, int]]
 
 
 class StoreError(RuntimeError):
@@ -136,7 +140,10 @@ def build_store(
     does not fit, StoreError if it is damaged, BusyError if another process is building it.
     """
     listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
-    target = Path(folder) / f"{size}px-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+    target = (
+        Path(folder)
+        / f"{size}px-{hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+    )
     states = {str(video.path): _state(video.path) for video in videos}
     if target.exists():
         store = FrameStore(target)
@@ -154,7 +161,7 @@ def build_store(
     with only_writer(unfinished):
         shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
         todo = [i for i, shard in enumerate(shards) if not _is_done(unfinished, i, shard, states)]
-        jobs = [video for i in todo for video in shards[i]]
+        jobs = [(v, unfinished / f".{i}-{n}.part") for i in todo for n, v in enumerate(shards[i])]
         decoded = run_parallel(partial(_decode, size), jobs, workers)
         results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
         for i in todo:
@@ -173,11 +180,11 @@ def _write_shard(
     folder: Path,
     number: int,
     videos: Sequence[Video],
-    results: Iterator[np.ndarray | str],
+    results: Iterator[Decoded | str],
     states: dict[str, Any],
     left: int,
 ) -> None:
-    """Write the frames of some videos, then their index: a shard with a .json is complete."""
+    """Join the files of some videos into a shard, then write its index, which marks it complete."""
     rows: list[tuple[str, int, tuple[int, ...]]] = []
     failed: list[tuple[str, str]] = []
     checksum = 0
@@ -186,12 +193,15 @@ def _write_shard(
             if isinstance(result, str):
                 failed.append((str(video.path), result))
                 continue
+            path, shape = result
             if not rows and number == 0:
-                require_space(folder, result.nbytes * left)
-            data = result.tobytes()
-            checksum = zlib.crc32(data, checksum)
-            file.write(data)
-            rows.append((str(video.path), video.label, result.shape[:3]))
+                require_space(folder, path.stat().st_size * left)
+            with open(path, "rb") as frames:
+                while data := frames.read(PIECE):
+                    checksum = zlib.crc32(data, checksum)
+                    file.write(data)
+            path.unlink()
+            rows.append((str(video.path), video.label, shape))
     known = {str(video.path): states[str(video.path)] for video in videos}
     shard = {"crc32": checksum, "videos": rows, "failed": failed, "states": known}
     write_text(folder / f"{number:05d}.json", json.dumps(shard))
@@ -206,12 +216,21 @@ def _is_done(folder: Path, number: int, videos: Sequence[Video], states: dict[st
     return known == {str(video.path): states[str(video.path)] for video in videos}
 
 
-def _decode(size: int, video: Video) -> np.ndarray | str:
-    """The resized frames, or why they cannot be read."""
+def _decode(size: int, job: tuple[Video, Path]) -> Decoded | str:
+    """Write the resized frames to a file, piece by piece; or say why they cannot be read."""
+    video, path = job
+    length = height = width = 0
     try:
-        return resize_frames(read_frames(video), size)
+        with disk_errors(path), open(path, "wb") as file:
+            for piece in frame_pieces(video):
+                resized = resize_frames(piece, size)
+                file.write(resized.data)
+                length += len(resized)
+                height, width = resized.shape[1:3]
     except VideoError as error:
+        path.unlink()
         return str(error)
+    return path, (length, height, width)
 
 
 def _state(path: Path) -> list[int] | None:

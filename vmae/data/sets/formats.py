@@ -12,10 +12,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-#: Formats that decord reads exactly in any order (tests/data/test_reading.py). For any frame of an .mpg
-#: file it returns the first one, and it fails at the end of .ts files: re-encode such files.
+#: Formats that decord reads exactly in any order (tests/data/test_reading.py).
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+#: Other formats, mostly of cameras and discs, which `vmae normalize` converts. For any frame of an .mpg
+#: file decord returns the first one, and it fails at the end of .ts files.
+FOREIGN_SUFFIXES = (".mts", ".m2ts", ".ts", ".mpg", ".mpeg", ".m2v", ".vob", ".ogv", ".asf", ".3g2")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _SUFFIX = "|".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 _VIDEO = re.compile(rf'"?.+\.({_SUFFIX})"?', re.IGNORECASE)

@@ -15,6 +15,7 @@ A missing video is not an error here; it is reported when it is read.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 
 from vmae.data.sets.folders import from_classes, from_split
@@ -24,19 +25,25 @@ from vmae.data.sets.formats import (
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.public_sets import load_public
 from vmae.data.sets.videos import SetError, VideoSet
+from vmae.support.files import printable
 
 
 def load_set(
-    folder: str | Path, split: int | None = None, root: str | Path | None = None
+    folder: str | Path,
+    split: int | None = None,
+    root: str | Path | None = None,
+    foreign: bool = False,
 ) -> VideoSet:
     """Load a set in any of the layouts above.
 
-    split   for UCF101 and HMDB51, which have three splits: 1 (the default), 2 or 3
-    root    the folder of the videos, if they are not beside the lists
+    split     for UCF101 and HMDB51, which have three splits: 1 (the default), 2 or 3
+    root      the folder of the videos, if they are not beside the lists
+    foreign   take from class folders also videos that decord does not read exactly, such as .mts:
+              `vmae scan` reports them, and `vmae normalize` converts them
 
     Raises SetError if there is no set, if lines are invalid (all are listed), or if a class occurs
-    only in the test list. Warns about videos in both train and test. The videos themselves are not
-    opened.
+    only in the test list. Warns about videos in both train and test, and about files in class folders
+    that are not part of the set. The videos themselves are not opened.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -63,7 +70,8 @@ def load_set(
                 "train.csv; omit root"
             )
         else:
-            found = from_split(folder) if (folder / "train").is_dir() else from_classes(folder)
+            load = from_split if (folder / "train").is_dir() else from_classes
+            found = load(folder, foreign)
     _check(found)
     return found
 
@@ -111,5 +119,15 @@ def _check(videos: VideoSet) -> None:
         warnings.warn(
             f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so "
             f"test results will be too optimistic: {few(leaked)}",
+            stacklevel=3,
+        )
+    if videos.passed_over:
+        paths = videos.passed_over
+        counts = Counter(path.suffix or "without suffix" for path in paths)
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(10))
+        names = few([printable(path.relative_to(videos.folder)) for path in paths])
+        warnings.warn(
+            f"{videos.folder}: files that are not part of the set: {len(paths)} ({kinds}): {names}. "
+            "`vmae scan` lists them all; `vmae normalize` converts formats such as .mts",
             stacklevel=3,
         )

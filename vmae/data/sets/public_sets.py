@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vmae.data.sets.folders import walk
 from vmae.data.sets.formats import VIDEO_SUFFIXES, few, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
@@ -255,12 +256,7 @@ def _is_kinetics(path: Path) -> bool:
 
 def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSet:
     top = root or folder
-    by_stem = {
-        Path(name).stem: Path(base) / name
-        for base, _, names in os.walk(top, followlinks=True)
-        for name in sorted(names)
-        if name.lower().endswith(VIDEO_SUFFIXES)
-    }
+    by_stem = {path.stem: path for path in walk(top) if path.suffix.lower() in VIDEO_SUFFIXES}
     if not by_stem:
         raise SetError(
             f"{top}: found the lists, but no videos such as ID_000010_000020.mp4 in the folder or "

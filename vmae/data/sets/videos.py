@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -35,12 +35,16 @@ class Video:
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A set: its folder, class names, and videos for training and testing."""
+    """A set: its folder, class names, and videos for training and testing.
+
+    passed_over   files in class folders that are neither videos nor frames that can be read
+    """
 
     folder: Path
     classes: tuple[str, ...]
     train: tuple[Video, ...]
     test: tuple[Video, ...]
+    passed_over: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of the split "train" or "test"."""

@@ -1,4 +1,4 @@
-"""The models that ship, trained, measured and written: python solutions/models.py film|image [--run FOLDER]
+"""The models that ship, trained, measured and written: python solutions/shipped.py film|image [--run FOLDER]
 
 film    VideoMAE V1 on Big Buck Bunny, by the recipe `film`; one shot in five is never seen. It starts from
         the same model trained on clips of one time step, a fifth of the cost: how a picture goes on

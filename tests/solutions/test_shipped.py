@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import models
 import numpy as np
 import pytest
+import shipped
 import torch
 from safetensors.torch import load_file
 from ship import ship
@@ -25,20 +25,20 @@ RUN = {"optim.steps": 2, "optim.batch_size": 4, "save_every": 1, "log_every": 1}
 
 
 def test_the_film_model_continues_from_one_time_step(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "FILM_SPEC", FilmSpec(frames=32, overlap=16, most_clips=80))
+    monkeypatch.setattr(shipped, "FILM_SPEC", FilmSpec(frames=32, overlap=16, most_clips=80))
     data = {"data.path": str(tmp_path / "set"), "data.cache_dir": str(tmp_path / "stores")}
     recipe = Recipe.load("film").changed(
         both=SMALL | data | {"data.num_workers": 1}, pretrain=RUN | {"optim.lr": 1e-30}
     )
-    first = models.FIRST_STAGE["pretrain"]
-    monkeypatch.setitem(models.FIRST_STAGE, "pretrain", first | RUN | {"optim.lr": 1e-2})
+    first = shipped.FIRST_STAGE["pretrain"]
+    monkeypatch.setitem(shipped.FIRST_STAGE, "pretrain", first | RUN | {"optim.lr": 1e-2})
     run = tmp_path / "film"
-    models.train_film(recipe, run)
+    shipped.train_film(recipe, run)
     started, ended = (
         load_file(tmp_path / name / "model.safetensors") for name in ("film-first-stage", "film")
     )
     assert all(torch.equal(ended[name], value) for name, value in started.items())
-    result = models.measured("film", recipe.pretrain, run, models.unseen_clips(recipe.pretrain))
+    result = shipped.measured("film", recipe.pretrain, run, shipped.unseen_clips(recipe.pretrain))
     assert set(result["errors"]) == {
         "tube 0.75", "tube 0.9", "random 0.75", "random 0.9", "frame 0.75",
     }  # fmt: skip
@@ -53,13 +53,13 @@ def test_the_film_model_continues_from_one_time_step(tmp_path, monkeypatch):
 
 def test_the_image_model_is_written_with_the_names_of_its_authors(tmp_path):
     small = {name.removeprefix("model."): value for name, value in SMALL.items()}
-    config = models.IMAGE.replace(
-        model=models.IMAGE.model.replace(**small | {"tubelet": (1, 8, 8)}),
-        optim=models.IMAGE.optim.replace(steps=2, batch_size=4), save_every=1, log_every=1,
+    config = shipped.IMAGE.replace(
+        model=shipped.IMAGE.model.replace(**small | {"tubelet": (1, 8, 8)}),
+        optim=shipped.IMAGE.optim.replace(steps=2, batch_size=4), save_every=1, log_every=1,
     )  # fmt: skip
     run = tmp_path / "image"
-    models.train(config, run, source=models.Crops(8, 32))
-    result = models.measured("image", config, run, models.unseen_pictures(32))
+    shipped.train(config, run, source=shipped.Crops(8, 32))
+    result = shipped.measured("image", config, run, shipped.unseen_pictures(32))
     assert set(result["errors"]["random 0.75"]) == {"model", "mean", "blend", "copy"}
     folder = ship(run, tmp_path / "shipped", half=True, official=True)
     state = load_file(folder / "model.safetensors")
@@ -76,14 +76,14 @@ def test_the_image_model_is_written_with_the_names_of_its_authors(tmp_path):
 
 
 def test_no_crop_shows_the_cat(monkeypatch):
-    crops = models.Crops(4, 32)
-    photos, frames = models.pictures.pictures("train")
+    crops = shipped.Crops(4, 32)
+    photos, frames = shipped.pictures.pictures("train")
     assert len(crops.pools[0]) == len(photos) - 1 and crops.pools[1] is frames
-    cat = models.unseen_pictures(32)[0, 0]
+    cat = shipped.unseen_pictures(32)[0, 0]
     assert cat.shape == (32, 32, 3) and cat.std() > 30
     first = crops.read(0, np.arange)
     assert first.shape == (1, 32, 32, 3) and np.array_equal(
-        first, models.Crops(4, 32).read(0, np.arange)
+        first, shipped.Crops(4, 32).read(0, np.arange)
     )
 
 
@@ -98,4 +98,18 @@ def test_an_error_counts_hidden_pixels_alone():
     pixels[1] = 51
     visible, queries = torch.arange(4).expand(2, 4), torch.arange(4, 16).expand(2, 12)
     mask = Mask(visible, queries, torch.arange(12).expand(2, 12))
-    assert models.error_of(model, pixels, mask) == pytest.approx((1 + 0.04) / 2, abs=1e-4)
+    assert shipped.error_of(model, pixels, mask) == pytest.approx((1 + 0.04) / 2, abs=1e-4)
+
+
+def test_the_image_model_that_ships_is_as_good_as_its_evidence_says():
+    model = vmae.load(vmae.ROOT / "data" / "weights" / "image").float().eval()
+    assert isinstance(model, MaskedAutoencoder) and model.config == shipped.IMAGE.model
+    stamp = json.loads((vmae.ROOT / "data" / "weights" / "image" / "stamp.json").read_text())
+    assert stamp["steps"] == shipped.IMAGE.optim.steps
+    evidence = json.loads((vmae.ROOT / "data" / "evidence" / "image.json").read_text())["errors"]
+    pixels = shipped.unseen_pictures()
+    for key, _, mask in shipped.masks("image", shipped.IMAGE, len(pixels)):
+        assert shipped.error_of(model, pixels, mask) == pytest.approx(
+            evidence[key]["model"], rel=0.01
+        )
+        assert evidence[key]["model"] < evidence[key]["blend"] < evidence[key]["mean"]

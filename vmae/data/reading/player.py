@@ -1,0 +1,154 @@
+"""A video file as players show it, decoded from its start to its end by PyAV.
+
+It is the reference for decord, which is faster, and the source of `vmae normalize`. Players take the
+stream that FFmpeg calls best (not a cover picture or a preview), turn it upright, and scale every
+frame to the size of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from vmae.support.files import printable
+
+#: Pixels are taken as square if their width is at most this far from their height: 2 %.
+_SQUARE = Fraction(1, 50)
+
+
+class VideoError(RuntimeError):
+    """An unusable video; the message names the file and the reason."""
+
+
+def check_file(path: Path) -> None:
+    """Raise VideoError if the file is missing or empty, or if decoders cannot be given its name."""
+    name = printable(path)
+    if name != str(path):
+        raise VideoError(f"{name}: the file name is not valid UTF-8: rename the file")
+    if not path.is_file():
+        raise VideoError(f"{name}: the file does not exist")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{name}: the file is empty")
+
+
+def video_stream(container: Any, path: str | Path) -> Any:
+    """The video stream that players show, of a container opened by PyAV.
+
+    Raises VideoError if there is no video stream or PyAV does not know its codec.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        raise VideoError(f"{path}: the file has no video stream")
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: the video uses an unknown codec")
+    return stream
+
+
+def stream_sizes(path: Path) -> list[tuple[int, int]]:
+    """(width, height) of the video streams, first of the one that players show; without cover pictures.
+
+    Empty if PyAV cannot open the file.
+    """
+    try:
+        with av.open(str(path)) as container:
+            best = video_stream(container, path)
+            others = [
+                stream
+                for stream in container.streams.video
+                if stream.index != best.index and not stream.disposition & Disposition.attached_pic
+            ]
+            return [(s.width, s.height) for s in (best, *others) if s.codec_context and s.width]
+    except (av.error.FFmpegError, OSError, ValueError, VideoError):
+        return []
+
+
+def closed_starts(path: Path) -> np.ndarray:
+    """Indices of the key frames from which on no frame needs an earlier one; empty if unknown."""
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, path)
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+    except (av.error.FFmpegError, OSError, ValueError, VideoError):
+        return np.empty(0, dtype=np.int64)
+    if any(time is None for time, _ in packets):
+        return np.empty(0, dtype=np.int64)
+    times = np.array([time for time, _ in packets])
+    first_shown = np.minimum.accumulate(times[::-1])[::-1]  # of this packet and those that follow
+    starts = times[(times == first_shown) & np.array([key for _, key in packets])]
+    return np.searchsorted(np.sort(times), starts)
+
+
+def pixel_aspect(stream: Any) -> Fraction:
+    """Width of a stored pixel over its height; 1 if it is nearly square, unknown or absurd."""
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    odd = abs(aspect - 1) > _SQUARE and Fraction(1, 4) <= aspect <= 4
+    return aspect if odd else Fraction(1)
+
+
+def pictures(
+    path: str | Path, square: bool = False, sizes: set[tuple[int, int]] | None = None
+) -> Iterator[np.ndarray]:
+    """All frames of a video in order, each (H, W, 3) uint8, upright and of the first one's size.
+
+    square   make non-square pixels square by changing the width; otherwise they are left as stored
+    sizes    receives every (width, height) at which frames are stored
+
+    HDR (HLG, PQ) is converted by its colour matrix, without tone mapping. Raises VideoError if the
+    file cannot be decoded to its end.
+    """
+    width = height = 0
+    matrix = 1, 0, 0, 1
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, path)
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise VideoError(f"{path}: the video contains a corrupt frame")
+                if not width:
+                    aspect = pixel_aspect(stream) if square else 1
+                    width, height = max(1, round(frame.width * aspect)), frame.height
+                    # Only here: a frame whose side data was read stays in memory for a while.
+                    matrix = _matrix(frame)
+                if sizes is not None:
+                    sizes.add((frame.width, frame.height))
+                picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+                yield upright(picture, matrix)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: the video could not be decoded ({error})") from None
+
+
+def _matrix(frame: Any) -> tuple[int, int, int, int]:
+    """Entries a, b, c, d of the display matrix; the identity if the frame has none."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            values = np.frombuffer(bytes(data), dtype=np.int32)[[0, 1, 3, 4]]
+            if (values % 65536).any():
+                raise VideoError(
+                    "the video's display matrix is not a rotation by a multiple of 90 degrees"
+                )
+            a, b, c, d = (int(v) >> 16 for v in values)
+            return a, b, c, d
+    return 1, 0, 0, 1
+
+
+def upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """Rotate and mirror a frame (H, W, 3) by its display matrix: x' = ax + cy, y' = bx + dy.
+
+    Raises VideoError unless the matrix is a quarter turn or a mirror: others need interpolation.
+    """
+    a, b, c, d = matrix
+    if abs(a) == abs(d) == 1 and b == c == 0:
+        across, down = a, d
+    elif abs(b) == abs(c) == 1 and a == d == 0:
+        picture, across, down = picture.transpose(1, 0, 2), c, b
+    else:
+        raise VideoError(
+            f"the display matrix {matrix} is not a rotation by a multiple of 90 degrees"
+        )
+    return np.ascontiguousarray(picture[::down, ::across])
