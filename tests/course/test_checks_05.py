@@ -6,6 +6,7 @@ import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
 from einops import rearrange, repeat
+from styles_05 import RIGHT, indices_by_loop, short_by_tube, tube_by_topk
 
 from vmae.config import MaskConfig
 from vmae.course.checks import exercises, verdict
@@ -49,92 +50,9 @@ def test_under_a_tube_there_is_nothing_to_copy():
         assert torch.equal(filled[~mask], clip[~mask])
 
 
-# ---- right answers in other styles ---------------------------------------------------------------
-
-
-def tube_by_loop(noise, ratio):
-    batch, t, n = noise.shape
-    hidden = torch.zeros(batch, t, n, dtype=torch.bool)
-    for b in range(batch):
-        for place in sorted(range(n), key=lambda i: -noise[b, 0, i])[: int(ratio * n)]:
-            hidden[b, :, place] = True
-    return hidden.reshape(batch, -1)
-
-
-def tube_by_topk(noise, ratio):
-    t, n = noise.shape[1:]
-    gone = noise[:, 0].topk(int(ratio * n)).indices
-    frame = torch.zeros(len(noise), n).scatter(1, gone, 1.0)
-    return repeat(frame, "b n -> b (t n)", t=t) > 0
-
-
-def short_by_tube(noise, ratio, length):
-    tubes = [tube_by_topk(part, ratio) for part in noise.split(length, dim=1)]
-    return torch.cat(tubes, dim=1)
-
-
-def short_by_expand(noise, ratio, length):
-    noise = rearrange(noise, "b (k s) n -> b k s n", s=length)
-    keep = noise.shape[-1] - int(ratio * noise.shape[-1])
-    order = noise[:, :, 0].argsort(-1)[..., :keep]
-    frame = torch.ones_like(noise[:, :, 0], dtype=torch.bool).scatter(2, order, False)
-    return rearrange(frame[:, :, None].expand_as(noise), "b k s n -> b (k s n)")
-
-
-def indices_by_loop(hidden):
-    rows = hidden.tolist()
-    visible = torch.tensor([[i for i, gone in enumerate(row) if not gone] for row in rows])
-    queries = torch.tensor([[i for i, gone in enumerate(row) if gone] for row in rows])
-    targets = torch.tensor([list(range(len(row))) for row in queries])
-    return Mask(visible, queries, targets)
-
-
-def indices_by_masked_select(hidden):
-    numbers = torch.arange(hidden.shape[1]).expand_as(hidden)
-    visible = numbers[~hidden].reshape(len(hidden), -1)
-    queries = numbers[hidden].reshape(len(hidden), -1)
-    return Mask(visible, queries, torch.arange(queries.shape[1]).repeat(len(hidden), 1))
-
-
-def copy_by_loop(tokens, hidden):
-    out = tokens.clone()
-    batch, t, n = hidden.shape
-    for b in range(batch):
-        mean = tokens[b][~hidden[b]].mean(0)
-        for i in range(n):
-            seen = [s for s in range(t) if not hidden[b, s, i]]
-            for s in range(t):
-                if hidden[b, s, i]:
-                    near = min(seen, key=lambda other: abs(other - s), default=None)
-                    out[b, s, i] = mean if near is None else tokens[b, near, i]
-    return out
-
-
-def copy_by_growing(tokens, hidden):
-    """Outwards from the visible steps, one step at a time: first from before, then from after."""
-    out, known = tokens.clone(), ~hidden
-    for far in range(1, tokens.shape[1]):
-        for to in range(tokens.shape[1]):
-            for source in (to - far, to + far):
-                if 0 <= source < tokens.shape[1]:
-                    take = ~known[:, to] & ~hidden[:, source]
-                    out[:, to] = torch.where(take[..., None], tokens[:, source], out[:, to])
-                    known[:, to] |= take
-    seen = (~hidden)[..., None].float()
-    mean = (tokens * seen).sum((1, 2)) / seen.sum((1, 2))
-    return torch.where(known[..., None], out, mean[:, None, None])
-
-
-@right_answers(
-    {
-        "tube_mask": [tube_by_loop, tube_by_topk],
-        "short_tubes": [short_by_tube, short_by_expand],
-        "mask_indices": [indices_by_loop, indices_by_masked_select],
-        "copy_in_time": [copy_by_loop, copy_by_growing],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"05.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -206,6 +124,114 @@ def flat_indices(hidden):
     return Mask(visible, queries, torch.arange(queries.shape[1]).expand(batch, -1))
 
 
+def once_argsort(noise, ratio):
+    t, n = noise.shape[1:]
+    return (noise[:, 0].argsort(dim=-1) >= n - int(ratio * n)).repeat(1, t)
+
+
+def once_in_tubes(noise, ratio, length):
+    n = noise.shape[2]
+    hidden = noise[:, ::length].argsort(dim=2) >= n - int(ratio * n)
+    return hidden.repeat_interleave(length, dim=1).flatten(1)
+
+
+def planted(noise, ratio, length):
+    """The program that the learner gets."""
+    n = noise.shape[2]
+    rank = noise[:, ::length].argsort(dim=2).argsort(dim=2)
+    hidden = rank >= n - int(ratio * n)
+    return hidden.repeat(1, length, 1).flatten(1)
+
+
+class Hides(right.MaskingGenerator):
+    """Another ratio than asked."""
+
+    def __init__(self, input_size, mask_type, mask_ratio, length=None):
+        super().__init__(input_size, mask_type, mask_ratio - 0.1, length)
+
+
+class Flags(right.MaskingGenerator):
+    """Returns `hidden` itself."""
+
+    def __call__(self, batch, generator):
+        return super().__call__(batch, generator).hidden(72)
+
+
+class DrawnOnce(right.MaskingGenerator):
+    """Noise drawn in the constructor."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        t, h, w = self.input_size
+        self.noise = torch.rand(5000, t, h * w, generator=torch.Generator().manual_seed(1))
+
+    def __call__(self, batch, generator):
+        return right.mask_indices(self.hidden(self.noise[:batch]))
+
+
+class GlobalGenerator(right.MaskingGenerator):
+    def __call__(self, batch, generator):
+        t, h, w = self.input_size
+        return right.mask_indices(self.hidden(torch.rand(batch, t, h * w)))
+
+
+class Unsorted(right.MaskingGenerator):
+    """Visible tokens in the order of the noise."""
+
+    def __call__(self, batch, generator):
+        mask = super().__call__(batch, generator)
+        return Mask(mask.visible.flip(1), mask.queries, mask.targets)
+
+
+class AlternatingTubes(right.MaskingGenerator):
+    def hidden(self, noise):
+        if self.length:
+            return planted(noise, self.mask_ratio, self.length)
+        return super().hidden(noise)
+
+
+class OneClip(right.MaskingGenerator):
+    """A mask without a batch."""
+
+    def __call__(self, batch, generator):
+        mask = super().__call__(1, generator)
+        return Mask(mask.visible[0], mask.queries[0], mask.targets[0])
+
+
+def along_time(noise, ratio):
+    t = noise.shape[1]
+    return (noise.argsort(dim=1).argsort(dim=1) >= t - int(ratio * t)).flatten(1)
+
+
+def other_end(noise, ratio):
+    t, n = noise.shape[1:]
+    return (noise[:, 0].argsort(1).argsort(1) >= n * ratio).repeat(1, t)
+
+
+def by_unstable_argsort(hidden):
+    """Visible tokens first, in any order."""
+    mask = right.mask_indices(hidden)
+    mixed = torch.randperm(mask.visible.shape[1], generator=torch.Generator().manual_seed(0))
+    return Mask(mask.visible[:, mixed], mask.queries, mask.targets)
+
+
+def carried(tokens, hidden):
+    out = tokens.clone()
+    for step in range(1, tokens.shape[1]):
+        out[:, step] = torch.where(hidden[:, step, :, None], out[:, step - 1], out[:, step])
+    return out
+
+
+def from_itself(tokens, hidden):
+    """The distance is large where the token to fill is hidden, so it is the same for all sources."""
+    step = torch.arange(tokens.shape[1])
+    away = (step[:, None] - step).abs()[None, :, :, None] + 1000 * hidden[:, :, None]
+    copies = tokens.gather(1, away.argmin(2)[..., None].expand_as(tokens))
+    seen = (~hidden)[..., None]
+    mean = (tokens * seen).sum((1, 2), keepdim=True) / seen.sum((1, 2), keepdim=True)
+    return torch.where(hidden.all(1)[:, None, :, None], mean, copies)
+
+
 def from_before(tokens, hidden):
     """Carries the last visible token forward and never looks ahead."""
     seen = (~hidden)[..., None]
@@ -236,31 +262,64 @@ def in_place(tokens, hidden):
             (by_threshold, "differs from clip to clip"),
             (visible_rounded_down, "is rounded the wrong way"),
             (seen_is_true, "the mask is inverted"),
-            (not_flat, r"the shape is \(2, 4, 36\); expected \(2, 144\)"),
+            (not_flat, r"the shape is \(2, 8, 54\); expected \(2, 432\)"),
             (as_numbers, "the dtype is torch.float32; expected torch.bool"),
+            (once_argsort, "one argsort gives the order"),
+            (along_time, "the noise is ranked along time"),
+            (other_end, "as many positions are hidden as should be visible"),
         ],
         "short_tubes": [
             (alternating, "the masks alternate"),
             (in_frames, "half as long"),
             (lambda x, r, _: tube_by_topk(x, r), "one tube spans the whole clip"),
             (lambda x, r, _: each_step(x, r), "changes at every step"),
+            (planted, "the masks alternate from step to step"),
+            (once_in_tubes, "one argsort gives the order"),
         ],
         "mask_indices": [
-            (as_tuple, "expected"),
+            (as_tuple, "the three tensors come as a tuple"),
             (targets_by_token, "`targets` contains token indices"),
             (flat_indices, "continue from one clip to the next"),
             (lambda x: indices_by_loop(~x), "`visible` and `queries` are swapped"),
+            (by_unstable_argsort, "in `visible` are not in ascending order"),
+            (lambda x: {"visible": x}, "the result is of type dict; expected Mask"),
+            (lambda x: x, "the result is of type Tensor; expected Mask"),
+            (lambda x: Mask(*(i.int() for i in as_tuple(x))), "the dtype is torch.int32"),
+        ],
+        "MaskingGenerator": [
+            (Hides, 'type "random" leaves 29 of 72 tokens visible, but 22 are expected'),
+            (Flags, "returns Tensor; expected a Mask"),
+            (DrawnOnce, "every call returns the same masks"),
+            (GlobalGenerator, "two generators with the same seed give different masks"),
+            (Unsorted, "type 'random': visible: the shape is correct"),
+            (AlternatingTubes, "the tubes of length=2 change at every time step"),
+            (OneClip, r"`visible` has shape \(22,\); expected one row"),
+            (lambda *_: None, "NoneType"),
+            (right.MaskingGenerator((6, 3, 4), "tube", 0.7), "it raises TypeError"),
         ],
         "copy_in_time": [
             (from_before, "only earlier steps are searched"),
             (black, "are left black"),
             (in_place, "it modifies its arguments"),
-            (lambda x, hidden: x, "the shape is correct"),
+            (lambda x, hidden: x, "the hidden tokens are returned unchanged"),
+            (lambda x, hidden: right.copy_in_time(x, hidden) + 0.5, "the shape is correct"),
+            (carried, "the last visible token is carried forward"),
+            (from_itself, "hidden tokens are copied from themselves"),
         ],
     }
 )
 def test_wrong_answers_get_the_right_message(name, answer, words):
     assert_rejected(ALL[f"05.{name}"], answer, words)
+
+
+def test_the_generator_draws_what_the_package_draws():
+    """Of every type, as many tokens; `length` is in time steps, `tube_length` in frames."""
+    for kind, length in (("random", None), ("tube", None), ("tube", 2), ("frame", None)):
+        config = MaskConfig(kind, 0.9, None if length is None else 2 * length)
+        ours = right.MaskingGenerator(B16.shape, kind, 0.9, length)(2, torch.Generator())
+        package = make_mask(config, B16, 2)
+        assert ours.visible.shape == package.visible.shape
+        assert ours.targets.shape == package.targets.shape
 
 
 def test_a_wrong_mask_is_drawn_too(drawn):

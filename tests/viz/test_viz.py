@@ -84,3 +84,10 @@ def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
 def test_a_bar_outside_a_notebook_only_iterates(monkeypatch):
     monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
     assert list(viz.track(iter("abc"), 3, "letters")) == ["a", "b", "c"]
+
+
+def test_spreads_draw_a_line_per_name_and_keep_values_in_view(drawn):
+    values = torch.tensor([[0.1, 0.2, 0.9], [0.3, 0.3, 0.4]])  # 2 distances, 3 clips
+    panels = {"error": {"film": ((1, 2), values), "noise": ((1, 2), values.numpy())}}
+    viz.spreads(panels, "Two lines with bars over three clips.", "frames apart", top=1.0)
+    assert drawn == ["Two lines with bars over three clips."]

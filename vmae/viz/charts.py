@@ -1,4 +1,4 @@
-"""Charts of numbers: curves, bars, a confusion matrix, a timeline, a table."""
+"""Charts of numbers: curves, bars, spreads, a confusion matrix, a timeline, a table."""
 
 from __future__ import annotations
 
@@ -143,6 +143,40 @@ def seeds(
             axis.grid(axis="x", visible=False)
             axis.set_title(title, fontsize=10)
         axes[0, 0].set_ylabel(ylabel)
+    show(figure, alt)
+
+
+def spreads(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], np.ndarray]]],
+    alt: str,
+    xlabel: str,
+    top: float | None = None,
+) -> None:
+    """Numbers of many clips over x: a line through the mean, bars from the 10th to the 90th percentile.
+
+    panels   {vertical axis: {line: (x, values (len(x), clips))}}
+    top      upper end of all vertical axes, which then begin at 0; None: each has its own range
+    """
+    with style():
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(8.6, 2.9), squeeze=False, layout="constrained"
+        )
+        for axis, (name, lines) in zip(axes[0], panels.items(), strict=True):
+            for row, (line, (x, values)) in enumerate(lines.items()):
+                each = np.asarray(values)
+                low, high = np.quantile(each, (0.1, 0.9), axis=1)
+                middle = each.mean(axis=1)
+                bars = np.maximum((middle - low, high - middle), 0)
+                aside = 0.006 * np.ptp(x) * row  # so that bars do not hide one another
+                axis.errorbar(
+                    np.asarray(x) + aside, middle, bars, marker="osD^vP"[row], ms=4, lw=1.5,
+                    elinewidth=0.8, label=line,
+                )  # fmt: skip
+            axis.set_xlabel(xlabel)
+            axis.set_ylabel(name)
+            if top is not None:
+                axis.set_ylim(0, top)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     show(figure, alt)
 
 

@@ -51,11 +51,12 @@ def film_strips(
         np.linspace(0, len(pictures[0]) - 1, min(frames, len(pictures[0]))).round().astype(int)
     )
     size = min(1.15, 9.5 / len(steps))
+    tall = max(x.shape[1] / x.shape[2] for x in pictures)  # of its width
     with style():
         figure, axes = plt.subplots(
             len(items),
             len(steps),
-            figsize=(size * len(steps), size * 1.04 * len(items)),
+            figsize=(size * len(steps), size * (tall + 0.04) * len(items)),
             squeeze=False,
         )
         for row, (name, _) in enumerate(items):

@@ -147,7 +147,10 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
         return "the result is None: is the `return` missing?"
     if isinstance(expected, torch.Tensor | np.ndarray):
         return _array_difference(result, expected, tolerance)
-    if is_dataclass(expected) and type(result) is type(expected):
+    if is_dataclass(expected):
+        if type(result) is not type(expected):
+            kinds = type(result).__name__, type(expected).__name__
+            return f"the result is of type {kinds[0]}; expected {kinds[1]}"
         pairs = [
             (f.name, getattr(result, f.name), getattr(expected, f.name)) for f in fields(expected)
         ]
