@@ -491,7 +491,7 @@ display(Markdown("\n".join(lines)))
 # | attention map | 注意力圖 | how much a token takes from each other |
 # | autocast | 自動混合精度 | matrix products in bf16, the rest in fp32 |
 # | autoencoder | 自編碼器 | learns to reproduce its input |
-# | Bernoulli draw | 伯努利 | a coin for each place |
+# | Bernoulli draw | 伯努利 | a coin for each position |
 # | bf16 | 腦浮點數 | 16 bits: range of fp32, 7 bits of mantissa |
 # | block | 區塊 | attention and MLP, each with norm and residual connection |
 # | causal mask | 因果遮罩 | no access to later words |
@@ -502,8 +502,8 @@ display(Markdown("\n".join(lines)))
 # | CNN | 卷積神經網路 | the same small kernel at every position; a network of such layers |
 # | contrastive learning | 對比學習 | learns which views belong to the same image |
 # | convolution | 卷積 | the same small kernel at every position; a network of such layers |
-# | copying baseline | 複製基準 | fills holes without having learned anything |
-# | correlation | 相關係數 | 1: one tells the other; 0: it tells nothing |
+# | copying baseline | 複製基準 | fills holes by copying, without having learned anything |
+# | correlation | 相關係數 | 1: one determines the other; 0: unrelated |
 # | cosine decay | 餘弦衰減 | the rate falls along half a cosine |
 # | cross-attention | 交叉注意力 | queries from one sequence, keys and values from another |
 # | cross-entropy | 交叉熵 | minus the log-probability of the right class |
@@ -518,7 +518,7 @@ display(Markdown("\n".join(lines)))
 # | encoder | 編碼器 | what reads: it gets the visible part |
 # | exponent | 指數 | the bits that give a number its range |
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
-# | frame masking | 整幀遮罩 | whole steps in time are hidden |
+# | frame masking | 整幀遮罩 | whole time steps are hidden |
 # | from scratch | 從頭訓練 | training from random weights |
 # | FSDP | 全分片資料平行 | weights, gradients and moments shared out among processes |
 # | fused kernel | 融合核心 | one program for several operations, which keeps nothing between them |
@@ -528,6 +528,7 @@ display(Markdown("\n".join(lines)))
 # | head (of a classifier) | 分類頭 | the last layer, and its outputs before the softmax |
 # | head (of attention) | 多頭 | one of several attentions side by side |
 # | inductive bias | 歸納偏置 | what a model assumes before it sees data |
+# | information leakage | 資訊洩漏 | a hidden position is visible at another time |
 # | interpolation | 內插 | values between known ones |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
 # | key | 鍵 | what a token offers to be found by |
@@ -568,8 +569,8 @@ display(Markdown("\n".join(lines)))
 # | projection | 線性投影 | from P pixel values to width D |
 # | queries | 查詢位置 | places that the decoder is asked for |
 # | query | 查詢 | what a token asks for |
-# | random masking | 隨機遮罩 | every token is drawn for itself |
-# | redundancy | 時序冗餘 | what is known already from other frames |
+# | random masking | 隨機遮罩 | every token is drawn independently |
+# | redundancy | 時序冗餘 | neighbouring frames hold nearly the same information |
 # | residual connection | 殘差連接 | a branch is added to its input |
 # | roofline | 屋頂線 | the speed that bandwidth and arithmetic allow |
 # | running cell | 滾動單元遮罩 | V2's mask of the decoder: half of the places, moving on over time |
@@ -584,8 +585,8 @@ display(Markdown("\n".join(lines)))
 # | token | 詞元 | one vector of the sequence |
 # | translation equivariance | 平移等變性 | outputs depend on nearby pixels; they move with the image |
 # | TSN sampling | 分段取樣 | one frame from each of T segments |
-# | tube length | 管道長度 | the notes' parameter; published: the whole clip |
-# | tube masking | 管道式遮罩 | the same places are hidden at all times |
+# | tube length | 管道長度 | frames until positions are drawn anew; published: the whole clip |
+# | tube masking | 管道式遮罩 | the same positions are hidden at all times |
 # | tubelet | 時空立方體 | a block of pixels over a few frames, one token |
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values, plus its position |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
@@ -596,7 +597,7 @@ display(Markdown("\n".join(lines)))
 # | vision transformer | 視覺轉換器 | a transformer whose tokens are image patches |
 # | warm-up | 預熱 | the steps in which the rate rises |
 # | weight decay | 權重衰減 | weights are pulled towards 0 |
-# | white noise | 白雜訊 | every pixel drawn for itself |
+# | white noise | 白雜訊 | every pixel drawn independently |
 
 # %% tags=["timing"]
 memory = train.peak_memory(torch.device("cpu")) / 1e9
