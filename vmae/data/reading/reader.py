@@ -31,7 +31,8 @@ FrameSelector = Callable[[int], np.ndarray]
 PIECE, LARGE = 16 << 20, 1 << 20
 
 #: On a busy machine decord reads ahead, one frame for each that it had to wait for. A large file is
-#: therefore opened again, at the first closed key frame, after this many frames.
+#: therefore opened again, at the first closed key frame, after this many frames. Rarely, where its
+#: threads wait long for a CPU, that is not enough, and decord takes more than the 0.4 GB tested.
 AHEAD = 64
 
 #: Frames of these widths cannot be read by decord: it takes their padded rows for a fourth channel.
