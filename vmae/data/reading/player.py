@@ -68,22 +68,6 @@ def stream_sizes(path: Path) -> list[tuple[int, int]]:
         return []
 
 
-def closed_starts(path: Path) -> np.ndarray:
-    """Indices of the key frames from which on no frame needs an earlier one; empty if unknown."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-    except (av.error.FFmpegError, OSError, ValueError, VideoError):
-        return np.empty(0, dtype=np.int64)
-    if any(time is None for time, _ in packets):
-        return np.empty(0, dtype=np.int64)
-    times = np.array([time for time, _ in packets])
-    first_shown = np.minimum.accumulate(times[::-1])[::-1]  # of this packet and those that follow
-    starts = times[(times == first_shown) & np.array([key for _, key in packets])]
-    return np.searchsorted(np.sort(times), starts)
-
-
 def pixel_aspect(stream: Any) -> Fraction:
     """Width of a stored pixel over its height; 1 if it is nearly square, unknown or absurd."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -91,34 +75,47 @@ def pixel_aspect(stream: Any) -> Fraction:
     return aspect if odd else Fraction(1)
 
 
+class Upright:
+    """Makes pictures (H, W, 3) uint8 of decoded frames, upright and of the size of the first one.
+
+    square   make non-square pixels square by changing the width; otherwise they are left as stored
+
+    HDR (HLG, PQ) is converted by its colour matrix, without tone mapping.
+    """
+
+    def __init__(self, square: bool = False) -> None:
+        self._square, self._size, self._matrix = square, (0, 0), (1, 0, 0, 1)
+
+    def __call__(self, frame: Any, stream: Any, path: str | Path) -> np.ndarray:
+        """The picture; raises VideoError if the frame is corrupt or turned by another angle than 90°."""
+        if frame.is_corrupt:
+            raise VideoError(f"{path}: the video contains a corrupt frame")
+        if not self._size[0]:
+            aspect = pixel_aspect(stream) if self._square else 1
+            self._size = max(1, round(frame.width * aspect)), frame.height
+            # Only here: a frame whose side data was read stays in memory for a while.
+            self._matrix = _matrix(frame)
+        width, height = self._size
+        return upright(frame.to_ndarray(format="rgb24", width=width, height=height), self._matrix)
+
+
 def pictures(
     path: str | Path, square: bool = False, sizes: set[tuple[int, int]] | None = None
 ) -> Iterator[np.ndarray]:
-    """All frames of a video in order, each (H, W, 3) uint8, upright and of the first one's size.
+    """All frames of a video in order, made by `Upright`.
 
-    square   make non-square pixels square by changing the width; otherwise they are left as stored
     sizes    receives every (width, height) at which frames are stored
 
-    HDR (HLG, PQ) is converted by its colour matrix, without tone mapping. Raises VideoError if the
-    file cannot be decoded to its end.
+    Raises VideoError if the file cannot be decoded to its end.
     """
-    width = height = 0
-    matrix = 1, 0, 0, 1
+    show = Upright(square)
     try:
         with av.open(str(path)) as container:
             stream = video_stream(container, path)
             for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise VideoError(f"{path}: the video contains a corrupt frame")
-                if not width:
-                    aspect = pixel_aspect(stream) if square else 1
-                    width, height = max(1, round(frame.width * aspect)), frame.height
-                    # Only here: a frame whose side data was read stays in memory for a while.
-                    matrix = _matrix(frame)
                 if sizes is not None:
                     sizes.add((frame.width, frame.height))
-                picture = frame.to_ndarray(format="rgb24", width=width, height=height)
-                yield upright(picture, matrix)
+                yield show(frame, stream, path)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: the video could not be decoded ({error})") from None
 

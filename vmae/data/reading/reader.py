@@ -1,4 +1,4 @@
-"""Reading frames from video files. No other module knows that decord does the decoding."""
+"""Reading frames from video files. No other module knows which library does the decoding."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ os.environ.setdefault("DECORD_EOF_RETRY_MAX", "102400")
 import decord
 
 from vmae.data.reading.frame_folders import ImageFolder
-from vmae.data.reading.player import VideoError, check_file, closed_starts, stream_sizes
+from vmae.data.reading.large import LargeVideo
+from vmae.data.reading.player import VideoError, check_file, stream_sizes
 from vmae.data.sets.videos import Video
 
 #: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
 
-#: Bytes of decoded frames held in memory at once, before they are resized; larger frames than LARGE
-#: are read one by one, because decord keeps many frames of a request. Reading 720p takes 0.1 to 0.3 GB,
-#: however long the video is, if it has a key frame every few seconds (tests/data/test_reading_memory.py).
+#: Bytes of decoded frames held in memory at once, before they are resized. Frames of more bytes than
+#: LARGE are read one by one, and not by decord: see vmae.data.reading.large. So reading 720p takes
+#: little memory, however long the video is (tests/data/test_reading_memory.py).
 PIECE, LARGE = 16 << 20, 1 << 20
-
-#: On a busy machine decord reads ahead, one frame for each that it had to wait for. A large file is
-#: therefore opened again, at the first closed key frame, after this many frames. Rarely, where its
-#: threads wait long for a CPU, that is not enough, and decord takes more than the 0.4 GB tested.
-AHEAD = 64
 
 #: Frames of these widths cannot be read by decord: it takes their padded rows for a fourth channel.
 UNREADABLE_WIDTHS = (2, 4, 6, 8, 12, 16, 24, 48, 72)
@@ -62,7 +58,9 @@ def open_video(path: str | Path) -> VideoReader:
     """
     path = Path(path)
     check_file(path)
-    reader = _DecordReader(path)
+    sizes = _sizes(path)
+    large = bool(sizes) and _per_piece(sizes[0][0] * sizes[0][1]) == 1
+    reader: VideoReader = LargeVideo(path) if large else _DecordReader(path)
     if len(reader) == 0:
         raise VideoError(f"{path}: the video contains no frames")
     return reader
@@ -159,18 +157,8 @@ def frame_pieces(
     # A file's stream says how many frames make a piece; otherwise the first frame shows it.
     sizes = [] if is_folder else _sizes(video.path)
     first, size = 0, _per_piece(sizes[0][0] * sizes[0][1]) if sizes else 1
-    opened, starts = 0, np.empty(0, dtype=np.int64)
-    if size == 1 and sizes and len(index) > AHEAD:
-        starts = closed_starts(video.path)
     while True:
         frames = reader.frames(index[first : first + size])
-        if (
-            first >= opened + AHEAD
-            and np.diff(np.searchsorted(starts, index[first - 1 : first + 1], "right")) > 0
-        ):
-            again = open_video(video.path)
-            if np.array_equal(again.frames(index[first : first + 1]), frames):
-                reader, opened = again, first
         yield frames
         first += size
         if first >= len(index):
