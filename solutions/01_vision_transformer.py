@@ -19,7 +19,7 @@
 # and your model learns to read handwritten digits.
 # Lesson 02 continues with these classes: the encoder and the decoder of a masked autoencoder are made of your `Attention` and your `Block`.
 #
-# The executed solution took 1.9 minutes on 2 shared CPU cores, about one when they are free, and less than 1 GB of memory; the last cell measures your run.
+# The executed solution took 0.8 minutes on 2 CPU cores and less than 1 GB of memory; the last cell measures your run.
 # There are eight exercises and two predictions, about an hour and a half in all.
 
 # %% tags=["parameters"]

@@ -18,7 +18,7 @@
 # It needs no labels: the picture is its own answer.
 # In this lesson you build one. Yours then takes the weights that ship with the course and reconstructs a cat that they have never seen.
 #
-# Measured on two shared CPU cores: about 2 minutes, 0.7 GB of memory at the peak.
+# Measured on two CPU cores: about 1 minute, 0.7 GB of memory at the peak.
 
 # %% tags=["parameters"]
 photo = "data/photos/cat.jpg"  # any picture; its central square is used

@@ -21,7 +21,7 @@
 # You fix one bug, write three functions and build one module. At the end, your module reads your clips and learns
 # something that no single frame can show: how fast a film is playing.
 #
-# Measured on 2 shared CPU cores, the whole solution: 1 to 2 minutes, 1.4 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 CPU cores, the whole solution: about 1 minute, 1.4 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 film = "data/big_buck_bunny_shot.mp4"  # one shot; any video of 64 frames or more will do

@@ -9,7 +9,7 @@ import pytest
 import shipped
 import torch
 from safetensors.torch import load_file
-from ship import ship
+from ship import LARGEST, ship
 
 import vmae
 from vmae.data import FilmSpec
@@ -75,7 +75,7 @@ def test_the_image_model_is_written_with_the_names_of_its_authors(tmp_path):
         torch.testing.assert_close(value.float(), trained.state_dict()[name], rtol=1e-3, atol=1e-4)
 
 
-def test_no_crop_shows_the_cat(monkeypatch):
+def test_no_crop_shows_the_cat():
     crops = shipped.Crops(4, 32)
     photos, frames = shipped.pictures.pictures("train")
     assert len(crops.pools[0]) == len(photos) - 1 and crops.pools[1] is frames
@@ -106,6 +106,8 @@ def test_the_image_model_that_ships_is_as_good_as_its_evidence_says():
     assert isinstance(model, MaskedAutoencoder) and model.config == shipped.IMAGE.model
     stamp = json.loads((vmae.ROOT / "data" / "weights" / "image" / "stamp.json").read_text())
     assert stamp["steps"] == shipped.IMAGE.optim.steps
+    weights = vmae.ROOT / "data" / "weights" / "image" / "model.safetensors"
+    assert weights.stat().st_size <= LARGEST["image"]
     evidence = json.loads((vmae.ROOT / "data" / "evidence" / "image.json").read_text())["errors"]
     pixels = shipped.unseen_pictures()
     for key, _, mask in shipped.masks("image", shipped.IMAGE, len(pixels)):
