@@ -67,6 +67,12 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.img_size, int):
+            raise ConfigError(
+                f"img_size is {self.img_size}; frames are square, so it must be one whole number"
+            )
+        self.require("channels depth embed_dim decoder_embed_dim", 1)
+        self.require("decoder_depth mlp_ratio", 0)
         for prefix in ("", "decoder_"):
             width, heads = (getattr(self, prefix + name) for name in ("embed_dim", "num_heads"))
             if heads < 1 or width % heads or width % 2:

@@ -90,8 +90,11 @@ def _recipe(arguments: argparse.Namespace):
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
-        changes[name] = yaml.safe_load(value)
-    return Recipe.load(arguments.config).changed(**{arguments.command: changes})
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {text!r}: {value!r} is not a value that YAML knows") from None
+    return Recipe.load(arguments.config).with_fields(arguments.command, changes)
 
 
 def training(arguments: argparse.Namespace) -> int:

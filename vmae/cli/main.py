@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="override a recipe field; may be repeated",
+            help="override a recipe field, e.g. optim.steps=100 or labels_per_class=null; may be repeated",
         )
         command.add_argument(
             "--resume",

@@ -61,7 +61,6 @@ def pretrain(
             with run.main_process_first():
                 source = open_training_videos(config, run.device)
         batches = Batches(config, source, run.device, run.rank, run.world_size)
-        make_mask(config.mask, config.model.grid, 1)  # raises if the grid does not allow it
 
         torch.manual_seed(config.seed)
         autoencoder = build(config.model)
