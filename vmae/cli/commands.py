@@ -45,8 +45,8 @@ def store(arguments: argparse.Namespace) -> None:
 
     videos = load_set(at_root(arguments.set))
     config = DataConfig(path=str(arguments.set), num_workers=arguments.num_workers)
-    for split in ("train", "test"):
-        source = open_source(config, videos.split(split), arguments.pixels, num_frames=1)
+    for split, part in videos.splits.items():
+        source = open_source(config, part, arguments.pixels, num_frames=1)
         print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
 
 
@@ -72,7 +72,9 @@ def normalize(arguments: argparse.Namespace) -> None:
     for path, reason in done.left_out[:20]:
         print(f"  {path}: {reason}")
     if len(done.left_out) > 20:
-        print(f"  and {len(done.left_out) - 20} more, all listed in {done.folder / 'left_out.txt'}")
+        print(
+            f"  and {len(done.left_out) - 20} more, all listed in {arguments.out / 'left_out.txt'}"
+        )
 
 
 def _recipe(arguments: argparse.Namespace):

@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     normalize = subparsers.add_parser(
         "normalize", help="re-encode a dataset so that decord reads every frame correctly"
     )
-    normalize.add_argument("set", type=Path, help="dataset folder")
+    normalize.add_argument("set", type=Path, help="dataset folder or list file")
     normalize.add_argument("out", type=Path, help="output folder for the re-encoded dataset")
     normalize.add_argument(
         "--short-side",
