@@ -105,6 +105,13 @@ class ModelConfig(Config):
         clip = (self.num_frames, self.img_size, self.img_size)
         return TokenGrid(clip, self.tubelet, self.channels)
 
+    @property
+    def size(self) -> str:
+        """The name of the encoder's size, such as "ViT-B"; one that is not published goes by its width."""
+        shape = (self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)
+        names = (name for name, values in _SIZES.items() if values[:4] == shape)
+        return f"ViT-{next(names, self.embed_dim)}"
+
     @classmethod
     def videomae(cls, name: str = "B", /, version: int = 1, **changes: Any) -> ModelConfig:
         """A published VideoMAE by name (tiny, S, B, L, H, g); V1 has deeper decoders for L and H."""

@@ -127,10 +127,12 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
     from vmae.train.finetune import finetune, open_sources
+    from vmae.train.run_folder import check_folder
     from vmae.train.starting import check_source
     from vmae.weights.loading import load_encoder
 
     config = _recipe(arguments).finetune
+    check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
     model, encoder = config.model, None
     if arguments.encoder:
         encoder = load_encoder(

@@ -51,6 +51,8 @@ def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         videos = require_labels(open_set(data))
+        if config.labels_per_class is not None:  # raises before anything is decoded
+            few_labels(videos.train, config.labels_per_class, videos.classes, config.seed)
         train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
         test = open_source(data, videos.test, size, frames, **progress)
     return Sources(videos.classes, train, test)
