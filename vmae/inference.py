@@ -17,6 +17,8 @@ class Inference(Config):
     """The sampling scheme: see vmae.data.reading.sampling."""
     stride: int = 1
     """Distance between neighbouring frames of a clip, in frames of the video."""
+    clip_seconds: float | None = None
+    """Seconds that a clip covers, instead of a stride."""
     short: Literal["skip", "repeat"] = "skip"
     """Refuse a video shorter than a clip, or repeat its last frame."""
     clips: int = 1
@@ -43,7 +45,8 @@ class Inference(Config):
     def of_run(cls, values: Mapping[str, Any]) -> Self:
         """That of a fine-tuning run, from the plain dicts of its configuration, of any edition."""
         data = values["data"]
-        fields = {name: data[name] for name in ("sampling", "stride", "short") if name in data}
+        names = ("sampling", "stride", "clip_seconds", "short")
+        fields = {name: data[name] for name in names if name in data}
         for theirs, ours in (("test_clips", "clips"), ("test_crops", "crops"), ("view", "view")):
             if theirs in values:
                 fields[ours] = values[theirs]

@@ -33,7 +33,13 @@ def read_views(path: str | Path, config: ModelConfig, inference: Inference) -> t
     video = VideoFiles(
         [Video(Path(path), -1)], config.img_size, inference.short_side, inference.squeeze
     )
-    sampling = Sampling(config.num_frames, inference.stride, inference.sampling, inference.short)
+    sampling = Sampling(
+        config.num_frames,
+        inference.stride,
+        inference.sampling,
+        inference.short,
+        inference.clip_seconds,
+    )
     views = ClipDataset(video, sampling, seed=0).views(0, inference.clips, inference.crops)
     return torch.from_numpy(views).permute(0, 4, 1, 2, 3)
 
@@ -66,6 +72,8 @@ def predict(
         )
     given = {"stride": stride, "clips": clips, "crops": crops}
     inference = model.inference.replace(**{k: v for k, v in given.items() if v is not None})
+    if stride is not None:
+        inference = inference.replace(clip_seconds=None)
     device = next(model.parameters()).device
     seen = read_views(path, model.config, inference).to(device)
     views = view_logits(model.eval(), seen, inference.view, len(seen), seeded(0, 0, device))

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from vmae.base_config import ConfigError
-from vmae.data import DataConfig, Sampling, VideoError, crop_square
+from vmae.data import (
+    ClipDataset,
+    DataConfig,
+    Sampling,
+    Video,
+    VideoError,
+    VideoFiles,
+    crop_square,
+    open_source,
+    write_video,
+)
 from vmae.train import mean_of_views
 
 
@@ -129,3 +139,68 @@ def test_an_invalid_sampling_is_refused():
         DataConfig(short="pad")
     with pytest.raises(ConfigError, match="clips is 0"):
         Sampling(4).test(10, clips=0)
+
+
+# ---- by seconds ----------------------------------------------------------------------------------
+
+RATES = [15, 24, 25, 30, 50, 60]
+
+
+@pytest.fixture(scope="module")
+def rates(tmp_path_factory) -> list[Video]:
+    """The same four seconds at different frame rates: the light grows by 50 levels per second."""
+    folder = tmp_path_factory.mktemp("rates")
+    for fps in RATES:
+        light = 20 + 50 * np.arange(4 * fps) / fps
+        frames = np.broadcast_to(light[:, None, None, None], (4 * fps, 32, 32, 3))
+        write_video(folder / f"{fps}.mp4", frames.astype(np.uint8), fps=fps)
+    return [Video(folder / f"{fps}.mp4", 0) for fps in RATES]
+
+
+def test_a_clip_in_seconds_shows_the_same_at_every_frame_rate(rates):
+    """With one stride, the clip at 15 frames per second shows four times as much as at 60."""
+    data = DataConfig(clip_seconds=2.0)
+    clips = ClipDataset(VideoFiles(rates, 16), Sampling.of(data, 8), seed=0)
+    light = [clips.views(i)[..., 0].mean((0, 2, 3)) for i in range(len(rates))]
+    for fps, levels in zip(RATES, light, strict=True):
+        wanted = 20 + 50 * (1.125 + 0.25 * np.arange(8))  # centred: a stride before the end is left
+        assert np.abs(levels - wanted).max() < 2 * 50 / fps + 2, (fps, levels)  # two frames
+    strided = ClipDataset(VideoFiles(rates, 16), Sampling(8, 4), seed=0)
+    slow, fast = (np.ptp(strided.views(i)[..., 0].mean((0, 2, 3))) for i in (0, 5))
+    assert slow > 3.5 * fast
+
+
+def test_clips_in_seconds_stay_inside_the_video_and_are_drawn_from_all_of_it(rates):
+    for video in rates:
+        sampling = Sampling(8, seconds=2.0).of_video(video)
+        fps = int(video.path.stem)
+        index = many(sampling, 4 * fps)
+        assert index.min() == 0
+        assert 4 * fps - 1 - sampling.stride <= index.max() <= 4 * fps - 1
+        assert (np.ptp(index, axis=1) == int(7 * sampling.stride)).all()
+        views = sampling.test(4 * fps, clips=3)
+        assert (views[0, 0], views[-1, -1]) == (0, 4 * fps - 1)
+
+
+def test_a_video_shorter_than_its_seconds_is_left_out_or_repeats_its_last_frame(rates, tmp_path):
+    config = DataConfig(clip_seconds=6.0, cache_dir=str(tmp_path), num_workers=0)
+    for cache in (True, False):
+        source = open_source(config.replace(cache=cache, max_unreadable=1.0), rates[:1], 16, 8)
+        clips = ClipDataset(source, Sampling.of(config, 8), seed=0)
+        if cache:
+            assert len(clips) == 0, "it has 60 frames, and seven strides of 11.25 cover 79"
+        else:
+            with pytest.raises(VideoError, match=r"60 frames, .* stride 11.2 covers 79"):
+                clips.views(0)
+    repeat = Sampling.of(config.replace(short="repeat"), 8).of_video(rates[0])
+    assert repeat.test(60).tolist() == [[0, 11, 22, 33, 45, 56, 56, 56]]
+
+
+def test_clip_seconds_excludes_a_stride_and_needs_a_frame_rate(tmp_path):
+    for changes in ({"stride": 2}, {"sampling": "tsn"}):
+        with pytest.raises(ConfigError, match="clip_seconds is 2.0, but stride is"):
+            DataConfig(clip_seconds=2.0, **changes)
+    with pytest.raises(ConfigError, match="clip_seconds is 0.0; it must be greater than 0"):
+        DataConfig(clip_seconds=0.0)
+    with pytest.raises(VideoError, match="a folder of images has no frame rate"):
+        Sampling(8, seconds=2.0).of_video(Video(tmp_path, 0))

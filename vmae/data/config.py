@@ -24,6 +24,8 @@ class DataConfig(Config):
     """The sampling scheme: see vmae.data.reading.sampling."""
     stride: int = 1
     """Distance between neighbouring frames of a clip, in frames of the video."""
+    clip_seconds: float | None = None
+    """Seconds that a clip covers, for videos of different frame rates; None: `stride` decides."""
     short: Literal["skip", "repeat"] = "skip"
     """Skip videos shorter than a clip, or repeat their last frame."""
     cache: bool = True
@@ -39,6 +41,20 @@ class DataConfig(Config):
         super().__post_init__()
         self.require("stride", 1)
         self.require("num_workers", 0)
+        check_seconds(self.clip_seconds, self.stride, self.sampling)
         self.require("max_unreadable", 0, 1)
         if self.cache_on_device and not self.cache:
             raise ConfigError("cache_on_device is true, but cache is false: set both to true")
+
+
+def check_seconds(seconds: float | None, stride: int, sampling: str) -> None:
+    """Raise ConfigError if `clip_seconds` is not positive, or if something else spaces the frames."""
+    if seconds is None:
+        return
+    if not seconds > 0:
+        raise ConfigError(f"clip_seconds is {seconds}; it must be greater than 0")
+    if stride != 1 or sampling != "dense":
+        raise ConfigError(
+            f"clip_seconds is {seconds}, but stride is {stride} and sampling is {sampling!r}: set "
+            "stride to 1 and sampling to 'dense', or clip_seconds to null"
+        )

@@ -16,7 +16,7 @@ from vmae import at_root
 from vmae.data.config import DataConfig
 from vmae.data.reading.device_store import ClipLocation, DeviceStore, to_device
 from vmae.data.reading.failures import Failures
-from vmae.data.reading.reader import FrameSelector, VideoError
+from vmae.data.reading.reader import VideoError
 from vmae.data.reading.sampling import Sampling, crop_square, place_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
 from vmae.data.reading.store import build_store
@@ -65,7 +65,7 @@ class ClipDataset(Dataset[Batch]):
     def read(self, draw: int, index: int) -> np.ndarray:
         """A random training clip (T, S, S, 3), determined by seed, draw and index."""
         rng = np.random.default_rng((self.seed, draw, index))
-        frames = self._frames(index, lambda n: self.sampling.train(n, rng))
+        frames = self._frames(index, lambda n, sampling: sampling.train(n, rng))
         return crop_square(frames, rng)
 
     def place(self, draw: int, index: int) -> ClipLocation:
@@ -74,18 +74,19 @@ class ClipDataset(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, draw, index))
         number = int(self._numbers[index])
         length, height, width = self._on_device.shape(number)
-        frames = self.sampling.train(length, rng)
+        frames = self.sampling.of_video(self.source.videos[index]).train(length, rng)
         return ClipLocation(number, frames, *place_square(height, width, rng))
 
     def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
         """Test views (clips·crops, T, S, S, 3): clips along the video, squares along the long side."""
-        frames = self._frames(index, lambda n: self.sampling.test(n, clips).ravel())
+        frames = self._frames(index, lambda n, sampling: sampling.test(n, clips).ravel())
         each = np.split(frames, clips)
         return np.stack([crop_square(c, crop=k, crops=crops) for c in each for k in range(crops)])
 
-    def _frames(self, index: int, choose: FrameSelector) -> np.ndarray:
+    def _frames(self, index: int, choose: Callable[[int, Sampling], np.ndarray]) -> np.ndarray:
         try:
-            return self.source.read(index, choose)
+            sampling = self.sampling.of_video(self.source.videos[index])
+            return self.source.read(index, lambda length: choose(length, sampling))
         except VideoError as error:
             path = printable(self.source.videos[index].path)
             raise VideoError(str(error) if path in str(error) else f"{path}: {error}") from None
@@ -201,7 +202,7 @@ def open_source(
     failed, long_enough = list(store.failed), []
     for i, video in enumerate(store.videos):
         try:
-            sampling.check(store.shape(i)[0])
+            sampling.of_video(store.videos[i]).check(store.shape(i)[0])
             long_enough.append(i)
         except VideoError as error:
             failed.append((str(video.path), f"{video.path}: {error}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,33 @@ def stream_sizes(path: Path) -> list[tuple[int, int]]:
             return [(s.width, s.height) for s in (best, *others) if s.codec_context and s.width]
     except (av.error.FFmpegError, OSError, ValueError, VideoError):
         return []
+
+
+def frame_rate(path: Path) -> float:
+    """Frames per second of the stream that players show, on average; read once per version of a file.
+
+    Raises VideoError if the file cannot be opened or does not state it.
+    """
+    if path.is_dir():
+        raise VideoError(
+            f"{printable(path)}: a folder of images has no frame rate, so clip_seconds cannot be used: "
+            "set stride instead"
+        )
+    check_file(path)
+    return _frame_rate(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _frame_rate(path: Path, _: int) -> float:
+    try:
+        with av.open(str(path)) as container:
+            stream = video_stream(container, path)
+            rate = stream.average_rate or stream.guessed_rate
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
+    if not rate:
+        raise VideoError(f"{path}: the file does not state its frame rate: run `vmae normalize`")
+    return float(rate)
 
 
 def pixel_aspect(stream: Any) -> Fraction:

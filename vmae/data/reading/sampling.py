@@ -1,6 +1,7 @@
 """Which frames of a video form a clip: the published schemes, for training and for testing.
 
-dense      frames exactly one stride apart, from a random start (V1 and V2 pre-training)
+dense      frames exactly one stride apart, from a random start (V1 and V2 pre-training); with
+           `seconds` instead of a stride, as many apart as the frame rate of each video asks for
 kinetics   16 points over 16·stride frames, both ends included, so a stride of 4 becomes 4, 4, 4, 5
            (V1 and V2 fine-tuning on Kinetics, UCF101, HMDB51; `kinetics.py`)
 tsn        one frame from each of 16 equal segments (Something-Something; `ssv2.py`)
@@ -8,32 +9,47 @@ tsn        one frame from each of 16 equal segments (Something-Something; `ssv2.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 
 from vmae.base_config import ConfigError
 from vmae.data.config import DataConfig
-from vmae.data.reading.reader import VideoError
+from vmae.data.reading.player import VideoError, frame_rate
+from vmae.data.sets.videos import Video
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How clips of `num_frames` frames are taken from a video.
 
-    short   "skip": a video shorter than a clip raises VideoError; "repeat": frames occur twice, as
-            in the published code of each scheme
+    stride    a whole number, or from `of_video` any number: frames are then the ones on screen
+    short     "skip": a video shorter than a clip raises VideoError; "repeat": frames occur twice, as
+              in the published code of each scheme
+    seconds   that a clip covers, at any frame rate: `of_video` turns them into a stride
     """
 
     num_frames: int
-    stride: int = 1
+    stride: float = 1
     scheme: str = "dense"
     short: str = "skip"
+    seconds: float | None = None
 
     @classmethod
     def of(cls, config: DataConfig, frames: int) -> Sampling:
         """The sampling set in a run's configuration."""
-        return cls(frames, config.stride, config.sampling, config.short)
+        return cls(frames, config.stride, config.sampling, config.short, config.clip_seconds)
+
+    def of_video(self, video: Video) -> Sampling:
+        """The same with the stride that the frame rate of a video makes of `seconds`.
+
+        Raises VideoError if the rate is unknown, as for a folder of images.
+        """
+        if self.seconds is None:
+            return self
+        stride = frame_rate(video.path) * self.seconds / self.num_frames
+        return dataclasses.replace(self, stride=stride, seconds=None)
 
     @property
     def span(self) -> int:
@@ -41,15 +57,15 @@ class Sampling:
         if self.scheme == "tsn":
             return self.num_frames
         if self.scheme == "kinetics":
-            return self.num_frames * self.stride
-        return (self.num_frames - 1) * self.stride + 1
+            return int(self.num_frames * self.stride)
+        return int((self.num_frames - 1) * self.stride) + 1
 
     def check(self, length: int) -> None:
         """Raise VideoError if the video is too short and `short` is "skip"."""
         if length < 1 or (length < self.span and self.short == "skip"):
             raise VideoError(
                 f"the video has {length} frames, but a clip of {self.num_frames} frames with "
-                f"stride {self.stride} covers {self.span}: use fewer frames or a smaller stride, "
+                f"stride {self.stride:.3g} covers {self.span}: use fewer frames or a smaller stride, "
                 'remove the video, or set short to "repeat"'
             )
 
@@ -64,7 +80,7 @@ class Sampling:
             end = int(rng.integers(self.span, length)) if length > self.span else length
             return self._points(end - self.span, end)
         # The official code reserves num_frames·stride frames, one stride more than the clip covers.
-        room = max(length - self.num_frames * self.stride, 0)
+        room = max(int(length - self.num_frames * self.stride), 0)
         return self._strided(int(rng.integers(room + 1)), length)
 
     def test(self, length: int, clips: int = 1) -> np.ndarray:
@@ -91,11 +107,11 @@ class Sampling:
         With `short` "repeat" as in the published loop, which advances only while the next index is
         below the last frame's: a short video repeats the last frame that was sampled.
         """
-        index = start + self.stride * np.arange(self.num_frames)
+        index = start + (self.stride * np.arange(self.num_frames)).astype(np.int64)
         if self.short == "skip":
             return index
         steps = max(length - 2 - start, 0) // self.stride
-        return np.minimum(index, start + steps * self.stride)
+        return np.minimum(index, start + int(steps * self.stride))
 
     def _padded(self, length: int) -> np.ndarray:
         """Points over a short video, then its last frame repeated."""
