@@ -12,6 +12,7 @@ from vmae.cost import clip_activations, training_memory
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.train import FinetuneConfig, PretrainConfig, checkpointed
+from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
 
 S = ModelConfig.videomae("S", num_frames=8, img_size=96)
@@ -22,6 +23,8 @@ def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int
     """Bytes that autograd saves in a forward pass, counting each storage once, without parameters."""
     pre = isinstance(config, PretrainConfig)
     model = MaskedAutoencoder(config.model) if pre else VisionTransformer(config.model, 8)
+    if isinstance(model, VisionTransformer):
+        freeze(model, config.frozen_layers)
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     batch = random_clips(config.model, clips)
     seen: dict[int, torch.UntypedStorage] = {}
@@ -65,6 +68,16 @@ def test_activations_of_a_classifier_match_what_autograd_keeps(model, bf16):
     config = FinetuneConfig(model=model, device="cpu")
     found = kept(config, 4, bf16) - kept(config, 2, bf16)
     assert 2 * clip_activations(config, bf16) == pytest.approx(found, rel=0.03)
+
+
+def test_frozen_layers_keep_nothing():
+    config = FinetuneConfig(model=S, device="cpu", frozen_layers=S.depth - 1)
+    found = kept(config, 4, False) - kept(config, 2, False)
+    clips = random_clips(S, 2).numel()  # in memory, though autograd does not keep them
+    assert 2 * clip_activations(config, False) == pytest.approx(found + clips, rel=0.03)
+    all_trained, few = (training_memory(c, 0) for c in (config.replace(frozen_layers=0), config))
+    assert few.weights == all_trained.weights
+    assert few.gradients / all_trained.gradients == pytest.approx(1 / S.depth, abs=0.05)
 
 
 def test_a_classifier_needs_four_times_its_weights_and_float_clips_if_augmented():

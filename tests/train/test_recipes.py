@@ -22,7 +22,7 @@ from vmae.train import (
 )
 
 #: Recipes of this course's own, which have no row.
-OWN = {"cpu", "evening", "film", "gpu"}
+OWN = {"cpu", "evening", "film", "gpu", "own", "own-cpu"}
 #: So many videos a set is pretended to have; any number will do.
 VIDEOS = 20_000
 

@@ -59,7 +59,7 @@ def test_weights_of_another_size_name_the_recipe_before_decoding(data, tmp_path,
     weights.config = ModelConfig.videomae("S")
     words = (
         r"these weights are ViT-S \(embed_dim 384, not 768, num_heads 6, not 12\), but the run's "
-        r"model is ViT-B: use a recipe of that size \(v1-k400-s, v1-ssv2-s\)"
+        r"model is ViT-B: use a recipe of that size \(own, own-cpu, v1-k400-s, v1-ssv2-s\)"
     )
     with pytest.raises(ConfigError, match=words):
         check_source(weights, Recipe.load("v1-k400-b").finetune)

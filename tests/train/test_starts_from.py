@@ -85,14 +85,14 @@ def test_a_wrong_file_of_rows(source, tmp_path, text, words):
 def test_what_a_source_must_have(source, tmp_path):
     pretrained = VisionTransformer(MODEL)
     for wrong in (None, pretrained):
-        with pytest.raises(ConfigError, match="starts_from is 'classifier'.*--encoder"):
-            started(wrong, starts_from="classifier")
+        with pytest.raises(ConfigError, match="needs_classifier is true.*--encoder"):
+            started(wrong, needs_classifier=True)
         with pytest.raises(ConfigError, match="head_rows is 'names', but .*--encoder"):
             started(wrong, head_rows="names")
     save(source, tmp_path / "c")
     with pytest.warns(UserWarning, match="dropped head"):
         headless = load_encoder(tmp_path / "c")
-    started(headless, starts_from="classifier")  # it has the norm
+    started(headless, needs_classifier=True)  # it has the norm
     with pytest.raises(ConfigError, match="head_rows is 'names', but"):
         started(headless, head_rows="names")
     source.class_names = None
@@ -112,7 +112,7 @@ def test_fine_tuning_from_a_run_by_names(motion_mini, tmp_path, capsys):
     config = FinetuneConfig(model=MODEL, data=data, optim=optim, log_every=1)
     sources = open_sources(config)
     first = finetune(config, sources, folder=tmp_path / "first")
-    config.replace(head_rows="names", starts_from="classifier").to_yaml(tmp_path / "again.yaml")
+    config.replace(head_rows="names", needs_classifier=True).to_yaml(tmp_path / "again.yaml")
     command = ["finetune", str(tmp_path / "again.yaml"), "--out", str(tmp_path / "again")]
     assert main([*command, "--encoder", str(tmp_path / "first")]) == 0
     again, classes, _ = load_classifier(tmp_path / "again")
@@ -121,13 +121,13 @@ def test_fine_tuning_from_a_run_by_names(motion_mini, tmp_path, capsys):
         assert torch.equal(tensor, first.model.state_dict()[name]), name
     capsys.readouterr()
     assert main([*command[:2], "--out", str(tmp_path / "scratch")]) == 1
-    assert "starts_from is 'classifier'" in capsys.readouterr().err
+    assert "needs_classifier is true" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["k400", "ucf101", "hmdb51"])
 def test_recipes_after_k710_say_what_they_need(name):
     config = Recipe.load(f"v2-hybrid-g-{name}").finetune
-    assert config.starts_from == "classifier"
+    assert config.needs_classifier
     assert (config.head_rows is not None) == (name == "k400")
 
 

@@ -126,25 +126,26 @@ def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
 def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
+    from vmae.train.devices import accelerator_for
     from vmae.train.finetune import finetune, open_sources
+    from vmae.train.plan import plan
     from vmae.train.run_folder import check_folder
-    from vmae.train.starting import check_source
-    from vmae.weights.loading import load_encoder
+    from vmae.train.starting import load_start
+    from vmae.train.validation import best_row
 
     config = _recipe(arguments).finetune
-    check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
-    model, encoder = config.model, None
     if arguments.encoder:
-        encoder = load_encoder(
-            arguments.encoder,
-            num_frames=model.num_frames,
-            img_size=model.img_size,
-            keep_head=True,
-        )
-    check_source(encoder, config)
+        config = config.replace(start_from=str(arguments.encoder))
+    config, encoder = load_start(config)
+    check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
     sources = open_sources(config)
+    accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
+    if accelerator.is_main_process:
+        print(plan(config, sources, accelerator), file=sys.stderr, flush=True)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
-    return {"accuracy": result.test.accuracy, **result.cost}
+    best = best_row(result.validation) if result.validation else None
+    kept = {"best_step": best["step"], "validation_accuracy": best["accuracy"]} if best else {}
+    return {"accuracy": result.test.accuracy, **kept, **result.cost}
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

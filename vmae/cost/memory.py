@@ -51,13 +51,22 @@ def training_memory(config: RunConfig, clips: int, sharded: int = 1) -> Memory:
     the number of classes.
     """
     with torch.device("meta"):
-        masked = hasattr(config, "mask")
-        model = MaskedAutoencoder(config.model) if masked else VisionTransformer(config.model)
+        model: MaskedAutoencoder | VisionTransformer
+        if hasattr(config, "mask"):
+            model, frozen = MaskedAutoencoder(config.model), 0
+        else:
+            model = VisionTransformer(config.model)
+            frozen = sum(map(parameters, list(model.blocks.children())[: _frozen(config)]))
         count = parameters(model)
-    share = 4 * count // sharded
+    share, trained = 4 * count // sharded, 4 * (count - frozen) // sharded
     bf16 = config.precision == "bf16"
     activations = clips * clip_activations(config, bf16) + (2 * count if bf16 else 0)
-    return Memory(share, share, 2 * share, activations)
+    return Memory(share, trained, 2 * trained, activations)
+
+
+def _frozen(config: RunConfig) -> int:
+    """Blocks that fine-tuning does not train, which keep nothing for the backward pass."""
+    return getattr(config, "frozen_layers", 0)
 
 
 def clip_activations(config: RunConfig, bf16: bool) -> int:
@@ -86,7 +95,7 @@ def clip_activations(config: RunConfig, bf16: bool) -> int:
     else:
         visible = model.grid.num_tokens
         encoded = visible + class_token
-        stacks = [(model.depth, encoded, width, model.num_heads)]
+        stacks = [(model.depth - _frozen(config), encoded, width, model.num_heads)]
         # With a class token the norm reads every token, otherwise only their mean.
         kept = encoded * (4 * width + 8) if class_token else 4 * width + 8
         kept += low * width  # head
@@ -103,7 +112,8 @@ def clip_activations(config: RunConfig, bf16: bool) -> int:
         kept += depth * (4 * tokens * dim if config.activation_checkpointing else block)
     if config.activation_checkpointing:
         kept += max(blocks)
-    return kept + low * visible * pixels + clip  # the embedded patches and the clip
+    patches = 0 if _frozen(config) else low * visible * pixels
+    return kept + patches + clip
 
 
 def _norm_and_layer(width: int, low: int) -> int:

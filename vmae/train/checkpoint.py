@@ -45,11 +45,16 @@ class Checkpoint:
 
 
 def save_state(
-    folder: Path, state: Checkpoint, weights: dict[str, torch.Tensor], keep: int
+    folder: Path,
+    state: Checkpoint,
+    weights: dict[str, torch.Tensor],
+    keep: int,
+    by_loss: bool = True,
 ) -> None:
     """Write step-NNNNNNNN in `folder`, then remove all but the newest `keep` and the best.
 
-    `best.json` beside `folder` names the best: the one with the lowest logged mean loss.
+    `best.json` beside `folder` names the best: the one with the lowest logged mean loss. With
+    `by_loss` false there is none: validation decides.
     """
     target = folder / f"step-{state.step:08d}"
     _remove(target)  # one that was damaged
@@ -59,10 +64,12 @@ def save_state(
         torch.save({"optimizer": state.optimizer}, temporary / "state.pt")
         facts = {"step": state.step, "loss": state.loss, "losses": state.losses}
         (temporary / "step.json").write_text(json.dumps(facts))
-    losses = {path: _loss(path) for path in _steps(folder)}
-    best = min(losses, key=lambda path: (losses[path], -int(path.name[5:])))
-    named = {"checkpoint": f"{folder.name}/{best.name}", "loss": losses[best]}
-    write_text(folder.parent / "best.json", json.dumps(named, indent=1) + "\n")
+    best = None
+    if by_loss:
+        losses = {path: _loss(path) for path in _steps(folder)}
+        best = min(losses, key=lambda path: (losses[path], -int(path.name[5:])))
+        named = {"checkpoint": f"{folder.name}/{best.name}", "loss": losses[best]}
+        write_text(folder.parent / "best.json", json.dumps(named, indent=1) + "\n")
     for old in _steps(folder)[:-keep]:
         if old != best:
             _remove(old)

@@ -142,15 +142,26 @@ class FinetuneConfig(RunConfig):
             steps=300, batch_size=32, lr=1e-3, betas=(0.9, 0.999), layer_decay=0.75
         )
     )
-    starts_from: Literal["any", "classifier"] = "any"
-    """What the run may start from. "classifier": only a fine-tuned model, whose `fc_norm` it keeps, as
-    in VideoMAE V2's progressive training; "any": also pre-trained weights, or none."""
+    start_from: str | None = None
+    """Weights to start from: a file in any layout that `vmae convert` reads, or the folder of a run,
+    pre-trained or fine-tuned (`vmae finetune --encoder`). None: from scratch."""
+    size_from_weights: bool = False
+    """Take the encoder's size (width, depth, heads, tubelet) from `start_from`; clips stay as they are."""
+    frozen_layers: int = 0
+    """Blocks from the bottom that keep the weights of `start_from`, with the patch embedding. All of
+    them: a linear probe with augmentation."""
+    needs_classifier: bool = False
+    """Start only from a fine-tuned model, whose `fc_norm` is kept, as in VideoMAE V2's progressive
+    training."""
     head_rows: str | None = None
     """Rows of the head of the classifier that the run starts from, to start its own with. "names":
     those of the classes of the same name; else the path of a JSON list, with the number of a row for
     each class (VideoMAE V2's misc/label_710to400.json). None: a fresh head."""
     labels_per_class: int | None = None
     """Train on so many videos of each class; None: on all."""
+    val_share: float | None = None
+    """Share of the training videos held out for validation, unless the set has such a split: the
+    weights of the best epoch are kept and tested. None: no validation, and the last weights, as published."""
     view: Literal["video", "single-frame", "shuffled"] = "video"
     """What the classifier sees, in training and in the test: "video"; or a baseline that is denied
     the motion, the middle frame repeated or the frames in random order."""
@@ -187,6 +198,8 @@ class FinetuneConfig(RunConfig):
         super().__post_init__()
         self.require("test_clips test_crops", 1)
         self.require("label_smoothing drop_path head_drop", 0, 1)
+        self.require("frozen_layers", 0, self.model.depth)
+        self.require("val_share", 0.01, 0.5)
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ConfigError(
                 f"labels_per_class is {self.labels_per_class}; it must be at least 1, or None to use "

@@ -23,6 +23,7 @@ from vmae.data.augment.randaugment import rand_augment
 from vmae.data.reading.loader import Batch, Source, Subset, few_labels, open_set, open_source
 from vmae.data.reading.sampling import Sampling
 from vmae.data.sets.load import require_labels
+from vmae.data.sets.validation import hold_out
 from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed
@@ -33,40 +34,54 @@ from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.run import Run, open_run
 from vmae.train.schedule import adamw, learning_rate, set_lr
 from vmae.train.starting import start_from
+from vmae.train.validation import Validation
 from vmae.vit import VisionTransformer
 
 
 @dataclass
 class Sources:
-    """A labelled set, opened for reading: its classes, clips to train on and clips to test on."""
+    """A labelled set, opened for reading: its classes, clips to train on and clips to test on.
+
+    val     clips to validate on, if the configuration wants any
+    split   how they were chosen
+    """
 
     classes: tuple[str, ...]
     train: Source
     test: Source
+    val: Source | None = None
+    split: str = "none"
 
 
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
-    """Both splits of `config.data.path`, decoded once if the configuration says so."""
+    """The splits of `config.data.path`, decoded once if the configuration says so."""
     accelerator = accelerator_for(config.precision, config.device)
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         videos = require_labels(open_set(data))
+        chosen, held_out, split = hold_out(videos, config.val_share, config.seed)
         if config.labels_per_class is not None:  # raises before anything is decoded
-            few_labels(videos.train, config.labels_per_class, videos.classes, config.seed)
-        train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
+            few_labels(chosen, config.labels_per_class, videos.classes, config.seed)
+        train = open_source(data, chosen, size, frames, accelerator.device, **progress)
+        val = open_source(data, held_out, size, frames, **progress) if held_out else None
         test = open_source(data, videos.test, size, frames, **progress)
-    return Sources(videos.classes, train, test)
+    return Sources(videos.classes, train, test, val, split)
 
 
 @dataclass
 class FinetuneResult:
-    """The classifier, on the CPU; its test results; its log; what it cost; the run's folder."""
+    """The classifier, on the CPU; its test results; its log; what it cost; the run's folder.
+
+    validation   step, accuracy and loss after each epoch, if the run had validation videos: the
+                 classifier is that of the best
+    """
 
     model: VisionTransformer
     test: Evaluation
     records: list[Record]
     cost: dict[str, Any]
     folder: Path | None
+    validation: list[dict[str, float]]
 
 
 def augment(
@@ -102,6 +117,8 @@ def finetune(
 ) -> FinetuneResult:
     """Train a classifier on (a few labels of) `sources.train`, test it on `sources.test`.
 
+    With `sources.val`, the weights of the epoch that does best on it are kept, and tested.
+
     encoder   pre-trained encoder to start from, or a classifier, whose `fc_norm` is kept and whose
               head gives rows if the configuration says so; None: from scratch
     folder    for config.yaml, environment.json, metrics.jsonl, checkpoints and the classifier (as
@@ -125,6 +142,10 @@ def finetune(
         model, optimizer = run.prepare(classifier, optimizer, batches)
         run.starts_from(encoder.state_dict() if encoder is not None else None)
         model.train()
+        validation = None
+        if (val := sources.val) is not None:
+            to_test = untrained(config, sources.classes)
+            validation = Validation(run, to_test, lambda model: test(model, val, config, run))
         if config.compile:
             run.compile(micro_batches(config, run, num_classes, 1, batches.black())[0][0])
 
@@ -143,16 +164,27 @@ def finetune(
                 losses.append(loss.detach())
             run.clip_or_skip(model, optimizer)
             optimizer.step()
+            if validation:
+                validation.after(step)
             run.end_step(step, losses, lr)
 
-        trained = VisionTransformer(config.model, num_classes, config.drop_path, config.head_drop)
-        trained.class_names = tuple(sources.classes)
-        trained.inference = Inference.of_run(config.to_dict())
+        trained = validation.model if validation else untrained(config, sources.classes)
         cost = run.finish(trained)
+        if validation:
+            trained.load_state_dict(validation.best)
         if run.folder and run.main:
             save_classifier(trained, sources.classes, config, run.folder)
         tested = test(trained, sources.test, config, run)
-        return FinetuneResult(trained.cpu(), tested, run.log.records, cost, run.folder)
+        rows = validation.rows if validation else []
+        return FinetuneResult(trained.cpu(), tested, run.log.records, cost, run.folder, rows)
+
+
+def untrained(config: FinetuneConfig, classes: tuple[str, ...]) -> VisionTransformer:
+    """A classifier with its class names and its way of reading videos; the weights are to be loaded."""
+    model = VisionTransformer(config.model, len(classes), config.drop_path, config.head_drop)
+    model.class_names = tuple(classes)
+    model.inference = Inference.of_run(config.to_dict())
+    return model
 
 
 def labelled_clips(config: FinetuneConfig, sources: Sources) -> Source:

@@ -56,6 +56,10 @@ class Log:
         self._known = list(pending or ())
         self._waiting: list[torch.Tensor] = []
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count the last `seconds`, spent on something else, in the clips per second."""
+        self._last += seconds
+
     def pending(self) -> dict[int, float]:
         """Losses by step since the last record, over all processes. Waits for the device.
 

@@ -109,6 +109,9 @@ class Run:
         self.training = ExitStack()  # what holds from the first step to the last
         self.start = self.step = self.done = self.saved = 0
         self.reported: set[int] = set()
+        self.best_by_loss = (
+            True  # without validation, the best checkpoint is that of the lowest loss
+        )
 
     @property
     def is_between_steps(self) -> bool:
@@ -239,7 +242,7 @@ class Run:
             loss = self.log.records[-1].loss if self.log.records else float("inf")
             state = Checkpoint(step, optimizer, pending, loss)
             keep = self.config.keep_checkpoints
-            save_state(self.folder / "checkpoints", state, weights, keep)
+            save_state(self.folder / "checkpoints", state, weights, keep, self.best_by_loss)
         self.saved = step
 
     def stop_if_asked(self, step: int) -> None:

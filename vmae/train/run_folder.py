@@ -43,6 +43,7 @@ FREE_FIELDS = (
     "log_mfu",
     "test_clips",
     "test_crops",
+    "start_from",
     "data.num_workers",
     "data.cache_dir",
     "data.cache",

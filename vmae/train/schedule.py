@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vmae.train.config import OptimConfig
+from vmae.vit import VisionTransformer
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
@@ -43,14 +44,23 @@ def layer_of(name: str, depth: int) -> int:
     return depth + 1
 
 
+def freeze(model: VisionTransformer, layers: int) -> None:
+    """Train neither the first `layers` blocks nor what comes before them; 0: train everything."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = not layers or layer_of(name, model.config.depth) > layers
+
+
 def parameter_groups(model: nn.Module, config: OptimConfig, depth: int = 0) -> list[dict[str, Any]]:
-    """AdamW's groups: no weight decay on vectors and on what the model exempts; rates per layer.
+    """AdamW's groups, without frozen parameters: no weight decay on vectors and on what the model
+    exempts; rates per layer.
 
     `lr_scale` is layer_decay^(depth + 1 - layer).
     """
     exempt: set[str] = getattr(model, "no_weight_decay", set)()
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         decay = parameter.ndim > 1 and name not in exempt
         layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
         group = groups.setdefault(

@@ -14,9 +14,39 @@ from vmae.base_config import ConfigError
 from vmae.config import ModelConfig
 from vmae.train.config import FinetuneConfig
 from vmae.train.recipe import RECIPES, Recipe
+from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
+from vmae.weights.loading import load_encoder
 
+#: Fields of a model's configuration that its weights fix.
+_SIZE = ("family", "embed_dim", "depth", "num_heads", "mlp_ratio", "tubelet")
 _PASS = "pass the folder or file of one as encoder (`vmae finetune --encoder`)"
+
+
+def load_start(config: FinetuneConfig) -> tuple[FinetuneConfig, VisionTransformer | None]:
+    """The weights in `config.start_from`, and the configuration with their size if it is to take it.
+
+    Raises ConfigError for weights that the run cannot start from, CheckpointError for unusable files.
+    """
+    model, source = config.model, None
+    if config.start_from is not None:
+        source = load_encoder(
+            at_root(config.start_from),
+            num_frames=model.num_frames,
+            img_size=model.img_size,
+            keep_head=True,
+        )
+    if config.size_from_weights:
+        if source is None:
+            raise ConfigError(
+                "size_from_weights is true, but there are no weights to start from: pass --encoder "
+                "FILE, such as a published ViT-S or ViT-B (README.md, Your own videos), or train from "
+                "scratch with --set size_from_weights=false --set frozen_layers=0"
+            )
+        size = {name: getattr(source.config, name) for name in _SIZE}
+        config = config.replace(model=model.replace(**size))
+    check_source(source, config)
+    return config, source
 
 
 def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> None:
@@ -26,10 +56,16 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
     head = source is not None and source.num_classes is not None
     tuned = head or (source is not None and not isinstance(source.fc_norm, nn.Identity))
     what = "from scratch" if source is None else "from an encoder without a head"
-    if config.starts_from == "classifier" and not tuned:
+    if config.needs_classifier and not tuned:
         raise ConfigError(
-            f"starts_from is 'classifier', but this run starts {what}: its settings are for "
-            f"fine-tuning a classifier further. {_PASS.capitalize()}, or set starts_from to 'any'"
+            f"needs_classifier is true, but this run starts {what}: its settings are for "
+            f"fine-tuning a classifier further. {_PASS.capitalize()}, or set needs_classifier to false"
+        )
+    if config.frozen_layers and source is None:
+        raise ConfigError(
+            f"frozen_layers is {config.frozen_layers}, but this run starts from scratch, so these "
+            "layers would never learn anything: pass weights (`vmae finetune --encoder`), or set "
+            "frozen_layers to 0"
         )
     if config.head_rows is not None and not head:
         raise ConfigError(
@@ -40,15 +76,14 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
 
 def _check_size(given: ModelConfig, wanted: ModelConfig) -> None:
     """Raise ConfigError naming the recipes of the weights' size, unless it is that of the model."""
-    shape = ("family", "embed_dim", "depth", "num_heads", "mlp_ratio", "tubelet")
-    differs = [name for name in shape if getattr(given, name) != getattr(wanted, name)]
+    differs = [name for name in _SIZE if getattr(given, name) != getattr(wanted, name)]
     if not differs:
         return
     fields = ", ".join(
         f"{name} {getattr(given, name)}, not {getattr(wanted, name)}" for name in differs
     )
     models = {path.stem: Recipe.load(path.stem).finetune.model for path in RECIPES.glob("*.yaml")}
-    fits = [n for n, m in models.items() if all(getattr(m, x) == getattr(given, x) for x in shape)]
+    fits = [n for n, m in models.items() if all(getattr(m, x) == getattr(given, x) for x in _SIZE)]
     use = f"use a recipe of that size ({', '.join(sorted(fits))})" if fits else "change the model"
     raise ConfigError(
         f"these weights are {given.size} ({fields}), but the run's model is {wanted.size}: {use}, or "
@@ -72,6 +107,7 @@ def start_from(
     if source is None:
         return
     classifier.load_encoder(source)
+    freeze(classifier, config.frozen_layers)
     if config.head_rows is None:
         return
     if config.head_rows == "names":

@@ -123,7 +123,8 @@ def load_encoder(
 ) -> VisionTransformer:
     """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
 
-    keep_head   if the file is a classifier, return it with its head, for `finetune` to start from
+    keep_head   for `finetune` to start from: if the file is a classifier, return it with its head;
+                otherwise, say nothing about a decoder or a final norm, which it never uses
 
     A fine-tuned VideoMAE has no final norm: its `fc_norm` normalises the mean of the tokens and is
     not a substitute. The encoder then ends with an identity, so that its features are those the
@@ -134,7 +135,7 @@ def load_encoder(
     file = open_weights(path, state_key)
     kept = keep_head and has_head(file)
     if not kept:
-        reduce_to_encoder(file)
+        reduce_to_encoder(file, tuning=keep_head)
     config = _config(file, interpolate, num_frames, img_size, num_heads=num_heads)
     return _classifier(path, file, config) if kept else encoder_of(file, config)
 

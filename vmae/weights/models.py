@@ -55,14 +55,20 @@ def _has_norm(file: WeightFile) -> bool:
     return any(name.startswith("encoder.norm.") for name in file.state)
 
 
-def reduce_to_encoder(file: WeightFile) -> None:
-    """Drop the decoder and head, with a warning; `fc_norm` stays."""
+def reduce_to_encoder(file: WeightFile, tuning: bool = False) -> None:
+    """Drop the decoder and head, with a warning; `fc_norm` stays.
+
+    tuning   the encoder is for fine-tuning, which uses no decoder and no final norm: warn of a head only
+    """
+    decoder = ("decoder.", "mask_token", "encoder_to_decoder.")
     note = (
         ""
-        if _has_norm(file) or "fc_norm.weight" in file.state
+        if tuning or _has_norm(file) or "fc_norm.weight" in file.state
         else "the file has no final norm, so the loaded encoder has none either"
     )
-    drop_keys(file, ("decoder.", "mask_token", "encoder_to_decoder.", "head."), note)
+    if tuning:
+        file.state = {n: tensor for n, tensor in file.state.items() if not n.startswith(decoder)}
+    drop_keys(file, (*decoder, "head."), note)
     file.tables.pop("decoder_pos_embed", None)
 
 

@@ -115,7 +115,7 @@ class Sampling:
 
     def _padded(self, length: int) -> np.ndarray:
         """Points over a short video, then its last frame repeated."""
-        points = np.linspace(0, length, max(1, length // self.stride))
+        points = np.linspace(0, length, int(max(1, length // self.stride)))
         index = np.clip(points, 0, length - 1).astype(np.int64)[: self.num_frames]
         return np.pad(index, (0, self.num_frames - len(index)), constant_values=length - 1)
 

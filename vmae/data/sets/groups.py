@@ -21,21 +21,25 @@ def ucf101_group(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def look_alike(train: Sequence[Video], test: Sequence[Video]) -> list[Video]:
-    """The test videos that seem to be cut from the recordings of training videos.
+def recordings(videos: Sequence[Video]) -> dict[Video, str]:
+    """The recording that each video seems to be cut from, by its name; empty if the names show none.
 
     Names count only if more than half of them are numbered in this way, and if some class has several
     recordings: otherwise the first number may be that of a class.
     """
-    recordings = {}
+    found = {}
     by_class = defaultdict(set)
-    for video in (*train, *test):
+    for video in videos:
         match = _NUMBERED.fullmatch(video.path.name.split(".")[0])
         if name := ucf101_group(video.path) or (match and match[1]):
-            recordings[video] = name
+            found[video] = name
             by_class[video.label].add(name)
     several = any(len(names) > 1 for names in by_class.values())
-    if not several or 2 * len(recordings) <= len(train) + len(test):
-        return []
-    trained = {recordings.get(video) for video in train} - {None}
-    return [video for video in test if recordings.get(video) in trained]
+    return found if several and 2 * len(found) > len(videos) else {}
+
+
+def look_alike(train: Sequence[Video], test: Sequence[Video]) -> list[Video]:
+    """The test videos that seem to be cut from the recordings of training videos."""
+    found = recordings((*train, *test))
+    trained = {found.get(video) for video in train} - {None}
+    return [video for video in test if found.get(video) in trained]

@@ -1,0 +1,127 @@
+"""One's own videos: weights of any size to start from, frozen layers, and the plan of the run."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import MODEL
+
+from vmae.base_config import ConfigError
+from vmae.cli.main import main
+from vmae.data import DataConfig, write_video
+from vmae.mae import MaskedAutoencoder
+from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
+from vmae.train.plan import plan
+from vmae.train.starting import load_start
+from vmae.vit import VisionTransformer
+from vmae.weights import save
+
+
+@pytest.fixture(scope="module")
+def own_videos(tmp_path_factory) -> Path:
+    """Videos of two classes: bright and dark, 12 and 40 of them, at several rates and shapes."""
+    folder = tmp_path_factory.mktemp("sets") / "my-videos"
+    rng = np.random.default_rng(0)
+    for name, count, light in (("bright", 12, 170), ("dark", 40, 60)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            fps, shape = [(15, (32, 40)), (60, (64, 32)), (30, (32, 32))][number % 3]
+            frames = light + rng.integers(-20, 20, (fps, *shape, 3))
+            word = "".join(chr(97 + int(digit)) for digit in str(number))
+            write_video(folder / name / f"{word}.mp4", frames.astype(np.uint8), fps=fps)
+    return folder
+
+
+@pytest.fixture
+def config(own_videos, tmp_path) -> FinetuneConfig:
+    data = DataConfig(
+        path=str(own_videos), cache_dir=str(tmp_path / "stores"), num_workers=1, clip_seconds=1.0,
+        short="repeat",
+    )  # fmt: skip
+    optim = OptimConfig(steps=6, batch_size=8, lr=1e-2)
+    return FinetuneConfig(model=MODEL, data=data, optim=optim, log_every=1, val_share=0.25)
+
+
+def test_the_recipes_start_from_a_published_size(tmp_path):
+    for name, size in (("own", "B"), ("own-cpu", "S")):
+        recipe = Recipe.load(name).finetune
+        with pytest.raises(ConfigError, match="no weights to start from: pass --encoder FILE"):
+            load_start(recipe)
+        model = recipe.model.videomae(size, depth=1, num_frames=16, img_size=224)
+        save(MaskedAutoencoder(model), tmp_path / f"{size}.pth", to="official")
+        fitted, encoder = load_start(
+            recipe.replace(start_from=str(tmp_path / f"{size}.pth"), frozen_layers=0)
+        )
+        assert encoder is not None
+        assert (fitted.model.embed_dim, fitted.model.depth) == (model.embed_dim, 1)
+        clip = (fitted.model.num_frames, fitted.model.img_size)
+        assert clip == (recipe.model.num_frames, recipe.model.img_size), "clips stay as they are"
+
+
+def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
+    """Neither of the decoder, which a classifier does not have, nor of a missing final norm."""
+    wide = MODEL.replace(embed_dim=384, num_heads=6)
+    save(MaskedAutoencoder(wide), tmp_path / "pretrained.pth", to="official")
+    config.replace(size_from_weights=True).to_yaml(tmp_path / "config.yaml")
+    command = ["finetune", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main([*command, "--encoder", str(tmp_path / "pretrained.pth")]) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert report["best_step"] <= 6 and report["validation_accuracy"] >= 50
+    saved = FinetuneConfig.from_yaml(tmp_path / "run" / "config.yaml")
+    assert saved.model.embed_dim == 384
+    assert saved.start_from == str(tmp_path / "pretrained.pth")
+    for words in (
+        "model      ViT-384 from ",
+        "31 to train on, 11 to validate on, 10 to test on",
+        "validation single videos of each class",
+        "'dark' has 24 and 'bright' 7: accuracy will favour the large classes",
+        "labels_per_class=7 trains on equally many",
+        "6 steps of 8 videos: 1.55 epochs; learning rate up to 0.01",
+        "about 0 minutes on CPU",
+    ):
+        assert words in err, words
+    # The same command, with the weights elsewhere, resumes: their content counts.
+    (tmp_path / "pretrained.pth").rename(tmp_path / "moved.pth")
+    again = [*command, "--encoder", str(tmp_path / "moved.pth"), "--resume"]
+    assert main(again) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == report["accuracy"]
+
+
+def test_frozen_layers_keep_their_weights(config):
+    torch.manual_seed(0)
+    encoder = VisionTransformer(MODEL)
+    sources = open_sources(config)
+    result = finetune(config.replace(frozen_layers=1), sources, encoder)
+    before = encoder.state_dict()
+    changed = {
+        name.split(".")[1] if name.startswith("blocks") else name.split(".")[0]
+        for name, tensor in result.model.state_dict().items()
+        if name in before and not torch.equal(tensor, before[name])
+    }
+    assert changed == {"1"}
+    assert result.cost["unreadable_videos"] == 0
+    probe = finetune(config.replace(frozen_layers=2), sources, encoder)
+    assert torch.equal(probe.model.blocks[1].mlp.fc1.weight, encoder.blocks[1].mlp.fc1.weight)
+    with pytest.raises(ConfigError, match="frozen_layers is 1, but this run starts from scratch"):
+        finetune(config.replace(frozen_layers=1), sources)
+    with pytest.raises(ConfigError, match="frozen_layers is 3; it must be between 0 and 2"):
+        config.replace(frozen_layers=3)
+
+
+def test_the_plan_of_balanced_classes_says_nothing_more(config):
+    sources = open_sources(config)
+    equal = config.replace(labels_per_class=5)
+    text = plan(equal, sources, accelerator_for("fp32"))
+    assert "2, with 5 to 5 training videos each" in text
+    assert "favour" not in text
+    counts = Counter(video.label for video in sources.test.videos)
+    assert counts == {0: 2, 1: 8}

@@ -1,0 +1,72 @@
+"""Videos held out of training for validation: whole recordings where names or folders show them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from vmae.data.sets.groups import recordings
+from vmae.data.sets.videos import Video, VideoSet
+
+
+def hold_out(
+    videos: VideoSet, share: float | None, seed: int = 0
+) -> tuple[tuple[Video, ...], tuple[Video, ...], str]:
+    """The videos to train on, those to validate on, and how they were chosen, in words.
+
+    share   of the training videos of each class to hold out; None: none, and no validation
+
+    A validation split of the set itself is taken as it is. Otherwise whole recordings are held out if
+    names or folders show them, else single videos, drawn by the seed. Of a class with several, at
+    least one is held out, and never all.
+    """
+    if share is None:
+        return videos.train, (), "none"
+    if videos.val:
+        return videos.train, videos.val, "the set's own split"
+    groups, by = _groups(videos.train)
+    held = _drawn(videos.train, groups, share, np.random.default_rng((seed, 29)))
+    train = tuple(v for v, group in zip(videos.train, groups, strict=True) if group not in held)
+    val = tuple(v for v, group in zip(videos.train, groups, strict=True) if group in held)
+    return train, val, by
+
+
+def _groups(train: Sequence[Video]) -> tuple[list[str], str]:
+    """A group for each video, and by what they were found."""
+    found = recordings(train)
+    if found:
+        each = [found.get(video, str(video.path)) for video in train]
+        return each, "whole recordings, by the names of their clips"
+    several = Counter(label for label, _ in {(v.label, v.path.parent) for v in train})
+    if several and max(several.values()) > 1:
+        return [str(v.path.parent) for v in train], "whole folders inside those of the classes"
+    each = [f"{video.path}:{video.first}" for video in train]
+    return each, (
+        "single videos of each class, as neither names nor folders show which are cut from one "
+        "recording. If some are, validation and test are too optimistic: make train, val and test folders"
+    )
+
+
+def _drawn(
+    train: Sequence[Video], groups: Sequence[str], share: float, rng: np.random.Generator
+) -> set[str]:
+    """The groups to hold out: of each class about `share` of its videos."""
+    sizes: dict[int, Counter[str]] = {}
+    for video, group in zip(train, groups, strict=True):
+        sizes.setdefault(video.label, Counter())[group] += 1
+    held: set[str] = set()
+    for label in sorted(sizes, key=lambda label: (len(sizes[label]), label)):  # rare classes first
+        own = sizes[label]
+        wanted = share * own.total()
+        for group in rng.permutation(sorted(own)).tolist():
+            if own[group] > max(2 * wanted, min(own.values())):
+                continue
+            taken = sum(own[name] for name in held & own.keys())
+            if taken and taken + own[group] / 2 > wanted:
+                break
+            # A recording may show several classes; each needs something to train on.
+            if all(counts.keys() - held - {group} for counts in sizes.values() if group in counts):
+                held.add(group)
+    return held
