@@ -62,9 +62,11 @@ def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
         chosen, held_out, split = hold_out(videos, config.val_share, config.seed)
         if config.labels_per_class is not None:  # raises before anything is decoded
             few_labels(chosen, config.labels_per_class, videos.classes, config.seed)
-        train = open_source(data, chosen, size, frames, accelerator.device, **progress)
-        val = open_source(data, held_out, size, frames, **progress) if held_out else None
-        test = open_source(data, videos.test, size, frames, **progress)
+        train, val, test = (
+            open_source(data, part, size, frames, accelerator.device, **progress) if part else None
+            for part in (chosen, held_out, videos.test)
+        )
+    assert train is not None and test is not None  # `require_labels` has seen to it
     return Sources(videos.classes, train, test, val, split)
 
 
