@@ -181,7 +181,12 @@ def _parser() -> argparse.ArgumentParser:
     test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
     test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
     test.add_argument(
-        "--data", type=Path, help="evaluate on a different dataset with the same classes"
+        "--data", type=Path, help="evaluate on a different dataset with classes of the model"
+    )
+    test.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="part of the dataset to evaluate on (default: test; with --data, all)",
     )
     test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
     test.add_argument(
