@@ -185,7 +185,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not accelerator.is_main_process:
         return
     report: dict[str, Any] = {
-        "set": str(videos.folder), "split": split, "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+        "set": str(videos.folder), "split": split, 
+        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
     }  # fmt: skip
     if probes:
         sources = (open_source(data, trained, size, frames), test)
