@@ -53,11 +53,19 @@ def store(arguments: argparse.Namespace) -> None:
 def scan(arguments: argparse.Namespace) -> int:
     """Open every video of a set; returns 1 if any has a problem."""
     from vmae.data.checking.scan import scan_set, summary, write_json
+    from vmae.data.checking.table import class_table
+    from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set
+    from vmae.train.recipe import Recipe
 
+    samplings = [Sampling(arguments.num_frames, arguments.stride)]
+    if arguments.recipe:
+        recipe = Recipe.load(arguments.recipe)
+        parts = (recipe.pretrain, recipe.finetune)
+        samplings = [Sampling.of(part.data, part.model.num_frames) for part in parts]
     videos = load_set(arguments.set, foreign=True)
-    reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
-    print(summary(reports))
+    reports = scan_set(videos, samplings, arguments.num_workers)
+    print(summary(reports), class_table(reports), sep="\n\n")
     if arguments.json:
         write_json(arguments.json, reports)
     return int(any(report.problems for report in reports))
@@ -185,7 +193,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not accelerator.is_main_process:
         return
     report: dict[str, Any] = {
-        "set": str(videos.folder), "split": split, 
+        "set": str(videos.folder), "split": split,
         "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
     }  # fmt: skip
     if probes:
