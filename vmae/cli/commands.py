@@ -53,11 +53,19 @@ def store(arguments: argparse.Namespace) -> None:
 def scan(arguments: argparse.Namespace) -> int:
     """Open every video of a set; returns 1 if any has a problem."""
     from vmae.data.checking.scan import scan_set, summary, write_json
+    from vmae.data.checking.table import class_table
+    from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set
+    from vmae.train.recipe import Recipe
 
+    samplings = [Sampling(arguments.num_frames, arguments.stride)]
+    if arguments.recipe:
+        recipe = Recipe.load(arguments.recipe)
+        parts = (recipe.pretrain, recipe.finetune)
+        samplings = [Sampling.of(part.data, part.model.num_frames) for part in parts]
     videos = load_set(arguments.set, foreign=True)
-    reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
-    print(summary(reports))
+    reports = scan_set(videos, samplings, arguments.num_workers)
+    print(summary(reports), class_table(reports), sep="\n\n")
     if arguments.json:
         write_json(arguments.json, reports)
     return int(any(report.problems for report in reports))
@@ -152,7 +160,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Test a classifier on its own set or another one, and print the report."""
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
-    from vmae.data.sets.load import load_set, require_labels
+    from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
     from vmae.train.classifier import load_classifier
     from vmae.train.devices import accelerator_for
@@ -160,17 +168,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     model, classes, config = load_classifier(arguments.model)
     # Without --data, test as in training: the same set and split, the same view of the clips.
-    test_set = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
-    videos = require_labels(test_set)
-    if videos.classes != classes:
-        raise ValueError(
-            f"{videos.folder} has the classes {videos.classes}, but the model was trained on "
-            f"{classes}: use a dataset with the same classes"
-        )
+    videos = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    probes = arguments.probe or arguments.knn  # these train on the training videos
+    split = arguments.split or ("all" if arguments.data and not probes else "test")
+    if probes and split in ("train", "all"):
+        raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")
+    tested = labelled(videos, split, classes)
+    trained = labelled(videos, "train", classes) if probes else ()
     accelerator = accelerator_for(config.precision)
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others use its cache
-        test = open_source(data, videos.test, size, frames)
+        test = open_source(data, tested, size, frames)
     sampling, device = Sampling.of(data, frames), accelerator.device
     result = evaluate(
         model,
@@ -186,10 +194,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not accelerator.is_main_process:
         return
     report: dict[str, Any] = {
+        "set": str(videos.folder), "split": split,
         "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
     }  # fmt: skip
-    if arguments.probe or arguments.knn:
-        sources = (open_source(data, videos.train, size, frames), test)
+    if probes:
+        sources = (open_source(data, trained, size, frames), test)
         train_features, test_features = (
             pooled_features(
                 model, source, sampling, device=device, max_unreadable=data.max_unreadable

@@ -58,7 +58,8 @@ def from_folders(folder: Path, foreign: bool) -> VideoSet:
     for name, words in (("train", "train"), ("test", "test or val")):
         if name not in splits and not (name == "test" and "val" in splits):
             raise SetError(
-                f"{folder} contains a {named} folder, but no {words} folder: add a {name} folder"
+                f"{folder} contains a {named} folder, but no {words} folder: add a {name} folder, or "
+                f"pass the {named} folder itself"
             )
     return _from_splits(folder, splits, foreign)
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vmae.data.sets.folders import from_folders
@@ -25,7 +27,7 @@ from vmae.data.sets.formats import few
 from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.public_sets import load_public
-from vmae.data.sets.videos import SetError, VideoSet
+from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
 
 
@@ -104,6 +106,30 @@ def require_labels(videos: VideoSet) -> VideoSet:
             "can be made: add more videos"
         )
     return videos
+
+
+def labelled(videos: VideoSet, split: str, classes: Sequence[str]) -> tuple[Video, ...]:
+    """The videos of a split, or of "all", with the labels that a classifier of `classes` gives them.
+
+    The set may lack some of the classes. Raises SetError if it has no labels, other classes, or no
+    videos in the split.
+    """
+    parts = videos.splits.values() if split == "all" else [videos.split(split)]
+    chosen = dict.fromkeys(video for part in parts for video in part)
+    if not chosen:
+        raise SetError(
+            f"{videos.folder} has no {split} videos: choose from {', '.join(videos.splits)} or all"
+        )
+    if any(video.label < 0 for video in chosen):
+        require_labels(videos)
+    names = [videos.classes[label] for label in sorted({video.label for video in chosen})]
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise SetError(
+            f"{videos.folder} has the classes {few(unknown)}, but the model was trained on "
+            f"{few(classes)}: remove them, or give them the model's names"
+        )
+    return tuple(replace(v, label=classes.index(videos.classes[v.label])) for v in chosen)
 
 
 def _warn_about_look_alikes(videos: VideoSet) -> None:
