@@ -12,7 +12,7 @@ from small_runs import MODEL, StopAt, curve
 
 from vmae.base_config import ConfigError
 from vmae.data import DataConfig, Video, VideoSet
-from vmae.data.sets.validation import hold_out
+from vmae.data.sets.subsets import hold_out
 from vmae.train import FinetuneConfig, OptimConfig, Sources, finetune, load_classifier, open_sources
 from vmae.train.validation import best_row
 

@@ -37,7 +37,6 @@ from vmae.data.reading import (
     VideoFiles,
     build_store,
     crop_square,
-    few_labels,
     open_set,
     open_source,
     open_video,
@@ -46,4 +45,4 @@ from vmae.data.reading import (
     resize_frames,
     train_loader,
 )
-from vmae.data.sets import SetError, Video, VideoSet, load_set, require_labels
+from vmae.data.sets import SetError, Video, VideoSet, few_labels, load_set, require_labels

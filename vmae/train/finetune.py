@@ -20,10 +20,10 @@ from vmae.data.augment.batched import (
     view_of,
 )
 from vmae.data.augment.randaugment import rand_augment
-from vmae.data.reading.loader import Batch, Source, Subset, few_labels, open_set, open_source
+from vmae.data.reading.loader import Batch, Source, Subset, open_set, open_source
 from vmae.data.reading.sampling import Sampling
 from vmae.data.sets.load import require_labels
-from vmae.data.sets.validation import hold_out
+from vmae.data.sets.subsets import few_labels, hold_out
 from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed

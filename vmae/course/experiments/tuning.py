@@ -15,8 +15,8 @@ from vmae.course.experiments.arms import recipe_arm
 from vmae.course.experiments.labels import TunedArm, question
 from vmae.course.experiments.sets import make_set
 from vmae.course.experiments.table import SEARCH_SEED
-from vmae.data.reading.loader import few_labels
 from vmae.data.reading.sampling import Sampling
+from vmae.data.sets.subsets import few_labels
 from vmae.mae import MaskedAutoencoder
 from vmae.support.progress import Silent
 from vmae.train.evaluate import linear_probe, pooled_features

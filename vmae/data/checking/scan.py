@@ -30,7 +30,7 @@ from vmae.data.reading.player import (
 from vmae.data.reading.reader import open_video
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
-from vmae.data.sets.videos import VideoSet
+from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
 
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
@@ -104,8 +104,8 @@ def scan_set(
             labels[video.path] = videos.classes[video.label] if video.label >= 0 else "unlabelled"
             if split not in names:
                 names.append(split)
-    span = max(sampling.shortest for sampling in samplings)
-    done = run_parallel(partial(_scan, span), list(splits.items()), workers, chunk=1)
+    work = partial(_scan, tuple(samplings))
+    done = run_parallel(work, list(splits.items()), workers, chunk=1)
     reports = list(progress(done, total=len(splits), desc="scan"))
     for report, label in zip(reports, labels.values(), strict=True):
         report.label = label
@@ -114,13 +114,20 @@ def scan_set(
     return reports + [Report(path, [], notes=[note]) for path, note in passed]
 
 
-def _scan(span: int, job: tuple[Path, list[str]]) -> Report:
+def _scan(samplings: Sequence[Sampling], job: tuple[Path, list[str]]) -> Report:
     path, splits = job
     if path.is_dir():
         return Report(printable(path), splits, notes=[("folders", "folder")])
     report = check_video(path)
     report.splits = splits
-    if report.frames is not None and report.frames < span:
+    if report.frames is None:
+        return report
+    try:
+        span = max(sampling.of_video(Video(path, -1)).shortest for sampling in samplings)
+    except VideoError as error:  # clips in seconds, of a file that does not state its frame rate
+        report.problems.append(("unreadable", _short(error, path)))
+        return report
+    if report.frames < span:
         report.problems.append(("short", f"{report.frames} frames, but a clip covers {span}"))
     return report
 

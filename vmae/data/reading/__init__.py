@@ -6,7 +6,6 @@ from vmae.data.reading.loader import (
     Batch,
     ClipDataset,
     StepBatches,
-    few_labels,
     open_set,
     open_source,
     ordered_batches,

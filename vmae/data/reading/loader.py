@@ -292,23 +292,3 @@ def _stack(clips: list[np.ndarray]) -> torch.Tensor:
 
 def _as_is(batch: Any) -> Any:
     return batch
-
-
-def few_labels(
-    videos: Sequence[Video], per_class: int, classes: Sequence[str], seed: int
-) -> list[int]:
-    """Indices of `per_class` videos of each class, drawn with the seed.
-
-    Raises SetError if a class has fewer.
-    """
-    rng = np.random.default_rng((seed, 17))
-    chosen: list[int] = []
-    for label, name in enumerate(classes):
-        pool = [i for i, video in enumerate(videos) if video.label == label]
-        if len(pool) < per_class:
-            raise SetError(
-                f"class {name!r} has only {len(pool)} training videos, but {per_class} labels per class were "
-                "requested: request fewer, or use None for all labels"
-            )
-        chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
-    return chosen

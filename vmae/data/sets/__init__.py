@@ -2,4 +2,5 @@
 
 from vmae.data.sets.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.load import load_set, require_labels
+from vmae.data.sets.subsets import few_labels
 from vmae.data.sets.videos import SetError, Video, VideoSet

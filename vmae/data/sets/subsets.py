@@ -1,4 +1,4 @@
-"""Videos held out of training for validation: whole recordings where names or folders show them."""
+"""Parts of the training videos: those held out for validation, or a few of each class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vmae.data.sets.groups import recordings
-from vmae.data.sets.videos import Video, VideoSet
+from vmae.data.sets.videos import SetError, Video, VideoSet
 
 
 def hold_out(
@@ -70,3 +70,23 @@ def _drawn(
             if all(counts.keys() - held - {group} for counts in sizes.values() if group in counts):
                 held.add(group)
     return held
+
+
+def few_labels(
+    videos: Sequence[Video], per_class: int, classes: Sequence[str], seed: int
+) -> list[int]:
+    """Indices of `per_class` videos of each class, drawn with the seed.
+
+    Raises SetError if a class has fewer.
+    """
+    rng = np.random.default_rng((seed, 17))
+    chosen: list[int] = []
+    for label, name in enumerate(classes):
+        pool = [i for i, video in enumerate(videos) if video.label == label]
+        if len(pool) < per_class:
+            raise SetError(
+                f"class {name!r} has only {len(pool)} training videos, but {per_class} labels per class were "
+                "requested: request fewer, or use None for all labels"
+            )
+        chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
+    return chosen
