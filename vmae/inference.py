@@ -41,6 +41,18 @@ class Inference(Config):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
+    def described(self, num_frames: int) -> str:
+        """The views of a video, in words."""
+        if self.sampling == "tsn":
+            spacing = "spread over it"
+        elif self.clip_seconds:
+            spacing = f"over {self.clip_seconds:g} s"
+        else:
+            spacing = f"{self.stride} apart"
+        crops = f", {self.crops} crops of each" if self.crops > 1 else ""
+        clips = f"{self.clips} clip{'s' * (self.clips > 1)} of {num_frames} frames {spacing}{crops}"
+        return clips + (", short ones repeat their last frame" if self.short == "repeat" else "")
+
     @classmethod
     def of_run(cls, values: Mapping[str, Any]) -> Self:
         """That of a fine-tuning run, from the plain dicts of its configuration, of any edition."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmae import ROOT, __version__
-from vmae.cli import commands
+from vmae.cli import commands, results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,6 +201,8 @@ def _parser() -> argparse.ArgumentParser:
         help="write the report and the confusion matrix to FILE",
     )
     test.set_defaults(run=commands.evaluate)
+
+    results.add_to(subparsers)
 
     experiments = subparsers.add_parser(
         "experiments",

@@ -26,10 +26,14 @@ from vmae.vit import VisionTransformer
 
 @dataclass
 class Evaluation:
-    """Logits (videos, classes) and labels (videos,) of a split."""
+    """Logits (videos, classes) and labels (videos,) of a split.
+
+    videos   the index of each in the source that was tested: those that could not be read are missing
+    """
 
     logits: torch.Tensor
     labels: torch.Tensor
+    videos: Sequence[int] = ()
 
     @property
     def accuracy(self) -> float:
@@ -88,9 +92,10 @@ def evaluate(
         generator = seeded(0, item.number, torch.device(device))
         with inference_autocast(device, accelerator):
             views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
-        tested.append((item.number, mean_of_views(views).cpu(), item.labels))
+        tested.append((item.number, mean_of_views(views).cpu(), item.labels, item.videos))
     whole = sorted(gather(tested), key=lambda part: part[0])
-    return Evaluation(torch.cat([x for _, x, _ in whole]), torch.cat([y for *_, y in whole]))
+    logits, labels = (torch.cat([part[i] for part in whole]) for i in (1, 2))
+    return Evaluation(logits, labels, [index for part in whole for index in part[3]])
 
 
 def view_logits(

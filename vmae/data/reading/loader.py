@@ -39,12 +39,14 @@ class Batch:
     labels   (B,)
     failed   [(path, reason)] of unreadable videos met while reading the batch
     number   index of the batch, from 0; in testing only
+    videos   indices of the videos; in testing only
     """
 
     clips: torch.Tensor
     labels: torch.Tensor
     failed: list[tuple[str, str]]
     number: int = 0
+    videos: tuple[int, ...] = ()
 
     def pin_memory(self) -> Batch:
         """Called by DataLoader, so that the copy to the GPU overlaps with other work."""
@@ -273,15 +275,16 @@ def ordered_batches(
     firsts = range(0, len(dataset), batch)
     for number in range(rank, len(firsts), world_size):
         first = firsts[number]
-        views, labels = [], []
+        views, labels, read = [], [], []
         for i in range(first, min(first + batch, len(dataset))):
             try:
                 views.append(dataset.test_clips(i, clips, crops))
                 labels.append(source.videos[i].label)
+                read.append(i)
             except VideoError as error:
                 failed.append((str(source.videos[i].path), str(error)))
         if views:
-            yield Batch(torch.cat(views), torch.tensor(labels), [], number)
+            yield Batch(torch.cat(views), torch.tensor(labels), [], number, tuple(read))
     Failures(len(dataset), max_unreadable).add(gather(failed))
 
 
