@@ -142,7 +142,7 @@ def predict_all(
     ]
     work = partial(_read, model.config, inference)
     model.eval()
-    done = run_parallel(work, jobs, num_workers, chunk=1)
+    done = run_parallel(work, jobs, num_workers, chunk=4)
     for job, read in zip(jobs, progress(done, total=len(jobs), desc="predict"), strict=True):
         if isinstance(read, str):
             yield Prediction(job.path, (), *job.seconds, error=read)

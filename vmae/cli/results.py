@@ -52,6 +52,8 @@ def add_to(subparsers: Any) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict the classes of a file or of all videos in a folder; returns 1 if any is unreadable."""
+    from tqdm import tqdm
+
     from vmae import load
     from vmae.predict import predict_all, to_csv, used_inference, videos_in
     from vmae.support.files import printable, write_text
@@ -65,9 +67,11 @@ def predict(arguments: argparse.Namespace) -> int:
     inference = used_inference(model, arguments.stride, arguments.clips, arguments.crops)
     paths = videos_in(arguments.path)
     print(f"each video: {inference.described(model.config.num_frames)}", file=sys.stderr)
+    # Lines are their own display of progress.
     found = predict_all(
         cast(VisionTransformer, model.to(accelerator_for("auto").device)),
         paths, inference, arguments.top, arguments.every, arguments.num_workers,
+        tqdm if arguments.csv else lambda results, **_: results,
     )  # fmt: skip
     predictions = []
     for one in found:

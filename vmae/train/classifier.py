@@ -1,15 +1,23 @@
-"""The folder of a trained classifier."""
+"""The folder of a trained classifier, and the results of its test."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from vmae.data.reading.sources import Source
+from vmae.data.sets.videos import Video
 from vmae.inference import Inference
-from vmae.support.files import atomic_path, write_text
+from vmae.support.files import atomic_path, printable, write_text
 from vmae.train.config import FinetuneConfig
+from vmae.train.evaluate import Evaluation
 from vmae.train.run_folder import refuse_other
 from vmae.vit import VisionTransformer
+from vmae.weights.errors import CheckpointError
 from vmae.weights.tensors import load_weights, save_weights
 
 
@@ -39,3 +47,30 @@ def load_classifier(
     load_weights(model, folder / "model.safetensors")
     model.class_names, model.inference = classes, Inference.of_run(config.to_dict())
     return model.eval(), classes, config
+
+
+def save_test(test: Evaluation, source: Source, folder: str | Path) -> None:
+    """Write what a classifier said of each test video to test.safetensors in its folder."""
+    videos = [source.videos[index] for index in test.videos]
+    listed = [(printable(v.path), v.label, v.first, v.count) for v in videos]
+    tensors = {"logits": test.logits.contiguous(), "labels": test.labels.contiguous()}
+    with atomic_path(Path(folder) / "test.safetensors") as temporary:
+        save_file(tensors, temporary, {"videos": json.dumps(listed)})
+
+
+def load_test(folder: str | Path) -> tuple[Evaluation, list[Video]]:
+    """What `save_test` wrote: logits and labels, and the videos that they belong to.
+
+    Raises CheckpointError if the folder has none.
+    """
+    path = Path(folder) / "test.safetensors"
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} has no test results: give the command of this run again with --resume, which "
+            "tests the classifier and writes them"
+        )
+    with safe_open(path, "pt") as file:
+        listed = json.loads(file.metadata()["videos"])
+        logits, labels = file.get_tensor("logits"), file.get_tensor("labels")
+    videos = [Video(Path(name), *rest) for name, *rest in listed]
+    return Evaluation(logits, labels, range(len(videos))), videos

@@ -27,7 +27,7 @@ from vmae.data.sets.subsets import few_labels, hold_out
 from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed
-from vmae.train.classifier import save_classifier
+from vmae.train.classifier import save_classifier, save_test
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import accelerator_for
 from vmae.train.evaluate import Evaluation, evaluate
@@ -177,6 +177,8 @@ def finetune(
         if run.folder and run.main:
             save_classifier(trained, sources.classes, config, run.folder)
         tested = test(trained, sources.test, config, run)
+        if run.folder and run.main:
+            save_test(tested, sources.test, run.folder)
         rows = validation.rows if validation else []
         return FinetuneResult(trained.cpu(), tested, run.log.records, cost, run.folder, rows)
 

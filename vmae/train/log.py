@@ -41,13 +41,7 @@ class Log:
     def resume(self, step: int, pending: list[float] | None = None) -> None:
         """Keep the records up to `step` and the losses since the last one; start the clock from there."""
         if self.path and self.path.exists():
-            rows = (
-                json.loads(line)
-                for line in self.path.read_text().splitlines()
-                if line.endswith("}")
-            )
-            kept = (current_names(Record, row) for row in rows if row["step"] <= step)
-            self.records = [Record(**row) for row in kept]
+            self.records = [row for row in read_records(self.path) if row.step <= step]
             text = "".join(json.dumps(asdict(r)) + "\n" for r in self.records)
             write_text(self.path, text)
         self._before = self.records[-1].seconds if self.records else 0.0
@@ -113,6 +107,12 @@ class Log:
                 f"cannot write {self.path} ({'the disk is full' if full else error}): free up "
                 "some space or fix the file's permissions, then resume from the last checkpoint"
             ) from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in a run's metrics.jsonl, also of the first edition; an unfinished line is left out."""
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    return [Record(**current_names(Record, json.loads(line))) for line in lines]
 
 
 def cost(records: list[Record], device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -47,7 +49,8 @@ def plan(config: FinetuneConfig, sources: Sources, accelerator: Accelerator) -> 
         f"time       about {_minutes(config, train, sources, accelerator)} on "
         f"{device_name(accelerator.device)}, if the videos are read quickly enough",
     ]
-    return "\n".join(lines)
+    fold = partial(textwrap.fill, width=100, subsequent_indent=11 * " ")
+    return "\n".join(map(fold, lines))
 
 
 def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
@@ -89,4 +92,4 @@ def _minutes(
         accelerator.num_processes,
     )
     minutes = work * (share * trained + tested / 3) / EXPECTED / 60
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return f"{max(1, minutes):.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

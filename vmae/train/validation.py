@@ -53,7 +53,9 @@ class Validation:
         self.model.load_state_dict(full_state(self.run.model))
         result = self.test(self.model)
         loss = F.cross_entropy(result.logits, result.labels).item()
-        self.rows.append({"step": step, "accuracy": result.accuracy, "loss": loss})
+        videos = len(result.labels)
+        row = {"step": step, "videos": videos, "accuracy": result.accuracy, "loss": loss}
+        self.rows.append(row)
         if best_row(self.rows)["step"] == step:
             self._keep()
             if self.weights and self.run.main:
@@ -72,7 +74,7 @@ def best_row(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def read_validation(path: Path | None) -> list[dict[str, float]]:
-    """The rows of a run's validation.jsonl: step, accuracy in percent, loss; none if there is no file."""
+    """The rows of a run's validation.jsonl, if any: step, videos, accuracy in percent, loss."""
     if path is None or not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

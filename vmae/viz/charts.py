@@ -8,12 +8,11 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from vmae.support.progress import Record
-from vmae.viz.figure import INK, PALETTE, show, style
+from vmae.viz.figure import INK, PALETTE, publish, show, style
 
 
 def curves(records: Mapping[str, Sequence[Record]], alt: str, ylabel: str = "loss") -> None:
@@ -36,7 +35,8 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
         axis.yaxis.set_major_locator(
             ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if fine else (1, 2, 5))
         )
-        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.3g"))
+        digits = 3 if high > 1.05 * low else 5
+        axis.yaxis.set_major_formatter(ticker.FormatStrFormatter(f"%.{digits}g"))
         axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         if len(records) > 1:
@@ -51,8 +51,12 @@ def lines(
     xlabel: str,
     ylabel: str,
     levels: Mapping[str, float] | None = None,
+    top: float | None = None,
 ) -> None:
-    """One line per entry of `ys` over `x`; `levels` are dashed and named."""
+    """One line per entry of `ys` over `x`; `levels` are dashed and named.
+
+    top   upper end of the vertical axis, which then begins at 0
+    """
     with style():
         figure, axis = plt.subplots(figsize=(7, 2.8))
         mark = "o" if len(x) < 20 else None
@@ -63,23 +67,34 @@ def lines(
             axis.text(x[-1], height, name, ha="right", va="bottom", fontsize=9)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
+        if top is not None:
+            axis.set_ylim(0, top)
         if len(ys) > 1:
             axis.legend()
     show(figure, alt)
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str) -> None:
-    """A confusion matrix (rows: true, columns: predicted), in percent of each row."""
+def confusion(matrix: np.ndarray, classes: Sequence[str], alt: str, counts: bool = False) -> None:
+    """A confusion matrix (rows: true, columns: predicted), coloured and labelled in percent of each row.
+
+    counts   label the cells with numbers of videos instead
+    """
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = 1.2 + 0.48 * len(classes)
     with style():
         figure, axis = plt.subplots(figsize=(side + 1, side))
         axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
         for (row, column), value in np.ndenumerate(share):
-            if value >= 0.5:
+            if matrix[row, column] if counts else value >= 0.5:
                 ink = "white" if value > 55 else "#333333"
                 axis.text(
-                    column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink
+                    column,
+                    row,
+                    f"{matrix[row, column] if counts else value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color=ink,
                 )
         axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axis.set_yticks(range(len(classes)), classes)
@@ -196,12 +211,11 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
         for row in cells
     )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    display(
+    publish(
         {
             "text/html": f"<table>{title}<thead><tr>{html}</tr></thead><tbody>{body}</tbody></table>",
             "text/plain": text,
-        },
-        raw=True,
+        }
     )
 
 

@@ -6,11 +6,14 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython.display import display
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -23,7 +26,15 @@ INK = "#7a7a7a"
 #: Pixels of a picture per unit of its size on the page.
 SHARP = 2
 
+#: Fonts for letters that Matplotlib's own lacks, such as those of Chinese names, where installed.
+_FONTS = ("Noto Sans CJK TC", "Noto Sans CJK JP", "PingFang TC", "Hiragino Sans", "Microsoft JhengHei",
+          "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei", "Arial Unicode MS")  # fmt: skip
+
 _STYLE: Any = {
+    "font.family": [
+        "DejaVu Sans",
+        *sorted({f.name for f in font_manager.fontManager.ttflist} & set(_FONTS), key=_FONTS.index),
+    ],
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -75,5 +86,37 @@ def bundle(figure: Figure, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with alt text in a notebook, and close it."""
-    data, metadata = bundle(figure, alt)
-    display(data, metadata=metadata, raw=True)
+    publish(*bundle(figure, alt))
+
+
+#: Parts of the page that is being written; None: a notebook is shown everything.
+_page: ContextVar[list[str] | None] = ContextVar("_page", default=None)
+
+
+@contextmanager
+def page() -> Iterator[list[str]]:
+    """Inside, what would be displayed in a notebook becomes parts of an HTML page, in order."""
+    parts: list[str] = []
+    before = _page.set(parts)
+    try:
+        yield parts
+    finally:
+        _page.reset(before)
+
+
+def publish(data: dict[str, str], metadata: dict[str, Any] | None = None) -> None:
+    """Display Jupyter data, a PNG or HTML, in a notebook or as a part of the `page`."""
+    parts = _page.get()
+    if parts is None:
+        display(data, metadata=metadata, raw=True)
+    elif "image/png" in data:
+        alt, width = (metadata or {})["image/png"]["alt"], (metadata or {})["image/png"]["width"]
+        source = f"data:image/png;base64,{data['image/png']}"
+        parts.append(f'<img src="{source}" alt="{escape(alt)}" width="{width}">')
+    else:
+        parts.append(data["text/html"])
+
+
+def paragraph(text: str, tag: str = "p") -> None:
+    """Display a paragraph of text, or a heading such as "h2"."""
+    publish({"text/html": f"<{tag}>{escape(text)}</{tag}>", "text/plain": text})

@@ -1,0 +1,146 @@
+"""The report of a classifier: intervals, counts, mistakes, caveats, and the curve of a resumed run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vmae.cli.main import main
+from vmae.config import ModelConfig
+from vmae.data import DataConfig, Sampling, Video, write_video
+from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
+from vmae.train.classifier import load_test
+from vmae.viz import results
+from vmae.viz.figure import page
+from vmae.viz.report import interval
+
+
+def told(test: Evaluation, videos, classes, sampling=None) -> str:
+    """What the report says, as text without tags and pictures; alt texts count."""
+    with page() as parts:
+        results(test, videos, classes, sampling or Sampling(8, short="repeat"))
+    html = re.sub(r'<img [^>]*alt="([^"]*)"[^>]*>', r" [\1] ", " ".join(parts))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).replace("&#x27;", "'")
+
+
+def evaluation(pairs: list[tuple[int, int]], classes: int, sure: float = 2.0) -> Evaluation:
+    """One of these (label, prediction) pairs."""
+    labels, predicted = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    logits = sure * torch.nn.functional.one_hot(predicted, classes).float()
+    return Evaluation(logits, labels, range(len(labels)))
+
+
+@pytest.mark.parametrize(
+    "right,total,low,high", [(8, 10, 49.0, 94.3), (10, 10, 72.2, 100), (0, 3, 0, 56.2)]
+)
+def test_intervals_are_wilsons(right, total, low, high):
+    """Against the formula of Wilson (1927); a normal interval of 10 of 10 would have no width."""
+    z, p = 1.959964, right / total
+    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * np.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
+    found = interval(right, total)
+    assert found == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-3)
+    assert found == pytest.approx((low, high), abs=0.06)
+
+
+@pytest.fixture
+def videos(tmp_path) -> list[Video]:
+    made = []
+    for number in range(6):
+        path = tmp_path / f"{number} <odd> & name.mp4"
+        write_video(path, np.full((4, 32, 64, 3), 40 * number, np.uint8))
+        made.append(Video(path, number % 2))
+    return made
+
+
+def test_small_tests_have_their_caveats(videos):
+    text = told(evaluation([(0, 0), (1, 1), (0, 1), (1, 1), (0, 1), (1, 1)], 2), videos, "ab")
+    assert (
+        "4 of 6 test videos are classified correctly: 66.7 % (95 % interval 30.0 to 90.3 %)" in text
+    )
+    assert "The mean over the classes is 66.7 %" in text
+    assert "another 6 videos of the same kind may well give anything from 30 to 90 %" in text
+    assert "does not show that the classifier is better than always giving the same answer" in text
+    assert "2 of 2 classes have fewer than ten test videos" in text
+    assert "a 3 1 33 6 to 79 b (2)" in text, "a row of the table by class"
+    assert "Confusion matrix of 2 classes in numbers of videos: 4 of 6" in text
+    assert "2 <odd> & name.mp4 a, but b, 88 %" in text.replace("&lt;", "<").replace(
+        "&gt;", ">"
+    ).replace("&amp;", "&")
+    assert "Look at the labels first" in text
+
+
+def test_large_tests_and_perfect_ones_have_none():
+    pairs = [(label, label) for label in range(2) for _ in range(500)]
+    text = told(evaluation(pairs, 2), [], ("run", "jump"))
+    for words in ("is small", "anecdotes", "does not show", "Look at the labels"):
+        assert words not in text
+    assert "Confusions None." in text and "Most confident mistakes None." in text
+
+
+def test_of_many_classes_the_commonest_confusions_are_listed(videos):
+    classes = [f"class {number}" for number in range(50)]
+    pairs = [(number, number) for number in range(49)] + [(3, 7)] * 5 + [(4, 8)]
+    text = told(evaluation(pairs, 50), [*videos[:1]] * 55, classes)
+    assert "class 3 class 7 5 class 4 class 8 1" in text
+    assert "class 49 0 0 no test videos" in text
+    assert "among its five best" in text
+
+
+def test_mistakes_come_in_order_and_an_unreadable_file_is_named(videos):
+    test = evaluation([(0, 1)] * 6, 2)
+    test.logits *= torch.arange(1, 7)[:, None]
+    videos[5].path.write_bytes(b"damaged")
+    text = told(test, videos, "ab")
+    assert text.index("5 &lt;odd") < text.index("4 &lt;odd") < text.index("3 &lt;odd")
+    assert "could not be opened as a video" in text
+
+
+# ---- of a run ------------------------------------------------------------------------------------
+
+
+class Dies(Silent):
+    def update(self, step, record):
+        if step == 9:
+            raise RuntimeError("killed")
+
+
+def test_a_resumed_run_has_the_report_of_an_uninterrupted_one(motion_mini, tmp_path, capsys):
+    config = FinetuneConfig(
+        model=ModelConfig.videomae("tiny", depth=1, embed_dim=32),
+        data=DataConfig(path=str(motion_mini), cache_dir=str(tmp_path / "stores"), num_workers=1),
+        optim=OptimConfig(steps=12, batch_size=8, lr=1e-3),
+        log_every=2,
+        save_every=4,
+        val_share=0.2,
+    )
+    sources = open_sources(config)
+    pages = []
+    for name in ("whole", "cut"):
+        folder = tmp_path / name / "my run"
+        if name == "cut":
+            with pytest.raises(RuntimeError, match="killed"):
+                finetune(config, sources, folder=folder, progress=Dies())
+            assert main(["report", str(folder)]) == 1
+            assert (
+                "has no test results: give the command of this run again" in capsys.readouterr().err
+            )
+        result = finetune(config, sources, folder=folder, resume=name == "cut")
+        assert main(["report", str(folder)]) == 0
+        assert capsys.readouterr().out.strip() == str(folder / "report.html")
+        html = (folder / "report.html").read_text(encoding="utf-8")
+        assert "http" not in html, "it needs nothing else"
+        pages.append(
+            re.sub(r"<td[^>]*>(minutes|made with|device)</td><td[^>]*>[^<]*</td>", "", html)
+        )
+    assert pages[0] == pages[1], "the curve is drawn from the first step on"
+    test, videos = load_test(folder)
+    assert torch.equal(test.logits, result.test.logits)
+    assert videos == [sources.test.videos[index] for index in result.test.videos]
+    best = max(row["accuracy"] for row in result.validation)
+    assert f"validation videos ({best:.1f} %)" in html
+    assert Path(tmp_path / "whole" / "my run" / "report.html").stat().st_size < 1_000_000

@@ -1,0 +1,285 @@
+"""The report of a classifier: accuracy with its uncertainty, classes, confusions, confident mistakes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from vmae.data.reading.loader import ClipDataset
+from vmae.data.reading.reader import VideoError
+from vmae.data.reading.sampling import Sampling
+from vmae.data.reading.sources import VideoFiles
+from vmae.data.sets.videos import Video
+from vmae.support.files import printable, write_text
+from vmae.support.progress import Record
+from vmae.train.classifier import load_classifier, load_test
+from vmae.train.config import FinetuneConfig
+from vmae.train.evaluate import Evaluation
+from vmae.train.log import read_records
+from vmae.train.validation import best_row, read_validation
+from vmae.viz.charts import confusion, curves, lines, table
+from vmae.viz.figure import page, paragraph
+from vmae.viz.pictures import film_strips
+
+#: The largest number of classes whose confusion matrix is drawn; of more, the commonest confusions.
+DRAWN = 40
+#: Confident mistakes that are shown; and pixels of their frames, at least.
+MISTAKES, PIXELS = 6, 112
+
+
+def interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy, in percent: Wilson's, which holds for few videos too."""
+    found = binomtest(right, total).proportion_ci(method="wilson")
+    return 100 * found.low, 100 * found.high
+
+
+def results(
+    test: Evaluation, videos: Sequence[Video], classes: Sequence[str], sampling: Sampling
+) -> None:
+    """Show the test of a classifier: in words, by class, what was confused, the confident mistakes.
+
+    videos     those of the source that was tested; their files are read again for the mistakes
+    sampling   the clip to show of each
+    """
+    _headline(test, classes)
+    paragraph("By class", "h2")
+    table(_by_class(test, classes))
+    small = [n for n, count in zip(classes, test.confusion().sum(1), strict=True) if 0 < count < 10]
+    if small:
+        paragraph(
+            f"{len(small)} of {len(classes)} classes have fewer than ten test videos: their accuracies "
+            "are hardly more than anecdotes, as the intervals show."
+        )
+    paragraph("Confusions", "h2")
+    _confusions(test, classes)
+    paragraph("Most confident mistakes", "h2")
+    _mistakes(test, videos, classes, sampling)
+
+
+def _headline(test: Evaluation, classes: Sequence[str]) -> None:
+    """The accuracy in words, beside what guessing would give, and how far to trust it."""
+    matrix = test.confusion()
+    total, right = int(matrix.sum()), int(matrix.diagonal().sum())
+    low, high = interval(right, total)
+    counts = matrix.sum(1)
+    mean = float(np.nanmean(test.per_class()))
+    paragraph(
+        f"{right:,} of {total:,} test videos are classified correctly: {test.accuracy:.1f} % "
+        f"(95 % interval {low:.1f} to {high:.1f} %). The mean over the classes is {mean:.1f} %."
+    )
+    rows = [
+        {"answer": "this classifier", "accuracy, %": test.accuracy},
+        {"answer": "a class drawn at random", "accuracy, %": 100 / len(classes)},
+        {
+            "answer": f"always {classes[int(counts.argmax())]!r}",
+            "accuracy, %": 100 * counts.max() / total,
+        },
+    ]
+    if len(classes) > 10:
+        rows.insert(1, {"answer": "among its five best", "accuracy, %": test.topk(5)})
+    table(rows)
+    if high - low > 10:
+        paragraph(
+            f"The test set is small: another {total:,} videos of the same kind may well give anything "
+            f"from {low:.0f} to {high:.0f} %, so a change of a few points between two runs means "
+            "nothing. More test videos narrow the interval: four times as many halve it."
+        )
+    if low <= 100 * counts.max() / total:
+        paragraph(
+            "This test does not show that the classifier is better than always giving the same answer."
+        )
+
+
+def _by_class(test: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each class: videos, how many are right, the interval, what it is mostly taken for."""
+    rows = []
+    for name, counts, label in zip(classes, test.confusion(), range(len(classes)), strict=True):
+        total, right = int(counts.sum()), int(counts[label])
+        others = np.where(np.arange(len(counts)) == label, 0, counts)
+        taken = f"{classes[int(others.argmax())]} ({others.max()})" if others.any() else ""
+        low, high = interval(right, total) if total else (np.nan, np.nan)
+        rows.append(
+            {
+                "class": name,
+                "videos": total,
+                "right": right,
+                "accuracy, %": f"{100 * right / total:.0f}" if total else "no test videos",
+                "95 % interval": f"{low:.0f} to {high:.0f}" if total else "",
+                "mostly taken for": taken,
+            }
+        )
+    return rows
+
+
+def _confusions(test: Evaluation, classes: Sequence[str]) -> None:
+    """The matrix with its counts or, of many classes, the commonest confusions."""
+    matrix = test.confusion()
+    off = matrix - np.diag(matrix.diagonal())
+    if not off.any():
+        paragraph("None.")
+    elif len(classes) <= DRAWN:
+        confusion(
+            matrix,
+            classes,
+            alt=f"Confusion matrix of {len(classes)} classes in numbers of videos: "
+            f"{matrix.diagonal().sum()} of {matrix.sum()} lie on the diagonal.",
+            counts=True,
+        )
+        paragraph(
+            "Rows are the true classes, columns the predictions; numbers are videos, and the "
+            "colour is the share of the row."
+        )
+    else:
+        pairs = np.argsort(-off, axis=None, kind="stable")[:20]
+        rows, columns = np.unravel_index(pairs, off.shape)
+        found = [
+            {"true": classes[r], "predicted": classes[c], "videos": int(off[r, c])}
+            for r, c in zip(rows, columns, strict=True)
+            if off[r, c]
+        ]
+        table(found, caption="The commonest confusions.")
+
+
+def _mistakes(
+    test: Evaluation, videos: Sequence[Video], classes: Sequence[str], sampling: Sampling
+) -> None:
+    """Film strips of the wrong predictions with the highest probability."""
+    best = test.logits.softmax(-1).max(1)
+    order = best.values.argsort(descending=True).tolist()
+    predicted, labels = best.indices.tolist(), test.labels.tolist()
+    wrong = [row for row in order if predicted[row] != labels[row]][:MISTAKES]
+    shown: list[tuple[str, torch.Tensor]] = []
+    for row in wrong:
+        video = videos[test.videos[row]]
+        words = (
+            printable(video.path.name),
+            f"{classes[labels[row]]}, but",
+            f"{classes[predicted[row]]}, {100 * float(best.values[row]):.0f} %",
+        )
+        try:
+            views = ClipDataset(VideoFiles([video], PIXELS), sampling, seed=0).views(0)
+        except VideoError as error:
+            paragraph(f"{printable(video.path)}: {error}")
+            continue
+        clip = torch.from_numpy(views[0]).permute(3, 0, 1, 2)
+        shown.append(("\n".join(map(_short, words)), clip))
+    if not wrong:
+        paragraph("None.")
+    if shown:
+        film_strips(
+            shown,
+            alt="Film strips of the wrong predictions with the highest probability, each with its "
+            "file, true class and prediction: "
+            + "; ".join(name.replace("\n", " ") for name, _ in shown),
+            frames=6,
+        )
+        paragraph(
+            "Look at the labels first: wrong ones are often among these. Where the label is right, ask "
+            "whether the clip shows the action at all: it may be too short, or cropped away."
+        )
+
+
+def _short(text: str, most: int = 28) -> str:
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
+
+
+# ---- the page of a run ---------------------------------------------------------------------------
+
+
+def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a fine-tuning run as one HTML file, by default report.html in its folder.
+
+    Raises CheckpointError if the run has not been tested, ConfigError if the folder holds none.
+    """
+    folder = Path(folder)
+    out = folder / "report.html" if out is None else Path(out)
+    test, videos = load_test(folder)
+    _, classes, config = load_classifier(folder)
+    with page() as parts, warnings.catch_warnings():
+        # The tables show every name; in pictures, letters of no installed font are boxes.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        results(test, videos, classes, Sampling.of(config.data, config.model.num_frames))
+        paragraph("Training", "h2")
+        _training(folder, config, test)
+    title = escape(f"Report of {folder.resolve().name}")
+    write_text(out, _PAGE.format(title=title, parts="\n".join(parts)))
+    return out
+
+
+def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
+    """The curves of the run, also if it was resumed, and what it was made from."""
+    records, validation = (
+        read_records(folder / "metrics.jsonl"),
+        read_validation(folder / "validation.jsonl"),
+    )
+    if records:
+        curves({"training": records}, alt=_fall("Training loss", records))
+    if validation:
+        best = best_row(validation)
+        lines(
+            [row["step"] for row in validation],
+            {"validation": [row["accuracy"] for row in validation]},
+            alt=f"Validation accuracy over steps; the best is {best['accuracy']:.1f} percent.",
+            xlabel="step",
+            ylabel="validation accuracy, %",
+            levels={"test": test.accuracy},
+            top=105,
+        )
+        paragraph(
+            f"The weights are those of step {best['step']}, which did best on the {best['videos']} "
+            f"validation videos ({best['accuracy']:.1f} %). As it was chosen for that, this number is "
+            "too optimistic; the test was not used for any choice."
+        )
+    else:
+        paragraph(
+            "The weights are those of the last step. With val_share set, those of the best epoch on "
+            "videos held out of training would be kept."
+        )
+    optim, data = config.optim, config.data
+    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
+    started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
+    rows = {
+        "videos": data.path,
+        "model": f"{config.model.size}, {config.model.num_frames} frames of {config.model.img_size} "
+        f"pixels, {clip}",
+        "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),
+        "frozen layers": f"{config.frozen_layers} of {config.model.depth}",
+        "training": f"{length}, batches of {optim.batch_size}, learning rate {optim.lr:g}"
+        + (f" per {optim.base_batch_size} videos" if optim.base_batch_size else ""),
+        "views in the test": f"{config.test_clips * config.test_crops} per video",
+        "device": started[-1]["device"],
+        "minutes": f"{records[-1].seconds / 60:.1f}" if records else "",
+        "made with": f"vmae {started[-1]['vmae']}, {started[-1]['time']}",
+    }
+    table([{"setting": name, "value": value} for name, value in rows.items()])
+
+
+def _fall(what: str, records: Sequence[Record]) -> str:
+    return f"{what} over steps, from {records[0].loss:.2f} to {records[-1].loss:.2f}."
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }}
+h2 {{ margin-top: 2.2rem; }}
+img {{ max-width: 100%; height: auto; display: block; margin: 1rem 0; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }}
+caption {{ text-align: left; }}
+</style></head><body>
+<h1>{title}</h1>
+{parts}
+</body></html>
+"""
