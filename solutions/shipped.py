@@ -53,6 +53,11 @@ FIRST_STAGE: dict[str, dict[str, Any]] = {
     "both": {"model.num_frames": 2, "data.stride": 1},
     "pretrain": {"optim.steps": 1200, "optim.batch_size": 256, "save_every": 1200},
 }  # fmt: skip
+#: What two CPU cores can do of it in an hour: `film --short`.
+SHORT = {
+    "first": {"optim.steps": 900, "optim.batch_size": 48, "save_every": 450},
+    "film": {"optim.steps": 400, "optim.batch_size": 12, "optim.lr": 8e-4, "save_every": 100, "log_every": 10},
+}  # fmt: skip
 IMAGE = PretrainConfig(
     model=ModelConfig.mae(
         "tiny", embed_dim=160, depth=4, num_heads=5,
@@ -162,12 +167,12 @@ def train(config: PretrainConfig, run: Path, **options: Any) -> None:
         pretrain(config, run, resume=True, **options)
 
 
-def train_film(recipe: Recipe, run: Path) -> None:
-    """Both stages; the first in a folder beside `run`."""
+def train_film(recipe: Recipe, run: Path, first_steps: dict[str, Any]) -> None:
+    """Both stages; the first, of `first_steps`, in a folder beside `run`."""
     data = recipe.pretrain.data
     render_film(vmae.at_root(data.path), FILM, FILM_SPEC, workers=data.num_workers)
     first = run.with_name(f"{run.name}-first-stage")
-    train(recipe.changed(**FIRST_STAGE).pretrain, first)
+    train(recipe.changed(**FIRST_STAGE).changed(pretrain=first_steps).pretrain, first)
 
     def started(model: ModelConfig) -> MaskedAutoencoder:
         autoencoder = MaskedAutoencoder(model)
@@ -182,6 +187,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("model", choices=("film", "image"))
+    parser.add_argument("--short", action="store_true", help="film: an hour of two CPU cores")
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/NAME)")
     arguments = parser.parse_args()
     name = arguments.model
@@ -189,8 +195,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if name == "film":
         recipe = Recipe.load("film")
+        if arguments.short:
+            recipe = recipe.changed(pretrain=SHORT["film"])
         config = recipe.pretrain
-        train_film(recipe, run)
+        train_film(recipe, run, SHORT["first"] if arguments.short else {})
         pixels = unseen_clips(config)
     else:
         config = IMAGE

@@ -17,7 +17,7 @@ from vmae.cli.main import main
 from vmae.data import DataConfig, write_video
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
-from vmae.train.plan import plan
+from vmae.train.overview import overview
 from vmae.train.starting import load_start
 from vmae.vit import VisionTransformer
 from vmae.weights import save
@@ -121,7 +121,7 @@ def test_frozen_layers_keep_their_weights(config):
 def test_the_plan_of_balanced_classes_says_nothing_more(config):
     sources = open_sources(config)
     equal = config.replace(labels_per_class=5)
-    text = plan(equal, sources, accelerator_for("fp32"))
+    text = overview(equal, sources, accelerator_for("fp32"))
     assert "2, with 5 to 5 training videos each" in text
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)

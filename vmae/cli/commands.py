@@ -104,7 +104,29 @@ def _recipe(arguments: argparse.Namespace):
             changes[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {text!r}: {value!r} is not a value that YAML knows") from None
-    return Recipe.load(arguments.config).with_fields(arguments.command, changes)
+    recipe = Recipe.load(arguments.config)
+    for part in ("pretrain", "finetune") if arguments.command == "plan" else (arguments.command,):
+        recipe = recipe.with_fields(part, changes)
+    return recipe
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Print what a recipe will take on a device, and what is not measured about it."""
+    from vmae.train.plan import hardware, rows
+
+    device = hardware(arguments.device)
+    recipe = _recipe(arguments)
+    if arguments.data:
+        recipe = recipe.changed({"data.path": str(arguments.data.resolve()), "data.root": ""})
+    found = rows(recipe, device, arguments.videos)
+    print(f"{arguments.config} on {device.name}, expected:")
+    widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
+    for row in [{key: key for key in found[0]}, *found]:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row.values(), widths, strict=True))
+        )
+    if device.overlaps:
+        print("The constants for GPUs are fitted to a few steps of one card: data/bench/cuda.json.")
 
 
 def training(arguments: argparse.Namespace) -> int:
@@ -136,7 +158,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.support.progress import Bar
     from vmae.train.devices import accelerator_for
     from vmae.train.finetune import finetune, open_sources
-    from vmae.train.plan import plan
+    from vmae.train.overview import overview
     from vmae.train.run_folder import check_folder
     from vmae.train.starting import load_start
     from vmae.train.validation import best_row
@@ -149,7 +171,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     sources = open_sources(config)
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     if accelerator.is_main_process:
-        print(plan(config, sources, accelerator), file=sys.stderr, flush=True)
+        print(overview(config, sources, accelerator), file=sys.stderr, flush=True)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
     best = best_row(result.validation) if result.validation else None
     kept = {"best_step": best["step"], "validation_accuracy": best["accuracy"]} if best else {}

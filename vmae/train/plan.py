@@ -1,95 +1,250 @@
-"""What a fine-tuning run is going to do, in words, before it starts: videos, steps, memory, minutes."""
+"""What a run will take, before it starts: `vmae plan`.
+
+The time of a step is that of its matrix products plus that of moving what the backward pass needs; on
+a GPU at least that of launching them, on a CPU that too. Clips that are decoded as they are read must
+come as fast. The constants are in `vmae.cost.hardware`; tests/bench/plan.py compares plans with runs.
+"""
 
 from __future__ import annotations
 
-import textwrap
-from collections import Counter
-from functools import partial
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from vmae.cost import classifier_multiply_adds, flops_share, training_memory
-from vmae.data.reading.loader import Source
-from vmae.train.config import FinetuneConfig
-from vmae.train.devices import device_name
-from vmae.train.finetune import Sources, labelled_clips
+from vmae import at_root
+from vmae.base_config import ConfigError
+from vmae.cost.flops import classifier_multiply_adds, pretraining_multiply_adds
+from vmae.cost.hardware import CARDS, Hardware, this_cpu
+from vmae.cost.memory import training_memory
+from vmae.data.config import DataConfig
+from vmae.data.making.motion import spec_named
+from vmae.data.reading.loader import ClipDataset, open_set
+from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
+from vmae.data.reading.sampling import Sampling
+from vmae.data.reading.sources import VideoFiles
+from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.masking import make_mask
+from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
+from vmae.train.recipe import Recipe
 
-#: Share of the device's matmul rate that a step is expected to reach: README.md, How fast it is.
-EXPECTED = 0.5
-#: A class with so many times the videos of another is worth a remark.
-IMBALANCED = 3
-
-
-def plan(config: FinetuneConfig, sources: Sources, accelerator: Accelerator) -> str:
-    """A few lines: the model, the videos and their classes, steps, memory of a step, minutes."""
-    train, model = labelled_clips(config, sources), config.model
-    optim = config.optim.resolved(len(train.videos))
-    fitting = config.replace(precision="bf16" if _dtype(accelerator) == torch.bfloat16 else "fp32")
-    clips = optim.batch_size * config.repeated_aug
-    each = clips // (accelerator.num_processes * config.grad_accum_steps)
-    memory = training_memory(fitting, max(1, each)).total / 1e9
-    start = f"from {config.start_from}" if config.start_from else "from scratch"
-    if config.frozen_layers:
-        start += f", {config.frozen_layers} of {model.depth} blocks frozen"
-    data = config.data
-    span = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
-    val = len(sources.val.videos) if sources.val else 0
-    epochs = optim.steps * optim.batch_size / len(train.videos)
-    lines = [
-        f"model      {model.size} {start}",
-        f"clips      {model.num_frames} frames ({span}) of {model.img_size} pixels",
-        f"videos     {len(train.videos):,} to train on, {val:,} to validate on, "
-        f"{len(sources.test.videos):,} to test on",
-        *([f"validation {sources.split}"] if val else []),
-        *(f"classes    {line}" for line in balance(train, sources.classes)),
-        f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
-        f"learning rate up to {optim.lr:.2g}",
-        f"memory     about {memory:.2g} GB for a step",
-        f"time       about {_minutes(config, train, sources, accelerator)} on "
-        f"{device_name(accelerator.device)}, if the videos are read quickly enough",
-    ]
-    fold = partial(textwrap.fill, width=100, subsequent_indent=11 * " ")
-    return "\n".join(map(fold, lines))
+#: Videos of a set that are opened to find out how long they are and how long decoding takes.
+SAMPLE = 6
+#: Bytes moved per parameter by AdamW: weight, gradient and moments are read, three of them written, and
+#: the gradient was written and cleared before.
+OPTIMIZER = 36
+#: Bytes of a process on a CPU that trains a model of next to no size: mostly libraries.
+PROCESS = 700_000_000
 
 
-def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
-    """How many training videos the classes have; if far from equally many, what to do about it."""
-    counts = Counter(video.label for video in train.videos)
-    named = sorted((counts[label], name) for label, name in enumerate(classes))
-    (least, rare), (most, common) = named[0], named[-1]
-    lines = [f"{len(classes)}, with {least} to {most} training videos each"]
-    if most >= IMBALANCED * max(1, least):
-        lines.append(
-            f"{common!r} has {most} and {rare!r} {least}: accuracy will favour the large classes, so "
-            "look at each class in the report. More videos of the small ones help most; "
-            f"labels_per_class={max(1, least)} trains on equally many of each"
+@dataclass(frozen=True)
+class Clips:
+    """A set: training videos and classes, and, measured here on a few videos, what reading takes.
+
+    decoding   seconds of one core per clip; None where no video is there to be measured
+    stored     bytes of all frames of both splits at the model's size; None likewise
+    """
+
+    videos: int
+    classes: int
+    decoding: float | None
+    stored: int | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One run: what it computes and what it takes.
+
+    clips          of the whole run, every repetition counted
+    multiply_adds  of a clip's forward pass
+    seconds        of the whole run
+    memory         bytes on the device at the peak
+    parts          seconds per step by what takes them: "matrix products", "memory bandwidth",
+                   "launches", "decoding"
+    cores          that decode as fast as the device trains; None where nothing is known, 0 with a store
+    """
+
+    steps: int
+    clips: int
+    tokens: str
+    multiply_adds: int
+    seconds: float
+    memory: int
+    parts: dict[str, float]
+    cores: int | None
+
+    @property
+    def limit(self) -> str:
+        """What takes most of a step."""
+        return max(self.parts, key=lambda name: self.parts[name])
+
+
+def hardware(name: str) -> Hardware:
+    """The device of that name. Raises ConfigError for an unknown one."""
+    if name == "cpu":
+        return this_cpu()
+    if name not in CARDS:
+        raise ConfigError(f"unknown device {name!r}: choose from cpu, {', '.join(CARDS)}")
+    return CARDS[name]
+
+
+def clips_of(config: RunConfig, videos: int | None = None) -> Clips:
+    """The set of a run; `videos` is the number of training videos of one that is not here.
+
+    Raises SetError if it is neither there nor one that `vmae render` makes, and `videos` is None.
+    """
+    model = config.model
+    if videos is not None:
+        return Clips(videos, 0, None, None)
+    try:
+        return _measured(config, open_set(config.data))
+    except SetError as error:
+        spec = spec_named(at_root(config.data.path).name)
+        if spec is None:
+            raise SetError(f"{error}. To plan without it, give its size: --videos NUMBER") from None
+        stored = (spec.train + spec.test) * spec.frames * 3 * model.img_size**2
+        return Clips(spec.train, len(spec.classes), None, stored)
+
+
+def _measured(config: RunConfig, videos: VideoSet) -> Clips:
+    """What reading a set takes, from a few of its videos."""
+    model, counts = config.model, (len(videos.train), len(videos.classes))
+    few = _spread(videos.train, SAMPLE)
+    sizes, seconds = [], []
+    reader = ClipDataset(
+        VideoFiles(few, model.img_size), Sampling.of(config.data, model.num_frames), config.seed
+    )
+    for index, video in enumerate(few):
+        try:
+            pieces = (resize_frames(piece, model.img_size) for piece in frame_pieces(video))
+            sizes.append(sum(piece.nbytes for piece in pieces))
+            start = time.perf_counter()
+            reader.read(0, index)
+            seconds.append(time.perf_counter() - start)
+        except VideoError:
+            continue  # the run itself says which ones it cannot read
+    if not seconds:
+        return Clips(*counts, None, None)
+    total = len(videos.train) + len(videos.test)
+    stored = round(sum(sizes) / len(sizes) * total)
+    return Clips(*counts, sorted(seconds)[len(seconds) // 2], stored)
+
+
+def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
+    """The plan of one run on one device. Raises ConfigError for a precision it does not have."""
+    precision = precision_on(config, device)
+    videos, pretraining = clips.videos, isinstance(config, PretrainConfig)
+    if isinstance(config, FinetuneConfig) and config.labels_per_class and clips.classes:
+        videos = min(videos, config.labels_per_class * clips.classes)
+    optim = config.optim.resolved(videos)
+    count = optim.batch_size * config.repeated_aug
+    counted = config.replace(precision=precision, device="cuda" if device.overlaps else "cpu")
+    memory = training_memory(counted, count // config.grad_accum_steps)
+    tokens, forward = _work(config, pretraining)
+    again = 4 if config.activation_checkpointing else 3  # forward passes' worth of products
+    products = 2 * again * forward * count / (device.efficiency * device.matmul[precision])
+    kept = memory.activations * config.grad_accum_steps
+    moved = device.passes * kept + OPTIMIZER * memory.weights / 4
+    blocks = config.model.depth + (config.model.decoder_depth if pretraining else 0)
+    parts = {
+        "matrix products": products,
+        "memory bandwidth": moved / device.bandwidth,
+        "launches": (device.host[0] + device.host[1] * blocks) * config.grad_accum_steps,
+    }
+    work = parts["matrix products"] + parts["memory bandwidth"]
+    step = max(work, parts["launches"]) if device.overlaps else work + parts["launches"]
+    needed: int | None = 0
+    if not config.data.cache:
+        needed = None
+        if clips.decoding is not None:
+            decoding = clips.decoding * optim.batch_size
+            needed = math.ceil(decoding / step)
+            parts["decoding"] = decoding / max(1, config.data.num_workers)
+            step = max(step, parts["decoding"])
+    total = memory.total + (0 if device.overlaps else PROCESS)
+    if config.data.cache_on_device:
+        total += clips.stored or 0
+    return StagePlan(
+        optim.steps, optim.steps * count, tokens, forward, optim.steps * step, total, parts, needed
+    )
+
+
+def precision_on(config: RunConfig, device: Hardware) -> str:
+    """The precision of a run on a device, "auto" resolved as the run itself does."""
+    if config.precision == "auto":
+        return "bf16" if device.overlaps and "bf16" in device.matmul else "fp32"
+    if config.precision not in device.matmul:
+        raise ConfigError(
+            f'{device.name} does not compute in {config.precision}: set precision to "auto"'
         )
-    return lines
+    return config.precision
 
 
-def _dtype(accelerator: Accelerator) -> torch.dtype:
-    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+def _work(config: RunConfig, pretraining: bool) -> tuple[str, int]:
+    """The tokens of a clip, in words, and the multiply-adds of its forward pass."""
+    grid = config.model.grid
+    if isinstance(config, PretrainConfig):
+        mask = make_mask(config.mask, grid, 1, torch.Generator())
+        visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
+        forward = pretraining_multiply_adds(config.model, config.mask)["total"]
+        named = (
+            f"{grid.num_tokens:,}: {visible:,} visible, {queries:,} queries, {targets:,} targets"
+        )
+        return named, forward
+    return f"{grid.num_tokens:,}", classifier_multiply_adds(config.model)
 
 
-def _minutes(
-    config: FinetuneConfig, train: Source, sources: Sources, accelerator: Accelerator
-) -> str:
-    """Minutes of training, validation after every epoch, and the test, from multiply-adds."""
-    optim = config.optim.resolved(len(train.videos))
-    views = config.test_clips * config.test_crops
-    epochs = max(1, optim.steps * optim.batch_size // len(train.videos))
-    tested = views * (
-        len(sources.test.videos) + epochs * len(sources.val.videos if sources.val else ())
-    )
-    trained = optim.steps * optim.batch_size * config.repeated_aug
-    # Of a step's three passes, two go backward, and only through the blocks that are trained.
-    share = (1 + 2 * (1 - config.frozen_layers / config.model.depth)) / 3
-    work = flops_share(
-        classifier_multiply_adds(config.model, len(sources.classes)),
-        accelerator.device,
-        _dtype(accelerator),
-        accelerator.num_processes,
-    )
-    minutes = work * (share * trained + tested / 3) / EXPECTED / 60
-    return f"{max(1, minutes):.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+def _spread(videos: Sequence[Video], count: int) -> list[Video]:
+    step = max(1, len(videos) // count)
+    return list(itertools.islice(videos, 0, None, step))[:count]
+
+
+def rows(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
+    """The plan of a recipe as a table: a row per quantity, a column per stage.
+
+    videos   as in `clips_of`
+    """
+    stages: dict[str, tuple[RunConfig, StagePlan]] = {}
+    sets: dict[DataConfig, Clips] = {}
+    for name, config in (("pre-training", recipe.pretrain), ("fine-tuning", recipe.finetune)):
+        sets[config.data] = clips = sets.get(config.data) or clips_of(config, videos)
+        stages[name] = config, planned(config, device, clips)
+
+    def row(quantity: str, value: Any) -> dict[str, str]:
+        return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
+
+    def rate(_: RunConfig, plan: StagePlan) -> str:
+        return f"{plan.clips / plan.seconds:,.0f}"
+
+    def decoding(config: RunConfig, plan: StagePlan) -> str:
+        if config.data.cache:
+            return "none: the frames are stored"
+        return "not known before the videos are there" if plan.cores is None else f"{plan.cores}"
+
+    def stored(config: RunConfig, _: StagePlan) -> str:
+        size = sets[config.data].stored
+        if not config.data.cache:
+            return "none"
+        return "not known before the videos are there" if size is None else f"{size / 1e9:.1f} GB"
+
+    def fits(_: RunConfig, plan: StagePlan) -> str:
+        text = f"{plan.memory / 1e9:.1f} of {device.memory / 1e9:.0f} GB"
+        return text if plan.memory < 0.9 * device.memory else f"{text}: does not fit"
+
+    return [
+        row("precision", lambda c, _: precision_on(c, device)),
+        row("steps", lambda _, p: f"{p.steps:,}"),
+        row("clips", lambda _, p: f"{p.clips:,}"),
+        row("tokens per clip", lambda _, p: p.tokens),
+        row("multiply-adds per clip", lambda _, p: f"{p.multiply_adds / 1e9:,.2f} billion"),
+        row("clips per second", rate),
+        row("minutes", lambda _, p: f"{p.seconds / 60:,.1f}"),
+        row("limited by", lambda _, p: p.limit),
+        row("memory", fits),
+        row("cores for decoding", decoding),
+        row("store on disk", stored),
+    ]
