@@ -104,7 +104,9 @@ def _recipe(arguments: argparse.Namespace):
             changes[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {text!r}: {value!r} is not a value that YAML knows") from None
-    return Recipe.load(arguments.config).with_fields(arguments.command, changes)
+    recipe = Recipe.load(arguments.config).with_fields(arguments.command, changes)
+    recipe.pretrain.require_rgb()  # a command reads videos; a notebook may bring clips of its own
+    return recipe
 
 
 def training(arguments: argparse.Namespace) -> int:
