@@ -219,7 +219,7 @@ def train_loader(
     """
     kept, _ = unwrap_subset(dataset.source)
     files = isinstance(kept, VideoFiles)  # decoded on every read, so worker processes pay off
-    if files and num_workers:
+    if isinstance(kept, VideoFiles) and num_workers:
         clip = dataset.sampling.num_frames * kept.size**2 * 3
         share = batches.batch // batches.world_size
         # Each worker keeps two batches ready, and the main process trains on another.
