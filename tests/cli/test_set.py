@@ -10,7 +10,7 @@ from vmae.base_config import ConfigError
 from vmae.cli.commands import _recipe
 from vmae.cli.main import main
 from vmae.config import ModelConfig
-from vmae.train import PretrainConfig, Recipe
+from vmae.train import PretrainConfig, Recipe, pretrain
 
 
 def recipe(command: str, config: str, *changes: str) -> Recipe:
@@ -54,7 +54,7 @@ def test_model_and_data_change_in_both_parts_and_the_rest_in_one(command):
         ("optim.steps=null", "pretrain.optim.steps is None; it must be of type int"),
         ("optim.betas=0.9", "pretrain.optim.betas is 0.9; it must be a list of 2 values"),
         ("model.img_size=[224, 160]", "it must be a single value of type int"),
-        ("model.channels=1", "model.channels is 1; it must be 3 in a run"),
+        ("model.channels=1", "model.channels is 1; it must be 3"),
         ("model.depth=0", "depth is 0; it must be at least 1"),
         ("model.num_frames=7", "clip length 7 is not divisible by tubelet size 2: use 6 or 8"),
         ("mask.mask_ratio=0.01", "nothing"),
@@ -80,5 +80,6 @@ def test_a_misspelt_recipe_is_named_with_the_nearest(tmp_path):
 def test_frames_are_square_in_python_too():
     with pytest.raises(ConfigError, match=r"img_size is \(224, 160\); frames are square"):
         ModelConfig(img_size=(224, 160))  # type: ignore[arg-type]
+    config = PretrainConfig(model=ModelConfig(channels=4))  # for a source of one's own
     with pytest.raises(ConfigError, match="channels is 4; it must be 3"):
-        PretrainConfig(model=ModelConfig(channels=4))
+        pretrain(config)

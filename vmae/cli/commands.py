@@ -107,6 +107,7 @@ def _recipe(arguments: argparse.Namespace):
     recipe = Recipe.load(arguments.config)
     for part in ("pretrain", "finetune") if arguments.command == "plan" else (arguments.command,):
         recipe = recipe.with_fields(part, changes)
+    recipe.pretrain.require_rgb()  # a command reads videos; a notebook may bring clips of its own
     return recipe
 
 

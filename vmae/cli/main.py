@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -16,6 +17,9 @@ from vmae.cli import commands, results
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors the user can fix come without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # its console may lack a character of a name
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     warnings.formatwarning = lambda message, *_, **__: (
         f"vmae: {message}\n"

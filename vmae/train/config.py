@@ -108,10 +108,12 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("repeated_aug grad_accum_steps save_every log_every keep_checkpoints", 1)
+
+    def require_rgb(self) -> None:
+        """Raise ConfigError if the model cannot read `data`; a source of one's own may have other clips."""
         if self.model.channels != 3:
             raise ConfigError(
-                f"model.channels is {self.model.channels}; it must be 3 in a run, because videos are "
-                "read in RGB"
+                f"model.channels is {self.model.channels}; it must be 3, because videos are read in RGB"
             )
 
 
@@ -137,7 +139,7 @@ class PretrainConfig(RunConfig):
 class FinetuneConfig(RunConfig):
     """A fine-tuning run: labelled clips, a classifier, optionally pre-trained weights.
 
-    Augmentation is off by default.
+    Augmentation is off by default; randaug_num_ops and random_erase_prob need RGB clips.
     """
 
     optim: OptimConfig = field(
@@ -225,3 +227,5 @@ class FinetuneConfig(RunConfig):
                 )
         self.require("randaug_magnitude", 0, 10)
         self.require("random_erase_prob", 0, 1)
+        if self.randaug_num_ops or self.random_erase_prob:
+            self.require_rgb()

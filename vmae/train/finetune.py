@@ -55,6 +55,7 @@ class Sources:
 
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """The splits of `config.data.path`, decoded once if the configuration says so."""
+    config.require_rgb()
     accelerator = accelerator_for(config.precision, config.device)
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the cache

@@ -81,7 +81,9 @@ def _time(config: FinetuneConfig, train: Source, sources: Sources, accelerator: 
     # Of a step's three passes, two go backward, and only through the blocks that are trained.
     passes = stage.clips * (1 + 2 * (1 - config.frozen_layers / config.model.depth)) + views
     minutes = stage.seconds / stage.clips * passes / 3 / accelerator.num_processes / 60
-    return f"about {max(1, minutes):.0f} min on" if minutes < 120 else f"about {minutes / 60:.0f} h on"
+    return (
+        f"about {max(1, minutes):.0f} min on" if minutes < 120 else f"about {minutes / 60:.0f} h on"
+    )
 
 
 def _hardware(device: torch.device) -> Hardware | None:

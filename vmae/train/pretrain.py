@@ -96,6 +96,7 @@ def pretrain(
 
 def open_training_videos(config: PretrainConfig, device: torch.device) -> Source:
     """The training videos of the set, decoded once if the configuration says so."""
+    config.require_rgb()
     videos, model = open_set(config.data).train, config.model
     return open_source(config.data, videos, model.img_size, model.num_frames, device)
 

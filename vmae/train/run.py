@@ -251,7 +251,11 @@ class Run:
             self.save(step)
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            kept = f"; the checkpoint of step {step} is in {self.folder}" if self.folder else ""
+            kept = (
+                f"; the checkpoint of step {step} is in {self.folder}"
+                if self.folder and step
+                else ""
+            )
             raise Stopped(f"stopped by a signal after step {step} of {self.log.steps}{kept}")
 
     def _check_finite(self, step: int, loss: torch.Tensor, lr: float) -> None:

@@ -64,7 +64,7 @@ def normalize_set(
     if short_side < 16 or short_side % 2:
         raise ValueError(f"short_side is {short_side}; it must be even and at least 16")
     # UCF101 and HMDB51 have several splits, of the same videos.
-    numbers = split_numbers(source) or [None]
+    numbers: list[int | None] = [*split_numbers(source)] or [None]
     sets = [load_set(source, split=number, foreign=True) for number in numbers]
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise FileExistsError(

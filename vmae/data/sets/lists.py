@@ -57,7 +57,7 @@ def from_lists(folder: Path, root: str | Path | None, number: str = "") -> Video
                 "class name per line"
             )
         classes = tuple(map(str, range(max(present) + 1)))
-    return VideoSet(folder, classes, **splits)
+    return VideoSet(folder, classes, splits["train"], splits["test"], val=splits.get("val", ()))
 
 
 def read_list(
