@@ -179,68 +179,6 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"accuracy": result.test.accuracy, **kept, **result.cost}
 
 
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Test a classifier on its own set or another one, and print the report."""
-    from vmae.data.reading.loader import open_set, open_source
-    from vmae.data.reading.sampling import Sampling
-    from vmae.data.sets.load import labelled, load_set
-    from vmae.support.files import write_text
-    from vmae.train.classifier import load_classifier
-    from vmae.train.devices import accelerator_for
-    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
-
-    model, classes, config = load_classifier(arguments.model)
-    # Without --data, test as in training: the same set and split, the same view of the clips.
-    videos = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
-    probes = arguments.probe or arguments.knn  # these train on the training videos
-    split = arguments.split or ("all" if arguments.data and not probes else "test")
-    if probes and split in ("train", "all"):
-        raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")
-    tested = labelled(videos, split, classes)
-    trained = labelled(videos, "train", classes) if probes else ()
-    accelerator = accelerator_for(config.precision)
-    data, size, frames = config.data, model.config.img_size, model.config.num_frames
-    with accelerator.main_process_first():  # one process decodes, the others use its cache
-        test = open_source(data, tested, size, frames)
-    sampling, device = Sampling.of(data, frames), accelerator.device
-    result = evaluate(
-        model,
-        test,
-        sampling,
-        clips=config.test_clips if arguments.clips is None else arguments.clips,
-        crops=config.test_crops if arguments.crops is None else arguments.crops,
-        view=config.view,
-        device=device,
-        max_unreadable=data.max_unreadable,
-        accelerator=accelerator,
-    )
-    if not accelerator.is_main_process:
-        return
-    report: dict[str, Any] = {
-        "set": str(videos.folder), "split": split,
-        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
-    }  # fmt: skip
-    if probes:
-        sources = (open_source(data, trained, size, frames), test)
-        train_features, test_features = (
-            pooled_features(
-                model, source, sampling, device=device, max_unreadable=data.max_unreadable
-            )
-            for source in sources
-        )
-        if arguments.probe:
-            report["probe"] = linear_probe(train_features, test_features)
-        if arguments.knn:
-            report["knn"] = knn_probe(train_features, test_features)
-    # A class without test videos is NaN, which JSON lacks.
-    accuracies = [None if a != a else a for a in result.per_class().tolist()]
-    report["per_class"] = dict(zip(classes, accuracies, strict=True))
-    print(json.dumps(report, indent=1))
-    if arguments.json:
-        report["confusion"] = result.confusion().tolist()
-        write_text(arguments.json, json.dumps(report) + "\n")
-
-
 def check_env(_: argparse.Namespace) -> int:
     """Check whether this computer is ready for the course; returns 1 if something fails."""
     from vmae.course.check_env import check_env, report

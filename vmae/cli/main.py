@@ -201,33 +201,6 @@ def _parser() -> argparse.ArgumentParser:
                 "that `vmae convert` can read",
             )
 
-    test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
-    test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
-    test.add_argument(
-        "--data", type=Path, help="evaluate on a different dataset with classes of the model"
-    )
-    test.add_argument(
-        "--split",
-        choices=("train", "val", "test", "all"),
-        help="part of the dataset to evaluate on (default: test; with --data, all)",
-    )
-    test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
-    test.add_argument(
-        "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
-    )
-    for name, text in (
-        ("--probe", "also train and evaluate a linear probe on the features"),
-        ("--knn", "also evaluate a 20-nearest-neighbour classifier on the features"),
-    ):
-        test.add_argument(name, action="store_true", help=text)
-    test.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write the report and the confusion matrix to FILE",
-    )
-    test.set_defaults(run=commands.evaluate)
-
     results.add_to(subparsers)
 
     experiments = subparsers.add_parser(

@@ -1,15 +1,45 @@
-"""What is done with a trained classifier: `vmae predict` and `vmae report`."""
+"""What is done with a trained classifier: `vmae evaluate`, `vmae predict` and `vmae report`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any, cast
 
+from vmae import at_root
+
 
 def add_to(subparsers: Any) -> None:
-    """Add the two commands to the parser of `vmae`."""
+    """Add the three commands to the parser of `vmae`."""
+    test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
+    test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
+    test.add_argument(
+        "--data", type=Path, help="evaluate on a different dataset with classes of the model"
+    )
+    test.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="part of the dataset to evaluate on (default: test; with --data, all)",
+    )
+    test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
+    test.add_argument(
+        "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
+    )
+    for name, text in (
+        ("--probe", "also train and evaluate a linear probe on the features"),
+        ("--knn", "also evaluate a 20-nearest-neighbour classifier on the features"),
+    ):
+        test.add_argument(name, action="store_true", help=text)
+    test.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the report and the confusion matrix to FILE",
+    )
+    test.set_defaults(run=evaluate)
+
     command = subparsers.add_parser(
         "predict", help="predict the classes of videos with a classifier"
     )
@@ -48,6 +78,68 @@ def add_to(subparsers: Any) -> None:
         help="page to write (default: report.html in the folder)",
     )
     command.set_defaults(run=report)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Test a classifier on its own set or another one, and print the report."""
+    from vmae.data.reading.loader import open_set, open_source
+    from vmae.data.reading.sampling import Sampling
+    from vmae.data.sets.load import labelled, load_set
+    from vmae.support.files import write_text
+    from vmae.train.classifier import load_classifier
+    from vmae.train.devices import accelerator_for
+    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
+
+    model, classes, config = load_classifier(arguments.model)
+    # Without --data, test as in training: the same set and split, the same view of the clips.
+    videos = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    probes = arguments.probe or arguments.knn  # these train on the training videos
+    split = arguments.split or ("all" if arguments.data and not probes else "test")
+    if probes and split in ("train", "all"):
+        raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")
+    tested = labelled(videos, split, classes)
+    trained = labelled(videos, "train", classes) if probes else ()
+    accelerator = accelerator_for(config.precision)
+    data, size, frames = config.data, model.config.img_size, model.config.num_frames
+    with accelerator.main_process_first():  # one process decodes, the others use its cache
+        test = open_source(data, tested, size, frames)
+    sampling, device = Sampling.of(data, frames), accelerator.device
+    result = evaluate(
+        model,
+        test,
+        sampling,
+        clips=config.test_clips if arguments.clips is None else arguments.clips,
+        crops=config.test_crops if arguments.crops is None else arguments.crops,
+        view=config.view,
+        device=device,
+        max_unreadable=data.max_unreadable,
+        accelerator=accelerator,
+    )
+    if not accelerator.is_main_process:
+        return
+    report: dict[str, Any] = {
+        "set": str(videos.folder), "split": split,
+        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+    }  # fmt: skip
+    if probes:
+        sources = (open_source(data, trained, size, frames), test)
+        train_features, test_features = (
+            pooled_features(
+                model, source, sampling, device=device, max_unreadable=data.max_unreadable
+            )
+            for source in sources
+        )
+        if arguments.probe:
+            report["probe"] = linear_probe(train_features, test_features)
+        if arguments.knn:
+            report["knn"] = knn_probe(train_features, test_features)
+    # A class without test videos is NaN, which JSON lacks.
+    accuracies = [None if a != a else a for a in result.per_class().tolist()]
+    report["per_class"] = dict(zip(classes, accuracies, strict=True))
+    print(json.dumps(report, indent=1))
+    if arguments.json:
+        report["confusion"] = result.confusion().tolist()
+        write_text(arguments.json, json.dumps(report) + "\n")
 
 
 def predict(arguments: argparse.Namespace) -> int:
