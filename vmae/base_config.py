@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -53,6 +55,24 @@ def current_names(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the `known` names, as the question of a message; empty if none is near."""
+    known = list(known)
+    inner = [other for other in known if other.endswith("." + name)]
+    near = inner or difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _dotted(kind: type) -> list[str]:
+    """The names of all fields, those of nested configurations after a dot."""
+    hints = get_type_hints(kind)
+    names = list(hints)
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            names += [f"{name}.{inner}" for inner in _dotted(hint)]  # type: ignore[arg-type]
+    return names
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses and tuples as the dicts and lists that YAML knows."""
     if dataclasses.is_dataclass(value):
@@ -70,10 +90,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return value  # `Config.__post_init__` checks it
     if dataclasses.is_dataclass(hint):
         return hint.from_dict(value, where + ".")  # type: ignore[union-attr]
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
+    if get_origin(hint) is tuple:
         items = get_args(hint)
-        if len(items) != len(value):
-            raise ConfigError(f"{where} is {list(value)!r}; it must have {len(items)} values")
+        if not isinstance(value, list | tuple) or len(items) != len(value):
+            raise ConfigError(f"{where} is {value!r}; it must be a list of {len(items)} values")
         return tuple(_typed(i, v, where) for i, v in zip(items, value, strict=True))
     if hint is float and isinstance(value, str | int) and not isinstance(value, bool):
         try:
@@ -83,7 +103,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
-        raise ConfigError(f"{where} is {value!r}; it must be of type {hint.__name__}")
+        one = "a single value " * isinstance(value, list | dict)
+        raise ConfigError(f"{where} is {value!r}; it must be {one}of type {hint.__name__}")
     return value
 
 
@@ -98,9 +119,18 @@ class Config:
                     f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}"
                 )
 
+    def require(self, names: str, low: float, high: float = math.inf) -> None:
+        """Raise ConfigError unless these fields, named in one string, are None or within the limits."""
+        for name in names.split():
+            value = getattr(self, name)
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(part is None or low <= part <= high for part in parts):
+                limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+                raise ConfigError(f"{name} is {value}; it must be {limits}")
+
     @classmethod
     def from_dict(cls, values: Any, where: str = "") -> Self:
-        """Build from nested plain dicts; unknown fields are an error that lists the known ones.
+        """Build from nested plain dicts; unknown fields are an error that names the nearest known one.
 
         Also accepts the field names of the first edition.
         """
@@ -113,10 +143,11 @@ class Config:
         values = current_names(cls, values)
         hints = get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
+        unknown = sorted(map(str, set(values) - set(known)))
         if unknown:
+            named = (f"{where}{name}{did_you_mean(name, _dotted(cls))}" for name in unknown)
             raise ConfigError(
-                f"{cls.__name__} has no field {', '.join(where + name for name in unknown)}; "
+                f"{cls.__name__} has no field {', '.join(named)}; "
                 f"the valid fields are {', '.join(known)}"
             )
         return cls(**{k: _typed(hints[k], v, where + k) for k, v in values.items()})

@@ -67,6 +67,12 @@ class ModelConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.img_size, int):
+            raise ConfigError(
+                f"img_size is {self.img_size}; frames are square, so it must be one whole number"
+            )
+        self.require("channels depth embed_dim decoder_embed_dim", 1)
+        self.require("decoder_depth mlp_ratio", 0)
         for prefix in ("", "decoder_"):
             width, heads = (getattr(self, prefix + name) for name in ("embed_dim", "num_heads"))
             if heads < 1 or width % heads or width % 2:
@@ -98,6 +104,13 @@ class ModelConfig(Config):
         """The token grid of the model's clips."""
         clip = (self.num_frames, self.img_size, self.img_size)
         return TokenGrid(clip, self.tubelet, self.channels)
+
+    @property
+    def size(self) -> str:
+        """The name of the encoder's size, such as "ViT-B"; one that is not published goes by its width."""
+        shape = (self.embed_dim, self.depth, self.num_heads, self.mlp_ratio)
+        names = (name for name, values in _SIZES.items() if values[:4] == shape)
+        return f"ViT-{next(names, self.embed_dim)}"
 
     @classmethod
     def videomae(cls, name: str = "B", /, version: int = 1, **changes: Any) -> ModelConfig:
@@ -141,7 +154,7 @@ class MaskConfig(Config):
     """The tokens hidden from the encoder, and the positions at which the decoder is queried."""
 
     mask_type: str = "tube"
-    """Tokens that are drawn: "tube", "random", "frame", or a name of your own (vmae.masking.register_mask)."""
+    """What is hidden: "tube", "random", "frame", or a mask of your own (masking.register_mask)."""
     mask_ratio: float = 0.9
     """Fraction of the tokens hidden from the encoder."""
     tube_length: int | None = None

@@ -74,7 +74,10 @@ def test_a_classifier_is_tested_as_it_was_trained(tmp_path, motion_mini, monkeyp
 
 def test_errors_are_printed_without_a_traceback(tmp_path, capsys):
     for arguments, words in (
-        (["pretrain", "tpu", "--out", str(tmp_path)], "unknown recipe 'tpu': choose from"),
+        (
+            ["pretrain", "tpu", "--out", str(tmp_path)],
+            "unknown recipe 'tpu' (did you mean gpu?): choose from",
+        ),
         (
             ["pretrain", "cpu", "--out", str(tmp_path), "--set", "optim.steps"],
             "must have the form NAME=VALUE",

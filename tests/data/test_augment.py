@@ -349,7 +349,10 @@ def tuning(motion_mini, tmp_path) -> FinetuneConfig:
         ({"random_erase_prob": 1.5}, ["random_erase_prob is 1.5", "between 0 and 1"]),
         ({"mixup": -0.8}, ["mixup is -0.8"]),
         ({"cutmix": -1}, ["cutmix is -1"]),
-        ({"random_erase_prob": 0.1, "model": {"channels": 1}}, ["3 channels", "has 1"]),
+        (
+            {"random_erase_prob": 0.1, "model": {"channels": 1}},
+            ["model.channels is 1", "must be 3"],
+        ),
     ],
 )
 def test_an_invalid_augmentation_is_reported_with_field_and_limit(values, words):

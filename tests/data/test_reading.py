@@ -693,3 +693,22 @@ def test_every_supported_file_type_is_read_exactly_in_any_order(suffix, tmp_path
     order = np.array([30, 3, 17, 39, 0])
     means = read_frames(path, lambda n: order[order < n]).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, 6 * order, atol=5.5)
+
+
+def test_relative_and_absolute_paths_share_one_store(motion_mini, tmp_path, monkeypatch):
+    monkeypatch.chdir(motion_mini.parent)
+    for path in (
+        motion_mini,
+        Path(motion_mini.name),
+        Path("..") / motion_mini.parent.name / "motion",
+    ):
+        store = build_store(tmp_path, load_set(path).test, 16, workers=1)
+        assert store.videos[0].path.is_absolute()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_decoders_print_nothing(bad_files, capfd):
+    for path in bad_files.values():
+        with pytest.raises(VideoError):
+            read_frames(path)
+    assert capfd.readouterr() == ("", "")

@@ -15,9 +15,18 @@ import pytest
 
 from vmae import ROOT
 from vmae.cli.main import main
-from vmae.data import load_set, normalize_set, read_frames, resize_frames, scan_set
+from vmae.data import (
+    DataConfig,
+    Sampling,
+    load_set,
+    normalize_set,
+    read_frames,
+    resize_frames,
+    scan_set,
+)
 from vmae.data.checking.normalize import target_size
 from vmae.data.checking.scan import Report, pictures
+from vmae.train import FinetuneConfig
 
 SHOT = ROOT / "data" / "big_buck_bunny_shot.mp4"
 OPEN = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0"}
@@ -204,7 +213,7 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
     done = normalize_set(foreign, tmp_path / "new", workers=1)
     assert (done.written, len(done.left_out)) == (8, 5)
     new = load_set(done.folder)
-    assert set(kinds(scan_set(new, frames=5, workers=1))) == {"copy.mp4"}
+    assert set(kinds(scan_set(new, [Sampling(5)], workers=1))) == {"copy.mp4"}
     for video in new.train + new.test:
         name = (
             video.path.name.removesuffix(".mp4") if ".mpg" in video.path.name else video.path.name
@@ -223,6 +232,27 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
     normalize_set(foreign, done.folder, workers=1)
     assert lost.exists()
     assert [path.stat().st_ctime_ns for path in kept] == times
+
+
+def test_scan_knows_the_sampling_of_a_recipe(foreign, tmp_path, capsys):
+    for short, problem in (("repeat", False), ("skip", True)):
+        data = DataConfig(sampling="kinetics", stride=2, short=short)
+        FinetuneConfig(data=data).to_yaml(tmp_path / "mine.yaml")
+        command = ["scan", str(foreign), "--num-workers", "1", "--recipe"]
+        assert main([*command, str(tmp_path / "mine.yaml")]) == 1
+        text = capsys.readouterr().out
+        assert ("short.mp4: 5 frames, but a clip covers 32" in text) == problem
+        assert ("short: " in text) == problem
+
+
+def test_scan_prints_a_table_of_the_classes(foreign, capsys):
+    main(["scan", str(foreign), "--num-workers", "1"])
+    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    assert [line.split() for line in table] == [
+        ["class", "train", "test", "seconds", "sizes", "fps"],
+        ["a", "5", "1", "1.7", "to", "2.4", "96x128", "to", "128x96", "16.65", "to", "24"],
+        ["b", "6", "1", "0.2", "to", "1.7", "128x96", "24"],
+    ]
 
 
 def test_output_folders_that_are_refused(foreign, tmp_path):

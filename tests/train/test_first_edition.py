@@ -70,7 +70,7 @@ def test_a_run_that_would_continue_with_other_numbers_is_refused(tmp_path, part,
     config = PretrainConfig.from_yaml(path)
     words = f"a run of vmae 0.1.0, .*{part}.{name}.* finish the run with that version"
     with pytest.raises(CheckpointError, match=words):
-        run_folder.claim_run(tmp_path / "run", config, True, run_folder.FREE_FIELDS)
+        run_folder.check_folder(tmp_path / "run", config, resume=True)
     assert {p: p.read_bytes() for p in kept} == kept
 
 

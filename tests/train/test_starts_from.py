@@ -133,7 +133,7 @@ def test_recipes_after_k710_say_what_they_need(name):
 
 def test_the_published_step_from_710_to_400_classes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = Recipe.load("v2-hybrid-g-k400").finetune
+    recipe = Recipe.load("v2-hybrid-g-k400").finetune.replace(model=MODEL)
     rows = torch.randperm(710)[:400].tolist()
     source, classifier = VisionTransformer(MODEL, 710), VisionTransformer(MODEL, 400)
     randomize(source)

@@ -32,7 +32,7 @@ from vmae.train import (
     pooled_features,
     save_classifier,
 )
-from vmae.train.run_folder import FREE_FIELDS, claim_run
+from vmae.train.run_folder import check_folder
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load_weights, save_weights
 
@@ -153,7 +153,7 @@ def test_a_run_is_not_overwritten_nor_continued_as_another(config, tmp_path):
     assert "log_every" not in str(error.value)
     moved = config.replace(data=config.data.replace(path="another/set"))
     with pytest.raises(CheckpointError, match=r"data.path: .* 'another/set' was requested"):
-        claim_run(tmp_path / "run", moved, True, FREE_FIELDS)
+        check_folder(tmp_path / "run", moved, resume=True)
 
 
 def test_a_nan_loss_stops_the_run(config, monkeypatch):

@@ -45,19 +45,27 @@ def store(arguments: argparse.Namespace) -> None:
 
     videos = load_set(at_root(arguments.set))
     config = DataConfig(path=str(arguments.set), num_workers=arguments.num_workers)
-    for split in ("train", "test"):
-        source = open_source(config, videos.split(split), arguments.pixels, num_frames=1)
+    for split, part in videos.splits.items():
+        source = open_source(config, part, arguments.pixels, num_frames=1)
         print(f"{split}: {len(source.videos)} videos, {arguments.pixels} pixels")
 
 
 def scan(arguments: argparse.Namespace) -> int:
     """Open every video of a set; returns 1 if any has a problem."""
     from vmae.data.checking.scan import scan_set, summary, write_json
+    from vmae.data.checking.table import class_table
+    from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set
+    from vmae.train.recipe import Recipe
 
+    samplings = [Sampling(arguments.num_frames, arguments.stride)]
+    if arguments.recipe:
+        recipe = Recipe.load(arguments.recipe)
+        parts = (recipe.pretrain, recipe.finetune)
+        samplings = [Sampling.of(part.data, part.model.num_frames) for part in parts]
     videos = load_set(arguments.set, foreign=True)
-    reports = scan_set(videos, arguments.num_frames, arguments.stride, arguments.num_workers)
-    print(summary(reports))
+    reports = scan_set(videos, samplings, arguments.num_workers)
+    print(summary(reports), class_table(reports), sep="\n\n")
     if arguments.json:
         write_json(arguments.json, reports)
     return int(any(report.problems for report in reports))
@@ -72,7 +80,9 @@ def normalize(arguments: argparse.Namespace) -> None:
     for path, reason in done.left_out[:20]:
         print(f"  {path}: {reason}")
     if len(done.left_out) > 20:
-        print(f"  and {len(done.left_out) - 20} more, all listed in {done.folder / 'left_out.txt'}")
+        print(
+            f"  and {len(done.left_out) - 20} more, all listed in {arguments.out / 'left_out.txt'}"
+        )
 
 
 def _recipe(arguments: argparse.Namespace):
@@ -90,9 +100,14 @@ def _recipe(arguments: argparse.Namespace):
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
-        changes[name] = yaml.safe_load(value)
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {text!r}: {value!r} is not a value that YAML knows") from None
     part = "both" if arguments.command == "plan" else arguments.command
-    return Recipe.load(arguments.config).changed(**{part: changes})
+    recipe = Recipe.load(arguments.config).with_fields(part, changes)
+    recipe.pretrain.require_rgb()  # a command reads videos; a notebook may bring clips of its own
+    return recipe
 
 
 def plan(arguments: argparse.Namespace) -> None:
@@ -102,7 +117,8 @@ def plan(arguments: argparse.Namespace) -> None:
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
-        recipe = recipe.changed({"data.path": str(arguments.data.resolve()), "data.root": ""})
+        there = {"data.path": str(arguments.data.resolve()), "data.root": None}
+        recipe = recipe.with_fields("both", there)
     found = rows(recipe, device, arguments.videos)
     print(f"{arguments.config} on {device.name}, expected:")
     widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
@@ -142,10 +158,12 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune; returns the report to print."""
     from vmae.support.progress import Bar
     from vmae.train.finetune import finetune, open_sources
+    from vmae.train.run_folder import check_folder
     from vmae.train.starting import check_source
     from vmae.weights.loading import load_encoder
 
     config = _recipe(arguments).finetune
+    check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
     model, encoder = config.model, None
     if arguments.encoder:
         encoder = load_encoder(
@@ -164,7 +182,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Test a classifier on its own set or another one, and print the report."""
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
-    from vmae.data.sets.load import load_set, require_labels
+    from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
     from vmae.train.classifier import load_classifier
     from vmae.train.devices import accelerator_for
@@ -172,17 +190,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     model, classes, config = load_classifier(arguments.model)
     # Without --data, test as in training: the same set and split, the same view of the clips.
-    test_set = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
-    videos = require_labels(test_set)
-    if videos.classes != classes:
-        raise ValueError(
-            f"{videos.folder} has the classes {videos.classes}, but the model was trained on "
-            f"{classes}: use a dataset with the same classes"
-        )
+    videos = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
+    probes = arguments.probe or arguments.knn  # these train on the training videos
+    split = arguments.split or ("all" if arguments.data and not probes else "test")
+    if probes and split in ("train", "all"):
+        raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")
+    tested = labelled(videos, split, classes)
+    trained = labelled(videos, "train", classes) if probes else ()
     accelerator = accelerator_for(config.precision)
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others use its cache
-        test = open_source(data, videos.test, size, frames)
+        test = open_source(data, tested, size, frames)
     sampling, device = Sampling.of(data, frames), accelerator.device
     result = evaluate(
         model,
@@ -198,10 +216,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if not accelerator.is_main_process:
         return
     report: dict[str, Any] = {
+        "set": str(videos.folder), "split": split,
         "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
     }  # fmt: skip
-    if arguments.probe or arguments.knn:
-        sources = (open_source(data, videos.train, size, frames), test)
+    if probes:
+        sources = (open_source(data, trained, size, frames), test)
         train_features, test_features = (
             pooled_features(
                 model, source, sampling, device=device, max_unreadable=data.max_unreadable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -16,6 +17,9 @@ from vmae.cli import commands
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. Errors the user can fix come without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # its console may lack a character of a name
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     warnings.formatwarning = lambda message, *_, **__: (
         f"vmae: {message}\n"
@@ -118,17 +122,14 @@ def _parser() -> argparse.ArgumentParser:
 
     scan = subparsers.add_parser("scan", help="check every video in a dataset and report problems")
     scan.add_argument("set", type=Path, help="dataset folder or list file")
+    for name, value, text in (
+        ("--num-frames", 16, "number of frames per clip"),
+        ("--stride", 1, "frame stride within a clip"),
+    ):
+        scan.add_argument(name, type=int, default=value, help=f"{text} (default: {value})")
     scan.add_argument(
-        "--num-frames",
-        type=int,
-        default=16,
-        help="number of frames per clip (default: %(default)s)",
-    )
-    scan.add_argument(
-        "--stride",
-        type=int,
-        default=1,
-        help="frame stride within a clip (default: %(default)s)",
+        "--recipe",
+        help="recipe name or YAML file that says how clips are taken, instead of these two",
     )
     scan.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the full report to FILE"
@@ -139,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     normalize = subparsers.add_parser(
         "normalize", help="re-encode a dataset so that decord reads every frame correctly"
     )
-    normalize.add_argument("set", type=Path, help="dataset folder")
+    normalize.add_argument("set", type=Path, help="dataset folder or list file")
     normalize.add_argument("out", type=Path, help="output folder for the re-encoded dataset")
     normalize.add_argument(
         "--short-side",
@@ -184,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="override a recipe field; may be repeated",
+            help="override a recipe field, e.g. optim.steps=100 or labels_per_class=null; may be repeated",
         )
         command.add_argument(
             "--resume",
@@ -203,22 +204,22 @@ def _parser() -> argparse.ArgumentParser:
     test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
     test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
     test.add_argument(
-        "--data", type=Path, help="evaluate on a different dataset with the same classes"
+        "--data", type=Path, help="evaluate on a different dataset with classes of the model"
+    )
+    test.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="part of the dataset to evaluate on (default: test; with --data, all)",
     )
     test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
     test.add_argument(
         "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
     )
-    test.add_argument(
-        "--probe",
-        action="store_true",
-        help="also train and evaluate a linear probe on the features",
-    )
-    test.add_argument(
-        "--knn",
-        action="store_true",
-        help="also evaluate a 20-nearest-neighbour classifier on the features",
-    )
+    for name, text in (
+        ("--probe", "also train and evaluate a linear probe on the features"),
+        ("--knn", "also evaluate a 20-nearest-neighbour classifier on the features"),
+    ):
+        test.add_argument(name, action="store_true", help=text)
     test.add_argument(
         "--json",
         type=Path,

@@ -37,11 +37,8 @@ class DataConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stride < 1:
-            raise ConfigError(f"stride is {self.stride}; it must be at least 1")
+        self.require("stride", 1)
+        self.require("num_workers", 0)
+        self.require("max_unreadable", 0, 1)
         if self.cache_on_device and not self.cache:
             raise ConfigError("cache_on_device is true, but cache is false: set both to true")
-        if not 0 <= self.max_unreadable <= 1:
-            raise ConfigError(
-                f"max_unreadable is {self.max_unreadable}; it must be between 0 and 1"
-            )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from vmae.base_config import Config, ConfigError
 from vmae.config import MaskConfig, ModelConfig
 from vmae.data.config import DataConfig
+from vmae.masking import make_mask
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,13 @@ class OptimConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "batch_size", "base_batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1")
-        if self.epochs is not None and self.epochs <= 0:
+        self.require("steps batch_size base_batch_size", 1)
+        self.require("lr min_lr weight_decay clip_grad", 0)
+        self.require("warmup_ratio betas layer_decay", 0, 1)
+        if self.epochs is not None and not self.epochs > 0:
             raise ConfigError(
                 f"epochs is {self.epochs}; it must be greater than 0, or None to use steps instead"
             )
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ConfigError(f"warmup_ratio is {self.warmup_ratio}; it must be between 0 and 1")
 
     def resolved(self, videos: int) -> OptimConfig:
         """The same in absolute numbers: steps over so many videos, learning rates for this batch."""
@@ -107,10 +107,14 @@ class RunConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("repeated_aug", "grad_accum_steps", "save_every", "log_every", "keep_checkpoints")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.require("repeated_aug grad_accum_steps save_every log_every keep_checkpoints", 1)
+
+    def require_rgb(self) -> None:
+        """Raise ConfigError if the model cannot read `data`; a source of one's own may have other clips."""
+        if self.model.channels != 3:
+            raise ConfigError(
+                f"model.channels is {self.model.channels}; it must be 3, because videos are read in RGB"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,8 @@ class PretrainConfig(RunConfig):
                 'attention "divided" needs visible tokens that form a grid: set mask.mask_type '
                 'to "tube", without tube_length'
             )
+        # Raises MaskError if the grid does not allow the mask.
+        _ = make_mask(self.mask, self.model.grid, 1, torch.Generator())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +187,8 @@ class FinetuneConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("test_clips", "test_crops"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.require("test_clips test_crops", 1)
+        self.require("label_smoothing drop_path head_drop", 0, 1)
         if self.labels_per_class is not None and self.labels_per_class < 1:
             raise ConfigError(
                 f"labels_per_class is {self.labels_per_class}; it must be at least 1, or None to use "
@@ -207,16 +212,7 @@ class FinetuneConfig(RunConfig):
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}; it must be at least 0, where 0 disables it"
                 )
-        if not 0 <= self.randaug_magnitude <= 10:
-            raise ConfigError(
-                f"randaug_magnitude is {self.randaug_magnitude}; it must be between 0 and 10"
-            )
-        if not 0 <= self.random_erase_prob <= 1:
-            raise ConfigError(
-                f"random_erase_prob is {self.random_erase_prob}; it must be a probability between 0 and 1"
-            )
-        if (self.randaug_num_ops or self.random_erase_prob) and self.model.channels != 3:
-            raise ConfigError(
-                "randaug_num_ops and random_erase_prob require 3 channels, but the model has "
-                f"{self.model.channels}: set both to 0"
-            )
+        self.require("randaug_magnitude", 0, 10)
+        self.require("random_erase_prob", 0, 1)
+        if self.randaug_num_ops or self.random_erase_prob:
+            self.require_rgb()

@@ -47,10 +47,13 @@ class Sources:
 
 def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     """Both splits of `config.data.path`, decoded once if the configuration says so."""
+    config.require_rgb()
     accelerator = accelerator_for(config.precision, config.device)
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         videos = require_labels(open_set(data))
+        if config.labels_per_class is not None:  # raises before anything is decoded
+            few_labels(videos.train, config.labels_per_class, videos.classes, config.seed)
         train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
         test = open_source(data, videos.test, size, frames, accelerator.device, **progress)
     return Sources(videos.classes, train, test)

@@ -89,7 +89,8 @@ def explained(config: RunConfig, world: int, folder: Path | None) -> Iterator[No
         named = ("gloo", "NCCL", "Connection", "Broken pipe", "recvBytes", "Socket")
         distributed = isinstance(error, torch.distributed.DistError)
         if world > 1 and (distributed or any(name in text for name in named)):
-            kept = f"step {newest_step(folder / 'checkpoints')}" if folder else "none"
+            newest = newest_step(folder / "checkpoints") if folder else 0
+            kept = f"step {newest}" if newest else "none"
             raise LostPeer(
                 f"another of the {world} processes died ({text.splitlines()[0]}); see that "
                 f"process's output for the reason. Saved checkpoint: {kept}. You can resume with any "

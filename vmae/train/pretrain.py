@@ -61,7 +61,6 @@ def pretrain(
             with run.main_process_first():
                 source = open_training_videos(config, run.device)
         batches = Batches(config, source, run.device, run.rank, run.world_size)
-        make_mask(config.mask, config.model.grid, 1)  # raises if the grid does not allow it
 
         torch.manual_seed(config.seed)
         autoencoder = build(config.model)
@@ -97,6 +96,7 @@ def pretrain(
 
 def open_training_videos(config: PretrainConfig, device: torch.device) -> Source:
     """The training videos of the set, decoded once if the configuration says so."""
+    config.require_rgb()
     videos, model = open_set(config.data).train, config.model
     return open_source(config.data, videos, model.img_size, model.num_frames, device)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmae.base_config import Config, ConfigError, current_names
+from vmae.base_config import Config, ConfigError, current_names, did_you_mean
 from vmae.train.config import FinetuneConfig, PretrainConfig
 
 #: Recipes that ship with the package.
@@ -46,9 +47,10 @@ class Recipe(Config):
         shipped = RECIPES / f"{name}.yaml"
         path = Path(name)
         if not shipped.exists() and path.suffix not in (".yaml", ".yml"):
-            names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+            names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
             raise ConfigError(
-                f"unknown recipe {str(name)!r}: choose from {names}, or pass a YAML file"
+                f"unknown recipe {str(name)!r}{did_you_mean(str(name), names)}: choose from "
+                f"{', '.join(names)}, or pass a YAML file"
             )
         return cls.from_yaml(shipped if shipped.exists() else path)
 
@@ -61,9 +63,29 @@ class Recipe(Config):
         for part in ("pretrain", "finetune"):
             for name, value in {**(both or {}), **parts.get(part, {})}.items():
                 if value is not None:
-                    *path, last = name.split(".")
-                    place = values[part]
-                    for step in path:
-                        place = place[step]
-                    place[last] = value
+                    _put(values[part], name, value)
         return Recipe.from_dict(values)
+
+    def with_fields(self, part: str, fields: Mapping[str, Any]) -> Recipe:
+        """A copy with fields of "pretrain", "finetune" or "both" set, by dotted name; None is a value too.
+
+        Those of the model and the data are set in both parts: a recipe describes one model.
+        """
+        values = self.to_dict()
+        for name, value in fields.items():
+            shared = name.split(".")[0] in ("model", "data")
+            for one in ("pretrain", "finetune") if shared or part == "both" else (part,):
+                _put(values[one], name, value)
+        return Recipe.from_dict(values)
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a field by its dotted name. A number of steps replaces one of epochs."""
+    *path, last = name.split(".")
+    for step in path:
+        values = values.setdefault(step, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{name}: {step} is a single value, so it has no field {last!r}")
+    values[last] = value
+    if name == "optim.steps":
+        values["epochs"] = None

@@ -39,12 +39,11 @@ from vmae.train.interrupts import Stopped, StopRequest, explained, nonfinite_err
 from vmae.train.log import Log, cost
 from vmae.train.monitoring import Watched, mfu_per_clip
 from vmae.train.run_folder import (
-    FREE_FIELDS,
+    check_folder,
     claim_run,
     claim_start,
     lock,
     sweep,
-    write_environment,
 )
 from vmae.train.speed import checkpointed, compile_blocks
 
@@ -69,6 +68,8 @@ def open_run(
         lock(path) if path and accelerator.is_main_process else nullcontext(),
         explained(config.replace(precision=used), accelerator.num_processes, path),
     ):
+        if path and accelerator.is_main_process:
+            check_folder(path, config, resume)  # before anything is decoded
         run = Run(config, path, resume, progress, accelerator)
         try:
             try:
@@ -125,11 +126,9 @@ class Run:
     ) -> tuple[nn.Module, Any]:
         """The model and its optimizer on the device, wrapped for the processes, resumed.
 
-        Claims the folder first. Raises CheckpointError if it holds another run, or this one and
-        `resume` is off.
+        From here on the folder is that of this run.
         """
         if self.folder and self.main:
-            claim_run(self.folder, self.config, self.resume, FREE_FIELDS)
             sweep(self.folder)
         self.accelerator.wait_for_everyone()
         found = Checkpoint()
@@ -158,7 +157,7 @@ class Run:
         self.log.resume(self.start, pending)
         self.failures = Failures(len(batches.dataset), self.config.data.max_unreadable)
         if self.folder and self.main:
-            write_environment(self.folder, self.start, self.device, self.world_size)
+            claim_run(self.folder, self.config, self.start, self.device, self.world_size)
 
     def starts_from(self, weights: Mapping[str, torch.Tensor] | None) -> None:
         """Note the pre-trained weights; raises CheckpointError if the run began from others."""
@@ -249,7 +248,11 @@ class Run:
             self.save(step)
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            kept = f"; the checkpoint of step {step} is in {self.folder}" if self.folder else ""
+            kept = (
+                f"; the checkpoint of step {step} is in {self.folder}"
+                if self.folder and step
+                else ""
+            )
             raise Stopped(f"stopped by a signal after step {step} of {self.log.steps}{kept}")
 
     def _check_finite(self, step: int, loss: torch.Tensor, lr: float) -> None:

@@ -24,6 +24,7 @@ import torch
 from vmae import ROOT, __version__
 from vmae.base_config import Config, ConfigError
 from vmae.support.files import DiskError, atomic_path, write_text
+from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
 from vmae.train.devices import device_name
 from vmae.weights.errors import CheckpointError
@@ -187,22 +188,37 @@ def differences(found: dict[str, Any], asked: dict[str, Any], where: str = "") -
     return lines
 
 
-def claim_run(folder: Path, config: RunConfig, resume: bool, free: tuple[str, ...]) -> None:
-    """Make `folder` the run of `config`: a new one or, with `resume`, the same one again.
+def holds_run(folder: Path) -> bool:
+    """Whether `folder` contains a run; one that failed before its first checkpoint does not count."""
+    weights = (folder / "model.safetensors").exists() or newest_step(folder / "checkpoints")
+    started = (folder / "environment.json").exists()
+    return (folder / "config.yaml").exists() and bool(weights or not started)
 
-    Fields named in `free` may change on resuming. Raises CheckpointError if the folder contains a run
+
+def check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
+    """Check that `folder` can be the run of `config`: a new one or, with `resume`, the same one again.
+
+    Fields in FREE_FIELDS may change on resuming. Raises CheckpointError if the folder contains a run
     and `resume` is off, or a run of another configuration (listing the differences), or one that
     this version would continue with other numbers.
     """
-    saved = folder / "config.yaml"
-    if saved.exists() and not resume:
+    if not holds_run(folder):
+        return
+    if not resume:
         raise CheckpointError(
             f"{folder} already contains a run: resume that run, or choose another folder"
         )
-    refuse_other(folder, config, free)
+    refuse_other(folder, config, FREE_FIELDS)
     _refuse_other_numbers(folder, config)
-    with atomic_path(saved) as temporary:
+
+
+def claim_run(
+    folder: Path, config: RunConfig, step: int, device: torch.device, processes: int
+) -> None:
+    """Make `folder` the run of `config`, and note what it uses from `step` on."""
+    with atomic_path(folder / "config.yaml") as temporary:
         config.to_yaml(temporary)
+    write_environment(folder, step, device, processes)
 
 
 def _refuse_other_numbers(folder: Path, config: RunConfig) -> None:
@@ -225,11 +241,10 @@ def _refuse_other_numbers(folder: Path, config: RunConfig) -> None:
 
 def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> None:
     """Raise CheckpointError if `folder` contains a run of another configuration or kind."""
-    saved = folder / "config.yaml"
-    if not saved.exists():
+    if not holds_run(folder):
         return
     try:
-        found = type(config).from_yaml(saved).to_dict()
+        found = type(config).from_yaml(folder / "config.yaml").to_dict()
     except ConfigError as error:
         raise CheckpointError(
             f"{folder} already contains a run whose configuration is not a {type(config).__name__}: "
@@ -258,7 +273,7 @@ def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> Non
         start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
     noted = folder / "start.txt"
     before = noted.read_text().strip() if noted.exists() else start
-    if before != start:
+    if before != start and holds_run(folder):
         raise CheckpointError(
             f"{folder} already contains a run that started from {before}, not from {start}: pass "
             "that original encoder, or choose another folder"

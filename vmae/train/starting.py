@@ -11,14 +11,18 @@ from torch import nn
 
 from vmae import at_root
 from vmae.base_config import ConfigError
+from vmae.config import ModelConfig
 from vmae.train.config import FinetuneConfig
+from vmae.train.recipe import RECIPES, Recipe
 from vmae.vit import VisionTransformer
 
 _PASS = "pass the folder or file of one as encoder (`vmae finetune --encoder`)"
 
 
 def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> None:
-    """Raise ConfigError if the configuration needs a classifier to start from, and this is none."""
+    """Raise ConfigError for weights of another size, or if they must be a classifier's and are not."""
+    if source is not None:
+        _check_size(source.config, config.model)
     head = source is not None and source.num_classes is not None
     tuned = head or (source is not None and not isinstance(source.fc_norm, nn.Identity))
     what = "from scratch" if source is None else "from an encoder without a head"
@@ -32,6 +36,24 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
             f"head_rows is {config.head_rows!r}, but this run starts {what}: rows can only come "
             f"from a classifier. {_PASS.capitalize()}, or set head_rows to null"
         )
+
+
+def _check_size(given: ModelConfig, wanted: ModelConfig) -> None:
+    """Raise ConfigError naming the recipes of the weights' size, unless it is that of the model."""
+    shape = ("family", "embed_dim", "depth", "num_heads", "mlp_ratio", "tubelet")
+    differs = [name for name in shape if getattr(given, name) != getattr(wanted, name)]
+    if not differs:
+        return
+    fields = ", ".join(
+        f"{name} {getattr(given, name)}, not {getattr(wanted, name)}" for name in differs
+    )
+    models = {path.stem: Recipe.load(path.stem).finetune.model for path in RECIPES.glob("*.yaml")}
+    fits = [n for n, m in models.items() if all(getattr(m, x) == getattr(given, x) for x in shape)]
+    use = f"use a recipe of that size ({', '.join(sorted(fits))})" if fits else "change the model"
+    raise ConfigError(
+        f"these weights are {given.size} ({fields}), but the run's model is {wanted.size}: {use}, or "
+        f"start from a {wanted.size}"
+    )
 
 
 @torch.no_grad()

@@ -160,7 +160,7 @@ def _videos() -> ClipSet:
     from vmae.train.finetune import open_sources
     from vmae.train.recipe import Recipe
 
-    config = Recipe.load("cpu").finetune
+    config = Recipe.load("cpu").finetune.replace(labels_per_class=None)
     path, lock = at_root(config.data.path), ROOT / "runs" / "videos.lock"
     lock.parent.mkdir(exist_ok=True)
     with FileLock(lock):  # one process renders and decodes, the others find the files

@@ -2,3 +2,4 @@
 
 from vmae.data.checking.normalize import normalize_set
 from vmae.data.checking.scan import Report, scan_set, summary, write_json
+from vmae.data.checking.table import class_table

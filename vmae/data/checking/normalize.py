@@ -22,13 +22,17 @@ from vmae.data.reading.player import VideoError, check_file, pictures, video_str
 from vmae.data.reading.reader import UNREADABLE_WIDTHS
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
+from vmae.data.sets.public_sets import split_numbers
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import atomic_path, only_writer, printable, write_text
 
 
 @dataclass(frozen=True)
 class Normalized:
-    """The new set's folder, its number of files, and [(path, reason)] of the files left out."""
+    """The new set's folder, its number of files, and [(path, reason)] of the files left out.
+
+    Of a set without labels, `folder` is its list, which `load_set` takes.
+    """
 
     folder: Path
     written: int
@@ -50,6 +54,8 @@ def normalize_set(
     unless the original has changed. Unreadable videos are left out and listed in left_out.txt, and so
     are files that are not part of the set, and folders of images, which need no decoder.
 
+    All splits of a set are kept. A set without labels becomes one list, for pre-training.
+
     Raises ValueError for an invalid `short_side`, SetError if a split has no readable video,
     FileExistsError if `out` holds something else or is inside `source`, DiskError if the set does
     not fit, BusyError if another process is writing to `out`.
@@ -57,12 +63,10 @@ def normalize_set(
     source, out = Path(source), Path(out)
     if short_side < 16 or short_side % 2:
         raise ValueError(f"short_side is {short_side}; it must be even and at least 16")
-    if source.is_file():
-        raise SetError(
-            f"{source} is a list file: pass a dataset folder that has train and test splits"
-        )
-    videos = load_set(source, foreign=True)
-    if out.resolve().is_relative_to(source.resolve()):
+    # UCF101 and HMDB51 have several splits, of the same videos.
+    numbers: list[int | None] = [*split_numbers(source)] or [None]
+    sets = [load_set(source, split=number, foreign=True) for number in numbers]
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise FileExistsError(
             f"the output folder {out} must be outside the dataset folder {source}: choose "
             "another folder"
@@ -70,36 +74,43 @@ def normalize_set(
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
     with only_writer(out):
-        return _write_set(source, out, spec, videos, short_side, workers, progress)
+        return _write_set(source, out, spec, sets, short_side, workers, progress)
 
 
 def _write_set(
     source: Path,
     out: Path,
     spec: dict[str, Any],
-    videos: VideoSet,
+    sets: list[VideoSet],
     short_side: int,
     workers: int,
     progress: Callable[..., Any],
 ) -> Normalized:
-    names = _names(source, [*videos.train, *videos.test])
+    splits = {
+        name + (str(number) if number > 1 else ""): videos
+        for number, one in enumerate(sets, 1)
+        for name, videos in one.splits.items()
+    }
+    folder = source if source.is_dir() else source.parent
+    names = _names(folder, [video for videos in splits.values() for video in videos])
     jobs = [(path, out / name) for path, name in names.items()]
     done = run_parallel(partial(_normalize, short_side), jobs, workers, chunk=1)
     done = progress(done, total=len(jobs), desc="normalize")
     reasons = {p: why for (p, _), why in zip(jobs, done, strict=True) if why}
     lists = {
-        split: [(names[v.path], v.label) for v in videos.split(split) if v.path not in reasons]
-        for split in ("train", "test")
+        split: [(names[v.path], v.label) for v in videos if v.path not in reasons]
+        for split, videos in splits.items()
     }
-    passed = dict.fromkeys(videos.passed_over, "neither a video nor frames that can be read")
+    passed = dict.fromkeys(sets[0].passed_over, "neither a video nor frames that can be read")
     left_out = [(printable(path), why) for path, why in (reasons | passed).items()]
     write_text(out / "left_out.txt", "".join(f"{path}: {why}\n" for path, why in left_out))
     for split, rows in lists.items():
         if not rows:
             first = "; ".join(": ".join(row) for row in left_out[:3])
             raise SetError(f"{source}: none of the {split} videos could be read ({first})")
-    finish_set(out, spec, videos.classes, lists)
-    return Normalized(out, len(names) - len(reasons), left_out)
+    finish_set(out, spec, sets[0].classes, lists)
+    new = out if sets[0].classes else out / "train.csv"
+    return Normalized(new, len(names) - len(reasons), left_out)
 
 
 def _names(source: Path, videos: list[Video]) -> dict[Path, str]:

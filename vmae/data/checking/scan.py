@@ -28,6 +28,7 @@ from vmae.data.reading.player import (
     video_stream,
 )
 from vmae.data.reading.reader import open_video
+from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import VideoSet
 from vmae.support.files import printable, write_text
@@ -44,9 +45,10 @@ ADVICE = {
     "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`",
     "stretched": "their pixels are not square, and they are read as stored, as in the published code, "
     "so the picture is stretched: run `vmae normalize`",
-    "short": "shorter than a clip: use fewer frames or a smaller stride, or remove these videos",
-    "duplicate": "in both train and test: remove these videos from one split, or test results will "
-    "be too optimistic",
+    "short": "shorter than a clip: use fewer frames or a smaller stride, set data.short to repeat, or "
+    "remove these videos",
+    "duplicate": "in train and in another split: remove these videos from one of them, or test results "
+    "will be too optimistic",
 }
 
 #: What else is worth knowing about files, which is no problem.
@@ -71,6 +73,7 @@ class Report:
 
     path: str
     splits: list[str]
+    label: str = ""
     seconds: float | None = None
     frames: int | None = None
     rate: float | None = None
@@ -85,21 +88,27 @@ class Report:
 
 def scan_set(
     videos: VideoSet,
-    frames: int = 16,
-    stride: int = 1,
+    samplings: Sequence[Sampling] = (Sampling(16),),
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Report]:
-    """Report on each file of a set, in list order, train before test, then on those passed over."""
+    """Report on each file of a set, in list order, train before test, then on those passed over.
+
+    samplings   how clips will be taken; a video too short for one of them has a problem
+    """
     splits: dict[Path, list[str]] = {}
-    for split in ("train", "test"):
-        for video in videos.split(split):
+    labels: dict[Path, str] = {}
+    for split, part in videos.splits.items():
+        for video in part:
             names = splits.setdefault(video.path, [])
+            labels[video.path] = videos.classes[video.label] if video.label >= 0 else "unlabelled"
             if split not in names:
                 names.append(split)
-    work = partial(_scan, (frames - 1) * stride + 1)
-    done = run_parallel(work, list(splits.items()), workers, chunk=1)
+    span = max(sampling.shortest for sampling in samplings)
+    done = run_parallel(partial(_scan, span), list(splits.items()), workers, chunk=1)
     reports = list(progress(done, total=len(splits), desc="scan"))
+    for report, label in zip(reports, labels.values(), strict=True):
+        report.label = label
     _mark_duplicates(reports)
     passed = [(printable(path), ("passed over", path.suffix)) for path in videos.passed_over]
     return reports + [Report(path, [], notes=[note]) for path, note in passed]
@@ -233,13 +242,18 @@ def _short(error: Exception, path: Path) -> str:
 
 
 def _mark_duplicates(reports: Sequence[Report]) -> None:
-    """Add a problem to each test file that is also in the train split."""
+    """Add a problem to each file of another split that is also in the train split."""
     for what in ("file_hash", "picture_hash"):
         train = {getattr(r, what): r.path for r in reports if "train" in r.splits}
         for report in reports:
             value = getattr(report, what)
             known = any(kind == "duplicate" for kind, _ in report.problems)
-            if "test" in report.splits and value is not None and value in train and not known:
+            if (
+                set(report.splits) - {"train"}
+                and value is not None
+                and value in train
+                and not known
+            ):
                 same = "the same bytes" if what == "file_hash" else "the same frames"
                 report.problems.append(("duplicate", f"{same} as {train[value]} in train"))
 

@@ -40,7 +40,8 @@ def finish_set(
     lists: dict[str, list[tuple[str, int]]],
 ) -> None:
     """Write the class list, the annotation files and finally set.json, which marks the set complete."""
-    write_text(folder / "classes.txt", "\n".join(classes) + "\n")
+    if classes:
+        write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     for split, rows in lists.items():
         lines = "".join(f"{name} {label}\n" for name, label in rows)
         write_text(folder / f"{split}.csv", lines)

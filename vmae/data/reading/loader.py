@@ -20,7 +20,7 @@ from vmae.data.reading.reader import FrameSelector, VideoError
 from vmae.data.reading.sampling import Sampling, crop_square, place_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
 from vmae.data.reading.store import build_store
-from vmae.data.reading.workers import end_with_parent, named_worker_deaths
+from vmae.data.reading.workers import as_is, check_workers, end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
@@ -229,14 +229,19 @@ def train_loader(
 ) -> Iterator[Batch]:
     """Batches for training. Worker processes are used for files only; a store needs none.
 
-    Raises WorkerError if a worker process dies before it has delivered a batch.
+    Raises WorkerError if worker processes cannot start, or if one dies before it has delivered a batch.
     """
     kept, _ = unwrap_subset(dataset.source)
     files = isinstance(kept, VideoFiles)  # decoded on every read, so worker processes pay off
+    if isinstance(kept, VideoFiles) and num_workers:
+        clip = dataset.sampling.num_frames * kept.size**2 * 3
+        share = batches.batch // batches.world_size
+        # Each worker keeps two batches ready, and the main process trains on another.
+        check_workers((2 * num_workers + 1) * share * clip)
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         num_workers=num_workers if files else 0,
         multiprocessing_context="spawn" if files and num_workers else None,
         worker_init_fn=partial(end_with_parent, os.getpid()),
@@ -286,10 +291,6 @@ def ordered_batches(
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:
     """Stack clips (T, H, W, C) into a batch (B, C, T, H, W)."""
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def few_labels(

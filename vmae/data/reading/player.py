@@ -53,7 +53,8 @@ def video_stream(container: Any, path: str | Path) -> Any:
 def stream_sizes(path: Path) -> list[tuple[int, int]]:
     """(width, height) of the video streams, first of the one that players show; without cover pictures.
 
-    Empty if PyAV cannot open the file.
+    Raises VideoError if the file cannot be opened or has no video. decord would too, but it also prints
+    a line for each such file.
     """
     try:
         with av.open(str(path)) as container:
@@ -64,8 +65,11 @@ def stream_sizes(path: Path) -> list[tuple[int, int]]:
                 if stream.index != best.index and not stream.disposition & Disposition.attached_pic
             ]
             return [(s.width, s.height) for s in (best, *others) if s.codec_context and s.width]
-    except (av.error.FFmpegError, OSError, ValueError, VideoError):
-        return []
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = "not a video file, or truncated before its index"
+        if not isinstance(error, av.error.InvalidDataError):
+            reason = str(error)
+        raise VideoError(f"{path}: the file could not be opened as a video ({reason})") from None
 
 
 def pixel_aspect(stream: Any) -> Fraction:

@@ -23,6 +23,9 @@ from vmae.data.reading.large import LargeVideo
 from vmae.data.reading.player import VideoError, check_file, stream_sizes
 from vmae.data.sets.videos import Video
 
+# What FFmpeg would print about a damaged file, a line for each block, says less than our errors.
+decord.logging.set_level(decord.logging.QUIET)
+
 #: Maps the number of frames in a video to the indices of the frames to read.
 FrameSelector = Callable[[int], np.ndarray]
 

@@ -44,9 +44,14 @@ class Sampling:
             return self.num_frames * self.stride
         return (self.num_frames - 1) * self.stride + 1
 
+    @property
+    def shortest(self) -> int:
+        """Frames that a video must have."""
+        return self.span if self.short == "skip" else 1
+
     def check(self, length: int) -> None:
-        """Raise VideoError if the video is too short and `short` is "skip"."""
-        if length < 1 or (length < self.span and self.short == "skip"):
+        """Raise VideoError if the video is too short."""
+        if length < self.shortest:
             raise VideoError(
                 f"the video has {length} frames, but a clip of {self.num_frames} frames with "
                 f"stride {self.stride} covers {self.span}: use fewer frames or a smaller stride, "

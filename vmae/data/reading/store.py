@@ -15,6 +15,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -134,11 +135,13 @@ def build_store(
 ) -> FrameStore:
     """Decode `videos`, resized to a short side of `size`, into a store below `folder`, once.
 
-    The store's name contains a digest of the list and `size`. An existing store is opened, unless
-    a file has changed since (in size or modification time): then everything is decoded again, with
-    a warning. Unreadable videos are skipped and listed in `failed`. Raises DiskError if the store
-    does not fit, StoreError if it is damaged, BusyError if another process is building it.
+    The store's name contains a digest of the list, with absolute paths, and `size`. An existing store
+    is opened, unless a file has changed since (in size or modification time): then everything is
+    decoded again, with a warning. Unreadable videos are skipped and listed in `failed`. Raises
+    DiskError if the store does not fit, StoreError if it is damaged, BusyError if another process is
+    building it.
     """
+    videos = [replace(video, path=Path(os.path.abspath(video.path))) for video in videos]
     listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
     target = (
         Path(folder)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+#: Where worker processes leave a batch for the main process, on Linux.
+SHARED = Path("/dev/shm")
+
 
 class WorkerError(RuntimeError):
-    """A worker process died; the message gives the likely cause and what to do."""
+    """A worker process died or cannot start; the message gives the likely cause and what to do."""
+
+
+def check_workers(shared: int = 0) -> None:
+    """Raise WorkerError before worker processes are started that would fail, or hang.
+
+    shared   bytes of batches that are in shared memory at one time
+    """
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None)
+    if script is not None and getattr(main, "__spec__", None) is None:  # not `python -m`
+        guard = 'if __name__ == "__main__":'
+        if not Path(script).is_file():
+            raise WorkerError(
+                "worker processes cannot start from a program on standard input: save it as a file, "
+                f"with its code under `{guard}`, or set num_workers to 0"
+            )
+        if "__name__" not in Path(script).read_text(encoding="utf-8", errors="replace"):
+            raise WorkerError(
+                f"worker processes cannot start: each of them would run {script} again from its first "
+                f"line, because it has no guard. Put its code under `{guard}`, or set num_workers to 0"
+            )
+    if not SHARED.is_dir():
+        return
+    shared *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = shutil.disk_usage(SHARED).free
+    if free < shared:
+        raise WorkerError(
+            f"worker processes need about {shared / 1e6:,.1f} MB of shared memory for batches, but only "
+            f"{free / 1e6:,.1f} MB are free in {SHARED}: start the container with more, such as "
+            f"--shm-size={math.ceil(2 * shared / 1e9)}g, use fewer workers or a smaller batch, or set "
+            "num_workers to 0"
+        )
 
 
 def run_parallel(
@@ -30,11 +69,12 @@ def run_parallel(
         return
     # The jobs reach the workers as keys, in small messages. As a part of the dataset they would have to
     # be read by one starting worker before the next can start, since a pipe holds 64 KB only.
+    check_workers()
     loader = DataLoader(
         _Jobs(work),
         batch_sampler=[list(jobs[i : i + chunk]) for i in range(0, len(jobs), chunk)],
         num_workers=workers,
-        collate_fn=_as_is,
+        collate_fn=as_is,
         multiprocessing_context="spawn",
         worker_init_fn=partial(end_with_parent, os.getpid()),
     )
@@ -75,7 +115,8 @@ class _Jobs(Dataset[Any]):
             return _Raised(error)
 
 
-def _as_is(batch: Any) -> Any:
+def as_is(batch: Any) -> Any:
+    """A batch, which workers have already collated."""
     return batch
 
 
@@ -88,7 +129,7 @@ def named_worker_deaths() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker (pid" not in str(error):
+        if "DataLoader worker (pid" not in str(error) or isinstance(error, WorkerError):
             raise
         raise WorkerError(
             f"a worker process died ({str(error).strip()}), most likely because the system ran "

@@ -12,47 +12,116 @@ from vmae.data.sets.formats import (
     VIDEO_SUFFIXES,
     few,
 )
+from vmae.data.sets.groups import ucf101_group
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
 
+#: Names of folders that hold a split, in lower case.
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+#: Folders of the class folders: of BD Sports-10, beside Annotation/, and of UCF101.
+_INNER = ("Dataset", "UCF-101", "UCF101")
 
-def from_split(folder: Path, foreign: bool) -> VideoSet:
-    """The set in train/CLASS/ and test/CLASS/; raises SetError if a split is missing."""
-    test = next((folder / n for n in ("test", "val", "validation") if (folder / n).is_dir()), None)
-    if test is None:
+
+def from_folders(folder: Path, foreign: bool) -> VideoSet:
+    """The set in train/CLASS/ and test/CLASS/, in CLASS/, or unlabelled in the folder itself.
+
+    Raises SetError if a split is missing, or if there are other folders of videos beside the splits.
+    """
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    splits: dict[str, Path] = {}
+    others = []
+    for path in folders:
+        name = _SPLITS.get(path.name.lower())
+        if name is None:
+            others.append(path)
+        elif name in splits:
+            raise SetError(
+                f"{folder} contains {splits[name].name} and {path.name}: keep one of them"
+            )
+        else:
+            splits[name] = path
+    if not splits:
+        return _from_classes(folder, foreign)
+    named = ", ".join(path.name for path in splits.values())
+    suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES
+    beside = [p for p in others if any(file.suffix.lower() in suffixes for file in walk(p))]
+    if beside:
         raise SetError(
-            f"{folder} contains a train folder, but no test or val folder: add a test folder"
+            f"{folder} contains {named} beside other folders of videos, "
+            f"{few([printable(path.name) for path in beside])}: if these are classes, move them into "
+            f"a train folder; if {named} is a class, rename it"
         )
-    passed: list[Path] = []
-    by_split = [_class_folders(place, foreign, passed) for place in (folder / "train", test)]
-    classes = tuple(by_split[0])
-    unknown = sorted(set(by_split[1]) - set(classes))
-    if unknown:
-        raise SetError(
-            f"{test}: classes {few(unknown)} are not in {folder / 'train'}: add training videos "
-            f"for these classes, or remove the classes from {test.name}"
-        )
-    _require_classes(folder, classes)
-    train, test_videos = (
-        tuple(Video(path, classes.index(name)) for name, paths in split.items() for path in paths)
-        for split in by_split
-    )
-    return VideoSet(folder, classes, train, test_videos, passed_over=tuple(passed))
+    for name, words in (("train", "train"), ("test", "test or val")):
+        if name not in splits and not (name == "test" and "val" in splits):
+            raise SetError(
+                f"{folder} contains a {named} folder, but no {words} folder: add a {name} folder, or "
+                f"pass the {named} folder itself"
+            )
+    return _from_splits(folder, splits, foreign)
 
 
-def from_classes(folder: Path, foreign: bool) -> VideoSet:
-    """The set in CLASS/; every fifth video of a class is used for testing."""
-    inner = folder / "Dataset"  # BD Sports-10: the class folders in Dataset/, beside Annotation/
+def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoSet:
+    """The set in a folder for each split; without a test folder, the val folder is used for testing."""
+    if "test" not in splits:
+        splits["test"] = splits.pop("val")
     passed: list[Path] = []
-    by_class = _class_folders(inner if inner.is_dir() else folder, foreign, passed)
-    classes = tuple(by_class)
-    _require_classes(folder, classes)
+    by_split = {n: _class_folders(place, foreign, passed) for n, place in splits.items()}
+    classes = tuple(by_split["train"])
+    for name, found in by_split.items():
+        unknown = sorted(set(found) - set(classes))
+        if unknown and classes:
+            raise SetError(
+                f"{splits[name]}: classes {few(unknown)} are not in {splits['train']}: add training "
+                f"videos for these classes, or remove the classes from {splits[name].name}"
+            )
+    if not classes:
+        return _unlabelled(splits["train"], foreign)
+    videos = {
+        name: tuple(Video(path, classes.index(c)) for c, paths in found.items() for path in paths)
+        for name, found in by_split.items()
+    }
+    return VideoSet(folder, classes, **videos, passed_over=tuple(passed))
+
+
+def _from_classes(folder: Path, foreign: bool) -> VideoSet:
+    """The set in CLASS/; every fifth video of a class, or every fifth of UCF101's groups, is for testing."""
+    inner = next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
+    passed: list[Path] = []
+    by_class = _class_folders(inner, foreign, passed)
+    if not by_class:
+        return _unlabelled(folder, foreign)
     train: list[Video] = []
     test: list[Video] = []
     for label, paths in enumerate(by_class.values()):
-        for i, path in enumerate(paths):
-            (test if i % 5 == 4 else train).append(Video(path, label))
-    return VideoSet(folder, classes, tuple(train), tuple(test), passed_over=tuple(passed))
+        groups = dict.fromkeys(ucf101_group(path) for path in paths)
+        if None in groups:
+            tested = set(paths[4::5])
+        else:
+            last = set([*groups][4::5] or [*groups][1:][-1:])
+            tested = {path for path in paths if ucf101_group(path) in last}
+        for path in paths:
+            (test if path in tested else train).append(Video(path, label))
+    return VideoSet(folder, tuple(by_class), tuple(train), tuple(test), passed_over=tuple(passed))
+
+
+def _unlabelled(folder: Path, foreign: bool) -> VideoSet:
+    """The videos in a folder without class folders, for pre-training."""
+    suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES * foreign
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    videos = [path for path in files if path.suffix.lower() in suffixes]
+    if not videos:
+        raise SetError(
+            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): use "
+            "either one sub-folder per class, or train.csv, test.csv and classes.txt. For "
+            "pre-training, put the videos into the folder itself, or pass a list file with a row "
+            "`video 0 -1` for each"
+        )
+    passed = tuple(path for path in files if path not in videos)
+    return VideoSet(folder, (), tuple(Video(path, -1) for path in videos), (), passed_over=passed)
 
 
 def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str, list[Path]]:
@@ -91,11 +160,3 @@ def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
             yield from walk(path, [*above, real])
         else:
             yield path
-
-
-def _require_classes(folder: Path, classes: Sequence[str]) -> None:
-    if not classes:
-        raise SetError(
-            f"{folder}: found no class folders with videos ({', '.join(VIDEO_SUFFIXES)}): use "
-            "either one sub-folder per class, or train.csv, test.csv and classes.txt"
-        )

@@ -101,7 +101,7 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
     if classes is not None and not 0 <= label < len(classes):
         raise ValueError(
             f"label {label} is not between 0 and {len(classes) - 1}: classes.txt lists "
-            f"{len(classes)} classes"
+            f"{len(classes)} classes, and labels start at 0"
         )
     if label < 0:
         raise ValueError(f"label {label} is negative; labels start at 0")

@@ -22,10 +22,18 @@ from vmae.data.sets.formats import (
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
 
-def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
-    """The set in train.csv, test.csv and classes.txt; raises SetError with all invalid lines."""
-    test_list = next((folder / n for n in ("test.csv", "val.csv") if (folder / n).exists()), None)
-    if test_list is None:
+def from_lists(folder: Path, root: str | Path | None, number: str = "") -> VideoSet:
+    """The set in train.csv, test.csv and classes.txt; raises SetError with all invalid lines.
+
+    number   "2" takes train2.csv and test2.csv
+    """
+    lists = {name: folder / f"{name}{number}.csv" for name in ("train", "val", "test")}
+    lists = {name: path for name, path in lists.items() if path.exists()}
+    if "train" not in lists:
+        raise SetError(f"{folder}: split {number} needs train{number}.csv and test{number}.csv")
+    if "test" not in lists and "val" in lists:
+        lists["test"] = lists.pop("val")
+    if "test" not in lists:
         raise SetError(
             f"{folder} contains train.csv, but no test.csv or val.csv: add one or, for pre-training "
             f"only, pass the path of the training list: {folder / 'train.csv'}"
@@ -38,12 +46,10 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
         raise_problems(folder, problems)
         classes = tuple(line.strip() for line in lines)
         classes = classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
-    train, test = (
-        read_list(path, classes, problems, root) for path in (folder / "train.csv", test_list)
-    )
+    splits = {name: tuple(read_list(path, classes, problems, root)) for name, path in lists.items()}
     raise_problems(folder, problems)
     if classes is None:
-        present = {video.label for video in train + test}
+        present = {video.label for videos in splits.values() for video in videos}
         if 2 * len(present) <= max(present):
             raise SetError(
                 f"{folder}: labels go up to {max(present)}, but only {len(present)} different "
@@ -51,7 +57,7 @@ def from_lists(folder: Path, root: str | Path | None) -> VideoSet:
                 "class name per line"
             )
         classes = tuple(map(str, range(max(present) + 1)))
-    return VideoSet(folder, classes, tuple(train), tuple(test))
+    return VideoSet(folder, classes, splits["train"], splits["test"], val=splits.get("val", ()))
 
 
 def read_list(

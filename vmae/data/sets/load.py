@@ -4,10 +4,12 @@
 
 - a list file   given directly instead of a folder: a pre-training list, every video unlabelled (-1)
 - public sets   UCF101, HMDB51, Something-Something V2, Kinetics, as published: see public_sets.py
-- lists         train.csv and test.csv (or val.csv), in the format of VideoMAE V1 and V2, and
+- lists         train.csv and test.csv (or val.csv, or both), in the format of VideoMAE V1 and V2, and
                 classes.txt (one name per line); without it, classes are named by their numbers
-- split         train/CLASS/*.mp4 and test/CLASS/*.mp4 (or val/, validation/)
-- classes       CLASS/*.mp4; every fifth video of a class is used for testing
+- split         train/CLASS/*.mp4 and test/CLASS/*.mp4 (or val/, validation/, or both)
+- classes       CLASS/*.mp4; every fifth video of a class is used for testing, and of names like
+                UCF101's every fifth group
+- unlabelled    *.mp4, for pre-training
 
 A missing video is not an error here; it is reported when it is read.
 """
@@ -16,15 +18,16 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vmae.data.sets.folders import from_classes, from_split
-from vmae.data.sets.formats import (
-    few,
-)
+from vmae.data.sets.folders import from_folders
+from vmae.data.sets.formats import few
+from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.public_sets import load_public
-from vmae.data.sets.videos import SetError, VideoSet
+from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
 
 
@@ -42,8 +45,9 @@ def load_set(
               `vmae scan` reports them, and `vmae normalize` converts them
 
     Raises SetError if there is no set, if lines are invalid (all are listed), or if a class occurs
-    only in the test list. Warns about videos in both train and test, and about files in class folders
-    that are not part of the set. The videos themselves are not opened.
+    only in the test list. Warns about videos in both train and test, also if they only seem to be cut
+    from the same recordings, about classes without videos, and about files in class folders that are
+    not part of the set. The videos themselves are not opened.
     """
     folder = Path(folder)
     if folder.is_file():
@@ -60,18 +64,19 @@ def load_set(
         )
     found = load_public(folder, split, Path(root) if root is not None else None)
     if found is None:
-        if split is not None:
+        several = (folder / "train2.csv").exists()  # UCF101 or HMDB51, normalised
+        if split is not None and not several:
             raise SetError(f"{folder}: split={split} applies only to UCF101 and HMDB51; omit split")
         if (folder / "train.csv").exists():
-            found = from_lists(folder, root)
+            found = from_lists(folder, root, str(split) if split and split > 1 else "")
         elif root is not None:
             raise SetError(
                 f"{folder}: root={str(root)!r} applies only to list files, but the folder has no "
                 "train.csv; omit root"
             )
         else:
-            load = from_split if (folder / "train").is_dir() else from_classes
-            found = load(folder, foreign)
+            found = from_folders(folder, foreign)
+        _warn_about_look_alikes(found)
     _check(found)
     return found
 
@@ -85,7 +90,7 @@ def require_labels(videos: VideoSet) -> VideoSet:
     if missing or not videos.classes:
         raise SetError(
             f"{videos.folder}: {missing} videos have no label (-1) and {len(videos.test)} are "
-            "test videos: this list can be used only for pre-training. To fine-tune, "
+            "test videos: this set can be used only for pre-training. To fine-tune, "
             "pass a folder with train.csv, test.csv and classes.txt, or with one sub-folder per "
             "class"
         )
@@ -103,18 +108,67 @@ def require_labels(videos: VideoSet) -> VideoSet:
     return videos
 
 
+def labelled(videos: VideoSet, split: str, classes: Sequence[str]) -> tuple[Video, ...]:
+    """The videos of a split, or of "all", with the labels that a classifier of `classes` gives them.
+
+    The set may lack some of the classes. Raises SetError if it has no labels, other classes, or no
+    videos in the split.
+    """
+    parts = videos.splits.values() if split == "all" else [videos.split(split)]
+    chosen = dict.fromkeys(video for part in parts for video in part)
+    if not chosen:
+        raise SetError(
+            f"{videos.folder} has no {split} videos: choose from {', '.join(videos.splits)} or all"
+        )
+    if any(video.label < 0 for video in chosen):
+        require_labels(videos)
+    names = [videos.classes[label] for label in sorted({video.label for video in chosen})]
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise SetError(
+            f"{videos.folder} has the classes {few(unknown)}, but the model was trained on "
+            f"{few(classes)}: remove them, or give them the model's names"
+        )
+    return tuple(replace(v, label=classes.index(videos.classes[v.label])) for v in chosen)
+
+
+def _warn_about_look_alikes(videos: VideoSet) -> None:
+    """Warn if names show clips of one recording in train and test; published splits are as published."""
+    alike = look_alike(videos.train, videos.test)
+    if alike:
+        warnings.warn(
+            f"{videos.folder}: by their names, {len(alike)} of {len(videos.test)} test videos are cut "
+            "from the same recordings as training videos, so test results will be too optimistic: "
+            f"{few([printable(video.path.name) for video in alike])}. Put all clips of a recording "
+            "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv",
+            stacklevel=3,
+        )
+
+
 def _check(videos: VideoSet) -> None:
-    """Check for test-only classes (an error) and for videos in both splits (a warning)."""
+    """Check for test-only classes (an error), for empty ones and for videos in both splits (warnings)."""
     if not videos.train:
         raise SetError(f"{videos.folder}: the dataset has no training videos: add some")
-    unseen = sorted({v.label for v in videos.test} - {v.label for v in videos.train})
+    held_out = (*videos.val, *videos.test)
+    unseen = sorted({v.label for v in held_out} - {v.label for v in videos.train})
     if unseen:
         raise SetError(
             f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} appear only in "
             "the test list: add training videos for these classes, or remove the classes from the test list"
         )
+    used = {video.label for video in videos.train}
+    empty = [name for label, name in enumerate(videos.classes) if label not in used]
+    if empty:
+        first = (
+            "" if 0 in used else ". Labels start at 0: if yours start at 1, subtract 1 from each"
+        )
+        warnings.warn(
+            f"{videos.folder}: {len(empty)} of {len(videos.classes)} classes have no videos: "
+            f"{few(empty)}{first}",
+            stacklevel=3,
+        )
     trained = {(str(video.path), video.first) for video in videos.train}
-    leaked = [str(v.path) for v in videos.test if (str(v.path), v.first) in trained]
+    leaked = [str(v.path) for v in held_out if (str(v.path), v.first) in trained]
     if leaked:
         warnings.warn(
             f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so "

@@ -29,15 +29,8 @@ from vmae.data.sets.formats import VIDEO_SUFFIXES, few, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
 #: Sub-folders of a set that are searched for its videos.
-_PLACES = (
-    ".",
-    "videos",
-    "UCF-101",
-    "UCF101",
-    "hmdb51_org",
-    "hmdb51",
-    "20bn-something-something-v2",
-)
+_PLACES = (".", "videos", "UCF-101", "UCF101", "hmdb51_org", "hmdb51",
+           "20bn-something-something-v2")  # fmt: skip
 #: Sub-folders of a set that are searched for its lists.
 _LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
           "test_train_splits")  # fmt: skip
@@ -63,6 +56,17 @@ def load_public(folder: Path, split: int | None, root: Path | None) -> VideoSet 
             _no_splits(folder, "Kinetics", split)
             return _kinetics(folder, lists, root)
     return None
+
+
+def split_numbers(folder: Path) -> list[int]:
+    """The splits of UCF101 or HMDB51 that the lists in `folder` hold; empty for other sets."""
+    places = [folder / name for name in _LISTS]
+    patterns = ("testlist0{}.txt", "*_test_split{}.txt")
+    return [
+        number
+        for number in (1, 2, 3)
+        if any(any(place.glob(p.format(number))) for place in places for p in patterns)
+    ]
 
 
 def _split(folder: Path, split: int | None) -> int:

@@ -37,6 +37,7 @@ class Video:
 class VideoSet:
     """A set: its folder, class names, and videos for training and testing.
 
+    val           videos of a third split, if there is one, which is neither trained nor tested on
     passed_over   files in class folders that are neither videos nor frames that can be read
     """
 
@@ -44,11 +45,17 @@ class VideoSet:
     classes: tuple[str, ...]
     train: tuple[Video, ...]
     test: tuple[Video, ...]
+    val: tuple[Video, ...] = field(default=(), kw_only=True)
     passed_over: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def split(self, name: str) -> tuple[Video, ...]:
-        """The videos of the split "train" or "test"."""
-        return {"train": self.train, "test": self.test}[name]
+        """The videos of the split "train", "val" or "test"."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    @property
+    def splits(self) -> dict[str, tuple[Video, ...]]:
+        """The splits that have videos, by name."""
+        return {name: self.split(name) for name in ("train", "val", "test") if self.split(name)}
 
 
 def raise_problems(folder: Path, problems: Sequence[str]) -> None:
