@@ -95,8 +95,7 @@ def _cases(grid: TokenGrid, seed: int) -> list[Case]:
     low = 0.6
     v1, v2 = drawn("tube", RATIO), drawn("tube", RATIO, None, "running-cell", UNQUERIED)
     dropped = drawn("random", RATIO, None, "drop-visible", UNQUERIED)
-    wide, many = drawn("random", low).visible, drawn("random", RATIO).queries
-    both = Mask(wide, many, torch.arange(many.shape[1])[None])
+    both = drawn("random", low, None, "independent", 1 - RATIO)
     tube = f": a tube, {v1.visible.shape[1] // t} of {positions} positions × {t} time steps"
     single = n - dropped.targets.shape[1]
     share = 100 * v2.queries.shape[1] / n
@@ -107,7 +106,7 @@ def _cases(grid: TokenGrid, seed: int) -> list[Case]:
         Case("misconception: half of the visible dropped", dropped,
              f" of {single}: random, {n} − {n - single} = {single}", ": all that is not encoded"),
         Case(f"misconception: targets {100 * RATIO:g} %, encoder {100 * low:g} %", both,
-             f": random, {n} − {n - wide.shape[1]}", ""),
+             f": random, {n} − {n - both.visible.shape[1]}", ""),
     ]  # fmt: skip
 
 
