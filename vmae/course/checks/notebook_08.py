@@ -204,10 +204,8 @@ class _TargetsOnly(DualMasked):
 
 class _EveryHidden(DualMasked):
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
-        tokens = torch.arange(self.grid.num_tokens).expand(len(mask.visible), -1)
         rest = _columns(mask.hidden(self.grid.num_tokens))
         index = torch.searchsorted(rest, mask.target_tokens)
-        assert tokens.shape[1] == rest.shape[1] + mask.visible.shape[1]
         return super().forward(clips, Mask(mask.visible, rest, index))
 
 
