@@ -109,8 +109,8 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 
 # %% [markdown]
 # The decoder read 944 tokens instead of 1568. The predictions that count are the *targets* (目標): queries that the encoder hasn't seen.
-# The dummy has two faults. The number of targets depends on where the tubes happen to lie, so a batch would have no fixed shape. And it queries the same columns at every time step; those in between are never
-# learned. This is where we are heading instead, beside what V2 is often taken for:
+# The dummy has two faults: the number of targets depends on where the tubes happen to lie, so a batch would have no fixed shape; and the columns in between are never queried. Here is
+# the real mask, beside what it is often taken for:
 
 # %%
 viz.diagrams.dual_masking(ModelConfig.videomae("B"))
@@ -122,7 +122,7 @@ viz.diagrams.dual_masking(ModelConfig.videomae("B"))
 # ## The running cell
 #
 # V2's second mask, the *running cell* (滾動單元遮罩), comes from MAR (Qing et al. 2022). It tiles the frame with cells of 2x2 positions and turns the cell over time.
-# A queue of four holds the cell: first the positions that are off, then those that are queried. At every time step it is rolled by one more to the left. With half of the positions off, in five time steps:
+# A queue of four holds the cell: first the positions that are off, then those that are queried. At every time step it is rolled by one more to the left. With half of the positions off:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -132,8 +132,8 @@ for step in range(5):
     print(f"step {step}: queue {rolled.tolist()}, cell {rolled.view(2, 2).tolist()}")
 
 # %% [markdown]
-# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. Only four such maps exist, which differ in
-# where they start; each clip gets one of them at random.
+# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. So there are only four such maps, one for each
+# start; each clip gets one of them at random.
 #
 # ### Exercise 1 · the running cell
 #
@@ -304,7 +304,7 @@ viz.film_strips(
 #
 # ## The decoder on half of the queries
 #
-# The decoder needs no new part. It has always read a sequence of visible tokens and *mask tokens* (遮罩詞元); now there are fewer of the latter, and not all of its outputs are wanted.
+# The decoder needs no new part. It reads visible tokens and *mask tokens* (遮罩詞元), as ever; now there are fewer of the latter, and not every output is wanted.
 #
 # ### Exercise 3 · the dual-masked model
 #
@@ -451,7 +451,7 @@ print("784 predictions with weights, or 704 without: the same loss")
 # %% [markdown]
 # ## Published and misread
 #
-# Dual masking is widely retold, and two versions aren't what was published. Both use random masking and a clip of 32 frames, 3136 tokens:
+# Two widespread versions of dual masking aren't what was published. Both use random masking, on 32 frames, 3136 tokens:
 #
 # - **Half of the visible dropped**: of 314 visible tokens, the encoder gets 157. There are 2979 mask tokens, and the loss counts 2822.
 # - **Two ratios**: 90 % of the tokens are targets, and 60 % are hidden from the encoder, so that it sees *more* than in V1.
@@ -514,7 +514,7 @@ print(f"two ratios: about {100 * seen.float().mean():.0f} % of the targets are v
 # %% [markdown]
 # **V2** at 16 frames: 160 tokens through the encoder, 160 + 784 = 944 in the decoder, 704 predictions of 1536 values. All of V1's visible tokens are still there.
 #
-# **Half dropped** at 32 frames: 157 in the encoder, 157 + 2979 = 3136 in the decoder, 2822 predictions. The 157 dropped tokens are neither seen nor predicted, and the decoder is as long as V1's.
+# **Half dropped** at 32 frames: 157 in the encoder, 157 + 2979 = 3136 in the decoder, 2822 predictions. The dropped tokens are neither seen nor predicted, and the decoder's sequence is as long as V1's.
 #
 # **Two ratios**: 2822 targets and 1255 visible tokens make 4077, more than the clip has. Four in ten targets are in plain sight, and predicting these means copying.
 #
@@ -549,8 +549,8 @@ saving.compare(100 * work["B", "V2"] / work["B", "V1"], unit="%")
 print(f"for ViT-g: {work['g', 'V2'] / work['g', 'V1']:.0%}")
 
 # %% [markdown]
-# Published dual masking halves the decoder's work and leaves the encoder's as it is. So it saves most where the encoder is small, and least for the giant, whose 40 blocks dwarf the decoder's 4. Dropping half of the visible tokens halves the
-# encoder instead: that would save a giant far more, by showing it less. Two ratios cost more than twice V1's work.
+# Published dual masking halves the decoder's work and leaves the encoder's alone. So it saves least for the giant, whose 40 blocks dwarf the decoder's 4. Dropping half of the visible tokens halves the
+# encoder's work instead, which would save a giant far more, by showing it less. Two ratios cost more than twice V1's work.
 #
 # *As papers count* includes what the official code computes and discards. The paper reports 35.48 and 25.87 G for V1 and V2 with ViT-B, and 263.93 and 241.61 G with ViT-g.
 #
@@ -635,8 +635,8 @@ viz.table(
 #
 # ## What is learned
 #
-# A saving is worth little if less is learned. We train *your* model on four clips of the rabbit, 64 pixels high, once under each scheme, with the same steps, clips, initial weights and seed. Two more schemes are the decoder masks that V2 tried and
-# rejected: half of the positions at *random*, and every second *frame*, that is, whole time steps. Afterwards all are judged alike: by V1's task, with new masks on the same clips. (This is overfitting, lesson 02's test, and says how fast a task is learned.)
+# A saving is worth little if less is learned. We train *your* model on four clips of the rabbit, once under each scheme, with the same steps, initial weights and seed. Two more schemes are decoder masks that V2 tried and
+# rejected: half of the positions at *random*, and every second *frame* (whole time steps). Then all are judged alike: by V1's task, with new masks on the same clips. (This is overfitting, lesson 02's test; it says how fast a task is learned.)
 #
 # ### Predict · the winner
 #
@@ -716,7 +716,7 @@ viz.film_strips(
 #
 # ## Why a running cell
 #
-# All three decoder masks that V2 tried query half of the positions. What's the difference? Let's measure how evenly each of them asks, on the published grid.
+# All three decoder masks query half of the positions. How evenly does each of them ask, on the published grid?
 
 
 # %%
@@ -748,8 +748,8 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# The running cell queries exactly two positions of every cell at every time step. Whatever it leaves out lies beside something that it queries, in space and in time, so nothing redundant is asked twice and nothing
-# is skipped. Frame masks skip whole time steps. Random masks leave some cells empty and crowd others, and their crowds and gaps change with every clip.
+# The running cell queries exactly two positions of every cell at every time step, so whatever it leaves out lies beside something that it queries, in space and in time. Frame masks skip whole time steps.
+# Random masks leave some cells empty and crowd others.
 #
 # ### In numbers
 #
@@ -783,7 +783,7 @@ for better, worse in (
     print(f"{better} above {worse}: {verdicts.paired(probes[better], probes[worse])}")
 
 # %% [markdown]
-# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. Where a comparison isn't measured yet, the first edition's runs are what there is: three seeds with plain pixels as targets, stopped before the plateau. All three of their intervals include zero, so they can't tell the settings apart; they don't show that the settings are equal. The two misreadings
+# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition's runs are older: three seeds with plain pixels as targets, stopped before the plateau. All three of their intervals include zero, so they can't tell the settings apart, which doesn't make the settings equal. The two misreadings
 # are in neither.
 #
 # ## The explorer
@@ -882,7 +882,7 @@ for size in ("S", "B", "L", "H", "g"):
 viz.table(rows, caption="V2's models for 16 frames of 224 pixels; classifiers for 400 classes.")
 
 # %% [markdown]
-# The authors' log gives 86,534,800 for ViT-B on Kinetics-400 (issue 38 of VideoMAEv2): exact. The V1 paper prints 57, 180, 597 and 1192 GFLOPs for S to H, where a GFLOP is a billion multiply-adds. The last column answers another legend: the billion parameters are the encoder's. The giant's decoder has 4 blocks of width 512.
+# The authors' log gives 86,534,800 for ViT-B on Kinetics-400 (issue 38 of VideoMAEv2), exactly your count. The V1 paper prints 57, 180, 597 and 1192 GFLOPs for S to H; a GFLOP there is a billion multiply-adds. Note the last column: the billion parameters are the encoder's.
 #
 # ## Progressive training
 #
@@ -905,7 +905,7 @@ viz.diagrams.progressive_training(giant.pretrain, giant.finetune, on_k400.finetu
 #
 # ### In miniature
 #
-# The shipped model is our first stage: pre-trained on drifting photos and film, without labels. The second stage labels such clips in one of two ways: by their eight *directions*, or by four *lines*, where right and left share a label. Lines can be told apart without knowing which way time runs.
+# The shipped model is our first stage: pre-trained on drifting photos and film, without labels. The second stage labels such clips by their eight *directions*, or by four *lines*, where right and left share a label, so that it doesn't matter which way time runs.
 # The target looks different and is harder: 18 motions of camera and object, in pairs of opposites, with ten labels each.
 
 
@@ -969,7 +969,7 @@ for name in others:
 #
 # ## 32 and 64 frames
 #
-# It is a common misconception that V2 was made for clips of 32 to 64 frames. All published recipes here pre-train on 16; longer clips come with fine-tuning and testing. What would they cost? Tokens grow with the frames, pairs of tokens with their square.
+# It is a common misconception that V2 was made for clips of 32 to 64 frames. Its recipes pre-train on 16; longer clips come with fine-tuning and testing. What do they cost? Tokens grow with the frames, pairs of tokens with their square.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -991,7 +991,7 @@ for size in ("L", "g"):
 viz.table(rows, caption="Multiply-adds of one clip, as papers count.")
 
 # %% [markdown]
-# The V1 paper prints 1436 GFLOPs for ViT-L on 32 frames. Four times the frames cost far more than four times the work, since attention becomes a large part of it. And the longer the clip, the more dual masking saves: the decoder's attention over all tokens is what it removes.
+# The V1 paper prints 1436 GFLOPs for ViT-L on 32 frames. Four times the frames cost more than six times the work, as attention takes over. And the longer the clip, the more dual masking saves.
 #
 # ### Positions of a longer clip
 #
