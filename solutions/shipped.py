@@ -5,8 +5,8 @@ film    VideoMAE V1 on Big Buck Bunny, by the recipe `film`; one shot in five is
         beside what is visible is learned there, and how it moves afterwards
 image   MAE on the photos and the film's frames, but neither on the cat nor on the test pictures
 
-Training resumes where it was stopped, on one thread, as slowly as any other program allows. A finished
-run is measured on what it has never seen, beside baselines that have learned nothing, and written to
+Training resumes where it was stopped: the film on a GPU where there is one, else on one thread. A
+finished run is measured on what it has never seen, beside baselines that have learned nothing, and written to
 data/weights/NAME in half precision; the errors go to data/evidence/NAME.json. The image model is
 written with MAE's own parameter names, since lesson 02 loads it into a learner's class.
 """
@@ -37,7 +37,7 @@ from vmae.data.reading.store import build_store
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
 from vmae.support.files import write_text
-from vmae.train import PretrainConfig, Recipe, environment, pretrain
+from vmae.train import PretrainConfig, Recipe, accelerator_for, environment, pretrain
 from vmae.train.config import OptimConfig
 from vmae.weights import load_weights
 
@@ -51,7 +51,7 @@ FILM_SPEC = FilmSpec(frames=32, overlap=16)
 #: What differs in the film's first stage.
 FIRST_STAGE: dict[str, dict[str, Any]] = {
     "both": {"model.num_frames": 2, "data.stride": 1},
-    "pretrain": {"optim.steps": 6000, "optim.batch_size": 64},
+    "pretrain": {"optim.steps": 1200, "optim.batch_size": 256, "save_every": 1200},
 }  # fmt: skip
 IMAGE = PretrainConfig(
     model=ModelConfig.mae(
@@ -107,12 +107,13 @@ def unseen_clips(config: PretrainConfig) -> np.ndarray:
 @torch.inference_mode()
 def error_of(model: MaskedAutoencoder, pixels: np.ndarray, mask: Mask) -> float:
     """Mean squared error of hidden pixels in [0, 1], of clips (N, T, H, W, C) uint8."""
+    device = model.mask_token.device
     clips = torch.from_numpy(pixels).permute(0, 4, 1, 2, 3)  # (N, C, T, H, W)
     hidden = torch.from_numpy(hidden_pixels(mask, model.config.grid))[:, None]  # (N, 1, T, H, W)
     total = 0.0
     for rows in torch.arange(len(clips)).split(16):
-        part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
-        done = model.reconstruct(clips[rows], part).pasted
+        part = Mask(*(x[rows].to(device) for x in (mask.visible, mask.queries, mask.targets)))
+        done = model.reconstruct(clips[rows].to(device), part).pasted.cpu()
         total += (done - clips[rows] / 255).square().mul(hidden[rows]).sum().item()
     return round(total / (hidden.sum().item() * clips.shape[1]), 5)
 
@@ -133,8 +134,10 @@ def measured(name: str, config: PretrainConfig, run: Path, pixels: np.ndarray) -
 
     curve   [clips trained on, loss, error under the mask of the training], for each checkpoint
     """
+    device = accelerator_for("fp32", config.device).device
     model = vmae.load(run).eval()
     assert isinstance(model, MaskedAutoencoder)
+    model.to(device)
     errors = {}
     for key, chosen, mask in masks(name, config, len(pixels)):
         copied = copying_errors(pixels, chosen, wraps=False, velocities=())
@@ -150,7 +153,7 @@ def measured(name: str, config: PretrainConfig, run: Path, pixels: np.ndarray) -
         loss = next(record["loss"] for record in losses if record["step"] >= step)
         error = error_of(model, pixels, trained_with)
         curve.append([step * config.optim.batch_size, round(loss, 5), error])
-    return {"errors": errors, "curve": curve, "made": environment(torch.device("cpu"))}
+    return {"errors": errors, "curve": curve, "made": environment(device)}
 
 
 def train(config: PretrainConfig, run: Path, **options: Any) -> None:
@@ -161,7 +164,8 @@ def train(config: PretrainConfig, run: Path, **options: Any) -> None:
 
 def train_film(recipe: Recipe, run: Path) -> None:
     """Both stages; the first in a folder beside `run`."""
-    render_film(vmae.at_root(recipe.pretrain.data.path), FILM, FILM_SPEC, workers=1)
+    data = recipe.pretrain.data
+    render_film(vmae.at_root(data.path), FILM, FILM_SPEC, workers=data.num_workers)
     first = run.with_name(f"{run.name}-first-stage")
     train(recipe.changed(**FIRST_STAGE).pretrain, first)
 

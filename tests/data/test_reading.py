@@ -473,10 +473,12 @@ def test_a_store_on_the_device_gives_the_same_clips_as_on_disk(tmp_path, scheme)
             assert torch.equal(a.clips, b.clips)
             assert torch.equal(a.labels, b.labels)
             assert a.clips.shape == (4, 3, 9, 16, 16)
-    tested = [
-        torch.cat([b.clips for b in ordered_batches(s, Sampling(9), 2)]) for s in (disk, device)
-    ]
-    assert torch.equal(*tested)
+    for views in ((1, 1), (2, 3)):
+        tested = [
+            torch.cat([b.clips for b in ordered_batches(s, Sampling(9), 2, *views)])
+            for s in (disk, device)
+        ]
+        assert torch.equal(*tested)
 
 
 def test_a_store_that_does_not_fit_stays_on_disk_and_reports_the_bytes(

@@ -41,6 +41,7 @@ def config(motion_mini, tmp_path_factory) -> PretrainConfig:
         optim=short.optim.replace(steps=12),
         repeated_aug=2,
         crop=True,
+        flip=True,
         grad_accum_steps=2,
         save_every=6,
         log_every=4,

@@ -77,6 +77,9 @@ class RunConfig(Config):
     """Clips of each video that is read: one decode, several masks and crops."""
     crop: bool = False
     """Random crops, multi-scale as published; off where the position in the frame matters."""
+    flip: bool = False
+    """Mirror half of the clips; off where labels tell left from right, as in the motion set and in
+    Something-Something."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run. "cuda": an NVIDIA or AMD GPU. "auto": such a GPU where there is one, else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -158,9 +161,6 @@ class FinetuneConfig(RunConfig):
     crop_area: tuple[float, float] | None = None
     """Least and largest share of the frame of a random resized crop ((0.08, 1.0) as published);
     None: multi-scale crops."""
-    flip: bool = False
-    """Mirror half of the clips; off where labels tell left from right, as in the motion set and in
-    Something-Something."""
     randaug_num_ops: int = 0
     """RandAugment: operations per clip (4 as published); 0: none."""
     randaug_magnitude: float = 7.0

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 
 import psutil
@@ -70,6 +71,17 @@ def auto_precision(gpu: bool) -> str:
     """bf16 on a GPU that computes in it; older GPUs emulate it, which is slower than fp32."""
     native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if native else "fp32"
+
+
+def inference_autocast(
+    device: torch.device | str, accelerator: Accelerator | None = None
+) -> AbstractContextManager[None]:
+    """Around forward passes without gradients: bf16 on a GPU that computes in it, unless the run of
+    `accelerator` is in fp32. On a CPU nothing changes."""
+    wanted = auto_precision(torch.device(device).type == "cuda")
+    if wanted == "fp32" or (accelerator and accelerator.mixed_precision == "no"):
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16)
 
 
 def _sharding() -> FullyShardedDataParallelPlugin:

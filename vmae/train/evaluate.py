@@ -20,6 +20,7 @@ from vmae.data.config import DataConfig
 from vmae.data.reading.loader import Source, ordered_batches
 from vmae.data.reading.sampling import Sampling
 from vmae.train.batches import seeded
+from vmae.train.devices import inference_autocast
 from vmae.vit import VisionTransformer
 
 
@@ -85,7 +86,8 @@ def evaluate(
     )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
-        views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
+        with inference_autocast(device, accelerator):
+            views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
         tested.append((item.number, mean_of_views(views).cpu(), item.labels))
     whole = sorted(gather(tested), key=lambda part: part[0])
     return Evaluation(torch.cat([x for _, x, _ in whole]), torch.cat([y for *_, y in whole]))
@@ -125,7 +127,8 @@ def pooled_features(
     encoder = encoder.to(device).eval()
     features, labels = [], []
     for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
-        features.append(encoder.pooled(item.clips.to(device)).float().cpu())
+        with inference_autocast(device):
+            features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)
     return torch.cat(features).numpy(), torch.cat(labels).numpy()
 

@@ -52,7 +52,7 @@ def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         videos = require_labels(open_set(data))
         train = open_source(data, videos.train, size, frames, accelerator.device, **progress)
-        test = open_source(data, videos.test, size, frames, **progress)
+        test = open_source(data, videos.test, size, frames, accelerator.device, **progress)
     return Sources(videos.classes, train, test)
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from vmae.config import ModelConfig
-from vmae.data.augment.batched import draw_crops, take_crops
+from vmae.data.augment.batched import draw_crops, draw_flips, take_crops, take_flips
 from vmae.data.reading.loader import Batch, Source, open_set, open_source
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask
@@ -104,9 +104,9 @@ def open_training_videos(config: PretrainConfig, device: torch.device) -> Source
 def micro_batches(
     config: PretrainConfig, run: Run, step: int, batch: Batch
 ) -> list[tuple[torch.Tensor, Mask]]:
-    """The clips of a step on this process, cropped, with their masks, in `grad_accum_steps` parts.
+    """The clips of a step on this process, augmented, with masks, in `grad_accum_steps` parts.
 
-    Every process draws the crops and masks of the whole batch and takes its share, so they depend on
+    Every process draws the crops, flips and masks of the whole batch and takes its share, so they depend on
     a clip's position in the batch alone.
     """
     clips = batch.clips.to(run.device, non_blocking=True)
@@ -117,6 +117,8 @@ def micro_batches(
     if config.crop:
         sides, centres = draw_crops(total, generator, run.device)
         clips = take_crops(clips, (sides[own], centres[own]))
+    if config.flip:
+        clips = take_flips(clips, draw_flips(total, generator, run.device)[own])
     whole = make_mask(config.mask, config.model.grid, total, generator, run.device)
     size = count // config.grad_accum_steps
     indices = (whole.visible, whole.queries, whole.targets)

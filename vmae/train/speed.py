@@ -43,7 +43,7 @@ def compile_blocks(model: torch.nn.Module, *inputs: Any) -> None:
     """
     blocks = [module for module in model.modules() if isinstance(module, Block)]
     for block in blocks:
-        block.compile()
+        block.compile(dynamic=False)  # every step has the same shapes
     try:
         model(*inputs).float().sum().backward()
     except Exception as error:  # compilers fail in many ways

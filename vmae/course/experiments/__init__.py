@@ -10,3 +10,4 @@ show.
 """
 
 from vmae.course.experiments.first_edition import CLAIMS, PREFERRED, values, verdict
+from vmae.course.experiments.verdicts import paired

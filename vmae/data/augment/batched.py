@@ -77,8 +77,17 @@ def random_flip(clips: torch.Tensor, generator: torch.Generator | None = None) -
 
     Not for sets whose labels depend on left and right, such as the motion set and Something-Something.
     """
-    coin = torch.rand(len(clips), generator=generator, device=clips.device) < 0.5
-    return torch.where(coin.view(-1, 1, 1, 1, 1), clips.flip(-1), clips)
+    return take_flips(clips, draw_flips(len(clips), generator, clips.device))
+
+
+def draw_flips(count: int, generator: torch.Generator | None, device: torch.device) -> torch.Tensor:
+    """Which of `count` clips to mirror, (count,) bool: each with probability 1/2."""
+    return torch.rand(count, generator=generator, device=device) < 0.5
+
+
+def take_flips(clips: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+    """Clips (B, C, T, H, W), mirrored left to right where `flips` (B,) says so."""
+    return torch.where(flips.view(-1, 1, 1, 1, 1), clips.flip(-1), clips)
 
 
 def random_erase(

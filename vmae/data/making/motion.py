@@ -85,7 +85,7 @@ class MotionSpec:
 SIZES = {
     "mini": MotionSpec(train=48, test=24, frames=16),
     "small": MotionSpec(),
-    "full": MotionSpec(train=20_000, test=2_000, frames=32, size=112),
+    "full": MotionSpec(train=6_300, test=1_080, frames=24, size=112),
 }
 
 

@@ -77,6 +77,20 @@ class ClipDataset(Dataset[Batch]):
         frames = self.sampling.train(length, rng)
         return ClipLocation(number, frames, *place_square(height, width, rng))
 
+    def test_clips(self, index: int, clips: int = 1, crops: int = 1) -> torch.Tensor:
+        """The test views of a video, (clips·crops, C, T, S, S), where its frames are kept."""
+        if self._on_device is None:
+            return torch.from_numpy(self.views(index, clips, crops)).permute(0, 4, 1, 2, 3)
+        number = int(self._numbers[index])
+        length, height, width = self._on_device.shape(number)
+        return self._on_device.gather(
+            [
+                ClipLocation(number, frames, *place_square(height, width, None, k, crops))
+                for frames in self.sampling.test(length, clips)
+                for k in range(crops)
+            ]
+        )
+
     def views(self, index: int, clips: int = 1, crops: int = 1) -> np.ndarray:
         """Test views (clips·crops, T, S, S, 3): clips along the video, squares along the long side."""
         frames = self._frames(index, lambda n: self.sampling.test(n, clips).ravel())
@@ -260,13 +274,12 @@ def ordered_batches(
         views, labels = [], []
         for i in range(first, min(first + batch, len(dataset))):
             try:
-                views.append(dataset.views(i, clips, crops))
+                views.append(dataset.test_clips(i, clips, crops))
                 labels.append(source.videos[i].label)
             except VideoError as error:
                 failed.append((str(source.videos[i].path), str(error)))
         if views:
-            clip_views = _stack(list(np.concatenate(views)))
-            yield Batch(clip_views, torch.tensor(labels), [], number)
+            yield Batch(torch.cat(views), torch.tensor(labels), [], number)
     Failures(len(dataset), max_unreadable).add(gather(failed))
 
 

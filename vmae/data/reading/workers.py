@@ -28,9 +28,11 @@ def run_parallel(
     if workers < 2 or len(jobs) < 4 * chunk:
         yield from map(work, jobs)
         return
+    # The jobs reach the workers as keys, in small messages. As a part of the dataset they would have to
+    # be read by one starting worker before the next can start, since a pipe holds 64 KB only.
     loader = DataLoader(
-        _Jobs(work, jobs),
-        batch_size=chunk,
+        _Jobs(work),
+        batch_sampler=[list(jobs[i : i + chunk]) for i in range(0, len(jobs), chunk)],
         num_workers=workers,
         collate_fn=_as_is,
         multiprocessing_context="spawn",
@@ -61,17 +63,14 @@ class _Raised:
 
 
 class _Jobs(Dataset[Any]):
-    """A dataset whose items are the results of the jobs."""
+    """A dataset whose keys are jobs and whose items are their results."""
 
-    def __init__(self, work: Callable[[Any], Any], jobs: Sequence[Any]) -> None:
-        self.work, self.jobs = work, jobs
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
 
-    def __len__(self) -> int:
-        return len(self.jobs)
-
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, job: Any) -> Any:
         try:
-            return self.work(self.jobs[place])
+            return self.work(job)
         except Exception as error:  # `run_parallel` raises it again unchanged
             return _Raised(error)
 
