@@ -133,6 +133,17 @@ class NoQueriesOnVisible(OfTheMask):
         return Mask(mask.visible, mask.target_tokens, torch.arange(count).expand_as(mask.targets))
 
 
+class SeesAll(OfTheMask):
+    def changed(self, mask):
+        every = torch.arange(self.grid.num_tokens).expand(len(mask.visible), -1)
+        return Mask(every, mask.queries, mask.targets)
+
+
+class LastTokens(AllQueries):
+    def forward(self, clips, mask):
+        return super().forward(clips, mask)[:, -mask.targets.shape[1] :]
+
+
 class WithoutOffset(MaskedAutoencoder):
     def forward(self, clips, mask):
         x = self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
@@ -224,6 +235,8 @@ def of_the_encoder(c, classes):
             (NoQueriesOnVisible, "queries on visible tokens stay in the sequence"),
             (WithoutOffset, "add V to mask.targets"),
             (WithoutPositions, "the mask tokens have no positions"),
+            (SeesAll, "the encoder sees all tokens"),
+            (LastTokens, "the last M tokens are returned"),
             (TokensAsIndices, "it raises .*out of bounds|index"),
             (Renamed, "`projection` must be called `encoder_to_decoder`|encoder_to_decoder"),
         ],

@@ -119,6 +119,13 @@ def _down_columns(cell: torch.Tensor, h: int, w: int) -> torch.Tensor:
     return cell.view(2, 2).T.repeat(h // 2, w // 2)
 
 
+def _along_rows(shape: tuple[int, int, int], ratio: float, start: int) -> torch.Tensor:
+    """Each row of the cell is rolled by itself."""
+    t, h, w = shape
+    cell = (torch.arange(4) >= int(4 * ratio)).view(2, 2)
+    return torch.stack([_tiled(cell.roll(-(start + 1 + s), dims=1), h, w) for s in range(t)])
+
+
 def _of_mask(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., Mask]:
     """A mask with the indices change(hidden, queried)."""
     return lambda hidden, queried: Mask(*change(hidden, queried))
@@ -127,6 +134,10 @@ def _of_mask(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., M
 def _all_are_targets(hidden: torch.Tensor, queried: torch.Tensor) -> tuple[torch.Tensor, ...]:
     queries = _columns(queried)
     return _columns(~hidden), queries, torch.arange(queries.shape[1]).expand_as(queries)
+
+
+def _first_tokens(hidden: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
+    return _columns(hidden[:, : _columns(queried).shape[1]])
 
 
 def _token_numbers(hidden: torch.Tensor, queried: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -171,6 +182,13 @@ def _first_goals(
     return (error * counts).sum() / counts.sum()
 
 
+def _every_clip(
+    predictions: torch.Tensor, goals: torch.Tensor, hidden: torch.Tensor, queries: torch.Tensor
+) -> torch.Tensor:
+    counts = hidden[:, queries]  # (B, B, Q)
+    return (_errors(predictions, goals, queries) * counts).sum() / counts.sum()
+
+
 class _AllPredictions(DualMasked):
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         x = self.decoded(self.seen(clips, mask), self.asked(mask))
@@ -194,6 +212,28 @@ class _FirstQueries(DualMasked):
         x = self.decoded(self.seen(clips, mask), self.asked(mask))
         count = torch.arange(mask.targets.shape[1]).expand_as(mask.targets)
         return self.predicted(x, mask.visible.shape[1] + count)
+
+
+class _LastTokens(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        return self.decoder.head(self.decoder.norm(x[:, -mask.targets.shape[1] :]))
+
+
+class _PositionsInOrder(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        visible = self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
+        mask_tokens = self.mask_token.expand(*mask.queries.shape, -1)
+        table, seen = self.decoder_pos_embed, visible.shape[1]
+        first, then = table[:seen], table[seen : seen + mask_tokens.shape[1]]
+        x = self.decoded(visible + first, mask_tokens + then)
+        return self.predicted(x, seen + mask.targets)
+
+
+class _SeesAll(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        every = torch.arange(self.grid.num_tokens).expand(len(clips), -1)
+        return super().forward(clips, Mask(every, mask.queries, mask.targets))
 
 
 class _TargetsOnly(DualMasked):
@@ -455,6 +495,9 @@ EXERCISES = (
                     shape, ratio, lambda step: start + 1 + step, _in_rows
                 )
             ),
+            "the rows of the cell are rolled separately: roll the queue of four, then reshape it": (
+                _along_rows
+            ),
             "the cell is filled column by column: fill it row by row, e.g. with `view(2, 2)`": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _down_columns
@@ -475,6 +518,23 @@ EXERCISES = (
             "all queries are targets: index `hidden` with the queries, and exclude the "
             "visible tokens": _of_mask(_all_are_targets),
             "`targets` contains token indices: use indices into `queries`": _of_mask(_token_numbers),
+            "the pairs that nonzero() gives are returned: keep the second column, reshaped to one row "
+            "per clip": _of_mask(
+                lambda hidden, queried: (
+                    (~hidden).nonzero(), queried.nonzero(), hidden.gather(1, _columns(queried)).nonzero()
+                )
+            ),
+            "the pairs that nonzero() gives are returned, and the targets are tokens: keep the second "
+            "column, reshaped to one row per clip, and look the queries up in `hidden`": _of_mask(
+                lambda hidden, queried: (
+                    (~hidden).nonzero(), queried.nonzero(), (hidden & queried).nonzero()
+                )
+            ),
+            "the targets are looked up in the first Q tokens: index `hidden` with the queries": _of_mask(
+                lambda hidden, queried: (
+                    _columns(~hidden), _columns(queried), _first_tokens(hidden, queried)
+                )
+            ),
             "the targets are the queries on visible tokens: use the queries on hidden tokens "
             "instead": _of_mask(
                 lambda hidden, queried: (
@@ -510,6 +570,10 @@ EXERCISES = (
             "the whole sequence is returned: keep the targets only, (B, M, P)": _AllTokens,
             "the targets are picked from the start of the sequence, where the visible tokens are: add V to "
             "mask.targets, since the queries come after them": _FromTheStart,
+            "the last M tokens are returned: pick the queries at mask.targets": _LastTokens,
+            "the sequence gets the positions of the first V + Q tokens: use decoder_pos_embed[mask.visible] "
+            "and decoder_pos_embed[mask.queries]": _PositionsInOrder,
+            "the encoder sees all tokens: pass mask.visible to forward_features": _SeesAll,
             "the first M queries are returned: pick the queries at mask.targets": _FirstQueries,
             "mask tokens are made for the targets only: queries on visible tokens stay in the sequence, as "
             "published": _TargetsOnly,
@@ -553,6 +617,8 @@ EXERCISES = (
             "the weights are taken from the first Q tokens: index `hidden` with the queries": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
+            "each clip's weights come from every clip's queries: take its own, e.g. hidden.gather(1, "
+            "queries)": _every_clip,
             "the first Q tokens' goals are used: gather the goals with the query indices": _first_goals,
             "the errors are summed over the queries: divide the sum by the number of hidden "
             "queries": _weighted(
