@@ -717,7 +717,10 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# OVERFITPROSE
+# Look at the last two columns. *Two ratios* has the lowest loss of its own and twice V1's error on V1's task: it has learned to copy from many visible tokens, and now has few. *Frame* has the same loss of its own as V2 and is last here.
+# Losses of different tasks can't be compared.
+#
+# With 69 % of V1's work, V2 is a little behind after the same steps; *half dropped* and *random* are close to it. One seed and two overfitted clips can't rank these three, and say nothing about features.
 #
 # ## Why a running cell
 #
