@@ -790,12 +790,12 @@ for better, worse in (
     print(f"{better} above {worse}: {verdicts.paired(probes[better], probes[worse])}")
 
 # %% [markdown]
-# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition's runs are older: three seeds with plain pixels as targets, stopped before the plateau. All three of their intervals include zero, so they can't tell the settings apart, which doesn't make the settings equal. The two misreadings
+# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition's three seeds had plain pixels as targets and stopped before the plateau; all their intervals include zero, so they can't tell the settings apart. The two misreadings
 # are in neither.
 #
 # ## The explorer
 #
-# Choose the masks and a time step (with a running kernel). Colours are as above; a target with a blue centre is visible, and could be copied.
+# With a running kernel, choose masks and time step. A target with a blue centre is visible, and could be copied.
 
 # %%
 from ipywidgets import Dropdown, FloatSlider, IntSlider
@@ -824,7 +824,7 @@ viz.explorer(
 # %% [markdown]
 # ## A giant
 #
-# What V2 saves, it spends on size: ViT-g has width 1408, 40 blocks, 16 heads, patches of 14 pixels, and an MLP of width 6144, which is 48/11 times its width where other models have 4 times.
+# What V2 saves, it spends on size: ViT-g has width 1408, 40 blocks, 16 heads, patches of 14 pixels, and an MLP of width 6144 (48/11 times 1408; other models have 4 times their width).
 #
 # ### Exercise 5 · the number of parameters
 #
@@ -1036,7 +1036,7 @@ for name, (loaded, x) in ways.items():
 viz.table(rows, caption="The shipped model on 64 test clips, not trained on the new length.")
 
 # %% [markdown]
-# Built anew, the later time steps lie at positions that the model has never met, and the loss nearly triples. Stretched, all positions are near known ones, and the loss is lower, although the motion now seems to take twice as long. Either way is where fine-tuning starts.
+# Built anew, later time steps lie at positions that the model has never met, and the loss nearly triples. Stretched, they are near known ones, though time seems to run at half the pace. Fine-tuning can start from either.
 #
 # ## Common misconceptions
 #
