@@ -452,7 +452,7 @@ print("784 predictions with weights, or 704 without: the same loss")
 # %% [markdown]
 # ## Published and misread
 #
-# Two widespread versions of dual masking aren't what was published. Both use random masking, on 32 frames, 3136 tokens:
+# Two widespread versions of dual masking aren't what was published. We run both with random masking, on 32 frames, 3136 tokens:
 #
 # - **Half of the visible dropped**: of 314 visible tokens, the encoder gets 157. There are 2979 mask tokens, and the loss counts 2822.
 # - **Two ratios**: 90 % of the tokens are targets, and 60 % are hidden from the encoder, so that it sees *more* than in V1.
