@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vmae.base_config import ConfigError
-from vmae.config import MaskConfig
+from vmae.config import MASK_TYPES, MaskConfig
 from vmae.grid import TokenGrid
-from vmae.masking import MaskError, frame_maps, make_mask, running_cell_maps
+from vmae.masking import MaskError, frame_maps, make_mask, register_mask, running_cell_maps
 
 B16 = TokenGrid((16, 224, 224), (2, 16, 16))  # 8x14x14 = 1568 tokens
 B32 = TokenGrid((32, 224, 224), (2, 16, 16))  # 3136
@@ -192,3 +192,28 @@ def test_impossible_masks_say_why(grid, config, words):
 def test_a_ratio_outside_0_to_1_is_refused(ratio):
     with pytest.raises(ConfigError, match=str(ratio)):
         MaskConfig("tube", ratio)
+
+
+def checkerboard(grid, ratio, batch, generator, device):
+    """Every second position of a frame, the same ones throughout; the coin of a clip decides which."""
+    row, column = torch.meshgrid(*(torch.arange(n) for n in grid.shape[1:]), indexing="ij")
+    coin = torch.randint(2, (batch, 1), generator=generator, device=device)
+    odd = ((row + column) % 2).flatten().repeat(grid.shape[0]).to(device)
+    return (odd == coin).nonzero()[:, 1].view(batch, -1)
+
+
+def test_a_mask_of_ones_own_is_plugged_in_by_name():
+    grid = TokenGrid((4, 16, 16), (2, 4, 4))
+    with pytest.raises(ConfigError, match="checkers.*tube, random, frame.*register_mask"):
+        MaskConfig("checkers", 0.5)
+    register_mask("checkers", checkerboard)
+    try:
+        mask = make_mask(MaskConfig("checkers", 0.5), grid, 3, torch.Generator().manual_seed(0))
+        assert mask.visible.shape == mask.targets.shape == (3, 16)
+        register_mask("checkers", lambda *_: torch.zeros(3, 32, dtype=torch.int64))
+        with pytest.raises(MaskError, match=r"'checkers' returned torch.int64 of shape \(3, 32\)"):
+            make_mask(MaskConfig("checkers", 0.5), grid, 3)
+    finally:
+        MASK_TYPES.remove("checkers")
+    with pytest.raises(ValueError, match="'tube' is one of the package's own"):
+        register_mask("tube", checkerboard)

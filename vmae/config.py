@@ -132,11 +132,16 @@ def _sized(name: str) -> dict[str, Any]:
     return dict(zip(fields, _SIZES[name], strict=True))
 
 
+#: Names that `mask_type` may have; `vmae.masking.register_mask` adds to them.
+MASK_TYPES = ["tube", "random", "frame"]
+
+
 @dataclass(frozen=True)
 class MaskConfig(Config):
     """The tokens hidden from the encoder, and the positions at which the decoder is queried."""
 
-    mask_type: Literal["tube", "random", "frame"] = "tube"
+    mask_type: str = "tube"
+    """Tokens that are drawn: "tube", "random", "frame", or a name of your own (vmae.masking.register_mask)."""
     mask_ratio: float = 0.9
     """Fraction of the tokens hidden from the encoder."""
     tube_length: int | None = None
@@ -153,6 +158,11 @@ class MaskConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mask_type not in MASK_TYPES:
+            raise ConfigError(
+                f"mask_type is {self.mask_type!r}; choose one of {', '.join(MASK_TYPES)}, or call "
+                "vmae.masking.register_mask first for one of your own"
+            )
         if not 0 < self.mask_ratio < 1:
             raise ConfigError(f"mask_ratio is {self.mask_ratio}; use a value between 0 and 1")
         if not 0 <= self.decoder_mask_ratio < 1:

@@ -91,7 +91,27 @@ def _recipe(arguments: argparse.Namespace):
         if not equals:
             raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
         changes[name] = yaml.safe_load(value)
-    return Recipe.load(arguments.config).changed(**{arguments.command: changes})
+    part = "both" if arguments.command == "plan" else arguments.command
+    return Recipe.load(arguments.config).changed(**{part: changes})
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """Print what a recipe will take on a device, and what is not measured about it."""
+    from vmae.train.plan import hardware, rows
+
+    device = hardware(arguments.device)
+    recipe = _recipe(arguments)
+    if arguments.data:
+        recipe = recipe.changed({"data.path": str(arguments.data.resolve()), "data.root": ""})
+    found = rows(recipe, device, arguments.videos)
+    print(f"{arguments.config} on {device.name}, expected:")
+    widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
+    for row in [{key: key for key in found[0]}, *found]:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row.values(), widths, strict=True))
+        )
+    if device.overlaps:
+        print("The constants for GPUs are fitted to a few steps of one card: data/bench/cuda.json.")
 
 
 def training(arguments: argparse.Namespace) -> int:

@@ -150,6 +150,28 @@ def _parser() -> argparse.ArgumentParser:
     normalize.add_argument("--num-workers", **workers)
     normalize.set_defaults(run=commands.normalize)
 
+    plan = subparsers.add_parser(
+        "plan", help="what a recipe will take on a device: steps, minutes, memory, what limits it"
+    )
+    plan.add_argument("config", help="recipe name (cpu, gpu, ...) or YAML file")
+    plan.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu (this machine), h200, h100, a100, l4 or t4 (default: %(default)s)",
+    )
+    plan.add_argument("--data", type=Path, help="plan for this dataset in place of the recipe's")
+    plan.add_argument(
+        "--videos", type=int, help="number of training videos, for a dataset that is not here"
+    )
+    plan.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a field of both parts of the recipe; may be repeated",
+    )
+    plan.set_defaults(run=commands.plan)
+
     for name, train, text in (
         ("pretrain", commands.pretrain, "pre-train a masked autoencoder"),
         ("finetune", commands.finetune, "train and test a classifier"),

@@ -21,7 +21,7 @@ from vmae.masking.decoder_masks import (
     maps_on,
     running_cell_maps,
 )
-from vmae.masking.encoder_masks import frame_visible, random_visible, tube_visible
+from vmae.masking.encoder_masks import draw_visible, register_mask, tube_visible
 from vmae.masking.mask import Mask, MaskError
 
 
@@ -43,13 +43,12 @@ def make_mask(
     (160, 784, 704)
     """
     # encoder mask
-    draw = {"random": random_visible, "frame": frame_visible}
     if config.mask_type == "tube":
         visible = tube_visible(
             grid, config.mask_ratio, config.tube_length, batch, generator, device
         )
     else:
-        visible = draw[config.mask_type](grid, config.mask_ratio, batch, generator, device)
+        visible = draw_visible(config.mask_type, grid, config.mask_ratio, batch, generator, device)
     # decoder mask
     if config.decoder_mask_type == "every":
         return every_token(visible, grid)

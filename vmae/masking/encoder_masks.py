@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from vmae.config import MASK_TYPES
 from vmae.grid import TokenGrid
 from vmae.masking.mask import MaskError, choose, count_kept
 
@@ -70,3 +73,48 @@ def frame_visible(
     chosen = choose(grid.shape[0], keep, batch, generator, device)
     positions = torch.arange(grid.tokens_per_frame, device=device)
     return (chosen[:, :, None] * grid.tokens_per_frame + positions).flatten(1)
+
+
+#: Schemes by name, but for the tube, which has a length too.
+_SCHEMES: dict[str, Callable[..., torch.Tensor]] = {
+    "random": random_visible,
+    "frame": frame_visible,
+}
+
+
+def register_mask(name: str, draw: Callable[..., torch.Tensor]) -> None:
+    """Make a scheme of your own a `mask_type`, in this process.
+
+    draw(grid, ratio, batch, generator, device) returns the visible tokens (B, V) int64, on `device`: the
+    same number for every clip, ascending, without repetition, drawn with `generator` alone, so that a
+    resumed run repeats them. `choose` in vmae.masking.mask draws so many of so many; registering a
+    name again replaces its scheme. Raises ValueError for a name that the package has itself.
+    """
+    if name in ("tube", "random", "frame"):
+        raise ValueError(f"{name!r} is one of the package's own masks: choose another name")
+    _SCHEMES[name] = draw
+    if name not in MASK_TYPES:
+        MASK_TYPES.append(name)
+
+
+def draw_visible(
+    name: str,
+    grid: TokenGrid,
+    ratio: float,
+    batch: int,
+    generator: torch.Generator | None,
+    device: torch.device | str,
+) -> torch.Tensor:
+    """Visible tokens (B, V) of a scheme, by name. Raises MaskError for what is not a mask."""
+    visible = _SCHEMES[name](grid, ratio, batch, generator, device)
+    count = visible.shape[-1] if visible.ndim else 0
+    if (
+        visible.shape != (batch, count)
+        or visible.dtype != torch.int64
+        or not 0 < count < grid.num_tokens
+    ):
+        raise MaskError(
+            f"mask {name!r} returned {visible.dtype} of shape {tuple(visible.shape)}; it must return int64 "
+            f"token indices ({batch}, V), with V from 1 to {grid.num_tokens - 1}"
+        )
+    return visible

@@ -1,0 +1,91 @@
+"""How many clips per second a core feeds, by path, and how many cores a GPU needs: python tests/bench/feed.py
+
+Clips of 16 frames at stride 4 and 224 pixels, as published for Kinetics, from videos of ten seconds with
+256 rows, cut out of the film and scaled up. One process reads, with one thread:
+
+files         decoded whenever they are read
+store         decoded once; frames copied out of memory-mapped files that the system has cached
+device store  gathered where the frames are kept. On a GPU that costs its own time and hardly any of the
+              CPU's; here the CPU stands in for it, so this one is not a number of cores
+
+Results go to data/bench/DEVICE.json, with the cores for 1.5 times TARGET clips per second.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import results
+import torch
+from PIL import Image
+
+from vmae.data import FILM, Sampling, StepBatches, Video, VideoFiles, build_store, train_loader
+from vmae.data.making.encode import write_video
+from vmae.data.reading.device_store import DeviceStore
+from vmae.data.reading.loader import ClipDataset, Source
+from vmae.data.reading.reader import open_video
+
+#: Clips per second of V2 with a ViT-B that an H100 is expected to train, and the margin over it.
+TARGET, MARGIN = 2800, 1.5
+VIDEOS, FRAMES, SIZE, BATCH, ROUNDS = 12, 250, (340, 256), 12, 5
+SAMPLING = Sampling(16, 4)
+
+
+def make_videos(folder: Path) -> list[Video]:
+    """Stretches of the film, 340x256."""
+    film, videos = open_video(FILM), []
+    for number in range(VIDEOS):
+        frames = film.frames(np.arange(1000 + 700 * number, 1000 + 700 * number + FRAMES))
+        large = [
+            np.asarray(Image.fromarray(x).resize(SIZE, Image.Resampling.BICUBIC)) for x in frames
+        ]
+        path = folder / f"{number}.mp4"
+        write_video(path, np.stack(large), fps=25)
+        videos.append(Video(path, 0))
+    return videos
+
+
+def seconds_per_clip(source: Source, batches: int) -> float:
+    """Of reading in this process."""
+    keys = StepBatches(len(source.videos), BATCH, batches + 1, seed=0)
+    loader = iter(train_loader(ClipDataset(source, SAMPLING, seed=0), keys, num_workers=0))
+    next(loader)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(loader)
+    return (time.perf_counter() - start) / (batches * BATCH)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        videos = make_videos(Path(folder))
+        store = build_store(Path(folder) / "stores", videos, 224, workers=1)
+        paths: dict[str, tuple[Source, int]] = {
+            "files": (VideoFiles(videos, 224), 2),
+            "store": (store, 10),
+            "device store": (DeviceStore(store, torch.device("cpu")), 10),
+        }
+        spent: dict[str, list[float]] = {name: [] for name in paths}
+        for _ in range(ROUNDS):  # interleaved, so that a busy moment falls on all alike
+            for name, (source, batches) in paths.items():
+                spent[name].append(seconds_per_clip(source, batches))
+    rates = {name: 1 / statistics.median(values) for name, values in spent.items()}
+    needed = {name: math.ceil(MARGIN * TARGET / rates[name]) for name in ("files", "store")}
+    results.keep(
+        "feed",
+        {
+            "clips per second of a core": {name: round(rate, 1) for name, rate in rates.items()},
+            "cores for 1.5 times 2,800 clips per second": needed,
+            "the same, each decoded video used twice": {"files": math.ceil(needed["files"] / 2)},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

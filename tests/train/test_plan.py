@@ -1,0 +1,105 @@
+"""`vmae plan`: what it predicts, beside what was measured; what it refuses."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from vmae import ROOT
+from vmae.base_config import ConfigError
+from vmae.cli.main import main
+from vmae.cost.hardware import CARDS
+from vmae.data import DataConfig, SetError
+from vmae.train import Recipe
+from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on, rows
+
+MEASURED = {
+    key.removeprefix("plan, "): entry
+    for key, entry in json.loads((ROOT / "data" / "bench" / "cpu.json").read_text()).items()
+    if key.startswith("plan, ")
+}
+MANY = Clips(10_000, 10, None, None)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_time_and_memory_are_as_measured_on_this_cpu(name):
+    entry = MEASURED[name]
+    assert entry["planned seconds"] == pytest.approx(entry["seconds"], rel=0.3)
+    assert entry["planned gigabytes"] == pytest.approx(entry["gigabytes"], rel=0.15)
+
+
+def test_four_recipes_were_measured():
+    assert len(MEASURED) == 4
+
+
+def test_steps_and_clips_are_those_of_the_run():
+    config = Recipe.load("v1-k400-s").pretrain
+    plan = planned(config, CARDS["a100"], MANY)
+    assert plan.steps == config.optim.resolved(10_000).steps
+    assert plan.clips == plan.steps * config.optim.batch_size * config.repeated_aug
+    assert "160 visible" in plan.tokens
+
+
+def test_twice_the_rates_are_half_the_time_and_a_slow_memory_is_named():
+    config, card = Recipe.load("v1-k400-b").pretrain, CARDS["a100"]
+    fast = replace(
+        card, matmul={k: 2 * v for k, v in card.matmul.items()}, bandwidth=2 * card.bandwidth
+    )
+    slow, quick = (planned(config, device, MANY).seconds for device in (card, fast))
+    assert slow == pytest.approx(2 * quick)
+    starved = planned(config, replace(card, bandwidth=card.bandwidth / 100), MANY)
+    assert starved.limit == "memory bandwidth"
+
+
+def test_decoding_limits_a_run_without_a_store_and_the_cores_that_it_needs_are_counted():
+    config = Recipe.load("v1-k400-b").pretrain
+    config = config.replace(data=config.data.replace(cache=False, num_workers=4))
+    clips = Clips(10_000, 10, decoding=1.0, stored=None)
+    plan = planned(config, CARDS["h100"], clips)
+    assert plan.limit == "decoding"
+    assert plan.seconds == pytest.approx(plan.steps * config.optim.batch_size / 4)
+    step = max(plan.seconds / plan.steps for plan in [planned(config, CARDS["h100"], MANY)])
+    assert plan.cores == -(-config.optim.batch_size // step)
+    assert planned(config, CARDS["h100"], MANY).cores is None
+
+
+def test_precision_is_what_the_run_would_use():
+    config = Recipe.load("gpu").pretrain
+    assert precision_on(config, CARDS["h100"]) == "bf16"
+    assert precision_on(config, CARDS["t4"]) == "fp32"
+    with pytest.raises(ConfigError, match=r"NVIDIA T4 does not compute in bf16: set precision"):
+        precision_on(config.replace(precision="bf16"), CARDS["t4"])
+
+
+def test_an_unknown_device_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'rtx': choose from cpu, h200, h100, a100, l4, t4"):
+        hardware("rtx")
+
+
+def test_a_set_that_is_not_here_is_planned_by_its_size_or_by_its_name(tmp_path):
+    config = Recipe.load("v1-k400-b").pretrain
+    config = config.replace(data=DataConfig(path=str(tmp_path / "none")))
+    with pytest.raises(SetError, match="--videos NUMBER"):
+        clips_of(config)
+    assert clips_of(config, 500).videos == 500
+    named = config.replace(data=DataConfig(path=str(tmp_path / "motion-scenes-mini")))
+    assert clips_of(named) == Clips(48, 18, None, (48 + 24) * 16 * 3 * 224**2)
+
+
+def test_a_set_that_is_here_is_measured(motion_mini):
+    recipe = Recipe.load("cpu").changed({"data.path": str(motion_mini)})
+    found = clips_of(recipe.pretrain)
+    assert (found.videos, found.classes) == (48, 8)
+    assert found.decoding > 0
+    assert found.stored == (48 + 24) * 16 * 3 * 16**2
+
+
+def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):
+    table = {row[""]: row for row in rows(Recipe.load("gpu"), CARDS["t4"])}
+    assert table["memory"]["pre-training"].endswith("does not fit")
+    assert main(["plan", "gpu", "--device", "h100", "--set", "data.num_workers=3"]) in (0, None)
+    out = capsys.readouterr().out
+    assert "pre-training" in out
+    assert "fine-tuning" in out
+    assert re.search(r"steps +1,200 +240", out)

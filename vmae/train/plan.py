@@ -1,0 +1,250 @@
+"""What a run will take, before it starts: `vmae plan`.
+
+The time of a step is that of its matrix products plus that of moving what the backward pass needs; on
+a GPU at least that of launching them, on a CPU that too. Clips that are decoded as they are read must
+come as fast. The constants are in `vmae.cost.hardware`; tests/bench/plan.py compares plans with runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vmae import at_root
+from vmae.base_config import ConfigError
+from vmae.cost.flops import classifier_multiply_adds, pretraining_multiply_adds
+from vmae.cost.hardware import CARDS, Hardware, this_cpu
+from vmae.cost.memory import training_memory
+from vmae.data.config import DataConfig
+from vmae.data.making.motion import spec_named
+from vmae.data.reading.loader import ClipDataset, open_set
+from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
+from vmae.data.reading.sampling import Sampling
+from vmae.data.reading.sources import VideoFiles
+from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.masking import make_mask
+from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
+from vmae.train.recipe import Recipe
+
+#: Videos of a set that are opened to find out how long they are and how long decoding takes.
+SAMPLE = 6
+#: Bytes moved per parameter by AdamW: weight, gradient and moments are read, three of them written, and
+#: the gradient was written and cleared before.
+OPTIMIZER = 36
+#: Bytes of a process on a CPU that trains a model of next to no size: mostly libraries.
+PROCESS = 700_000_000
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A set: training videos and classes, and, measured here on a few videos, what reading takes.
+
+    decoding   seconds of one core per clip; None where no video is there to be measured
+    stored     bytes of all frames of both splits at the model's size; None likewise
+    """
+
+    videos: int
+    classes: int
+    decoding: float | None
+    stored: int | None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One run: what it computes and what it takes.
+
+    clips          of the whole run, every repetition counted
+    multiply_adds  of a clip's forward pass
+    seconds        of the whole run
+    memory         bytes on the device at the peak
+    parts          seconds per step by what takes them: "matrix products", "memory bandwidth",
+                   "launches", "decoding"
+    cores          that decode as fast as the device trains; None where nothing is known, 0 with a store
+    """
+
+    steps: int
+    clips: int
+    tokens: str
+    multiply_adds: int
+    seconds: float
+    memory: int
+    parts: dict[str, float]
+    cores: int | None
+
+    @property
+    def limit(self) -> str:
+        """What takes most of a step."""
+        return max(self.parts, key=lambda name: self.parts[name])
+
+
+def hardware(name: str) -> Hardware:
+    """The device of that name. Raises ConfigError for an unknown one."""
+    if name == "cpu":
+        return this_cpu()
+    if name not in CARDS:
+        raise ConfigError(f"unknown device {name!r}: choose from cpu, {', '.join(CARDS)}")
+    return CARDS[name]
+
+
+def clips_of(config: RunConfig, videos: int | None = None) -> Clips:
+    """The set of a run; `videos` is the number of training videos of one that is not here.
+
+    Raises SetError if it is neither there nor one that `vmae render` makes, and `videos` is None.
+    """
+    model = config.model
+    if videos is not None:
+        return Clips(videos, 0, None, None)
+    try:
+        return _measured(config, open_set(config.data))
+    except SetError as error:
+        spec = spec_named(at_root(config.data.path).name)
+        if spec is None:
+            raise SetError(f"{error}. To plan without it, give its size: --videos NUMBER") from None
+        stored = (spec.train + spec.test) * spec.frames * 3 * model.img_size**2
+        return Clips(spec.train, len(spec.classes), None, stored)
+
+
+def _measured(config: RunConfig, videos: VideoSet) -> Clips:
+    """What reading a set takes, from a few of its videos."""
+    model, counts = config.model, (len(videos.train), len(videos.classes))
+    few = _spread(videos.train, SAMPLE)
+    sizes, seconds = [], []
+    reader = ClipDataset(
+        VideoFiles(few, model.img_size), Sampling.of(config.data, model.num_frames), config.seed
+    )
+    for index, video in enumerate(few):
+        try:
+            pieces = (resize_frames(piece, model.img_size) for piece in frame_pieces(video))
+            sizes.append(sum(piece.nbytes for piece in pieces))
+            start = time.perf_counter()
+            reader.read(0, index)
+            seconds.append(time.perf_counter() - start)
+        except VideoError:
+            continue  # the run itself says which ones it cannot read
+    if not seconds:
+        return Clips(*counts, None, None)
+    total = len(videos.train) + len(videos.test)
+    stored = round(sum(sizes) / len(sizes) * total)
+    return Clips(*counts, sorted(seconds)[len(seconds) // 2], stored)
+
+
+def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
+    """The plan of one run on one device. Raises ConfigError for a precision it does not have."""
+    precision = precision_on(config, device)
+    videos, pretraining = clips.videos, isinstance(config, PretrainConfig)
+    if isinstance(config, FinetuneConfig) and config.labels_per_class and clips.classes:
+        videos = min(videos, config.labels_per_class * clips.classes)
+    optim = config.optim.resolved(videos)
+    count = optim.batch_size * config.repeated_aug
+    counted = config.replace(precision=precision, device="cuda" if device.overlaps else "cpu")
+    memory = training_memory(counted, count // config.grad_accum_steps)
+    tokens, forward = _work(config, pretraining)
+    again = 4 if config.activation_checkpointing else 3  # forward passes' worth of products
+    products = 2 * again * forward * count / (device.efficiency * device.matmul[precision])
+    kept = memory.activations * config.grad_accum_steps
+    moved = device.passes * kept + OPTIMIZER * memory.weights / 4
+    blocks = config.model.depth + (config.model.decoder_depth if pretraining else 0)
+    parts = {
+        "matrix products": products,
+        "memory bandwidth": moved / device.bandwidth,
+        "launches": (device.host[0] + device.host[1] * blocks) * config.grad_accum_steps,
+    }
+    work = parts["matrix products"] + parts["memory bandwidth"]
+    step = max(work, parts["launches"]) if device.overlaps else work + parts["launches"]
+    needed: int | None = 0
+    if not config.data.cache:
+        needed = None
+        if clips.decoding is not None:
+            decoding = clips.decoding * optim.batch_size
+            needed = math.ceil(decoding / step)
+            parts["decoding"] = decoding / max(1, config.data.num_workers)
+            step = max(step, parts["decoding"])
+    total = memory.total + (0 if device.overlaps else PROCESS)
+    if config.data.cache_on_device:
+        total += clips.stored or 0
+    return StagePlan(
+        optim.steps, optim.steps * count, tokens, forward, optim.steps * step, total, parts, needed
+    )
+
+
+def precision_on(config: RunConfig, device: Hardware) -> str:
+    """The precision of a run on a device, "auto" resolved as the run itself does."""
+    if config.precision == "auto":
+        return "bf16" if device.overlaps and "bf16" in device.matmul else "fp32"
+    if config.precision not in device.matmul:
+        raise ConfigError(
+            f'{device.name} does not compute in {config.precision}: set precision to "auto"'
+        )
+    return config.precision
+
+
+def _work(config: RunConfig, pretraining: bool) -> tuple[str, int]:
+    """The tokens of a clip, in words, and the multiply-adds of its forward pass."""
+    grid = config.model.grid
+    if isinstance(config, PretrainConfig):
+        mask = make_mask(config.mask, grid, 1, torch.Generator())
+        visible, queries, targets = (x.shape[1] for x in (mask.visible, mask.queries, mask.targets))
+        forward = pretraining_multiply_adds(config.model, config.mask)["total"]
+        named = (
+            f"{grid.num_tokens:,}: {visible:,} visible, {queries:,} queries, {targets:,} targets"
+        )
+        return named, forward
+    return f"{grid.num_tokens:,}", classifier_multiply_adds(config.model)
+
+
+def _spread(videos: Sequence[Video], count: int) -> list[Video]:
+    step = max(1, len(videos) // count)
+    return list(itertools.islice(videos, 0, None, step))[:count]
+
+
+def rows(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
+    """The plan of a recipe as a table: a row per quantity, a column per stage.
+
+    videos   as in `clips_of`
+    """
+    stages: dict[str, tuple[RunConfig, StagePlan]] = {}
+    sets: dict[DataConfig, Clips] = {}
+    for name, config in (("pre-training", recipe.pretrain), ("fine-tuning", recipe.finetune)):
+        sets[config.data] = clips = sets.get(config.data) or clips_of(config, videos)
+        stages[name] = config, planned(config, device, clips)
+
+    def row(quantity: str, value: Any) -> dict[str, str]:
+        return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
+
+    def rate(_: RunConfig, plan: StagePlan) -> str:
+        return f"{plan.clips / plan.seconds:,.0f}"
+
+    def decoding(config: RunConfig, plan: StagePlan) -> str:
+        if config.data.cache:
+            return "none: the frames are stored"
+        return "not known before the videos are there" if plan.cores is None else f"{plan.cores}"
+
+    def stored(config: RunConfig, _: StagePlan) -> str:
+        size = sets[config.data].stored
+        if not config.data.cache:
+            return "none"
+        return "not known before the videos are there" if size is None else f"{size / 1e9:.1f} GB"
+
+    def fits(_: RunConfig, plan: StagePlan) -> str:
+        text = f"{plan.memory / 1e9:.1f} of {device.memory / 1e9:.0f} GB"
+        return text if plan.memory < 0.9 * device.memory else f"{text}: does not fit"
+
+    return [
+        row("precision", lambda c, _: precision_on(c, device)),
+        row("steps", lambda _, p: f"{p.steps:,}"),
+        row("clips", lambda _, p: f"{p.clips:,}"),
+        row("tokens per clip", lambda _, p: p.tokens),
+        row("multiply-adds per clip", lambda _, p: f"{p.multiply_adds / 1e9:,.2f} billion"),
+        row("clips per second", rate),
+        row("minutes", lambda _, p: f"{p.seconds / 60:,.1f}"),
+        row("limited by", lambda _, p: p.limit),
+        row("memory", fits),
+        row("cores for decoding", decoding),
+        row("store on disk", stored),
+    ]
