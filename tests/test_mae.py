@@ -303,7 +303,9 @@ def test_targets_and_losses_do_not_change_the_clips(family: str) -> None:
 @pytest.mark.parametrize(
     ("encoder", "decoder"),
     [
-        *product(("tube", "random", "frame"), ("all", "every", "random", "drop-visible")),
+        *product(
+            ("tube", "random", "frame"), ("all", "every", "random", "drop-visible", "independent")
+        ),
         ("tube", "running-cell"),
         ("tube", "frame"),
     ],

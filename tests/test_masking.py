@@ -139,6 +139,15 @@ def test_dual_masking_overlaps_in_exactly_80_queries(generator):
     assert (seen.gather(1, mask.queries).sum(1) == 80).all()
 
 
+def test_independent_targets_include_visible_tokens(generator):
+    """The misconception with two ratios: 40 % visible, 90 % targets, drawn without regard to each other."""
+    mask = make_mask(MaskConfig("random", 0.6, None, "independent", 0.1), B32, 200, generator)
+    assert (mask.visible.shape[1], mask.queries.shape[1]) == (1255, 2822)
+    assert torch.equal(mask.target_tokens, mask.queries) and (mask.queries.diff(dim=1) > 0).all()
+    seen = (~mask.hidden(3136)).gather(1, mask.queries).sum(1).double()
+    assert seen.mean().item() == pytest.approx(1255 * 0.9, abs=3) and seen.std() > 0
+
+
 def test_frame_maps_query_whole_time_steps():
     for row in frame_maps(B16, 0.5):
         steps = row.view(4, 196) // 196

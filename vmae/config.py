@@ -154,17 +154,17 @@ class MaskConfig(Config):
     """The tokens hidden from the encoder, and the positions at which the decoder is queried."""
 
     mask_type: str = "tube"
-    """Tokens that are drawn: "tube", "random", "frame", or a name of your own (vmae.masking.register_mask)."""
+    """What is hidden: "tube", "random", "frame", or a mask of your own (masking.register_mask)."""
     mask_ratio: float = 0.9
     """Fraction of the tokens hidden from the encoder."""
     tube_length: int | None = None
     """Frames that a tube covers; None: the whole clip, as published."""
     decoder_mask_type: Literal[
-        "all", "running-cell", "random", "frame", "drop-visible", "every"
+        "all", "running-cell", "random", "frame", "drop-visible", "independent", "every"
     ] = "all"
     """Where the decoder is queried. "all": every hidden token (MAE, V1). "running-cell": V2.
-    "random", "frame": V2's ablations. "drop-visible": a common misconception of dual masking.
-    "every": MAE's ablation, a loss on all tokens, including those that the encoder sees."""
+    "random", "frame": V2's ablations. "drop-visible", "independent": common misconceptions
+    of dual masking. "every": MAE's ablation, a loss on all tokens, including those that the encoder sees."""
     decoder_mask_ratio: float = 0.0
     """Fraction of the positions at which the decoder is not queried; for "drop-visible", the fraction
     of visible tokens that are dropped."""

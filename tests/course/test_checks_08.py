@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
-from einops import repeat
+from styles_08 import (
+    RIGHT,
+    ModelOnAllPlaces,
+    cell_by_loop,
+    loss_by_rows,
+    mask_by_list,
+    parameters_on_meta,
+)
 
 from vmae.config import MaskConfig, ModelConfig
 from vmae.cost import parameters
@@ -25,7 +32,7 @@ V2 = MaskConfig("tube", 0.9, None, "running-cell", 0.5)
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-def asked_of(mask: Mask, tokens: int) -> torch.Tensor:
+def queried_of(mask: Mask, tokens: int) -> torch.Tensor:
     return torch.zeros(len(mask.queries), tokens, dtype=torch.bool).scatter(1, mask.queries, True)
 
 
@@ -51,7 +58,7 @@ def test_the_package_queries_the_same_positions(ratio):
 )
 def test_the_package_has_the_same_indices(decoder, share, counts):
     package = make_mask(MaskConfig("tube", 0.9, None, decoder, share), B16, 3)
-    ours = right.dual_mask(package.hidden(1568), asked_of(package, 1568))
+    ours = right.dual_mask(package.hidden(1568), queried_of(package, 1568))
     for name, count in zip(("visible", "queries", "targets"), counts, strict=True):
         assert torch.equal(getattr(ours, name), getattr(package, name))
         assert getattr(ours, name).shape == (3, count)
@@ -76,83 +83,9 @@ def test_the_package_has_the_same_number_of_parameters(name):
         assert right.classifier_parameters(c, 400) == parameters(VisionTransformer(c, 400))
 
 
-# ---- right answers in other styles ---------------------------------------------------------------
-
-
-def cell_by_loop(shape, ratio, start):
-    t, h, w = shape
-    out = torch.zeros(t, h, w, dtype=torch.bool)
-    off = int(4 * ratio)
-    for step in range(t):
-        for row in range(h):
-            for column in range(w):
-                place = 2 * (row % 2) + column % 2
-                out[step, row, column] = (place + start + 1 + step) % 4 >= off
-    return out
-
-
-def cell_by_einops(shape, ratio, start):
-    t, h, w = shape
-    queue = [False] * int(4 * ratio) + [True] * (4 - int(4 * ratio))
-    cells = []
-    for _ in range(start):
-        queue = queue[1:] + queue[:1]
-    for _ in range(t):
-        queue = queue[1:] + queue[:1]
-        cells.append(torch.tensor(queue).reshape(2, 2))
-    return repeat(torch.stack(cells), "t p q -> t (h p) (w q)", h=h // 2, w=w // 2)
-
-
-def mask_by_list(hidden, asked):
-    def rows(pick):
-        return torch.tensor([[i for i, x in enumerate(row) if x] for row in pick.tolist()])
-
-    queries = rows(asked)
-    lists = [[k for k, q in enumerate(row) if hidden[b, q]] for b, row in enumerate(queries)]
-    return Mask(rows(~hidden), queries, torch.tensor(lists))
-
-
-def mask_by_sorting(hidden, asked):
-    def first(flags, count):
-        return flags.byte().argsort(dim=1, descending=True, stable=True)[:, :count]
-
-    queries = first(asked, int(asked[0].sum()))
-    counts = torch.take_along_dim(hidden, queries, 1)
-    visible = first(~hidden, int((~hidden)[0].sum()))
-    return Mask(visible, queries, first(counts, int(counts[0].sum())))
-
-
-def loss_by_boolean(predictions, goals, hidden, queries):
-    predicted, expected = [], []
-    for b, row in enumerate(queries):
-        counts = hidden[b][row]
-        predicted.append(predictions[b][counts])
-        expected.append(goals[b][row[counts]])
-    return F.mse_loss(torch.cat(predicted), torch.cat(expected))
-
-
-def loss_by_rows(predictions, goals, hidden, queries):
-    rows = torch.arange(len(queries))[:, None]
-    weight = hidden[rows, queries].double()
-    error = ((predictions - goals[rows, queries]) ** 2).mean(dim=2).double()
-    return ((weight * error).sum() / weight.sum()).float()
-
-
-def parameters_on_meta(c, classes):
-    with torch.device("meta"):
-        return sum(p.numel() for p in VisionTransformer(c, classes).parameters())
-
-
-@right_answers(
-    {
-        "running_cell": [cell_by_loop, cell_by_einops],
-        "dual_mask": [mask_by_list, mask_by_sorting],
-        "dual_loss": [loss_by_boolean, loss_by_rows],
-        "classifier_parameters": [parameters_on_meta],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"08.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -181,21 +114,90 @@ def cell_from_the_first_step(shape, ratio, start):
     return torch.stack(out)
 
 
-def misconceived(hidden, asked):
+class AllQueries(MaskedAutoencoder):
+    def forward(self, clips, mask):
+        every = torch.arange(mask.queries.shape[1]).expand_as(mask.queries)
+        return super().forward(clips, Mask(mask.visible, mask.queries, every))
+
+
+class OfTheMask(MaskedAutoencoder):
+    """Another forward for a changed mask."""
+
+    def forward(self, clips, mask):
+        return super().forward(clips, self.changed(mask))
+
+
+class NoQueriesOnVisible(OfTheMask):
+    def changed(self, mask):
+        count = mask.targets.shape[1]
+        return Mask(mask.visible, mask.target_tokens, torch.arange(count).expand_as(mask.targets))
+
+
+class SeesAll(OfTheMask):
+    def changed(self, mask):
+        every = torch.arange(self.grid.num_tokens).expand(len(mask.visible), -1)
+        return Mask(every, mask.queries, mask.targets)
+
+
+class LastTokens(AllQueries):
+    def forward(self, clips, mask):
+        return super().forward(clips, mask)[:, -mask.targets.shape[1] :]
+
+
+class WithoutOffset(MaskedAutoencoder):
+    def forward(self, clips, mask):
+        x = self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
+        x = x + self.decoder_pos_embed[mask.visible]
+        x = torch.cat((x, self.mask_token + self.decoder_pos_embed[mask.queries]), dim=1)
+        for block in self.decoder.blocks:
+            x = block(x)
+        return self.decoder.head(self.decoder.norm(right.take(x, mask.targets)))
+
+
+class WithoutPositions(ModelOnAllPlaces):
+    def forward(self, clips, mask):
+        first = mask.visible.shape[1]
+        x = self.encoder.forward_features(clips, mask.visible)
+        x = self.encoder_to_decoder(x) + self.decoder_pos_embed[mask.visible]
+        x = torch.cat([x, self.mask_token.expand(*mask.queries.shape, -1)], dim=1)
+        for block in self.decoder.blocks:
+            x = block(x)
+        return self.decoder.head(self.decoder.norm(right.take(x, first + mask.targets)))
+
+
+class TokensAsIndices(MaskedAutoencoder):
+    def forward(self, clips, mask):
+        return super().forward(clips, Mask(mask.visible, mask.queries, mask.target_tokens))
+
+
+class Renamed(MaskedAutoencoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.projection = self.encoder_to_decoder
+        del self.encoder_to_decoder
+
+
+def misconceived(hidden, queried):
     """Takes tokens away from the encoder if the decoder is not queried for them."""
-    mask = mask_by_list(hidden, asked)
-    return Mask(mask_by_list(hidden | ~asked, asked).visible, mask.queries, mask.targets)
+    mask = mask_by_list(hidden, queried)
+    return Mask(mask_by_list(hidden | ~queried, queried).visible, mask.queries, mask.targets)
 
 
-def without_overlap(hidden, asked):
-    mask = mask_by_list(hidden, asked & hidden)
+def without_overlap(hidden, queried):
+    mask = mask_by_list(hidden, queried & hidden)
     return Mask(
         mask.visible, mask.queries, torch.arange(mask.queries.shape[1]).expand_as(mask.queries)
     )
 
 
+def planted_bug(predictions, goals, hidden, queries):
+    error = (predictions - right.take(goals, queries)).square().mean(-1)
+    counts = hidden[:, : queries.shape[1]]
+    return (error * counts).sum() / counts.sum()
+
+
 def loss_of_all(predictions, goals, hidden, queries):
-    return F.mse_loss(predictions, right.gather_tokens(goals, queries))
+    return F.mse_loss(predictions, right.take(goals, queries))
 
 
 def loss_of_the_paper(predictions, goals, hidden, queries):
@@ -225,10 +227,21 @@ def of_the_encoder(c, classes):
             (misconceived, "does not reduce the encoder's input"),
             (without_overlap, "exclude them only from the loss"),
             (lambda h, a: mask_by_list(~h, a), "visible and hidden tokens are swapped"),
-            (lambda h, a: mask_by_list(h, ~a), "the queries are taken where `asked` is False"),
+            (lambda h, a: mask_by_list(h, ~a), "the queries are taken where `queried` is False"),
             (lambda h, a: mask_by_list(h, a).visible, "expected"),
         ],
+        "DualMasked": [
+            (AllQueries, r"all queries are returned: keep the targets only"),
+            (NoQueriesOnVisible, "queries on visible tokens stay in the sequence"),
+            (WithoutOffset, "add V to mask.targets"),
+            (WithoutPositions, "the mask tokens have no positions"),
+            (SeesAll, "the encoder sees all tokens"),
+            (LastTokens, "the last M tokens are returned"),
+            (TokensAsIndices, "it raises .*out of bounds|index"),
+            (Renamed, "`projection` must be called `encoder_to_decoder`|encoder_to_decoder"),
+        ],
         "dual_loss": [
+            (planted_bug, "the weights are taken from the first Q tokens"),
             (loss_of_all, "averaged over all queries"),
             (loss_of_the_paper, "divided by the total number of queries"),
             (lambda *case: loss_by_rows(*case) * 24, "summed over pixels"),

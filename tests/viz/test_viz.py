@@ -14,6 +14,9 @@ from ipywidgets import IntSlider
 from PIL import Image
 
 from vmae import viz
+from vmae.config import MaskConfig
+from vmae.grid import TokenGrid
+from vmae.masking import make_mask
 from vmae.viz.explorer import controlled
 from vmae.viz.figure import bundle, style
 
@@ -91,3 +94,28 @@ def test_spreads_draw_a_line_per_name_and_keep_values_in_view(drawn):
     panels = {"error": {"film": ((1, 2), values), "noise": ((1, 2), values.numpy())}}
     viz.spreads(panels, "Two lines with bars over three clips.", "frames apart", top=1.0)
     assert drawn == ["Two lines with bars over three clips."]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "kinds"), [("running-cell", 4), ("all", 2), ("independent", 4)]
+)
+def test_every_role_of_a_token_has_its_own_picture(decoder, kinds):
+    grid = TokenGrid((16, 40, 56), (2, 4, 4))  # 8x10x14
+    encoder = "random" if decoder == "independent" else "tube"
+    mask = make_mask(MaskConfig(encoder, 0.6, None, decoder, 0.5), grid, 3)
+    shown = viz.roles(mask, grid, clip=2)
+    side = shown.shape[-1] // 14
+    assert shown.shape == (3, 8, 10 * side, 14 * side) and 0 <= shown.min() <= shown.max() <= 1
+    tokens = shown.unfold(2, side, side).unfold(3, side, side)  # (3, t, h, w, side, side)
+    tokens = tokens.permute(1, 2, 3, 0, 4, 5).reshape(grid.num_tokens, -1)
+    assert len(tokens.unique(dim=0)) == kinds
+    seen, queried, counted = (
+        set(index[2].tolist()) for index in (mask.visible, mask.queries, mask.target_tokens)
+    )
+    groups = {(x in seen, x in queried, x in counted) for x in range(grid.num_tokens)}
+    assert len(groups) == kinds
+    for group in groups:
+        same = [
+            x for x in range(grid.num_tokens) if (x in seen, x in queried, x in counted) == group
+        ]
+        assert len(tokens[same].unique(dim=0)) == 1

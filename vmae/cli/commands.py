@@ -104,9 +104,8 @@ def _recipe(arguments: argparse.Namespace):
             changes[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {text!r}: {value!r} is not a value that YAML knows") from None
-    recipe = Recipe.load(arguments.config)
-    for part in ("pretrain", "finetune") if arguments.command == "plan" else (arguments.command,):
-        recipe = recipe.with_fields(part, changes)
+    part = "both" if arguments.command == "plan" else arguments.command
+    recipe = Recipe.load(arguments.config).with_fields(part, changes)
     recipe.pretrain.require_rgb()  # a command reads videos; a notebook may bring clips of its own
     return recipe
 
@@ -118,7 +117,8 @@ def plan(arguments: argparse.Namespace) -> None:
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
-        recipe = recipe.changed({"data.path": str(arguments.data.resolve()), "data.root": ""})
+        there = {"data.path": str(arguments.data.resolve()), "data.root": None}
+        recipe = recipe.with_fields("both", there)
     found = rows(recipe, device, arguments.videos)
     print(f"{arguments.config} on {device.name}, expected:")
     widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]

@@ -17,6 +17,7 @@ from vmae.masking.decoder_masks import (
     dual_random,
     every_token,
     frame_maps,
+    independent,
     maps_on,
     running_cell_maps,
 )
@@ -55,6 +56,8 @@ def make_mask(
         return all_hidden(visible, grid)
     if config.decoder_mask_type == "drop-visible":
         return drop_visible(visible, grid, config.decoder_mask_ratio, generator)
+    if config.decoder_mask_type == "independent":
+        return independent(visible, grid, config.decoder_mask_ratio, generator)
     if config.decoder_mask_type == "random":
         return dual_random(visible, grid, config.decoder_mask_ratio, generator)
     if config.mask_type != "tube" or config.tube_length is not None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 
 from vmae.grid import TokenGrid
+from vmae.masking.encoder_masks import random_visible
 from vmae.masking.mask import Mask, MaskError, choose, complement, count_kept, with_targets
 
 
@@ -69,6 +70,23 @@ def drop_visible(
     queries = complement(remaining, grid.num_tokens)
     mask = with_targets(visible, queries, grid.num_tokens - visible.shape[1], grid)
     return Mask(remaining, queries, mask.targets)
+
+
+def independent(
+    visible: torch.Tensor, grid: TokenGrid, ratio: float, generator: torch.Generator | None
+) -> Mask:
+    """A common misconception of dual masking: targets drawn without regard to the encoder's mask.
+
+    So visible tokens are queried too, with loss. With 3136 tokens, 60 % hidden from the encoder and
+    90 % as targets (a ratio of 0.1): 1255 visible, 2822 queries, 2822 targets.
+    """
+    unqueried = random_visible(grid, 1 - ratio, len(visible), generator, visible.device)
+    queries = complement(unqueried, grid.num_tokens)
+    return Mask(
+        visible,
+        queries,
+        torch.arange(queries.shape[1], device=visible.device).expand_as(queries),
+    )
 
 
 @lru_cache(maxsize=32)

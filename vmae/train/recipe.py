@@ -67,14 +67,14 @@ class Recipe(Config):
         return Recipe.from_dict(values)
 
     def with_fields(self, part: str, fields: Mapping[str, Any]) -> Recipe:
-        """A copy with fields of the part "pretrain" or "finetune" set, by dotted name; None is a value too.
+        """A copy with fields of "pretrain", "finetune" or "both" set, by dotted name; None is a value too.
 
         Those of the model and the data are set in both parts: a recipe describes one model.
         """
         values = self.to_dict()
         for name, value in fields.items():
             shared = name.split(".")[0] in ("model", "data")
-            for one in ("pretrain", "finetune") if shared else (part,):
+            for one in ("pretrain", "finetune") if shared or part == "both" else (part,):
                 _put(values[one], name, value)
         return Recipe.from_dict(values)
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: running cells, dual masks, their loss, and parameter counts."""
+"""Exercises of notebook 08: running cells, dual masks, their model and loss, parameter counts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 import torch
 
-from vmae import viz
-from vmae.config import ModelConfig
+from vmae import ROOT, viz
+from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks.core import Exercise
-from vmae.grid import TokenGrid, gather_tokens
-from vmae.masking import Mask, running_cell_maps, tube_visible
+from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
+from vmae.data import MotionSpec, render, resize_frames
+from vmae.grid import TokenGrid, patchify, unpatchify
+from vmae.grid import gather_tokens as take
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask, make_mask, running_cell_maps, tube_visible
+from vmae.weights import load
 
 # ---- reference solutions -------------------------------------------------------------------------
 
@@ -24,12 +29,12 @@ def running_cell(shape: tuple[int, int, int], ratio: float, start: int) -> torch
     return _cells(shape, ratio, lambda step: start + 1 + step)
 
 
-def dual_mask(hidden: torch.Tensor, asked: torch.Tensor) -> Mask:
-    """Two masks (B, N) bool as indices: `hidden` is True for unseen tokens, `asked` for queries.
+def dual_mask(hidden: torch.Tensor, queried: torch.Tensor) -> Mask:
+    """Two masks (B, N) bool as indices: `hidden` is True for unseen tokens, `queried` for queries.
 
     Queries on visible tokens are kept, without loss. Source: `engine_for_pretraining.py` of VideoMAEv2.
     """
-    queries = _columns(asked)
+    queries = _columns(queried)
     return Mask(_columns(~hidden), queries, _columns(hidden.gather(1, queries)))
 
 
@@ -42,6 +47,35 @@ def dual_loss(
     """
     error, counts = _errors(predictions, goals, queries), hidden.gather(1, queries)
     return (error * counts).sum() / counts.sum()
+
+
+class DualMasked(MaskedAutoencoder):
+    """VideoMAE, written out: a mask token per query, predictions of the targets only."""
+
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """Predict the targets (B, M, P)."""
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))  # (B, V + Q, E)
+        return self.predicted(x, mask.visible.shape[1] + mask.targets)
+
+    def seen(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """Visible tokens (B, V, E) with their positions."""
+        latents = self.encoder.forward_features(clips, mask.visible)
+        return self.encoder_to_decoder(latents) + self.decoder_pos_embed[mask.visible]
+
+    def asked(self, mask: Mask) -> torch.Tensor:
+        """Mask tokens (B, Q, E) with their positions."""
+        return self.mask_token + self.decoder_pos_embed[mask.queries]
+
+    def decoded(self, visible: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
+        """Both through the decoder's blocks, (B, V + Q, E)."""
+        x = torch.cat((visible, mask_tokens), dim=1)
+        for block in self.decoder.blocks:
+            x = block(x)
+        return x
+
+    def predicted(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, K, P) for tokens `index` (B, K)."""
+        return self.decoder.head(self.decoder.norm(take(x, index)))
 
 
 def classifier_parameters(c: ModelConfig, classes: int) -> int:
@@ -85,23 +119,34 @@ def _down_columns(cell: torch.Tensor, h: int, w: int) -> torch.Tensor:
     return cell.view(2, 2).T.repeat(h // 2, w // 2)
 
 
+def _along_rows(shape: tuple[int, int, int], ratio: float, start: int) -> torch.Tensor:
+    """Each row of the cell is rolled by itself."""
+    t, h, w = shape
+    cell = (torch.arange(4) >= int(4 * ratio)).view(2, 2)
+    return torch.stack([_tiled(cell.roll(-(start + 1 + s), dims=1), h, w) for s in range(t)])
+
+
 def _of_mask(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., Mask]:
-    """A mask with the indices change(hidden, asked)."""
-    return lambda hidden, asked: Mask(*change(hidden, asked))
+    """A mask with the indices change(hidden, queried)."""
+    return lambda hidden, queried: Mask(*change(hidden, queried))
 
 
-def _all_are_targets(hidden: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    queries = _columns(asked)
+def _all_are_targets(hidden: torch.Tensor, queried: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    queries = _columns(queried)
     return _columns(~hidden), queries, torch.arange(queries.shape[1]).expand_as(queries)
 
 
-def _token_numbers(hidden: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return _columns(~hidden), _columns(asked), _columns(hidden & asked)
+def _first_tokens(hidden: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
+    return _columns(hidden[:, : _columns(queried).shape[1]])
+
+
+def _token_numbers(hidden: torch.Tensor, queried: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return _columns(~hidden), _columns(queried), _columns(hidden & queried)
 
 
 def _errors(predictions: torch.Tensor, goals: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """(B, Q): the mean squared error at each query."""
-    return (predictions - gather_tokens(goals, queries)).square().mean(-1)
+    return (predictions - take(goals, queries)).square().mean(-1)
 
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -137,6 +182,114 @@ def _first_goals(
     return (error * counts).sum() / counts.sum()
 
 
+def _every_clip(
+    predictions: torch.Tensor, goals: torch.Tensor, hidden: torch.Tensor, queries: torch.Tensor
+) -> torch.Tensor:
+    counts = hidden[:, queries]  # (B, B, Q)
+    return (_errors(predictions, goals, queries) * counts).sum() / counts.sum()
+
+
+class _AllPredictions(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        return self.decoder.head(self.decoder.norm(x[:, mask.visible.shape[1] :]))
+
+
+class _AllTokens(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        return self.decoder.head(self.decoder.norm(x))
+
+
+class _FromTheStart(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        return self.predicted(x, mask.targets)
+
+
+class _FirstQueries(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        count = torch.arange(mask.targets.shape[1]).expand_as(mask.targets)
+        return self.predicted(x, mask.visible.shape[1] + count)
+
+
+class _LastTokens(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        x = self.decoded(self.seen(clips, mask), self.asked(mask))
+        return self.decoder.head(self.decoder.norm(x[:, -mask.targets.shape[1] :]))
+
+
+class _PositionsInOrder(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        visible = self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
+        mask_tokens = self.mask_token.expand(*mask.queries.shape, -1)
+        table, seen = self.decoder_pos_embed, visible.shape[1]
+        first, then = table[:seen], table[seen : seen + mask_tokens.shape[1]]
+        x = self.decoded(visible + first, mask_tokens + then)
+        return self.predicted(x, seen + mask.targets)
+
+
+class _SeesAll(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        every = torch.arange(self.grid.num_tokens).expand(len(clips), -1)
+        return super().forward(clips, Mask(every, mask.queries, mask.targets))
+
+
+class _TargetsOnly(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        every = torch.arange(mask.targets.shape[1]).expand_as(mask.targets)
+        return super().forward(clips, Mask(mask.visible, mask.target_tokens, every))
+
+
+class _EveryHidden(DualMasked):
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        rest = _columns(mask.hidden(self.grid.num_tokens))
+        index = torch.searchsorted(rest, mask.target_tokens)
+        return super().forward(clips, Mask(mask.visible, rest, index))
+
+
+class _SeesQueriesOnly(DualMasked):
+    """Nothing is seen where the decoder is not queried."""
+
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        queried = torch.zeros(len(mask.queries), self.grid.num_tokens, dtype=torch.bool)
+        kept = _columns(queried.scatter(1, mask.queries, True) & ~mask.hidden(queried.shape[1]))
+        return super().forward(clips, Mask(kept, mask.queries, mask.targets))
+
+
+class _NoQueryPositions(DualMasked):
+    def asked(self, mask: Mask) -> torch.Tensor:
+        return self.mask_token.expand(*mask.queries.shape, -1)
+
+
+class _NoVisiblePositions(DualMasked):
+    def seen(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        return self.encoder_to_decoder(self.encoder.forward_features(clips, mask.visible))
+
+
+class _FirstPositions(DualMasked):
+    def asked(self, mask: Mask) -> torch.Tensor:
+        return (self.mask_token + self.decoder_pos_embed[: mask.queries.shape[1]]).expand(
+            len(mask.queries), -1, -1
+        )
+
+
+class _NoMaskToken(DualMasked):
+    def asked(self, mask: Mask) -> torch.Tensor:
+        return self.decoder_pos_embed[mask.queries]
+
+
+class _NoNorm(DualMasked):
+    def predicted(self, x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return self.decoder.head(take(x, index))
+
+
+class _NoBlocks(DualMasked):
+    def decoded(self, visible: torch.Tensor, mask_tokens: torch.Tensor) -> torch.Tensor:
+        return torch.cat((visible, mask_tokens), dim=1)
+
+
 def _parameters(
     c: ModelConfig,
     classes: int,
@@ -166,11 +319,11 @@ def _cell_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _masks(g: torch.Generator, batch: int, ratio: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """`hidden` and `asked`, (B, N) bool: tubes, and running cells that differ between clips."""
+    """`hidden` and `queried`, (B, N) bool: tubes, and running cells that differ between clips."""
     visible = tube_visible(_GRID, 0.75, None, batch, g)
     queries = running_cell_maps(_GRID, ratio)[torch.arange(batch) % 4]
-    asked = torch.zeros(batch, _GRID.num_tokens, dtype=torch.bool).scatter(1, queries, True)
-    return torch.ones_like(asked).scatter(1, visible, False), asked
+    queried = torch.zeros(batch, _GRID.num_tokens, dtype=torch.bool).scatter(1, queries, True)
+    return torch.ones_like(queried).scatter(1, visible, False), queried
 
 
 def _mask_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
@@ -178,12 +331,51 @@ def _mask_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    """First a predictor that errs on visible tokens only, then some that err everywhere."""
     cases: list[tuple[Any, ...]] = []
-    for hidden, asked in _mask_cases(g):
-        goals, queries = torch.randn(*hidden.shape, 24, generator=g), _columns(asked)
-        right = gather_tokens(goals, queries)
-        cases.append((right + torch.randn(right.shape, generator=g), goals, hidden, queries))
+    for number, (hidden, queried) in enumerate([_masks(g, 3, 0.5), *_mask_cases(g)]):
+        goals, queries = torch.randn(*hidden.shape, 24, generator=g), _columns(queried)
+        right, error = take(goals, queries), torch.randn(*queries.shape, 24, generator=g)
+        if number == 0:
+            error *= ~hidden.gather(1, queries)[..., None]
+        cases.append((right + error, goals, hidden, queries))
     return cases
+
+
+def _shipped() -> MaskedAutoencoder:
+    model = load(ROOT / "data" / "tiny")
+    assert isinstance(model, MaskedAutoencoder)
+    return model
+
+
+def _model_cases(g: torch.Generator) -> list[ModuleCase]:
+    """Rendered clips through the shipped weights; then two small models on other grids."""
+    shipped = _shipped().config
+    frames = [
+        resize_frames(render(MotionSpec("textures"), "test", i)[0], shipped.img_size)
+        for i in (3, 5)
+    ]
+    films = torch.stack([torch.from_numpy(x.copy()).permute(3, 0, 1, 2) for x in frames])
+    v2 = MaskConfig("tube", 0.75, None, "running-cell", 0.5)
+    cases: list[ModuleCase] = [({"config": shipped}, (films, make_mask(v2, shipped.grid, 2, g)))]
+    sizes = {"embed_dim": 24, "num_heads": 2, "depth": 1, "decoder_embed_dim": 18}
+    for batch, frames_, side, ratio in ((3, 8, 24, 0.25), (2, 16, 16, 0.75)):
+        c = ModelConfig.videomae("tiny", num_frames=frames_, img_size=side, **sizes)
+        clips = torch.rand(batch, *(3, frames_, side, side), generator=g)
+        mask = make_mask(v2.replace(decoder_mask_ratio=ratio), c.grid, batch, g)
+        cases.append(({"config": c}, (clips, mask)))
+    return cases
+
+
+def _model_weights(
+    reference: type[torch.nn.Module], arguments: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    shipped = _shipped()
+    return (
+        shipped.state_dict()
+        if arguments["config"] == shipped.config
+        else weights_of(reference, arguments)
+    )
 
 
 def _size_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
@@ -200,18 +392,33 @@ def _draw_cells(result: torch.Tensor, *_: Any) -> None:
     )
 
 
-def _draw_mask(result: Mask, hidden: torch.Tensor, asked: torch.Tensor) -> None:
-    t, h, w = _GRID.shape
-    kind = torch.zeros(hidden.shape[1])
-    kind[result.queries[0]] = 1
-    kind[result.target_tokens[0]] = 2
-    kind[result.visible[0]] += 3
+def _draw_mask(result: Mask, *_: torch.Tensor) -> None:
+    frames = viz.roles(result, _GRID)
     viz.pictures(
-        {f"step {step}": x for step, x in enumerate(kind.view(t, h, w))},
-        "Your mask for the first clip, step by step. From dark to bright: neither visible nor "
-        "queried; queried without loss; target; visible; visible and queried.",
+        {f"step {step}": frames[:, step] for step in range(_GRID.shape[0])},
+        "Your mask for the first clip, step by step. Blue: visible; orange: target; outlined: queried "
+        "without loss; hatched: neither visible nor queried; a blue centre: a target that is visible.",
         height=1.2,
-        limits=(0, 5),
+    )
+
+
+def _draw_model(
+    output: torch.Tensor, arguments: dict[str, Any], inputs: tuple[torch.Tensor, Mask]
+) -> None:
+    (clips, mask), grid = inputs, arguments["config"].grid
+    clip, grey = clips[:1].float() / 255, 0.74
+    tokens = patchify(clip, grid)
+    seen, guessed = torch.full_like(tokens, grey), torch.full_like(tokens, grey)
+    seen[0, mask.visible[0]] = tokens[0, mask.visible[0]]
+    guessed[0, mask.target_tokens[0]] = output[0].clamp(0, 1)
+    viz.film_strips(
+        {
+            "clip": clip[0],
+            "visible": unpatchify(seen, grid)[0],
+            "your predictions": unpatchify(guessed, grid)[0],
+        },
+        "Three rows of frames of a drifting photo, 16 pixels high: the clip, its visible squares on "
+        "grey, and the squares that your model predicts with the shipped weights.",
     )
 
 
@@ -224,13 +431,13 @@ def _draw_loss(
 ) -> None:
     viz.pictures(
         {
-            f"error of each query (your loss is {result:.3f})": _errors(
+            f"error of each query (your loss: {result:.3f}, expected: 0)": _errors(
                 predictions, goals, queries
             ),
-            "included in the loss": _at(hidden, queries).float(),
+            "queries that the loss should count": _at(hidden, queries).float(),
         },
-        "Two matrices with one row per clip: the error of each query, and the queries that are "
-        "included in the loss.",
+        "Two matrices with one row per clip: the error of each query, zero wherever the encoder has not "
+        "seen the token; and the queries that the loss should count, all the others.",
         height=0.6,
     )
 
@@ -288,6 +495,9 @@ EXERCISES = (
                     shape, ratio, lambda step: start + 1 + step, _in_rows
                 )
             ),
+            "the rows of the cell are rolled separately: roll the queue of four, then reshape it": (
+                _along_rows
+            ),
             "the cell is filled column by column: fill it row by row, e.g. with `view(2, 2)`": (
                 lambda shape, ratio, start: _cells(
                     shape, ratio, lambda step: start + 1 + step, _down_columns
@@ -303,36 +513,89 @@ EXERCISES = (
         {
             "queries on visible tokens are dropped: keep them as queries and exclude them "
             "only from the loss, as in the published code": _of_mask(
-                lambda hidden, asked: _all_are_targets(hidden, asked & hidden)
+                lambda hidden, queried: _all_are_targets(hidden, queried & hidden)
             ),
             "all queries are targets: index `hidden` with the queries, and exclude the "
             "visible tokens": _of_mask(_all_are_targets),
             "`targets` contains token indices: use indices into `queries`": _of_mask(_token_numbers),
+            "the pairs that nonzero() gives are returned: keep the second column, reshaped to one row "
+            "per clip": _of_mask(
+                lambda hidden, queried: (
+                    (~hidden).nonzero(), queried.nonzero(), hidden.gather(1, _columns(queried)).nonzero()
+                )
+            ),
+            "the pairs that nonzero() gives are returned, and the targets are tokens: keep the second "
+            "column, reshaped to one row per clip, and look the queries up in `hidden`": _of_mask(
+                lambda hidden, queried: (
+                    (~hidden).nonzero(), queried.nonzero(), (hidden & queried).nonzero()
+                )
+            ),
+            "the targets are looked up in the first Q tokens: index `hidden` with the queries": _of_mask(
+                lambda hidden, queried: (
+                    _columns(~hidden), _columns(queried), _first_tokens(hidden, queried)
+                )
+            ),
             "the targets are the queries on visible tokens: use the queries on hidden tokens "
             "instead": _of_mask(
-                lambda hidden, asked: (
-                    _columns(~hidden), _columns(asked), _columns(~_at(hidden, _columns(asked)))
+                lambda hidden, queried: (
+                    _columns(~hidden), _columns(queried), _columns(~_at(hidden, _columns(queried)))
                 )
             ),
             "`visible` lacks some visible tokens: include every token that is not hidden, "
             "since dual masking does not reduce the encoder's input": _of_mask(
-                lambda hidden, asked: (
-                    _columns(~hidden & asked), _columns(asked), dual_mask(hidden, asked).targets
+                lambda hidden, queried: (
+                    _columns(~hidden & queried), _columns(queried), dual_mask(hidden, queried).targets
                 )
             ),
             "visible and hidden tokens are swapped: take the visible tokens where `hidden` is "
             "False": (
-                lambda hidden, asked: dual_mask(~hidden, asked)
+                lambda hidden, queried: dual_mask(~hidden, queried)
             ),
-            "the queries are taken where `asked` is False: take them where it is True instead": (
-                lambda hidden, asked: dual_mask(hidden, ~asked)
+            "the queries are taken where `queried` is False: take them where it is True instead": (
+                lambda hidden, queried: dual_mask(hidden, ~queried)
             ),
             "every clip gets the first clip's indices: use each clip's own row of `hidden` "
-            "and `asked`": lambda *case: dual_mask(
+            "and `queried`": lambda *case: dual_mask(
                 *(x[:1].expand_as(x) for x in case)
             ),
         },
         draw=_draw_mask,
+    ),
+    module_exercise(
+        "08.DualMasked",
+        DualMasked,
+        _model_cases,
+        {
+            "all queries are returned: keep the targets only, (B, M, P)": _AllPredictions,
+            "the whole sequence is returned: keep the targets only, (B, M, P)": _AllTokens,
+            "the targets are picked from the start of the sequence, where the visible tokens are: add V to "
+            "mask.targets, since the queries come after them": _FromTheStart,
+            "the last M tokens are returned: pick the queries at mask.targets": _LastTokens,
+            "the sequence gets the positions of the first V + Q tokens: use decoder_pos_embed[mask.visible] "
+            "and decoder_pos_embed[mask.queries]": _PositionsInOrder,
+            "the encoder sees all tokens: pass mask.visible to forward_features": _SeesAll,
+            "the first M queries are returned: pick the queries at mask.targets": _FirstQueries,
+            "mask tokens are made for the targets only: queries on visible tokens stay in the sequence, as "
+            "published": _TargetsOnly,
+            "every hidden position gets a mask token, as in V1: make them for mask.queries only": (
+                _EveryHidden
+            ),
+            "visible tokens that are not queried are dropped: encode all of mask.visible, since dual masking "
+            "takes nothing from the encoder": _SeesQueriesOnly,
+            "the mask tokens have no positions, so all predictions of a clip are alike: add "
+            "decoder_pos_embed[mask.queries]": _NoQueryPositions,
+            "the visible tokens lack their positions in the decoder: add decoder_pos_embed[mask.visible]": (
+                _NoVisiblePositions
+            ),
+            "the mask tokens get the positions of the first Q tokens: use decoder_pos_embed[mask.queries]": (
+                _FirstPositions
+            ),
+            "the mask token is missing: add self.mask_token to the positions of the queries": _NoMaskToken,
+            "decoder.norm is missing before decoder.head": _NoNorm,
+            "the decoder's blocks are missing: apply each of decoder.blocks": _NoBlocks,
+        },
+        draw=_draw_model,
+        weights=_model_weights,
     ),
     Exercise(
         "08.dual_loss",
@@ -354,6 +617,8 @@ EXERCISES = (
             "the weights are taken from the first Q tokens: index `hidden` with the queries": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
+            "each clip's weights come from every clip's queries: take its own, e.g. hidden.gather(1, "
+            "queries)": _every_clip,
             "the first Q tokens' goals are used: gather the goals with the query indices": _first_goals,
             "the errors are summed over the queries: divide the sum by the number of hidden "
             "queries": _weighted(

@@ -296,7 +296,3 @@ def ordered_batches(
 def _stack(clips: list[np.ndarray]) -> torch.Tensor:
     """Stack clips (T, H, W, C) into a batch (B, C, T, H, W)."""
     return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

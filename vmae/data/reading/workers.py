@@ -67,9 +67,9 @@ def run_parallel(
     if workers < 2 or len(jobs) < 4 * chunk:
         yield from map(work, jobs)
         return
-    check_workers()
     # The jobs reach the workers as keys, in small messages. As a part of the dataset they would have to
     # be read by one starting worker before the next can start, since a pipe holds 64 KB only.
+    check_workers()
     loader = DataLoader(
         _Jobs(work),
         batch_sampler=[list(jobs[i : i + chunk]) for i in range(0, len(jobs), chunk)],

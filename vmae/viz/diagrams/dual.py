@@ -70,17 +70,17 @@ def dual_masking(config: ModelConfig, seed: int = 0) -> Diagram:
         _bar(draw, top + 94, scale, lost, [("", v, None), (f"t {m}", m, TARGET)])
         said.append(f"{case.name}: {v} visible, {q} queries, {m} targets, {overlap} overlap")
     low = 60 + len(cases) * pitch - 16
-    signs = ((VISIBLE, "visible to the encoder"), (HIDDEN, "hidden from it"), (TARGET, "queried, with loss"),
-             (MASK_TOKEN, "queried, no loss"))  # fmt: skip
-    for x, (role, text) in zip((16, 204, 344, 506), signs, strict=True):
+    signs = ((VISIBLE, "v: visible to the encoder"), (HIDDEN, "hidden from it"),
+             (TARGET, "t: target, a query with loss"), (MASK_TOKEN, "query without loss"))  # fmt: skip
+    for x, (role, text) in zip((16, 196, 316, 518), signs, strict=True):
         draw.token(x, low, role, 16, " ")
         if role is MASK_TOKEN:
             _outline(draw, x, low, [[role]], 16)
         draw.text(x + 23, low + 13, text, 12, "start")
-    _dot(draw, 664, low + 8, 3.5)
-    draw.text(674, low + 13, "visible; gaps: not queried", 12, "start")
-    draw.text(430, low + 38, f"grids: {h} × {w} positions at t = 0; bars: all {n} tokens, to scale; "
-              "m: mask tokens, queried positions")  # fmt: skip
+    _dot(draw, 684, low + 8, 3.5)
+    draw.text(694, low + 13, "visible; gap: not queried", 12, "start")
+    draw.text(430, low + 38, f"grids: {h} × {w} positions at t = 0; bars: tokens of the clip, to scale; "
+              "m: mask tokens, one for each query, with loss or (outlined) without")  # fmt: skip
     alt = f"Dual masking of {n} tokens. " + "; ".join(said) + "."
     return draw.finish(low + 52, alt)
 
@@ -95,8 +95,7 @@ def _cases(grid: TokenGrid, seed: int) -> list[Case]:
     low = 0.6
     v1, v2 = drawn("tube", RATIO), drawn("tube", RATIO, None, "running-cell", UNQUERIED)
     dropped = drawn("random", RATIO, None, "drop-visible", UNQUERIED)
-    wide, many = drawn("random", low).visible, drawn("random", RATIO).queries
-    both = Mask(wide, many, torch.arange(many.shape[1])[None])
+    both = drawn("random", low, None, "independent", 1 - RATIO)
     tube = f": a tube, {v1.visible.shape[1] // t} of {positions} positions × {t} time steps"
     single = n - dropped.targets.shape[1]
     share = 100 * v2.queries.shape[1] / n
@@ -107,7 +106,7 @@ def _cases(grid: TokenGrid, seed: int) -> list[Case]:
         Case("misconception: half of the visible dropped", dropped,
              f" of {single}: random, {n} − {n - single} = {single}", ": all that is not encoded"),
         Case(f"misconception: targets {100 * RATIO:g} %, encoder {100 * low:g} %", both,
-             f": random, {n} − {n - wide.shape[1]}", ""),
+             f": random, {n} − {n - both.visible.shape[1]}", ""),
     ]  # fmt: skip
 
 
@@ -117,13 +116,16 @@ def _bar(
     """A line of text and, below it, parts in proportion to their numbers of tokens."""
     x = 296.0
     draw.text(x, y, said, 12, "start", bold=True)
-    for text, count, role in parts:
+    for i, (text, count, role) in enumerate(parts):
         if count and role:
             draw.cells(x, y + 5, [[role]], (count * scale, 0), (0, 20))
-            fits = [
-                line for line in (text, text[:1]) if text_width(line, 12, True) < count * scale - 4
-            ]
-            draw.text(x + count * scale / 2, y + 19, (*fits, "")[0], 12, bold=True, fill=DARK)
+            wide = count * scale
+            fits = [line for line in (text, text[:1]) if text_width(line, 12, True) < wide - 4]
+            draw.text(x + wide / 2, y + 19, (*fits, "")[0], 12, bold=True, fill=DARK)
+            if i == 2:  # mask tokens without loss, outlined as in the grids
+                draw.path(f"M{x:.1f} {y + 5:.1f}h{wide:.1f}v20h{-wide:.1f}z", "none", DARK, 1.6)
+                if fits[:1] != [text]:
+                    draw.text(x + wide + 6, y + 19, text, 12, "start", bold=True)
         x += count * scale
 
 
