@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from small_runs import MODEL, pretraining
 
 from vmae.data import DataConfig, open_set, open_source
-from vmae.train import FinetuneConfig, PretrainConfig
+from vmae.train import FinetuneConfig, PretrainConfig, load_classifier
 from vmae.train.interrupts import STOPPED_STATUS
+from vmae.train.validation import best_row, read_validation
 
 pytestmark = [
     pytest.mark.slow,
@@ -186,6 +187,25 @@ def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind
     for process in nursery.start_group(bad, 2, *command, str(tmp_path / "odd"), **kind):
         assert nursery.wait(process) == 1
     assert "batch_size 9 must be divisible by 2 processes" in bad.with_suffix(".0").read_text()
+
+
+@pytest.mark.parametrize("kind", [DDP, FSDP], ids=["DDP", "FSDP2"])
+def test_two_processes_validate_as_one(nursery, config, tmp_path, kind):
+    data = config.data.replace(cache_dir=str(tmp_path / "stores"))
+    tuning = FinetuneConfig(
+        model=config.model, data=data, optim=config.optim, log_every=4, val_share=0.3
+    )
+    tuning.to_yaml(tmp_path / "config.yaml")
+    command, log = ("finetune", str(tmp_path / "config.yaml"), "--out"), tmp_path / "log"
+    for process in nursery.start_group(log, 2, *command, str(tmp_path / "two"), **kind):
+        assert nursery.wait(process) == 0, log.with_suffix(".0").read_text()
+    assert nursery.wait(nursery.start(log, *command, str(tmp_path / "one"))) == 0, log.read_text()
+    two, one = (read_validation(tmp_path / name / "validation.jsonl") for name in ("two", "one"))
+    assert [row["step"] for row in two] == [row["step"] for row in one] == [4, 8, 12]
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], abs=1e-4)
+    kept = load_classifier(tmp_path / "two")[0].state_dict()
+    assert kept.keys() == load_classifier(tmp_path / "one")[0].state_dict().keys()
+    assert report(log.with_suffix(".0"))["best_step"] == best_row(two)["step"]
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

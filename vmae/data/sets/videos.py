@@ -37,7 +37,7 @@ class Video:
 class VideoSet:
     """A set: its folder, class names, and videos for training and testing.
 
-    val           videos of a third split, if there is one, which is neither trained nor tested on
+    val           videos of a third split, if there is one, for validation
     passed_over   files in class folders that are neither videos nor frames that can be read
     """
 
