@@ -15,7 +15,6 @@ import torch
 from tqdm import tqdm
 
 from vmae.config import ModelConfig
-from vmae.data.augment.batched import view_of
 from vmae.data.reading.loader import ClipDataset
 from vmae.data.reading.player import frame_rate
 from vmae.data.reading.reader import FrameSelector, VideoError, open_video
@@ -30,11 +29,8 @@ from vmae.mae import MaskedAutoencoder
 from vmae.support.files import printable
 from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
-from vmae.train.evaluate import mean_of_views
+from vmae.train.evaluate import mean_of_views, view_logits
 from vmae.vit import VisionTransformer
-
-#: Bytes that the views computed at once may take in the model, roughly; a video may have more views.
-AT_ONCE = 1 << 30
 
 
 def read_clip(path: str | Path, config: ModelConfig, stride: int = 1) -> torch.Tensor:
@@ -209,14 +205,13 @@ def used_inference(
 def _best(
     model: VisionTransformer, seen: torch.Tensor, inference: Inference, top: int
 ) -> list[tuple[str, float]]:
-    """The most likely classes of the views of a video, as many at once as fit into memory."""
-    device, config = next(model.parameters()).device, model.config
+    """The most likely classes of the views of a video, with their probabilities."""
+    device = next(model.parameters()).device
     model.eval()
-    views = view_of(seen.to(device), inference.view, seeded(0, 0, device))
-    # A block holds some twelve numbers per token and channel.
-    at_once = max(1, AT_ONCE // (12 * 4 * config.grid.num_tokens * config.embed_dim))
     with inference_autocast(device):
-        logits = torch.cat([model(part).float() for part in views.split(at_once)])[None]
+        logits = view_logits(
+            model, seen.to(device), inference.view, len(seen), seeded(0, 0, device)
+        )
     if inference.multi_label:
         probabilities = logits.sigmoid().mean(1)[0]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,9 @@ def test_views_are_computed_in_parts_that_fit_into_memory(model, folder, monkeyp
     whole = predict(classifier, path, clips=5)
     sizes = []
     forward = VisionTransformer.forward
-    monkeypatch.setattr("vmae.predict.AT_ONCE", 4 * 12 * 4 * MODEL.grid.num_tokens * 32)
+    monkeypatch.setattr(
+        import_module("vmae.train.evaluate"), "AT_ONCE", 4 * 12 * 4 * MODEL.grid.num_tokens * 32
+    )
     monkeypatch.setattr(
         VisionTransformer, "forward", lambda m, x: (sizes.append(len(x)), forward(m, x))[1]
     )

@@ -23,6 +23,9 @@ from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
 from vmae.vit import VisionTransformer
 
+#: Bytes that a model may take for the clips that it sees at once in a test, roughly.
+AT_ONCE = 2 << 30
+
 
 @dataclass
 class Evaluation:
@@ -105,8 +108,14 @@ def view_logits(
     views: int,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Logits (videos, views, classes) of clips (videos·views, C, T, H, W), each seen as `view`."""
-    return model(view_of(clips, view, generator)).float().unflatten(0, (-1, views))
+    """Logits (videos, views, classes) of clips (videos·views, C, T, H, W), each seen as `view`.
+
+    They go through the model in as many parts as AT_ONCE asks for.
+    """
+    # A block holds some twelve numbers per token and channel.
+    each = 12 * 4 * model.config.grid.num_tokens * model.config.embed_dim
+    parts = view_of(clips, view, generator).split(max(1, AT_ONCE // each))
+    return torch.cat([model(part).float() for part in parts]).unflatten(0, (-1, views))
 
 
 def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
