@@ -14,17 +14,19 @@
 # %% [markdown]
 # # 10 · The full run
 #
-# This notebook pre-trains a VideoMAE V2 on real mp4 files and asks what the pre-training was worth.
-# It runs the same cells on two CPU cores and on a GPU.
+# This notebook pre-trains a VideoMAE V2 on real mp4 files and measures what the pre-training was worth.
+# The same cells run on two CPU cores and on a GPU. Read it as a lab report:
 #
-# 1. **Data** (資料): videos whose label is in the motion, and in no single frame.
-# 2. **Pre-training** (預訓練): hide most of each clip, predict the hidden pixels. No labels are used.
-# 3. **Fine-tuning** (微調): a classifier from the pre-trained encoder, with ten labels a class, beside the
-#    same classifier from scratch.
-# 4. **Report**: accuracy with its baselines, cost, and the weights on disk.
+# 1. **Plan**: what the run will take, before it starts.
+# 2. **Data** (資料): videos whose label is in the motion, and in no single frame.
+# 3. **Pre-training** (預訓練): hide most of each clip, predict the hidden pixels. No labels are used.
+# 4. **Fine-tuning** (微調): a classifier from the pre-trained encoder, with few labels, beside the same
+#    classifier from scratch. Each has searched its learning rate.
+# 5. **Report**: accuracy with floors, baselines and intervals, the cost, and the weights on disk.
+# 6. **Projects**: three experiments of your own, with what a good report of each contains.
 #
-# The first code cell holds all that you may want to change.
-# If you stop the run, start it again: it goes on from its last checkpoint.
+# The first code cell holds everything that you may want to change.
+# If you stop the run, start it again: it resumes from its last checkpoint.
 
 # %% tags=["parameters"]
 recipe = (
@@ -57,7 +59,7 @@ from pathlib import Path
 import torch
 
 import vmae
-from vmae import train, viz, weights
+from vmae import train, vit, viz, weights
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.experiments import paired
 from vmae.data import (
@@ -77,7 +79,6 @@ from vmae.data import (
 from vmae.mae import pixel_targets
 from vmae.masking import make_mask
 from vmae.predict import predict
-from vmae.vit import VisionTransformer
 
 os.chdir(vmae.ROOT)
 device = train.accelerator_for("auto").device
@@ -117,10 +118,10 @@ print(
 # ## Data
 #
 # The motion set is rendered now, once. In the recipe `cpu` a photo or a frame of a film drifts in one of eight directions; the
-# direction is the label. It may start anywhere, so a single frame looks the same for all eight classes.
-# An easier level, with digits, and a harder one, with 18 motions, are shown in [data/README.md](../data/README.md).
+# direction is the label. It may start anywhere, so a single frame looks the same for all eight classes. In the recipe `gpu`, 18
+# motions of camera and object have to be told apart. [data/README.md](../data/README.md) shows every level.
 #
-# The videos are real H.264 files of 64x64 pixels. The reader decodes them with decord,
+# The videos are real H.264 files. The reader decodes them with decord,
 # resizes them, and keeps the frames in a *store* (a memory-mapped file), so each is decoded once.
 
 # %%
@@ -132,6 +133,19 @@ videos = load_set(data_path)
 chance = 100 / len(videos.classes)
 print(f"{len(videos.train):,} videos to train on, {len(videos.test):,} to test on")
 print(f"{len(videos.classes)} classes: {', '.join(videos.classes)}")
+
+# %% [markdown]
+# ## Plan
+#
+# What will this take, and what will it wait for? `vmae plan` computes it from the model, the set and the
+# speed of the device (lesson 09); here it is for the device of this run. What it really took is in the report.
+
+# %%
+here = train.this_device()
+if here is None:
+    print(f"no data sheet of {train.device_name(device)} is at hand, so nothing can be planned")
+else:
+    viz.table(train.plan_table(plan, here), caption=f"Expected on {here.name}.")
 
 # %%
 sources = train.open_sources(plan.finetune, progress=viz.track)
@@ -148,7 +162,7 @@ first = {int(label): i for i, label in reversed(list(enumerate(sample.labels)))}
 shown = {sources.classes[label]: sample.clips[i] for label, i in sorted(first.items())[:4]}
 viz.film_strips(
     shown,
-    alt=f"Film strips of test videos, one row a class: {', '.join(shown)}. "
+    alt=f"Film strips of test videos, one row per class: {', '.join(shown)}. "
     "Frames run from left to right; the picture moves from frame to frame.",
     grid=model.tubelet[1],
 )
@@ -225,7 +239,7 @@ trained = train.pretrain(
 )
 print(f"{trained.records[-1].step} steps, last loss {trained.records[-1].loss:.4f}")
 print(
-    f"{trained.cost['minutes']:.1f} minutes, {trained.cost['clips_per_second']:,.0f} clips a second"
+    f"{trained.cost['minutes']:.1f} minutes, {trained.cost['clips_per_second']:,.0f} clips per second"
 )
 
 # %% [markdown]
@@ -379,7 +393,7 @@ if data == "motion":  # each class has an opposite: its frames in reverse
 
 # %%
 torch.manual_seed(seed)
-encoders = {"pre-trained": autoencoder.encoder, "random weights": VisionTransformer(model)}
+encoders = {"pre-trained": autoencoder.encoder, "random weights": vit.VisionTransformer(model)}
 probe = {}
 for name, encoder in encoders.items():
     learned, asked = (
@@ -399,7 +413,7 @@ for name, values in probe.items():
 
 # %% tags=["picture-results"]
 rows = {
-    f"{name}, {few.labels_per_class} labels a class": values for name, values in accuracy.items()
+    f"{name}, {few.labels_per_class} labels per class": values for name, values in accuracy.items()
 }
 rows |= {name: [result.test.accuracy] for name, result in baselines.items()}
 rows |= {f"linear probe: {name}": values for name, values in probe.items()}
@@ -436,7 +450,7 @@ viz.table(
             "stage": name,
             "device": paid["device"],
             "minutes": paid["minutes"],
-            "clips a second": f"{paid['clips_per_second']:,.0f}",
+            "clips per second": f"{paid['clips_per_second']:,.0f}",
             "peak memory, GB": paid["peak_memory_gb"],
         }
         for name, paid in stages.items()
@@ -448,7 +462,7 @@ viz.table(
 # ## More seeds, more labels
 #
 # One pre-training may be lucky. `python tests/bench/evidence.py cpu` pre-trains with other seeds too, and fine-tunes
-# with 10, 40 and all labels a class. That takes longer than this notebook, so its results are kept
+# with 10, 40 and all labels per class. That takes longer than this notebook, so its results are kept
 # in `data/evidence/` and drawn here, with the commit that they were made from.
 
 # %%
@@ -523,9 +537,48 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 # | 800 epochs, batch 1024 to 2048 | V1, table 9; scripts | see the recipe | minutes instead of days |
 # | fine-tuning with layer decay, mixup, cutmix, RandAugment | V1, scripts | label smoothing only | no augmentation may turn a direction |
 #
-# ## Now you
+# ## Projects
 #
-# - On a GPU: set `recipe = "gpu"`.
+# Three experiments, each of which ends in a page like this one. Choose one, write down what you expect *before* you run it, and report what came
+# out, also if it is nothing.
+#
+# **1. Test a claim.** Take a sentence of a paper, such as "dual masking costs no accuracy" or "90 % is better than 75 %", and test it: two
+# settings that differ in one field, at least three seeds, everything else alike. Two parameters of this notebook are enough
+# (`recipe`, the path of your own YAML file, and `seed`); `paired` from this lesson gives the interval.
+#
+# **2. A mask of your own.** Ten lines, plugged in by name, then pre-train with `mask_type: block`:
+#
+# ```python
+# from vmae.masking import register_mask
+#
+# def block(grid, ratio, batch, generator, device):
+#     """One visible square per clip, the same at every time step."""
+#     t, h, w = grid.shape
+#     side = max(1, round(((1 - ratio) * h * w) ** 0.5))
+#     row = torch.randint(h - side + 1, (batch, 1, 1, 1), generator=generator, device=device)
+#     column = torch.randint(w - side + 1, (batch, 1, 1, 1), generator=generator, device=device)
+#     step, y, x = (torch.arange(n, device=device) for n in (t, side, side))
+#     index = step[:, None, None] * h * w + (row + y[:, None]) * w + (column + x)  # (B, t, side, side)
+#     return index.flatten(1)
+#
+# register_mask("block", block)
+# ```
+#
+# What must a model do to fill in the rest, and does that teach what the label asks? Put a copier beside it (lesson 05).
+#
+# **3. Your own videos.** A folder with one sub-folder per class is enough: `vmae scan` says what is wrong with it, the recipe `own` starts from published weights (README,
+# lesson 07), and `vmae report` writes the page. Or set `data` above to that folder, to see how far a model gets that has seen nothing else.
+#
+# | a good report | its mark |
+# |---|---|
+# | states the question, and what would count as an answer, before the run | 2 |
+# | changes one thing; model, budget and data are alike; each arm has searched its learning rate | 2 |
+# | has a floor (random weights) and a baseline (from scratch, a copier, a single frame), and shows that both are trained to their plateau | 2 |
+# | gives every number with its spread over at least three seeds, paired where they share one; says "inconclusive" where the interval includes 0 | 2 |
+# | shows failures as well as successes, and can be run again with one command | 2 |
+#
+# ## Other runs
+#
+# - On a GPU: set `recipe = "gpu"`; `vmae plan gpu --device h100` says what it takes.
 # - On film: set `data = "film"`. The labels are forward and backward; do not expect much from 16 pixels.
-# - On your own videos: set `data` to a folder with one sub-folder a class.
 # - From a terminal: `vmae pretrain cpu --out runs/mine`, then `vmae finetune cpu --out runs/mine/classifier --encoder runs/mine/model.safetensors`.

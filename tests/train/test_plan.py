@@ -12,7 +12,7 @@ from vmae.cli.main import main
 from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
-from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on, rows
+from vmae.train.plan import Clips, clips_of, hardware, plan_table, planned, precision_on
 
 MEASURED = {
     key.removeprefix("plan, "): entry
@@ -96,7 +96,7 @@ def test_a_set_that_is_here_is_measured(motion_mini):
 
 
 def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):
-    table = {row[""]: row for row in rows(Recipe.load("gpu"), CARDS["t4"])}
+    table = {row[""]: row for row in plan_table(Recipe.load("gpu"), CARDS["t4"])}
     assert table["memory"]["pre-training"].endswith("does not fit")
     assert main(["plan", "gpu", "--device", "h100", "--set", "data.num_workers=3"]) in (0, None)
     out = capsys.readouterr().out

@@ -112,14 +112,14 @@ def _recipe(arguments: argparse.Namespace):
 
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a recipe will take on a device, and what is not measured about it."""
-    from vmae.train.plan import hardware, rows
+    from vmae.train.plan import hardware, plan_table
 
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
         there = {"data.path": str(arguments.data.resolve()), "data.root": None}
         recipe = recipe.with_fields("both", there)
-    found = rows(recipe, device, arguments.videos)
+    found = plan_table(recipe, device, arguments.videos)
     print(f"{arguments.config} on {device.name}, expected:")
     widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
     for row in [{key: key for key in found[0]}, *found]:

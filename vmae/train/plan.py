@@ -92,6 +92,14 @@ def hardware(name: str) -> Hardware:
     return CARDS[name]
 
 
+def this_device() -> Hardware | None:
+    """The device that a run would use on this machine; None for a GPU without a data sheet here."""
+    if not torch.cuda.is_available():
+        return this_cpu()
+    name = torch.cuda.get_device_name().upper()
+    return next((card for key, card in CARDS.items() if key.upper() in name), None)
+
+
 def clips_of(config: RunConfig, videos: int | None = None) -> Clips:
     """The set of a run; `videos` is the number of training videos of one that is not here.
 
@@ -203,7 +211,7 @@ def _spread(videos: Sequence[Video], count: int) -> list[Video]:
     return list(itertools.islice(videos, 0, None, step))[:count]
 
 
-def rows(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
+def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
     """The plan of a recipe as a table: a row per quantity, a column per stage.
 
     videos   as in `clips_of`
