@@ -90,6 +90,8 @@ def masked_loss(predictions: torch.Tensor, targets: torch.Tensor, mask: Mask) ->
 class VideoMAEParts(nn.Module):
     """The parameters of VideoMAE V1, named as in `modeling_pretrain.py`; it computes nothing."""
 
+    encoder: Any
+    decoder: Any
     mean: torch.Tensor
     std: torch.Tensor
     pos_embed: torch.Tensor
@@ -185,7 +187,7 @@ class VideoMAE(VideoMAEParts):
 
 
 def pretrain(
-    model: nn.Module,
+    model: Any,
     clips: Iterable[torch.Tensor],
     scheme: MaskConfig,
     steps: int,
@@ -194,7 +196,7 @@ def pretrain(
 ) -> list[float]:
     """Train a model whose forward returns (loss, predictions); the loss of every step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
     generator = torch.Generator().manual_seed(seed)
     losses = []
     for batch in islice(clips, steps):
@@ -414,7 +416,10 @@ class _Recorder(VideoMAE):
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        super().__init__(**_small() | {"img_size": 32, "num_frames": 8, "tubelet": (2, 8, 8)})
+        super().__init__(
+            num_frames=8, img_size=32, tubelet=(2, 8, 8), embed_dim=64, depth=3, num_heads=2,
+            decoder_embed_dim=48, decoder_depth=2, decoder_num_heads=2,
+        )  # fmt: skip
         self.masks: list[torch.Tensor] = []
 
     def forward(self, clips: torch.Tensor, mask: Mask) -> tuple[torch.Tensor, torch.Tensor]:
@@ -423,10 +428,12 @@ class _Recorder(VideoMAE):
         return super().forward(clips, mask)
 
 
-def _trained(answer: Any, steps: int, seed: int = 3) -> tuple[_Recorder, Any]:
+def _trained(answer: Any, steps: int, seed: int = 3, luck: int = 1) -> tuple[_Recorder, Any]:
+    """A model and what the loop returns; `luck` is of draws without the seeded generator."""
     model, scheme = _Recorder(), MaskConfig("tube", 0.75)
-    batches = (_clip(8, 32).expand(6, -1, -1, -1, -1) for _ in range(steps))
-    return model, answer(model, batches, scheme, steps, 1e-2, seed)
+    torch.manual_seed(luck)
+    batches = (_clip(8, 32).expand(2, -1, -1, -1, -1) for _ in range(steps))
+    return model, answer(model, batches, scheme, steps, 6e-3, seed)
 
 
 def _show_losses(model: _Recorder, losses: Any) -> None:
@@ -436,17 +443,17 @@ def _show_losses(model: _Recorder, losses: Any) -> None:
         fresh = float(model.eval()(_clip(8, 32).expand(64, -1, -1, -1, -1), mask)[0])
     viz.lines(
         range(len(losses)),
-        {"your loop": [float(x) for x in losses]},
+        {"your loop": [torch.as_tensor(x).item() for x in losses]},
         "The loss over the steps of your loop, trained on one clip of the film; a dashed line marks the "
         f"loss of the trained model under new masks, {fresh:.2f}.",
         xlabel="step",
         ylabel="loss",
-        levels={"in the end, under new masks": fresh},
+        levels={"new masks": fresh},
     )
 
 
 def _judge_loop(answer: Any) -> str | None:
-    steps = 60
+    steps = 150
     before = [p.detach().clone() for p in _Recorder().parameters()]
     model, losses = _trained(answer, steps)
     with suppress(Exception):  # a wrong result cannot always be drawn
@@ -462,7 +469,7 @@ def _judge_loop(answer: Any) -> str | None:
         return UNTRAINED
     if all(torch.equal(model.masks[0], other) for other in model.masks):
         return SAME_MASKS
-    again, other = (_trained(answer, 3, seed)[0].masks for seed in (3, 4))
+    again, other = (_trained(answer, 3, *seeds)[0].masks for seeds in ((3, 2), (4, 2)))
     if not all(torch.equal(a, b) for a, b in zip(model.masks, again, strict=False)):
         return UNSEEDED
     if all(torch.equal(a, b) for a, b in zip(again, other, strict=True)):
@@ -550,7 +557,12 @@ def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     for mask in reversed(_masks(g, 2)):  # V2 first: only there do queries and targets differ
         targets = torch.randn(2, 64, 24, generator=g)
         right = gather_tokens(targets, mask.queries)
-        cases.append((right + torch.randn(right.shape, generator=g), targets, mask))
+        noise = 1.5 * torch.randn(
+            right.shape, generator=g
+        )  # more of it where the loss is not taken
+        noise.scatter_(1, mask.targets[..., None].expand(-1, -1, 24), 0.8)
+        noise *= torch.rand(right.shape, generator=g)
+        cases.append((right + noise, targets, mask))
     return cases
 
 
@@ -582,10 +594,11 @@ def _videomae_cases(g: torch.Generator) -> list[ModuleCase]:
     cases: list[ModuleCase] = [
         (_SHORT, (_clip(4, 112), make_mask(MaskConfig("tube", 0.75), grid, 1, g)))
     ]
-    for normalize, scheme in ((True, "tube"), (False, "random")):
+    schemes = MaskConfig("tube", 0.75), MaskConfig("random", 0.75)
+    for normalize, scheme in zip((True, False), schemes, strict=True):
         arguments = _small(normalize)
         clips = torch.rand(3, 3, 6, 16, 16, generator=g)
-        mask = make_mask(MaskConfig(scheme, 0.75), VideoMAEParts(**arguments).grid, 3, g)
+        mask = make_mask(scheme, VideoMAEParts(**arguments).grid, 3, g)
         cases.append((arguments, (clips, mask)))
     return cases
 
