@@ -270,6 +270,13 @@ def _unshuffled(
     return gather_tokens(decoder_input(latents, token, positions, mask), order)
 
 
+def _positions_of_targets(
+    latents: torch.Tensor, token: torch.Tensor, positions: torch.Tensor, mask: Mask
+) -> torch.Tensor:
+    asked = token + positions[mask.targets]
+    return torch.cat((latents + positions[mask.visible], asked), dim=1)
+
+
 def _first_clip(
     latents: torch.Tensor, token: torch.Tensor, positions: torch.Tensor, mask: Mask
 ) -> torch.Tensor:
@@ -316,6 +323,18 @@ class _NoEncoderNorm(VideoMAE):
         for block in self.encoder.blocks:
             x = block(x)
         return x
+
+
+class _NormInLoop(VideoMAE):
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.encoder.blocks:
+            x = self.encoder.norm(block(x))
+        return x
+
+
+class _GatheredQueries(VideoMAE):
+    def _pixels(self, x: torch.Tensor, mask: Mask) -> torch.Tensor:
+        return self.decoder.head(self.decoder.norm(gather_tokens(x, mask.queries)))
 
 
 class _NoDecoderNorm(VideoMAE):
@@ -708,6 +727,21 @@ EXERCISES = (
                     shape[0] * shape[1] * shape[2] - visible_tokens(shape, ratio, family)
                 )
             ),
+            "for tubes, the number of visible positions is rounded down: round down the hidden ones, "
+            "int(ratio·h·w), and subtract them from h·w": (
+                lambda shape, ratio, family: (
+                    shape[0] * int(shape[1] * shape[2] * (1 - ratio))
+                    if family == "tube"
+                    else visible_tokens(shape, ratio, family)
+                )
+            ),
+            "the result is not a whole number: round as the docstring says, with int": (
+                lambda shape, ratio, family: (
+                    shape[0] * shape[1] * shape[2] * (1 - ratio)
+                    if family == "mae"
+                    else visible_tokens(shape, ratio, family)
+                )
+            ),
             "for tubes, only one time step is counted: multiply by t": lambda shape, ratio, family: (
                 visible_tokens((1, *shape[1:]) if family == "tube" else shape, ratio, family)
             ),
@@ -744,6 +778,8 @@ EXERCISES = (
             "them per token": (
                 lambda x: _normalized(x, dims=(-3, -2))
             ),
+            "each pixel is standardised over its three channels: take mean and deviation over the pixels, "
+            "dim=-2": lambda x: _normalized(x, dims=(-1,)),
             "only the mean is subtracted: divide by the standard deviation as well": _only_centred,
             "the epsilon is missing, so constant tokens cause a division by zero: add 1e-6 to "
             "the standard deviation": lambda x: (
@@ -776,6 +812,8 @@ EXERCISES = (
             "VideoMAE": (
                 _unshuffled
             ),
+            "the mask tokens get positions[mask.targets], but targets are indices into the queries: use "
+            "mask.queries": _positions_of_targets,
             "every clip gets the first clip's positions: use each clip's own row of the mask": (
                 _first_clip
             ),
@@ -831,6 +869,9 @@ EXERCISES = (
                 _SeesAll
             ),
             "encoder.norm is missing after the encoder's blocks": _NoEncoderNorm,
+            "encoder.norm is applied after every block: apply it once, after the last": _NormInLoop,
+            "the decoder's output is gathered with mask.queries, which are indices into the clip: the "
+            "queries are its last Q tokens, x[:, -Q:]": _GatheredQueries,
             "decoder.norm is missing before decoder.head": _NoDecoderNorm,
             "the decoder gets no positions: pass decoder_pos_embed to decoder_input": _NoDecoderPositions,
             "the tokens are put back in order before the decoder, but the predictions are read from its "
