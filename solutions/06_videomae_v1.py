@@ -197,7 +197,7 @@ viz.table(rows, caption="A training step, forward and backward, tubes of 75 %.")
 # %% [markdown]
 # ## The parts of VideoMAE
 #
-# The next class holds the parameters under the names of the official `modeling_pretrain.py`, so that its checkpoints load. Compared with MAE there is no *class token* (分類詞元), and the positions are computed,
+# The next class holds the parameters under the names of the official `modeling_pretrain.py`, so that its checkpoints load. Its `embed` is the *cube embedding* (立方體嵌入) of lesson 04. Compared with MAE there is no *class token* (分類詞元), and the positions are computed,
 # not stored. They count tokens in one line, 0 to N - 1; time, rows and columns have no axes of their own.
 
 
@@ -954,7 +954,7 @@ viz.lines(
 )
 
 # %% [markdown]
-# The model was trained with tubes of 75 %. Here it meets random, tube and frame masks, at 75 and at 90 %, on clips of unseen shots:
+# The model was trained with tubes of 75 %. Here it predicts the hidden pixels (重建像素) under random, tube and frame masks, at 75 and at 90 %, on clips of unseen shots:
 
 # %%
 kinds, ratios = ("random", "tube", "frame"), (0.75, 0.9)
@@ -1166,12 +1166,14 @@ for name in ("ratio", "targets", "cost"):
 # | asymmetric, symmetric | 非對稱、對稱 | a large encoder and a small decoder; both alike, on all tokens |
 # | encoder, decoder | 編碼器、解碼器 | from visible tokens to latents; from latents and mask tokens to pixels |
 # | tubelet, cube | 時空立方體 | a block of pixels over a few frames, one token |
+# | cube embedding | 立方體嵌入 | the linear layer from a tubelet's pixels to a token |
 # | visible | 可見 | what the encoder reads |
 # | tube masking | 管道式遮罩 | the same positions hidden at all times |
 # | latent representation | 潛在表示 | the encoder's output for a token |
 # | mask token | 遮罩詞元 | one learned vector, used at every hidden position |
 # | class token | 分類詞元 | an extra token that stands for no tubelet; VideoMAE has none |
 # | position | 位置編碼 | a vector that tells a token where it is |
+# | reconstructed pixels | 重建像素 | what the model predicts at hidden positions |
 # | normalised pixels | 像素正規化 | mean and deviation taken out, here per channel |
 # | unbiased variance | 不偏變異數 | divided by the number less one |
 # | joint, divided attention | 聯合、分離式時空注意力 | all tokens at once; over time, then over space |
