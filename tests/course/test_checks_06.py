@@ -6,12 +6,12 @@ import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
-from einops import rearrange
+from styles_06 import RIGHT, InOriginalOrder, VisibleOnly, counted_by_list, targets_by_einops
 
 from vmae.config import MaskConfig
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_06 as right
-from vmae.grid import TokenGrid, patchify
+from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
 
@@ -48,74 +48,9 @@ def test_the_parts_make_the_package_model(tiny, decoder):
         torch.testing.assert_close(loss, model.loss(clips, mask), rtol=1e-4, atol=1e-5)
 
 
-# ---- right answers in other styles ---------------------------------------------------------------
-
-
-def counted_by_list(shape, ratio, family):
-    t, h, w = shape
-    everything = list(range(t * h * w))
-    if family == "mae":
-        return len(everything[: int(len(everything) * (1 - ratio))])
-    if family == "random":
-        return len(everything[int(ratio * len(everything)) :])
-    return sum(len(range(int(ratio * h * w), h * w)) for _ in range(t))
-
-
-def targets_by_einops(tokens):
-    x = rearrange(tokens, "b n (p c) -> b n p c", c=3)
-    var, mean = torch.var_mean(x, dim=2, keepdim=True)
-    return rearrange((x - mean) / (var**0.5 + 1e-6), "b n p c -> b n (p c)")
-
-
-def targets_by_loop(tokens):
-    out = torch.empty_like(tokens)
-    for channel in range(3):
-        x = tokens[..., channel::3]
-        out[..., channel::3] = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
-    return out
-
-
-def input_by_loop(latents, mask_token, positions, mask):
-    rows = []
-    for b in range(len(latents)):
-        known = [x + positions[i] for x, i in zip(latents[b], mask.visible[b], strict=True)]
-        asked = [mask_token[0, 0] + positions[i] for i in mask.queries[b]]
-        rows.append(torch.stack(known + asked))
-    return torch.stack(rows)
-
-
-def input_at_once(latents, mask_token, positions, mask):
-    empty = mask_token.repeat(*mask.queries.shape, 1)
-    where = torch.cat((mask.visible, mask.queries), dim=1)
-    return torch.cat((latents, empty), dim=1) + positions[where]
-
-
-def loss_by_gather(predictions, goals, mask):
-    def take(x, index):
-        return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-    predicted, expected = take(predictions, mask.targets), take(goals, mask.target_tokens)
-    return torch.nn.functional.mse_loss(predicted, expected)
-
-
-def loss_by_loop(predictions, goals, mask):
-    errors = []
-    for b, row in enumerate(mask.targets):
-        for i in row:
-            errors.append((predictions[b, i] - goals[b, mask.queries[b, i]]).square().mean())
-    return torch.stack(errors).mean()
-
-
-@right_answers(
-    {
-        "visible_tokens": [counted_by_list],
-        "normalize_targets": [targets_by_einops, targets_by_loop],
-        "decoder_input": [input_by_loop, input_at_once],
-        "masked_loss": [loss_by_gather, loss_by_loop],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"06.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -162,14 +97,104 @@ def scattered(latents, mask_token, positions, mask):
     return x + positions
 
 
-def all_queries(predictions, goals, mask):
-    rows = torch.arange(len(goals))[:, None]
-    return (predictions - goals[rows, mask.queries]).square().mean()
+def all_queries(predictions, pixels, mask):
+    rows = torch.arange(len(pixels))[:, None]
+    return (predictions - pixels[rows, mask.queries]).square().mean()
 
 
-def in_place(predictions, goals, mask):
-    predictions -= right.gather_tokens(goals, mask.queries)
+def in_place(predictions, pixels, mask):
+    predictions -= right.gather_tokens(pixels, mask.queries)
     return right.gather_tokens(predictions, mask.targets).square().mean()
+
+
+class AfterTheHead(VisibleOnly):
+    """Returns predictions of every token."""
+
+    def forward(self, clips, mask):
+        loss, predictions = super().forward(clips, mask)
+        return loss, torch.cat((predictions, predictions[:, : mask.visible.shape[1]]), dim=1)
+
+
+class Flattened(InOriginalOrder):
+    def forward(self, clips, mask):
+        loss, predictions = super().forward(clips, mask)
+        return loss.item(), predictions
+
+
+class Renamed(right.VideoMAE):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.enc_to_dec = self.encoder_to_decoder
+        del self.encoder_to_decoder
+
+
+class NoPositionsAtAll(right.VideoMAE):
+    def forward(self, clips, mask):
+        x = gather_tokens(self.embed(clips), mask.visible)
+        for block in self.encoder.blocks:
+            x = block(x)
+        x = self.encoder_to_decoder(self.encoder.norm(x))
+        x = right.decoder_input(x, self.mask_token, self.decoder_pos_embed, mask)
+        for block in self.decoder.blocks:
+            x = block(x)
+        predictions = self.decoder.head(self.decoder.norm(x[:, -mask.queries.shape[1] :]))
+        targets = self.patchify(clips)
+        targets = right.normalize_targets(targets) if self.normalize else targets
+        return right.masked_loss(predictions, targets, mask), predictions
+
+
+class AlwaysNormalized(right.VideoMAE):
+    def forward(self, clips, mask):
+        _, predictions = super().forward(clips, mask)
+        targets = right.normalize_targets(self.patchify(clips))
+        return right.masked_loss(predictions, targets, mask), predictions
+
+
+class OnlyTheLoss(right.VideoMAE):
+    def forward(self, clips, mask):
+        return super().forward(clips, mask)[0]
+
+
+def trained(draw, last=lambda losses: losses, step=True, record=lambda loss: loss.item()):
+    """A loop with a bug: draw(scheme, model, batch, step, seed, kept) is the mask of a step."""
+
+    def loop(model, clips, scheme, steps, lr, seed):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+        losses, kept = [], {}
+        for number, batch in zip(range(steps), clips, strict=False):
+            loss, _ = model(batch, draw(scheme, model, batch, number, seed, kept))
+            optimizer.zero_grad()
+            loss.backward()
+            if step:
+                optimizer.step()
+            losses.append(record(loss))
+        return last(losses)
+
+    return loop
+
+
+def _drawn(scheme, model, batch, seed):
+    return make_mask(scheme, model.grid, len(batch), torch.Generator().manual_seed(seed))
+
+
+def seeded_in_the_loop(scheme, model, batch, number, seed, kept):
+    return _drawn(scheme, model, batch, seed)
+
+
+def drawn_before_the_loop(scheme, model, batch, number, seed, kept):
+    return kept.setdefault("mask", _drawn(scheme, model, batch, seed))
+
+
+def unseeded(scheme, model, batch, number, seed, kept):
+    return make_mask(scheme, model.grid, len(batch))
+
+
+def step_alone(scheme, model, batch, number, seed, kept):
+    return _drawn(scheme, model, batch, number)
+
+
+def by_step(scheme, model, batch, number, seed, kept):
+    return _drawn(scheme, model, batch, 1000 * seed + number)
 
 
 @wrong_answers(
@@ -193,6 +218,23 @@ def in_place(predictions, goals, mask):
             (all_queries, "averaged over all queries"),
             (lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
             (in_place, "it modifies its arguments"),
+        ],
+        "VideoMAE": [
+            (NoPositionsAtAll, "the encoder's positions are missing"),
+            (AlwaysNormalized, "the targets are always normalised"),
+            (AfterTheHead, "the shape is"),
+            (Flattened, "value 1"),
+            (Renamed, "`enc_to_dec` must be called `encoder_to_decoder`"),
+            (OnlyTheLoss, "got 1 value; expected 2"),
+        ],
+        "pretrain": [
+            (trained(seeded_in_the_loop), "all steps use the same masks"),
+            (trained(drawn_before_the_loop), "all steps use the same masks"),
+            (trained(unseeded), "pass the seeded generator"),
+            (trained(step_alone), "different seeds draw the same masks"),
+            (trained(by_step, step=False), "have not changed"),
+            (trained(by_step, last=lambda losses: losses[-1]), "a list of 150 losses"),
+            (trained(by_step, record=lambda loss: loss), "use loss.item"),
         ],
     }
 )
