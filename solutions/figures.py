@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,10 +12,15 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import vmae
-from vmae.config import MaskConfig
 from vmae.data import (
+    FILM,
+    ClipDataset,
+    FilmSpec,
     MotionSpec,
+    Sampling,
+    VideoFiles,
     crop_square,
+    load_set,
     mix,
     multi_scale_crop,
     rand_augment,
@@ -26,14 +29,17 @@ from vmae.data import (
     random_resized_crop,
     read_frames,
     render,
+    render_film,
     resize_frames,
-    spec_named,
 )
 from vmae.masking import make_mask
+from vmae.train import Recipe
 from vmae.viz import INK, style, to_frames
 
 FOLDER = vmae.ROOT / "data"
 SIZE = 112
+#: Test clips of the film that the moving picture shows.
+SHOWN = (0, 1, 2, 3, 4)
 
 
 def clip(name: str, start: int, stride: int, frames: int = 4) -> torch.Tensor:
@@ -150,49 +156,42 @@ def levels() -> Figure:
     )
 
 
-def reconstructions(columns: int = 6, tile: int = 112) -> list[Image.Image]:
-    """Test clips that the shipped model never saw, a frame a picture: original, masked, painted.
-
-    The first clips of the test set, one of each class, as they come.
-    """
-    model = vmae.load(FOLDER / "tiny")
-    size = model.config
-    stamp = json.loads((FOLDER / "tiny" / "stamp.json").read_text())
-    spec = spec_named(Path(stamp["data"]).name)
-    videos = [render(spec, "test", index) for index in range(64)]
-    chosen = [next(x for x, label in videos if label == number) for number in range(columns)]
-    small = np.stack(
-        [crop_square(resize_frames(x, size.img_size))[: size.num_frames] for x in chosen]
-    )
-    clips = torch.from_numpy(small).permute(0, 4, 1, 2, 3)  # (B, T, H, W, C) -> (B, C, T, H, W)
+def reconstructions(tile: int = 112) -> list[Image.Image]:
+    """Clips of shots that the film model never saw, a frame a picture: original, masked, painted."""
+    model = vmae.load(FOLDER / "weights" / "film").eval()
+    config = Recipe.load("film").pretrain
+    data = render_film(vmae.at_root(config.data.path), FILM, FilmSpec(frames=32, overlap=16))
+    sampling = Sampling.of(config.data, model.config.num_frames)
+    clips = ClipDataset(VideoFiles(load_set(data).test, model.config.img_size), sampling, seed=0)
+    batch = torch.cat([clips.test_clips(number) for number in SHOWN])  # (B, C, T, H, W)
     generator = torch.Generator().manual_seed(0)
-    mask = make_mask(MaskConfig("tube", 0.75), size.grid, len(clips), generator)
+    mask = make_mask(config.mask, model.config.grid, len(batch), generator)
     with torch.inference_mode():
-        done = model.reconstruct(clips, mask)
-    rows = {"video": clips, "seen": done.masked, "painted": done.pasted}
+        done = model.reconstruct(batch, mask)
+    rows = {"video": batch, "seen": done.masked, "painted": done.pasted}
     names = [Image.new("RGBA", (90, tile)) for _ in rows]
     font = ImageFont.load_default(17)
     for name, picture in zip(rows, names, strict=True):
         ink = (*bytes.fromhex(INK[1:]), 255)
         ImageDraw.Draw(picture).text((80, tile // 2), name, ink, font, anchor="rm")
     pictures = []
-    for t in range(size.num_frames):
-        page = Image.new("RGBA", (90 + columns * (tile + 6), len(rows) * (tile + 6)))
-        for row, (batch, name) in enumerate(zip(rows.values(), names, strict=True)):
+    for t in range(model.config.num_frames):
+        page = Image.new("RGBA", (90 + len(batch) * (tile + 6), len(rows) * (tile + 6)))
+        for row, (part, name) in enumerate(zip(rows.values(), names, strict=True)):
             page.paste(name, (0, row * (tile + 6)))
-            for column in range(columns):
-                frame = Image.fromarray(to_frames(batch[column])[t]).resize((tile, tile), 0)
+            for column, frames in enumerate(part):
+                frame = Image.fromarray(to_frames(frames)[t])
                 page.paste(frame, (90 + column * (tile + 6), row * (tile + 6)))
         pictures.append(page)
     return pictures
 
 
 def save_moving(pictures: list[Image.Image], name: str) -> None:
-    """Write pictures/NAME.png that plays: for ever, with a rest on the last frame."""
-    path = FOLDER / "pictures" / f"{name}.png"
-    times = [180] * (len(pictures) - 1) + [900]
+    """Write pictures/NAME.webp that plays: for ever, with a rest on the last frame."""
+    path = FOLDER / "pictures" / f"{name}.webp"
+    times = [120] * (len(pictures) - 1) + [900]
     pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=times, loop=0, optimize=True
+        path, save_all=True, append_images=pictures[1:], duration=times, loop=0, quality=82
     )
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 

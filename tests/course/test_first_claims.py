@@ -1,4 +1,4 @@
-"""The first edition's claims, read from its file as lessons 06 and 08 show them."""
+"""The first edition's claims, read from its file as lesson 08 shows them."""
 
 from __future__ import annotations
 

@@ -5,8 +5,7 @@ measure   run what is missing   copier   baselines without training  results   s
 labels    the experiment that fine-tunes, and tuning, which runs it
 verdicts  paired statistics     figures  pictures                    report    the page about them
 
-`values`, `verdict`, `CLAIMS` and `PREFERRED` are those of the first edition, which lessons 06 and 08
-show.
+`values`, `verdict`, `CLAIMS` and `PREFERRED` are those of the first edition, which lesson 08 shows.
 """
 
 from vmae.course.experiments.first_edition import CLAIMS, PREFERRED, values, verdict

@@ -40,7 +40,7 @@ first setting of each experiment, and of those at its extremes, is chosen from t
 A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points. In the pictures, every
 point is a seed.
 
-`first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lessons 06 and 08 show it.
+`first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lesson 08 shows it.
 """
 
 
