@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import warnings
 from pathlib import Path
@@ -46,6 +47,7 @@ from vmae.data import (
 )
 from vmae.data.making.film import shot_bounds
 from vmae.data.making.motion import CLASSES
+from vmae.data.reading import loader as loader_module
 from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.failures import Failures
 from vmae.data.reading.store import FrameStore, StoreError
@@ -712,3 +714,28 @@ def test_decoders_print_nothing(bad_files, capfd):
         with pytest.raises(VideoError):
             read_frames(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_workers_read_a_store_where_a_gpu_would_wait_for_it(tmp_path, motion_mini, monkeypatch):
+    """The batches are those of one process, and the store travels as the name of its folder."""
+    videos = load_set(motion_mini).train
+    store = build_store(tmp_path, videos, 16, workers=1)
+    assert len(pickle.dumps(store)) < 500
+    started = []
+    real = loader_module.DataLoader
+    monkeypatch.setattr(
+        loader_module,
+        "DataLoader",
+        lambda *a, **k: started.append(k["num_workers"]) or real(*a, **k),
+    )
+    monkeypatch.setattr(loader_module, "LONG", 3)
+    dataset = ClipDataset(store, Sampling(8), 3)
+    found = {}
+    for pin, steps in ((False, 3), (True, 2), (True, 3)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing is pinned without a GPU
+            keys = StepBatches(len(videos), 4, steps, seed=3)
+            found[pin, steps] = [b.clips for b in train_loader(dataset, keys, 1, pin)]
+    assert started == [0, 0, 1]
+    for a, b in zip(found[False, 3], found[True, 3], strict=True):
+        assert torch.equal(a, b)

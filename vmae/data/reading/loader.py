@@ -19,7 +19,7 @@ from vmae.data.reading.failures import Failures
 from vmae.data.reading.reader import VideoError
 from vmae.data.reading.sampling import Sampling, crop_square, place_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
-from vmae.data.reading.store import build_store
+from vmae.data.reading.store import FrameStore, build_store
 from vmae.data.reading.workers import as_is, check_workers, end_with_parent, named_worker_deaths
 from vmae.data.sets.load import load_set
 from vmae.data.sets.videos import SetError, Video, VideoSet
@@ -27,6 +27,8 @@ from vmae.support.files import printable
 
 #: Replacements tried for an unreadable video before the run stops.
 TRIES = 3
+#: Steps from which a GPU's run has its store read by workers.
+LONG = 500
 
 T = TypeVar("T")
 
@@ -231,23 +233,23 @@ def open_source(
 def train_loader(
     dataset: ClipDataset, batches: StepBatches, num_workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """Batches for training. Worker processes are used for files only; a store needs none.
+    """Batches for training, by `num_workers` processes: from files; from a store in long GPU runs.
 
-    Raises WorkerError if worker processes cannot start, or if one dies before it has delivered a batch.
+    A store keeps a GPU waiting, not a CPU. Raises WorkerError if workers cannot start, or one dies.
     """
     kept, _ = unwrap_subset(dataset.source)
-    files = isinstance(kept, VideoFiles)  # decoded on every read, so worker processes pay off
-    if isinstance(kept, VideoFiles) and num_workers:
-        clip = dataset.sampling.num_frames * kept.size**2 * 3
-        share = batches.batch // batches.world_size
-        # Each worker keeps two batches ready, and the main process trains on another.
-        check_workers((2 * num_workers + 1) * share * clip)
+    side = kept.size if isinstance(kept, VideoFiles) else 0
+    if isinstance(kept, FrameStore) and pin and len(batches) >= LONG:
+        side = min(kept.shape(0)[1:])
+    if num_workers := num_workers if side else 0:
+        clips = (2 * num_workers + 1) * batches.batch // batches.world_size  # that are kept ready
+        check_workers(clips * dataset.sampling.num_frames * side**2 * 3)
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=as_is,
-        num_workers=num_workers if files else 0,
-        multiprocessing_context="spawn" if files and num_workers else None,
+        num_workers=num_workers,
+        multiprocessing_context="spawn" if num_workers else None,
         worker_init_fn=partial(end_with_parent, os.getpid()),
         pin_memory=pin and not isinstance(kept, DeviceStore),
     )

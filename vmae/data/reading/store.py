@@ -50,7 +50,7 @@ class FrameStore:
     failed   [(path, reason)] of the unreadable ones
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, verify: bool = True) -> None:
         self.folder = Path(folder)
         index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         if index.get("version") != _VERSION:
@@ -83,8 +83,12 @@ class FrameStore:
             else None
             for i in range(len(index["shards"]))
         ]
-        if self.nbytes <= VERIFIED:
+        if verify and self.nbytes <= VERIFIED:
             self.verify()
+
+    def __reduce__(self) -> tuple[type[FrameStore], tuple[Path, bool]]:
+        """Workers open the files themselves; a pickled memory map would be a copy of all frames."""
+        return FrameStore, (self.folder, False)
 
     def __len__(self) -> int:
         return len(self.videos)
