@@ -41,10 +41,10 @@ TRIED = (
     ("03_mae_trained", "03.learning_rates", " * batch / 256", "", "is not scaled"),
     (
         "03_mae_trained",
-        "03.decayed",
-        " and not n.endswith(tokens)",
-        "",
-        "to the mask token or the class token",
+        "03.pretrain",
+        "optimizer.zero_grad()",
+        "pass",
+        "the gradients of all steps add up",
     ),
     (
         "04_video_in",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
 from sklearn.preprocessing import StandardScaler
+from styles_03 import RIGHT, MAEByScatter, load_by_splitting, rates_by_numpy
 
 from vmae.config import ModelConfig
-from vmae.course.checks import exercises, verdict
+from vmae.course.checks import exercises, notebook_02, verdict
 from vmae.course.checks import notebook_03 as right
 from vmae.mae import MaskedAutoencoder
 from vmae.train import OptimConfig, parameter_groups
@@ -34,51 +33,64 @@ def test_the_package_decays_the_same_parameters(family):
     assert right.decayed(shapes, model.no_weight_decay()) == names
 
 
-# ---- right answers in other styles ---------------------------------------------------------------
-
-
-def rates_by_numpy(steps, warmup, base, batch):
-    rise = np.arange(1, warmup + 1) / warmup
-    fall = (1 + np.cos(np.pi * np.arange(steps - warmup) / (steps - warmup))) / 2
-    return list(np.concatenate((rise, fall)) * base * batch / 256)
-
-
-def rates_by_half_angle(steps, warmup, base, batch):
-    found = []
-    for step in range(steps):
-        share = (step + 1) / warmup
-        if step >= warmup:
-            share = math.cos(math.pi / 2 * (step - warmup) / (steps - warmup)) ** 2
-        found.append(share * base * batch / 256)
-    return found
-
-
-def decayed_by_loop(shapes, exempt):
-    names = []
-    for name in shapes:
-        if len(shapes[name]) == 1 or name in exempt:
-            continue
-        names.append(name)
-    return names
-
-
-def features_by_sklearn(train, test):
-    scaler = StandardScaler().fit(train)
-    return tuple(torch.from_numpy(scaler.transform(x)).float() for x in (train, test))
-
-
-@right_answers(
-    {
-        "learning_rates": [rates_by_numpy, rates_by_half_angle],
-        "decayed": [decayed_by_loop],
-        "standardize_features": [features_by_sklearn],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"03.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
+
+
+def test_lesson_02s_model_passes_too():
+    assert verdict(ALL["03.MAE"], notebook_02.MAE) is None
+
+
+def test_the_loop_overfits_a_few_images():
+    torch.manual_seed(0)
+    sizes = {"img_size": 8, "patch_size": 2, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    sizes |= {"decoder_embed_dim": 32, "decoder_depth": 1, "decoder_num_heads": 2}
+    model, images = right.MAE(**sizes), torch.randn(2, 3, 1, 1).expand(-1, -1, 8, 8)
+    optimizer = torch.optim.AdamW(model.parameters())
+    g = torch.Generator().manual_seed(0)
+    losses = right.pretrain(model, images, optimizer, [3e-3] * 60, 8, 0.75, g)
+    assert len(losses) == 60 and losses[-1] < 0.1 * losses[0]
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
+
+
+def one_method(loss="hidden", positions="before", restore=True, norm=True):
+    """The model in one method, with a slip."""
+
+    class Slip(notebook_02.MAEParts):
+        def forward(self, images, noise, ratio=0.75):
+            batch, n = noise.shape
+            order = noise.argsort(1)
+            keep, ids = int(n * (1 - ratio)), order.argsort(1)
+            rows = torch.arange(batch)[:, None]
+            x = self.embed(images)
+            if positions == "before":
+                x = (x + self.pos_embed[:, 1:])[rows, order[:, :keep]]
+            else:
+                x = x[rows, order[:, :keep]] + self.pos_embed[:, 1 : 1 + keep]
+            cls = self.cls_token + self.pos_embed[:, :1]
+            x = torch.cat([cls.expand(batch, -1, -1), x], 1)
+            for block in self.blocks:
+                x = block(x)
+            x = self.decoder_embed(self.norm(x) if norm else x)
+            full = torch.cat([x[:, 1:], self.mask_token.expand(batch, n - keep, -1)], 1)
+            full = full[rows, ids] if restore else full
+            x = torch.cat([x[:, :1], full], 1) + self.decoder_pos_embed
+            for block in self.decoder_blocks:
+                x = block(x)
+            predicted = self.decoder_pred(self.decoder_norm(x))[:, 1:]
+            hidden, target = ids >= keep, self.patchify(images)
+            chosen = {"hidden": hidden, "all": hidden | True, "visible": ~hidden}[loss]
+            return ((predicted - target) ** 2)[chosen].mean(), predicted, hidden
+
+    return Slip
+
+
+class NoRatio(MAEByScatter):
+    def forward(self, images, noise, ratio=0.75):
+        return super().forward(images, noise)
 
 
 def not_scaled(steps, warmup, base, batch):
@@ -99,6 +111,21 @@ def too_short(steps, warmup, base, batch):
     return rates_by_numpy(steps, warmup, base, batch)[1:]
 
 
+def as_array(steps, warmup, base, batch):
+    return np.array(rates_by_numpy(steps, warmup, base, batch))
+
+
+def no_pi(steps, warmup, base, batch):
+    after = [0.5 * (1 + np.cos(k / (steps - warmup))) for k in range(steps - warmup)]
+    return [base * batch / 256 * x for x in [(k + 1) / warmup for k in range(warmup)] + after]
+
+
+def to_the_last_step(steps, warmup, base, batch):
+    rise = [(k + 1) / warmup for k in range(warmup)]
+    fall = 0.5 * (1 + np.cos(np.linspace(0, np.pi, steps - warmup)))
+    return [base * batch / 256 * float(x) for x in [*rise, *fall]]
+
+
 def no_norms_by_name(shapes, exempt):
     return [name for name in shapes if "bias" not in name]
 
@@ -111,6 +138,96 @@ def never_a_token(shapes, exempt):
     """The first edition's right answer."""
     tokens = ("mask_token", "cls_token")
     return [n for n, shape in shapes.items() if len(shape) > 1 and not n.endswith(tokens)]
+
+
+def without_zero(model, images, optimizer, rates, batch, ratio, generator):
+    losses = []
+    for lr in rates:
+        index = torch.randint(len(images), (batch,), generator=generator)
+        loss, _, _ = model(images[index], torch.rand(batch, 16, generator=generator), ratio)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = lr
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def mask_before_the_loop(model, images, optimizer, rates, batch, ratio, generator):
+    noise, losses = torch.rand(batch, model.grid.num_tokens, generator=generator), []
+    for lr in rates:
+        index = torch.randint(len(images), (batch,), generator=generator)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss, _, _ = model(images[index], noise, ratio)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def global_generator(model, images, optimizer, rates, batch, ratio, generator):
+    losses = []
+    for lr in rates:
+        index = torch.randint(0, len(images), (batch,))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss, _, _ = model(images[index], torch.rand(batch, 16), ratio)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def the_whole_result(model, images, optimizer, rates, batch, ratio, generator):
+    for _ in rates:
+        loss = model(images[:batch], torch.rand(batch, 16, generator=generator), ratio)
+        loss.backward()
+
+
+def all_images(model, images, optimizer, rates, batch, ratio, generator):
+    losses = []
+    for lr in rates:
+        noise = torch.rand(len(images), 16, generator=generator)
+        loss, _, _ = model(images, noise, ratio)
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss)
+    return losses
+
+
+def the_colleagues(encoder, checkpoint):
+    """The program that the learner gets."""
+    own = encoder.state_dict()
+    weights = {name: x.reshape(own[name].shape) for name, x in checkpoint.items() if name in own}
+    encoder.load_state_dict(weights, strict=False)
+    return encoder
+
+
+def only_what_fits(encoder, checkpoint):
+    own = encoder.state_dict()
+    short = {name.removeprefix("module."): x for name, x in checkpoint.items()}
+    same = {n: x for n, x in short.items() if n in own and x.shape == own[n].shape}
+    encoder.load_state_dict(same, strict=False)
+    return encoder
+
+
+def no_return(encoder, checkpoint):
+    load_by_splitting(encoder, checkpoint)
+
+
+def strictly(encoder, checkpoint):
+    encoder.load_state_dict({n.removeprefix("module."): x for n, x in checkpoint.items()})
+    return encoder
+
+
+def only_blocks(encoder, checkpoint):
+    blocks = {n[7:]: x for n, x in checkpoint.items() if n.startswith("module.blocks")}
+    encoder.load_state_dict(blocks, strict=False)
+    return encoder
 
 
 def own_statistics(train, test):
@@ -132,7 +249,32 @@ def unbiased(train, test):
 
 @wrong_answers(
     {
+        "MAE": [
+            (one_method("all"), "the loss also includes the visible patches"),
+            (one_method("visible"), "the loss includes only the visible patches"),
+            (one_method(positions="after"), "the positions are added after masking"),
+            (one_method(restore=False), "the order is not restored"),
+            (one_method(norm=False), "self.norm is missing"),
+            (NoRatio, "`ratio` is ignored"),
+        ],
+        "pretrain": [
+            (without_zero, "the gradients of all steps add up"),
+            (mask_before_the_loop, "every step uses the same masks"),
+            (global_generator, "pass `generator=generator` to whatever draws the images"),
+            (the_whole_result, "'tuple' object has no attribute 'backward'"),
+            (all_images, r"images of shape \(50, 3, 8, 8\); expected \(7, 3, 8, 8\)"),
+        ],
+        "load_encoder": [
+            (the_colleagues, "no weight is loaded"),
+            (only_what_fits, "the patch embedding stays random"),
+            (no_return, "is the `return` missing"),
+            (strictly, "it raises RuntimeError"),
+            (only_blocks, "only the blocks are loaded"),
+        ],
         "learning_rates": [
+            (as_array, "return a list"),
+            (no_pi, "the cosine has no pi"),
+            (to_the_last_step, "the cosine reaches 0 at the last step"),
             (not_scaled, "the base learning rate is not scaled"),
             (zero_first, "the learning rate is 0 at step 0"),
             (straight, "the learning rate falls linearly"),

@@ -1,26 +1,98 @@
-"""Exercises of notebook 03: learning-rate schedule, weight decay, features for a linear probe."""
+"""Exercises of notebook 03: an MAE in one method, its pre-training, features, a checkpoint's names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from torch import nn
 
-from vmae import viz
+from vmae import ROOT, viz
 from vmae.config import ModelConfig
+from vmae.course.checks import notebook_02 as lesson_02
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.modules import ModuleCase, module_exercise
+from vmae.grid import TokenGrid
+from vmae.grid import gather_tokens as take
 from vmae.mae import MaskedAutoencoder
 from vmae.train import schedule
 from vmae.train.config import OptimConfig
 from vmae.vit import VisionTransformer
+from vmae.weights import load
 
 Shapes = dict[str, tuple[int, ...]]
 Pair = tuple[torch.Tensor, torch.Tensor]
+State = dict[str, torch.Tensor]
 
 # ---- reference solutions -------------------------------------------------------------------------
+
+
+class MAE(lesson_02.MAEParts):
+    """Lesson 02's model in one method, for raw pixels."""
+
+    def forward(
+        self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75
+    ) -> lesson_02.Masking:
+        """The loss, predicted (B, N, P) and hidden (B, N) bool, of images (B, 3, H, W)."""
+        x = self.embed(images) + self.pos_embed[:, 1:]  # (B, N, D)
+        ids_keep, ids_restore, hidden = lesson_02.random_masking(noise, ratio)
+        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat((class_token, take(x, ids_keep)), dim=1)  # (B, 1 + V, D)
+        for block in self.blocks:
+            x = block(x)
+        x = self.decoder_embed(self.norm(x))  # (B, 1 + V, E)
+        full = lesson_02.unshuffle(x[:, 1:], self.mask_token, ids_restore)  # (B, N, E)
+        x = torch.cat((x[:, :1], full), dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            x = block(x)
+        predicted = self.decoder_pred(self.decoder_norm(x))[:, 1:]  # (B, N, P)
+        return lesson_02.masked_loss(predicted, self.patchify(images), hidden), predicted, hidden
+
+
+def pretrain(
+    model: nn.Module,
+    images: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    rates: Sequence[float],
+    batch: int,
+    ratio: float,
+    generator: torch.Generator,
+) -> list[float]:
+    """One step for each learning rate, on random images and with new masks; returns the losses.
+
+    images (n, 3, H, W) float; `generator` draws images and masks.
+    """
+    losses = []
+    for lr in rates:
+        chosen = torch.randint(len(images), (batch,), generator=generator)
+        noise = torch.rand(batch, model.grid.num_tokens, generator=generator)
+        loss, _, _ = model(images[chosen], noise, ratio)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def load_encoder(encoder: VisionTransformer, checkpoint: State) -> VisionTransformer:
+    """Copy an MAE's encoder from a checkpoint, whose names begin with "module."; returns it.
+
+    Raises KeyError if a weight is missing.
+    """
+    weights = {name.removeprefix("module."): value for name, value in checkpoint.items()}
+    own = encoder.state_dict()
+    encoder.load_state_dict({name: weights[name].reshape(x.shape) for name, x in own.items()})
+    return encoder
 
 
 def learning_rates(steps: int, warmup: int, base: float, batch: int) -> list[float]:
@@ -95,7 +167,329 @@ def _named(
     return lambda shapes, exempt: [n for n, shape in shapes.items() if keep(n, shape, exempt)]
 
 
+def _mixed(wrong: type[nn.Module]) -> type[nn.Module]:
+    """Lesson 02's MAE with a mistake in one of its parts."""
+    return type("Wrong", (wrong, lesson_02.MAE), {})
+
+
+class _Decoupled(lesson_02.MAE):
+    """Latents are detached, so that the encoder is not trained."""
+
+    def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+        return super().forward_decoder(latents.detach(), ids_restore)
+
+
+def _some(
+    keep: Callable[[str], bool],
+) -> Callable[[VisionTransformer, State], VisionTransformer]:
+    """Loads only some of the weights."""
+
+    def wrong(encoder: VisionTransformer, checkpoint: State) -> VisionTransformer:
+        own = encoder.state_dict()
+        chosen = {n: checkpoint[f"module.{n}"].reshape(own[n].shape) for n in own if keep(n)}
+        encoder.load_state_dict(chosen, strict=False)
+        return encoder
+
+    return wrong
+
+
+# ---- the loop ----------------------------------------------------------------------------------
+
+LOOP_GRID = TokenGrid((1, 8, 8), (1, 2, 2))  # 16 patches
+LOOP_RATES = tuple(round(0.01 * k, 2) for k in range(1, 13))
+LOOP_BATCH, LOOP_RATIO, LOOP_IMAGES = 7, 0.6, 50
+
+
+@dataclass
+class Step:
+    """What a loop showed the model in a forward pass, and what came of it."""
+
+    images: torch.Tensor
+    noise: torch.Tensor
+    ratio: float
+    loss: float
+    gradient: float  # of this loss alone
+
+
+class _Watched(nn.Module):
+    """Notes what it is shown. Its loss has a gradient that depends on the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid, self.steps = LOOP_GRID, list[Step]()
+        self.weight, self.bias = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(0.1))
+
+    def forward(
+        self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75
+    ) -> lesson_02.Masking:
+        mean = images.mean()
+        loss = (self.weight * mean + self.bias).square()
+        gradient = 2 * (self.weight * mean + self.bias) * mean
+        self.steps.append(Step(images, noise, ratio, loss.item(), gradient.item()))
+        hidden = torch.zeros(noise.shape, dtype=torch.bool)
+        return loss, torch.zeros(*noise.shape, 12), hidden
+
+
+class _Noting(torch.optim.SGD):
+    """Notes, at each step, how many forward passes there were, all learning rates, the gradient."""
+
+    def __init__(self, model: _Watched) -> None:
+        super().__init__([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.5)
+        self.model, self.noted = model, list[tuple[int, list[float], float | None]]()
+
+    def step(self, closure: Any = None) -> Any:
+        gradient = self.model.weight.grad
+        rates = [float(group["lr"]) for group in self.param_groups]
+        found = None if gradient is None else gradient.item()
+        self.noted.append((len(self.model.steps), rates, found))
+        return super().step(closure)
+
+
+def _loop_images() -> torch.Tensor:
+    """Fifty digits (50, 3, 8, 8) in [0, 1], as light on dark; the corner of each holds its number."""
+    digits = torch.from_numpy(load_digits().images[:LOOP_IMAGES]).float()[:, None] / 16
+    digits = digits.repeat(1, 3, 1, 1)
+    digits[:, :, 0, 0] = torch.arange(LOOP_IMAGES)[:, None] / 1000
+    return digits
+
+
+def _watched(loop: Callable[..., Any]) -> tuple[Any, list[Step], list[Any]]:
+    """What a loop returns, what it showed the model, and what its optimiser noted."""
+    model, g = _Watched(), torch.Generator().manual_seed(0)
+    optimizer = _Noting(model)
+    arguments = (LOOP_RATES, LOOP_BATCH, LOOP_RATIO, g)
+    return loop(model, _loop_images(), optimizer, *arguments), model.steps, optimizer.noted
+
+
+def _numbers(step: Step) -> list[int]:
+    """Which images a step used."""
+    return (1000 * step.images[:, 0, 0, 0]).round().long().tolist()
+
+
+NO_STEPS = "the model is called {} times; expected one call for each of the 12 learning rates"
+SAME_IMAGES = "every step uses the same images: draw new ones in each"
+FIRST_IMAGES = (
+    "only the first {} images are ever used: draw from all of them, torch.randint(len(images), ...)"
+)
+IN_ORDER = "the images come in the order in which they are stored: draw them at random"
+SAME_MASKS = "every step uses the same masks: draw new noise inside the loop"
+ONE_MASK = "all images of a batch share one mask: draw noise of shape (batch, N)"
+NOISE_SHAPE = "the noise has shape {}; expected (batch, N), here (7, 16)"
+UNSEEDED = (
+    "two runs with equally seeded generators differ: pass `generator=generator` to whatever draws "
+    "the {}"
+)
+IGNORED_RATIO = "`ratio` is ignored: pass it to the model"
+NO_UPDATE = "the optimiser never takes a step: call optimizer.step() after loss.backward()"
+NO_GRADIENT = "optimizer.step() finds no gradient: call loss.backward() before it"
+NO_BACKWARD = (
+    "optimizer.step() finds a gradient of zero: optimizer.zero_grad() belongs before loss.backward(), "
+    "not after it"
+)
+ADDED_UP = "the gradients of all steps add up: call optimizer.zero_grad() before loss.backward()"
+WRONG_RATE = "the learning rates at the steps are {}, ...; expected {}, ...: set group['lr'] before each step"
+LATE_RATE = (
+    "each learning rate is set after its step, so it takes effect one step late: set it before "
+    "optimizer.step()"
+)
+NEVER_SET = "the learning rate is never set: write it into group['lr'] of every parameter group"
+ONE_GROUP = (
+    "only the first parameter group gets the learning rate: loop over optimizer.param_groups, since "
+    "the parameters without weight decay are a group of their own"
+)
+GRAPH = "each loss in the list is a tensor that keeps the graph of its step in memory: append loss.item()"
+OTHER_LOSSES = "the losses in the list are not those of the steps: append loss.item() in each step"
+
+
+def _shown(steps: list[Step]) -> str | None:
+    """What is wrong with the images and masks of a run."""
+    if len(steps) != len(LOOP_RATES):
+        return NO_STEPS.format(len(steps))
+    for step in steps:
+        if step.images.shape != (LOOP_BATCH, 3, 8, 8):
+            return f"the model is shown images of shape {tuple(step.images.shape)}; expected (7, 3, 8, 8)"
+        if step.noise.ndim == 2 and step.noise.shape[0] == 1:
+            return ONE_MASK
+        if step.noise.shape != (LOOP_BATCH, 16):
+            return NOISE_SHAPE.format(tuple(step.noise.shape))
+    used = [_numbers(step) for step in steps]
+    if all(numbers == used[0] for numbers in used):
+        return SAME_IMAGES
+    if (most := max(map(max, used))) <= LOOP_BATCH:
+        return FIRST_IMAGES.format(most + 1)
+    if all(np.diff(numbers).tolist() == [1] * (LOOP_BATCH - 1) for numbers in used):
+        return IN_ORDER
+    orders = [step.noise.argsort(dim=1) for step in steps]
+    if all((order == order[:1]).all() for order in orders):
+        return ONE_MASK
+    if all(torch.equal(order, orders[0]) for order in orders):
+        return SAME_MASKS
+    return None if all(step.ratio == LOOP_RATIO for step in steps) else IGNORED_RATIO
+
+
+def _updated(steps: list[Step], noted: list[tuple[int, list[float], float | None]]) -> str | None:
+    """What is wrong with the updates of a run."""
+    if not noted:
+        return NO_UPDATE
+    if any(gradient is None for *_, gradient in noted):
+        return NO_GRADIENT
+    if [count for count, *_ in noted] != list(range(1, len(steps) + 1)):
+        return f"optimizer.step() is called {len(noted)} times; expected one call after each forward pass"
+    gradients = [gradient or 0.0 for *_, gradient in noted]
+    if not any(gradients):
+        return NO_BACKWARD
+    own = [step.gradient for step in steps]
+    if np.allclose(gradients, np.cumsum(own), rtol=1e-4):
+        return ADDED_UP
+    if not np.allclose(gradients, own, rtol=1e-4):
+        return (
+            "the gradient at a step is not that of the loss: call backward() on the loss as it is"
+        )
+    return _rated([rates for _, rates, _ in noted])
+
+
+def _rated(rates: list[list[float]]) -> str | None:
+    """What is wrong with the learning rates at the steps, one list of all groups for each."""
+    first, others = ([step[group] for step in rates] for group in (0, 1))
+    if np.allclose(first, LOOP_RATES) and not np.allclose(others, LOOP_RATES):
+        return ONE_GROUP
+    if np.allclose(first[1:], LOOP_RATES[:-1]) and not np.allclose(first[0], LOOP_RATES[0]):
+        return LATE_RATE
+    if len(set(first)) == 1:
+        return NEVER_SET
+    if not np.allclose(first, LOOP_RATES):
+        return WRONG_RATE.format(*(", ".join(f"{x:g}" for x in y[:3]) for y in (first, LOOP_RATES)))
+    return None
+
+
+def _returned(result: Any, steps: list[Step]) -> str | None:
+    """What is wrong with the list of losses."""
+    if result is None:
+        return "the result is None: is the `return` missing?"
+    if not isinstance(result, list | tuple):
+        return f"the result is of type {type(result).__name__}; return a list with the loss of each step"
+    if any(isinstance(loss, torch.Tensor) and loss.requires_grad for loss in result):
+        return GRAPH
+    if len(result) != len(steps) or not np.allclose(
+        [float(x) for x in result], [step.loss for step in steps], rtol=1e-4
+    ):
+        return OTHER_LOSSES
+    return None
+
+
+def _judge_loop(loop: Callable[..., Any]) -> str | None:
+    result, steps, noted = _watched(loop)
+    with suppress(Exception):  # a wrong result cannot always be drawn
+        _draw_loop(steps)
+    if result is None and len(steps) == len(LOOP_RATES):
+        return _returned(result, steps)
+    if problem := _shown(steps) or _updated(steps, noted) or _returned(result, steps):
+        return problem
+    _, again, _ = _watched(loop)
+    for name, of in (("images", _numbers), ("noise", lambda step: step.noise.tolist())):
+        if any(of(a) != of(b) for a, b in zip(steps, again, strict=True)):
+            return UNSEEDED.format(name)
+    return None
+
+
+def _loop(order: str = "rate zero backward step", groups: int = 2, **drawn: Any) -> Any:
+    """A loop with another order of its actions, or other draws of images, noise or ratio."""
+
+    def loop(model, images, optimizer, rates, batch, ratio, g):
+        losses, fixed = [], torch.rand(batch, 16, generator=torch.Generator().manual_seed(1))
+        for k, lr in enumerate(rates):
+            chosen = drawn.get("images", lambda g, n, *_: torch.randint(n, (batch,), generator=g))
+            noise = drawn.get("noise", lambda g, _: torch.rand(batch, 16, generator=g))
+            inputs = images[chosen(g, len(images), batch, k)], noise(g, fixed)
+            loss, _, _ = model(*inputs, *([] if drawn.get("no_ratio") else [ratio]))
+            for action in order.split():
+                if action == "rate":
+                    for group in optimizer.param_groups[:groups]:
+                        group["lr"] = lr
+                elif action == "zero":
+                    optimizer.zero_grad(set_to_none=False)
+                else:
+                    {"backward": loss.backward, "step": optimizer.step}[action]()
+            losses.append(drawn.get("note", torch.Tensor.item)(loss))
+        return losses
+
+    return loop
+
+
+def _one_step(model: Any, images: Any, optimizer: Any, rates: Any, *rest: Any) -> list[float]:
+    return pretrain(model, images, optimizer, rates[:1], *rest)
+
+
+PRETRAIN = Exercise(
+    "03.pretrain",
+    pretrain,
+    mistakes={
+        NO_STEPS.format(1): _one_step,
+        SAME_IMAGES: _loop(
+            images=lambda g, n, b, k: torch.arange(n)[torch.tensor([3, 1, 4, 15, 9, 2, 6])]
+        ),
+        FIRST_IMAGES.format(LOOP_BATCH): _loop(
+            images=lambda g, n, b, k: torch.randint(b, (b,), generator=g)
+        ),
+        IN_ORDER: _loop(images=lambda g, n, b, k: torch.arange(b) + (b * k) % (n - b)),
+        SAME_MASKS: _loop(noise=lambda g, fixed: fixed),
+        ONE_MASK: _loop(noise=lambda g, fixed: torch.rand(1, 16, generator=g).expand_as(fixed)),
+        NOISE_SHAPE.format("(16,)"): _loop(noise=lambda g, _: torch.rand(16, generator=g)),
+        UNSEEDED.format("images"): _loop(images=lambda g, n, b, k: torch.randint(n, (b,))),
+        UNSEEDED.format("noise"): _loop(noise=lambda g, fixed: torch.rand_like(fixed)),
+        IGNORED_RATIO: _loop(no_ratio=True),
+        NO_UPDATE: _loop("rate zero backward"),
+        NO_GRADIENT: _loop("rate step"),
+        NO_BACKWARD: _loop("rate backward zero step"),
+        ADDED_UP: _loop("rate backward step"),
+        LATE_RATE: _loop("zero backward step rate"),
+        NEVER_SET: _loop("zero backward step"),
+        ONE_GROUP: _loop(groups=1),
+        GRAPH: _loop(note=lambda loss: loss),
+        OTHER_LOSSES: _loop(note=lambda loss: loss.item() / LOOP_BATCH),
+    },
+    judge=_judge_loop,
+)
+
+
 # ---- drawings ----------------------------------------------------------------------------------
+
+
+def _draw_loop(steps: list[Step]) -> None:
+    shown = {}
+    for number, step in enumerate(steps[:3], 1):
+        rank = step.noise.argsort(dim=1).argsort(dim=1)
+        hidden = rank >= int(16 * (1 - step.ratio))  # (B, 16)
+        gone = hidden.view(-1, 4, 4).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        pictures = torch.where(gone[:, None], 0.45, step.images)
+        shown |= {f"step {number}, image {i + 1}": pictures[i] for i in range(6)}
+    viz.pictures(
+        shown,
+        "What your loop shows the model in its first three steps, a row for each: six handwritten digits, "
+        "with their hidden patches in grey.",
+        height=0.9,
+        columns=6,
+        cmap="gray",
+    )
+
+
+def _draw_weights(result: State, config: ModelConfig, _: State) -> None:
+    encoder = VisionTransformer(config)
+    shown = {"the cat": lesson_02._cat()[0]}
+    expected = load(ROOT / "data" / "weights" / "image").encoder.state_dict()
+    for name, weights in {"your encoder": result, "expected": expected}.items():
+        encoder.load_state_dict(weights)
+        with torch.no_grad():
+            latents = encoder.eval().forward_features(lesson_02._cat()[:, :, None])[0, 1:]
+        components = torch.tensor(PCA(3, random_state=0).fit_transform(latents.numpy()))
+        low, high = (components.quantile(q, dim=0) for q in (0.02, 0.98))
+        shown[name] = ((components - low) / (high - low)).clamp(0, 1).view(14, 14, 3)
+    viz.pictures(
+        shown,
+        "The cat, and its 196 latents as colours (three principal components): those of the encoder that "
+        "your function returned, and the expected ones, in which eyes, stripes and fur differ.",
+        height=1.4,
+    )
 
 
 def _draw_rates(result: list[float], *case: Any) -> None:
@@ -171,12 +565,123 @@ def _feature_cases(g: torch.Generator) -> list[Pair]:
     return cases
 
 
+def _mae_cases(g: torch.Generator) -> list[ModuleCase]:
+    """The cat and its mirror image with the shipped weights; small ones; one with nothing visible."""
+    noise = torch.rand(2, 196, generator=g)
+    images, other = torch.randn(3, 3, 40, 40, generator=g), torch.rand(3, 25, generator=g)
+    return [
+        (lesson_02.SHIPPED, (lesson_02._both_cats(), noise)),
+        (lesson_02._small(), (images, other, 0.6)),
+        (lesson_02._small(), (images[:2], other[:2], 1.0)),
+    ]
+
+
+def _checkpoint_cases(_: torch.Generator) -> list[tuple[ModelConfig, State]]:
+    """The shipped model, and a small one: configurations, and checkpoints as DDP would save them."""
+    cases = []
+    small = ModelConfig.mae("tiny", img_size=40, tubelet=(1, 8, 8), embed_dim=12, depth=2,
+                            num_heads=3)  # fmt: skip
+    shipped = load(ROOT / "data" / "weights" / "image").config
+    for config, sizes in ((shipped, lesson_02.SHIPPED), (small, lesson_02._small())):
+        weights = lesson_02._weights(lesson_02.MAE, sizes)
+        cases.append((config, {f"module.{name}": x for name, x in weights.items()}))
+    return cases
+
+
+def _loaded(answer: Callable[..., Any], config: ModelConfig, checkpoint: State) -> Any:
+    """The weights of the encoder that an answer returns."""
+    torch.manual_seed(0)
+    result = answer(VisionTransformer(config), checkpoint)
+    return result.state_dict() if isinstance(result, nn.Module) else result
+
+
+def _no_list(answer: Callable[..., Any]) -> str | None:
+    result = answer(5, 2, 1.0, 256)
+    if isinstance(result, np.ndarray | torch.Tensor):
+        return f"the result is of type {type(result).__name__}: return a list, with .tolist()"
+    return None
+
+
 EXERCISES = (
+    module_exercise(
+        "03.MAE",
+        MAE,
+        _mae_cases,
+        {
+            "the positions are added after masking: a patch keeps the position that it was cut from, so "
+            "add them before": _mixed(lesson_02._PositionsAfterMasking),
+            "the patches have no positions: add self.pos_embed[:, 1:]": _mixed(
+                lesson_02._NoPositions
+            ),
+            "hidden patches are set to zero, not left out: keep only the visible ones": _mixed(
+                lesson_02._HiddenAsZeros
+            ),
+            "the encoder sees all patches: keep only the visible ones": _mixed(
+                lesson_02._AllPatches
+            ),
+            "self.norm is missing: apply it after the last block of the encoder": _mixed(
+                lesson_02._NoNorm
+            ),
+            "the order is not restored before the decoder: put every token at the index of its patch, "
+            "with ids_restore": _mixed(lesson_02._NotRestored),
+            "the decoder's positions are added before the order is restored: add them afterwards": _mixed(
+                lesson_02._PositionsBeforeRestoring
+            ),
+            "the decoder has no positions, so all mask tokens are equal: add self.decoder_pos_embed": (
+                _mixed(lesson_02._NoDecoderPositions)
+            ),
+            "self.decoder_norm is missing: apply it before self.decoder_pred": _mixed(
+                lesson_02._NoDecoderNorm
+            ),
+            "the last token is dropped after the decoder: drop the first, which is the class token": _mixed(
+                lesson_02._LastTokenDropped
+            ),
+            "the loss also includes the visible patches: average over the hidden ones": (
+                lesson_02._with_loss(
+                    lambda model, images, predicted, hidden: lesson_02._error(
+                        predicted, model.patchify(images)
+                    ).mean()
+                )
+            ),
+            "the loss includes only the visible patches: average over the hidden ones": (
+                lesson_02._with_loss(
+                    lambda model, images, predicted, hidden: lesson_02.masked_loss(
+                        predicted, model.patchify(images), ~hidden
+                    )
+                )
+            ),
+            "the target is standardised: here the model predicts raw pixels, self.patchify(images)": (
+                lesson_02._with_loss(
+                    lambda model, images, predicted, hidden: lesson_02.masked_loss(
+                        predicted, lesson_02.standardize(model.patchify(images)), hidden
+                    )
+                )
+            ),
+            "the encoder gets no gradient: no detach(), no torch.no_grad()": _Decoupled,
+            "`ratio` is ignored: keep int(N * (1 - ratio)) patches": lesson_02._FixedRatio,
+            "`hidden` is inverted: it is True for the patches that the encoder does not see": (
+                lesson_02._Visible
+            ),
+        },
+        draw=lesson_02._draw_mae,
+        weights=lesson_02._weights,
+    ),
     Exercise(
         "03.learning_rates",
         learning_rates,
         _rate_cases,
         {
+            "the cosine has no pi, so the learning rate falls to three quarters only: 0.5 * (1 + cos(pi * "
+            "progress))": _shaped(
+                _up,
+                lambda step, steps, warmup: (
+                    0.5 * (1 + math.cos((step - warmup) / (steps - warmup)))
+                ),
+            ),
+            "the cosine reaches 0 at the last step, which is wasted: it would reach 0 at step `steps`, "
+            "so divide by steps - warmup": _shaped(
+                _up, lambda step, steps, warmup: _down(step, steps - 1, warmup)
+            ),
             "the base learning rate is not scaled: multiply it by batch / 256": (
                 lambda steps, warmup, base, batch: learning_rates(steps, warmup, base, 256)
             ),
@@ -198,6 +703,7 @@ EXERCISES = (
             ),
         },
         draw=_draw_rates,
+        inspect=_no_list,
         tolerance=1e-8,
     ),
     Exercise(
@@ -230,6 +736,7 @@ EXERCISES = (
         },
         draw=_draw_decayed,
     ),
+    PRETRAIN,
     Exercise(
         "03.standardize_features",
         standardize_features,
@@ -254,5 +761,28 @@ EXERCISES = (
             "correction=0": (lambda train, test: _scaled(train, test, train, correction=1)),
         },
         draw=_draw_features,
+    ),
+    Exercise(
+        "03.load_encoder",
+        load_encoder,
+        _checkpoint_cases,
+        {
+            "no weight is loaded, and `strict=False` hides it: every name in the checkpoint begins with "
+            '"module.", so none is found': _some(lambda _: False),
+            "the class token stays random: load it too": _some(lambda name: name != "cls_token"),
+            "only the blocks are loaded: patch embedding, class token and norm stay random": _some(
+                lambda name: name.startswith("blocks.")
+            ),
+            "the patch embedding stays random: its weight only needs another shape, with reshape or "
+            "unsqueeze(2)": _some(lambda name: name != "patch_embed.proj.weight"),
+            "the final norm stays as it was: load it too": _some(
+                lambda name: not name.startswith("norm.")
+            ),
+            "the biases stay as they were: load them too": _some(
+                lambda name: not name.endswith("bias")
+            ),
+        },
+        draw=_draw_weights,
+        run=_loaded,
     ),
 )
