@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from ship import LARGEST, ship
 
 import vmae
-from vmae.data import FilmSpec
+from vmae.data import ClipDataset, FilmSpec, Sampling, VideoFiles, load_set
 from vmae.mae import MaskedAutoencoder
-from vmae.masking import Mask
+from vmae.masking import Mask, make_mask
 from vmae.train import Recipe
 
 SMALL = {
@@ -116,3 +116,27 @@ def test_the_image_model_that_ships_is_as_good_as_its_evidence_says():
             evidence[key]["model"], rel=0.01
         )
         assert evidence[key]["model"] < evidence[key]["blend"] < evidence[key]["mean"]
+
+
+def test_the_film_model_that_ships_is_as_good_as_its_evidence_says():
+    config = Recipe.load("film").pretrain
+    model = vmae.load(vmae.ROOT / "data" / "weights" / "film").float().eval()
+    assert isinstance(model, MaskedAutoencoder)
+    assert model.config == config.model
+    weights = vmae.ROOT / "data" / "weights" / "film" / "model.safetensors"
+    assert weights.stat().st_size <= LARGEST["film"]
+    found = json.loads((vmae.ROOT / "data" / "evidence" / "film.json").read_text())
+    tube = found["errors"]["tube 0.75"]
+    assert tube["model"] < tube["blend"] < tube["mean"], "it has learned more than to copy"
+    assert found["curve"][-1][2] == tube["model"]
+    clips = shipped.render_film(vmae.ROOT / config.data.path, shipped.FILM, shipped.FILM_SPEC, 1)
+    pixels = np.concatenate(
+        [
+            ClipDataset(
+                VideoFiles(load_set(clips).test, 112), Sampling.of(config.data, 16), 0
+            ).views(i)
+            for i in (20, 65)
+        ]
+    )
+    mask = make_mask(config.mask, config.model.grid, 2, torch.Generator().manual_seed(0))
+    assert shipped.error_of(model, pixels, mask) < 0.03
