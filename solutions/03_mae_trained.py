@@ -516,8 +516,8 @@ viz.pictures(
 )
 
 # %% [markdown]
-# First noise; then one average blob for every image; then strokes in the right colour that continue what is visible. From nothing, the model predicts the average digit, in the average colour: the best
-# answer to a squared error when there is no clue. "Step 50" looks much the same for all images, because the decoder first learns *where* ink usually is, and only then to listen to the encoder.
+# First noise. After 50 steps the noise is dimmer, and the same for every image: the decoder has learned how bright pixels are on average, and does not yet listen to the encoder. After 300 there is a blob where digits lie, in the colour of
+# what is visible; in the end there are strokes, blurred where several digits would fit. From nothing, the model predicts a faint grey mixture of digits in the middle, about the best answer to a squared error when there is no clue.
 # The token itself remains one vector for every hidden patch. What it learns is to be a good starting point, a neutral "fill me in".
 
 # %%
@@ -686,8 +686,8 @@ viz.table(
 
 # %% [markdown]
 # Read the table without mercy. Pre-training raises every row. The class token, never addressed by the loss, is the poorest summary; averaging does better. But the honest opponent is the last row: *pixels*, with no network at
-# all, beat every summary of 64 numbers. These digits are centred and upright, so that a pixel means the same thing in every image, and a linear layer needs nothing more. Only with all patches does the pre-trained
-# encoder do better than its own input.
+# all, beat every summary of 64 numbers. These digits are centred and upright, so that a pixel means the same thing in every image, and a linear layer needs nothing more. With all patches the encoder does
+# better than its own input, but so does a random one, by a little less.
 #
 # So is the task too easy to need an encoder? With four thousand labels, yes. That is why self-supervised learning is usually tested with few.
 #
@@ -826,7 +826,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
 #
 # <details><summary>What a good answer contains</summary>
 #
-# The table of depths shows that they can disagree. The loss measures reconstruction, the probe what is left when the decoder is gone. Losses are comparable only for the same targets, masks and images, for
+# The loss measures reconstruction, the probe what is left when the decoder is gone. Losses are comparable only for the same targets, masks and images, for
 # example to see whether a run is still improving or has diverged. To choose a model, use the task, or a probe close to it, on data kept for that; choosing on the test images would leak them.
 #
 # </details>
