@@ -58,7 +58,7 @@ class MAE(lesson_02.MAEParts):
 
 
 def pretrain(
-    model: nn.Module,
+    model: lesson_02.MAEParts,
     images: torch.Tensor,
     optimizer: torch.optim.Optimizer,
     rates: Sequence[float],
@@ -456,7 +456,7 @@ PRETRAIN = Exercise(
 
 
 def _draw_loop(steps: list[Step]) -> None:
-    shown = {}
+    shown: dict[str, torch.Tensor] = {}
     for number, step in enumerate(steps[:3], 1):
         rank = step.noise.argsort(dim=1).argsort(dim=1)
         hidden = rank >= int(16 * (1 - step.ratio))  # (B, 16)
@@ -476,7 +476,9 @@ def _draw_loop(steps: list[Step]) -> None:
 def _draw_weights(result: State, config: ModelConfig, _: State) -> None:
     encoder = VisionTransformer(config)
     shown = {"the cat": lesson_02._cat()[0]}
-    expected = load(ROOT / "data" / "weights" / "image").encoder.state_dict()
+    shipped = load(ROOT / "data" / "weights" / "image")
+    assert isinstance(shipped, MaskedAutoencoder)
+    expected = shipped.encoder.state_dict()
     for name, weights in {"your encoder": result, "expected": expected}.items():
         encoder.load_state_dict(weights)
         with torch.no_grad():
