@@ -58,7 +58,7 @@ class MAE(lesson_02.MAEParts):
 
 
 def pretrain(
-    model: Any,
+    model: lesson_02.MAEParts,
     images: torch.Tensor,
     optimizer: torch.optim.Optimizer,
     rates: Sequence[float],
