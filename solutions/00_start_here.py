@@ -507,6 +507,7 @@ display(Markdown("\n".join(lines)))
 # | cosine decay | 餘弦衰減 | the rate falls along half a cosine |
 # | cross-attention | 交叉注意力 | queries from one sequence, keys and values from another |
 # | cross-entropy | 交叉熵 | minus the log-probability of the right class |
+# | cube embedding | 立方體嵌入 | the linear layer from a tubelet's pixels to a token |
 # | data | 資料 | the videos, and where there are any, the labels |
 # | data parallel | 資料平行 | each process has the model and a share of the batch |
 # | decoder | 解碼器 | what writes: it paints the hidden part |
@@ -518,6 +519,7 @@ display(Markdown("\n".join(lines)))
 # | encoder | 編碼器 | what reads: it gets the visible part |
 # | exponent | 指數 | the bits that give a number its range |
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
+# | floor | 隨機權重基準 | what a probe finds in random weights |
 # | frame masking | 整幀遮罩 | whole time steps are hidden |
 # | from scratch | 從頭訓練 | training from random weights |
 # | FSDP | 全分片資料平行 | weights, gradients and moments shared out among processes |
@@ -530,6 +532,7 @@ display(Markdown("\n".join(lines)))
 # | inductive bias | 歸納偏置 | what a model assumes before it sees data |
 # | information leakage | 資訊洩漏 | a hidden position is visible at another time |
 # | interpolation | 內插 | values between known ones |
+# | joint | 聯合 | attention of every token to every token, over space and time |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
 # | key | 鍵 | what a token offers to be found by |
 # | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
@@ -538,8 +541,10 @@ display(Markdown("\n".join(lines)))
 # | layer decay | 逐層學習率衰減 | early layers learn more slowly |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
 # | leak | 資料洩漏 | the test tells something to the training |
+# | leakage | 資料洩漏 | test data that influence the training |
 # | learning rate | 學習率 | how far a step goes |
 # | linear probe | 線性探測 | one linear layer on frozen features |
+# | linear scaling rule | 線性縮放規則 | the learning rate grows with the batch |
 # | locality | 局部性 | outputs depend on nearby pixels; they move with the image |
 # | logits | 未歸一化分數 | the last layer, and its outputs before the softmax |
 # | mantissa | 尾數 | the bits that give a number its digits |
@@ -560,6 +565,7 @@ display(Markdown("\n".join(lines)))
 # | multiply-add | 乘加運算 | one multiplication and one addition; the papers' FLOP |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | patch | 圖塊 | a square of pixels that becomes one token |
+# | position | 位置編碼 | a vector that tells a token where it is |
 # | position embedding | 位置編碼 | a vector that depends only on where a token is |
 # | positions | 位置編碼 | vectors that tell tokens where they are |
 # | post-pre-training | 後預訓練 | V2's stage with many labels, between pre-training and the target |
@@ -570,6 +576,7 @@ display(Markdown("\n".join(lines)))
 # | queries | 查詢位置 | places that the decoder is asked for |
 # | query | 查詢 | what a token asks for |
 # | random masking | 隨機遮罩 | every token is drawn independently |
+# | reconstructed pixels | 重建像素 | what the model predicts at hidden positions |
 # | redundancy | 時序冗餘 | neighbouring frames hold nearly the same information |
 # | residual connection | 殘差連接 | a branch is added to its input |
 # | roofline | 屋頂線 | the speed that bandwidth and arithmetic allow |
@@ -589,6 +596,7 @@ display(Markdown("\n".join(lines)))
 # | tube masking | 管道式遮罩 | the same positions are hidden at all times |
 # | tubelet | 時空立方體 | a block of pixels over a few frames, one token |
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values, plus its position |
+# | tubelet, cube | 時空立方體 | a block of pixels over a few frames, one token |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | restore the original order of tokens |
 # | utilisation | 利用率 | achieved FLOP/s over the measured rate |
