@@ -22,7 +22,8 @@
 # Measured on 2 shared CPU cores, the whole solution: 17 minutes while much else was running, 8 in a second run, 0.8 GB of memory at the peak. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
-train_images, test_images = 4000, 1000
+train_images = 4000
+test_images = 1000
 seeds = 2  # everything that is compared is run so many times
 steps = 1500  # of each pre-training
 looks = (50, 300)  # steps after which the model is also looked at
