@@ -63,9 +63,9 @@ def measured(name: str) -> dict[str, Any]:
     return {
         "batch": batch,
         "planned seconds": round(plan.seconds / plan.steps, 4),
-        "seconds": round(statistics.median(seconds), 4),
+        "measured seconds": round(statistics.median(seconds), 4),
         "planned gigabytes": round(plan.memory / 1e9, 3),
-        "gigabytes": round(peak_memory(torch.device("cpu")) / 1e9, 3),
+        "measured gigabytes": round(peak_memory(torch.device("cpu")) / 1e9, 3),
         "parts": {part: round(value, 4) for part, value in plan.parts.items()},
     }
 
