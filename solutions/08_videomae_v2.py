@@ -630,7 +630,7 @@ viz.table(
     rows, caption="GPU, bf16, fused attention, no activation checkpointing: computed, per clip."
 )
 bench = json.loads(Path("data/bench/cuda.json").read_text())["pre-train, B"]
-before, after = (bench["rows"]["bf16"][key]["clips a second"] for key in ("ours", "ours, V2"))
+before, after = (bench["rows"]["bf16"][key]["clips per second"] for key in ("ours", "ours, V2"))
 print(f"ViT-B on one {bench['made']['device']}, bf16, batches of {bench['batch']}:", end=" ")
 print(f"V1 {before:.0f}, V2 {after:.0f} clips per second, {after / before:.2f} times")
 

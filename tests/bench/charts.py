@@ -1,6 +1,6 @@
 """The charts of data/bench/DEVICE.json: python tests/bench/charts.py [cpu|cuda]
 
-speed      every contestant's clips a second, as a multiple of the published algorithm's in fp32
+speed      every contestant's clips per second, as a multiple of the published algorithm's in fp32
 scaling    time and memory of V1's step, measured and expected, as clips, batches and models grow
 """
 

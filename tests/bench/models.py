@@ -153,7 +153,7 @@ def compare(case: Case, running: dict[str, tuple[nn.Module, Step]]) -> None:
 
 
 def times(case: Case, precisions: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """By precision and contestant: seconds a step and clips a second, medians of interleaved rounds.
+    """By precision and contestant: seconds per step and clips per second, medians of interleaved rounds.
 
     A turn is three steps, of which the first is not counted: it finds the memory as another model
     left it, and in training a step follows one of its own. Each round has another order.
@@ -177,7 +177,7 @@ def times(case: Case, precisions: Sequence[str], rounds: int) -> dict[str, dict[
             median = statistics.median(seconds[precision, name])
             row: dict[str, Any] = {
                 "seconds": round(median, 4),
-                "clips a second": round(case.batch / median, 3),
+                "clips per second": round(case.batch / median, 3),
                 "steps": [round(x, 4) for x in seconds[precision, name]],
             }
             if name.startswith("ours"):
@@ -247,7 +247,7 @@ def table(kind: str = "cpu") -> str:
             ]  # fmt: skip
             dual = _fastest(rows, "V2") if "ours, V2" in rows else None
             ratios.append(f"{ours['seconds'] / dual['seconds']:.2f}" if dual else "")
-            speed = f"{ours['clips a second']:.2f} | {100 * ours['of the matmul rate']:.0f} %"
+            speed = f"{ours['clips per second']:.2f} | {100 * ours['of the matmul rate']:.0f} %"
             lines.append(f"| {key} | {precision} | {speed} | {' | '.join(ratios)} |")
     for key, entry in results.found(kind).items():
         if "gigabytes" in entry:

@@ -1,7 +1,7 @@
 """How fast clips are read, as ratios measured in one run: python tests/bench/reading.py [SET]
 
 - decord (open, seek, 8 of the frames) against PyAV decoding the same file from its start
-- the store against decoding from files, in clips a second through the same loader
+- the store against decoding from files, in clips per second through the same loader
 - two worker processes against one
 - the share of a training step's time that is spent waiting for its batch: the `cpu` recipe's model
   on the store
@@ -150,7 +150,7 @@ def main() -> None:
                     "share of a training step spent waiting, store": round(
                         statistics.median(waited), 4
                     ),
-                    "clips a second": {name: round(value) for name, value in rate.items()},
+                    "clips per second": {name: round(value) for name, value in rate.items()},
                 },
                 indent=1,
             )
