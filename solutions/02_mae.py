@@ -1003,8 +1003,8 @@ viz.pictures(
 
 # %% [markdown]
 # Each picture applies the decoder's last two layers after another stage; each title gives the similarity. The mask token itself predicts one patch for everywhere. Positions make the copies
-# different, yet know nothing of the cat. Only attention brings in the picture, block by block. Lesson 03 watches the mask token while it learns, and measures why decoding is the
-# easier half: what a deeper decoder buys, against a deeper encoder of equal cost.
+# different, yet know nothing of the cat. Only attention brings in the picture, block by block. Lesson 03 watches the mask token while it learns, and
+# measures what a deeper decoder buys, against a deeper encoder of equal cost.
 #
 # ## A test of correctness: one picture, overfitted
 #

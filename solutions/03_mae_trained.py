@@ -511,7 +511,7 @@ shown |= {f"original {i + 1}": to_picture(patches[i]) for i in range(7)}
 viz.pictures(
     shown,
     "Rows: the visible quarter of seven digits; the same with hidden patches predicted after 0, 50, 300 "
-    "and all steps; the originals. The last column, predicted from nothing, ends as a grey blob where digits are.",
+    "and all steps; the originals. The last column, predicted from nothing, ends as a faint ring.",
     height=0.85,
     columns=8,
 )
@@ -809,7 +809,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
         print(verdicts.judgement("labels", claim, found))
 
 # %% [markdown]
-# Look for two places: where the gain is largest, and where it ends. With more labels, scratch catches up, because labels can teach what pre-training taught. Where a verdict is inconclusive, these seeds cannot decide.
+# Look for two places: where the gain is largest, and where it ends. With enough labels scratch should catch up, because labels can teach what pre-training taught; where a panel is empty, nobody has measured that here yet. Where a verdict is inconclusive, these seeds cannot decide.
 #
 # ## Open questions
 #

@@ -213,6 +213,10 @@ def test_a_mask_of_ones_own_is_plugged_in_by_name():
         register_mask("checkers", lambda *_: torch.zeros(3, 32, dtype=torch.int64))
         with pytest.raises(MaskError, match=r"'checkers' returned torch.int64 of shape \(3, 32\)"):
             make_mask(MaskConfig("checkers", 0.5), grid, 3)
+        for row in ([1, 0], [1, 1], [30, 32]):  # falling, twice, beyond the last of 32
+            register_mask("checkers", lambda *_, row=row: torch.tensor([row]))
+            with pytest.raises(MaskError, match="each row must rise"):
+                make_mask(MaskConfig("checkers", 0.5), grid, 1)
     finally:
         MASK_TYPES.remove("checkers")
     with pytest.raises(ValueError, match="'tube' is one of the package's own"):

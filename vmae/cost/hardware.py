@@ -1,11 +1,10 @@
 """Devices as a plan sees them: rates of matrix products and of memory, and what a run has to share.
 
-Figures of the cards are from their data sheets (dense, without sparsity); those of this machine are measured.
+Rates of the cards are from their data sheets (dense, without sparsity); those of this machine are measured.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ class Hardware:
     efficiency share of `matmul` that the products of a step reach
     passes     how often a step moves, in all, what it keeps for the backward pass: forward and
                backward, norms, activations, copies
+    held       memory of a step over what `vmae.cost.memory` computes, frames apart
     host       seconds of a step that its launches take at least, and more per block
     overlaps   whether launches and the device's work run at the same time
     """
@@ -35,15 +35,17 @@ class Hardware:
     memory: float
     efficiency: float
     passes: float
+    held: float
     host: tuple[float, float]
     overlaps: bool
 
 
-def _card(name: str, low: dict[str, float], fp32: float, bandwidth: float, memory: float):
-    """A GPU. `efficiency`, `passes` and `host` are fitted to data/bench/cuda.json, one card's."""
-    return Hardware(
-        name, {"fp32": fp32, **low}, bandwidth, memory, 0.5, 12.0, (0.004, 0.0012), True
-    )
+def _card(
+    name: str, low: dict[str, float], fp32: float, bandwidth: float, memory: float
+) -> Hardware:
+    """A GPU. What is not from its data sheet is fitted to data/bench/cuda.json, a few steps of one card."""
+    rates = {"fp32": fp32, **low}
+    return Hardware(name, rates, bandwidth, memory, 0.5, 12.0, 1.9, (0.004, 0.0012), True)
 
 
 #: By the name that `vmae plan --device` takes.
@@ -59,7 +61,7 @@ CARDS = {
 def this_cpu() -> Hardware:
     """This machine's CPU with the threads that PyTorch uses; takes about a second.
 
-    `efficiency`, `passes` and `host` are fitted to data/bench/cpu.json.
+    What is not measured here is fitted to data/bench/cpu.json.
     """
     cpu = torch.device("cpu")
     matmul = {
@@ -69,7 +71,7 @@ def this_cpu() -> Hardware:
     threads = torch.get_num_threads()
     name = f"this CPU, {threads} thread{'s' if threads > 1 else ''}"
     memory = float(psutil.virtual_memory().total)
-    return Hardware(name, matmul, _bandwidth(), memory, 0.67, 3.4, (0.010, 0.003), False)
+    return Hardware(name, matmul, _bandwidth(), memory, 0.67, 3.4, 1.0, (0.010, 0.003), False)
 
 
 def _bandwidth() -> float:
@@ -82,8 +84,3 @@ def _bandwidth() -> float:
         target.copy_(source)
         best = min(best, time.perf_counter() - start)
     return 2 * source.nbytes / best
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -82,6 +82,9 @@ _SCHEMES: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
+_OWN = tuple(MASK_TYPES)
+
+
 def register_mask(name: str, draw: Callable[..., torch.Tensor]) -> None:
     """Make a scheme of your own a `mask_type`, in this process.
 
@@ -90,7 +93,7 @@ def register_mask(name: str, draw: Callable[..., torch.Tensor]) -> None:
     resumed run repeats them. `choose` in vmae.masking.mask draws so many of so many; registering a
     name again replaces its scheme. Raises ValueError for a name that the package has itself.
     """
-    if name in ("tube", "random", "frame"):
+    if name in _OWN:
         raise ValueError(f"{name!r} is one of the package's own masks: choose another name")
     _SCHEMES[name] = draw
     if name not in MASK_TYPES:
@@ -117,4 +120,11 @@ def draw_visible(
             f"mask {name!r} returned {visible.dtype} of shape {tuple(visible.shape)}; it must return int64 "
             f"token indices ({batch}, V), with V from 1 to {grid.num_tokens - 1}"
         )
+    if name not in _OWN and visible.device.type == "cpu":  # a GPU would have to wait for the answer
+        rising = bool((visible.diff(dim=1) > 0).all())
+        if not rising or visible.min() < 0 or visible.max() >= grid.num_tokens:
+            raise MaskError(
+                f"mask {name!r} returned indices from {visible.min()} to {visible.max()}; each row must "
+                f"rise, name no token twice, and lie between 0 and {grid.num_tokens - 1}: sort it"
+            )
     return visible

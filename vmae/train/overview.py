@@ -6,16 +6,14 @@ import textwrap
 from collections import Counter
 from functools import partial
 
-import torch
 from accelerate import Accelerator
 
 from vmae.cost import training_memory
-from vmae.cost.hardware import CARDS, Hardware, this_cpu
 from vmae.data.reading.loader import Source
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name
 from vmae.train.finetune import Sources, labelled_clips
-from vmae.train.plan import Clips, planned
+from vmae.train.plan import Clips, planned, this_device
 
 #: A class with so many times the videos of another is worth a remark.
 IMBALANCED = 3
@@ -70,7 +68,7 @@ def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
 
 def _time(config: FinetuneConfig, train: Source, sources: Sources, accelerator: Accelerator) -> str:
     """The time of training, of validation after every epoch, and of the test."""
-    device = _hardware(accelerator.device)
+    device = this_device(accelerator.device)
     if device is None:
         return "not known on"
     stage = planned(config, device, Clips(len(train.videos), 0, None, None))
@@ -84,11 +82,3 @@ def _time(config: FinetuneConfig, train: Source, sources: Sources, accelerator: 
     return (
         f"about {max(1, minutes):.0f} min on" if minutes < 120 else f"about {minutes / 60:.0f} h on"
     )
-
-
-def _hardware(device: torch.device) -> Hardware | None:
-    """This CPU, or the GPU if it is one that plans know."""
-    if device.type == "cpu":
-        return this_cpu()
-    name = device_name(device)
-    return next((card for card in CARDS.values() if card.name.split()[-1] in name), None)

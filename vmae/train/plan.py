@@ -30,6 +30,7 @@ from vmae.data.reading.sources import VideoFiles
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.masking import make_mask
 from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
+from vmae.train.devices import device_name
 from vmae.train.recipe import Recipe
 
 #: Videos of a set that are opened to find out how long they are and how long decoding takes.
@@ -92,11 +93,14 @@ def hardware(name: str) -> Hardware:
     return CARDS[name]
 
 
-def this_device() -> Hardware | None:
-    """The device that a run would use on this machine; None for a GPU without a data sheet here."""
-    if not torch.cuda.is_available():
+def this_device(device: torch.device | None = None) -> Hardware | None:
+    """A device of this machine, by default the one that a run would use; None for a GPU without a
+    data sheet here."""
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
         return this_cpu()
-    name = torch.cuda.get_device_name().upper()
+    name = device_name(device).upper()
     return next((card for key, card in CARDS.items() if key.upper() in name), None)
 
 
@@ -152,7 +156,7 @@ def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
     count = optim.batch_size * config.repeated_aug
     counted = config.replace(precision=precision, device="cuda" if device.overlaps else "cpu")
     memory = training_memory(counted, count // config.grad_accum_steps)
-    tokens, forward = _work(config, pretraining)
+    tokens, forward = _work(config)
     again = 4 if config.activation_checkpointing else 3  # forward passes' worth of products
     products = 2 * again * forward * count / (device.efficiency * device.matmul[precision])
     kept = memory.activations * config.grad_accum_steps
@@ -173,7 +177,7 @@ def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
             needed = math.ceil(decoding / step)
             parts["decoding"] = decoding / max(1, config.data.num_workers)
             step = max(step, parts["decoding"])
-    total = memory.total + (0 if device.overlaps else PROCESS)
+    total = round(device.held * memory.total) + (0 if device.overlaps else PROCESS)
     if config.data.cache_on_device:
         total += clips.stored or 0
     return StagePlan(
@@ -192,7 +196,7 @@ def precision_on(config: RunConfig, device: Hardware) -> str:
     return config.precision
 
 
-def _work(config: RunConfig, pretraining: bool) -> tuple[str, int]:
+def _work(config: RunConfig) -> tuple[str, int]:
     """The tokens of a clip, in words, and the multiply-adds of its forward pass."""
     grid = config.model.grid
     if isinstance(config, PretrainConfig):
