@@ -20,7 +20,7 @@
 #
 # You write three functions, build one model and fix one bug.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 4 minutes, 1.1 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 3 minutes, 1.1 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 checkpoint = "data/tiny"  # the small video model that ships
