@@ -786,13 +786,13 @@ viz.bars(
 print(f"gain after {few:,} steps: {gains[few]:.1f} points; after {many:,}: {gains[many]:.1f}")
 
 # %% [markdown]
-# It was not. After few steps the encoder from scratch has hardly begun, and pre-training looks like a miracle. Given more steps, scratch catches up on most of the difference. A gain over an *undertrained* baseline measures a head start, not
+# It was not fair. After few steps the encoder from scratch has hardly begun, and pre-training looks like a miracle. Given more steps, scratch catches up on most of the difference. A gain over an *undertrained* baseline measures a head start, not
 # what was learned. One seed at two lengths cannot tell what would be left in the end.
 #
 # ### Both at their plateau
 #
-# The course therefore measured it properly (`data/experiments/README.md`): for each start and each number of labels, steps are doubled until that gains less than 2 points, and learning rates are searched for both, on images kept for
-# this purpose. Only then are the seeds compared.
+# The experiment on labels asks the same properly (`data/experiments/README.md`): for each start and each number of labels, steps are doubled until that gains less than 2 points, and learning rates are searched for both, on images kept for
+# this purpose. Only then are the seeds compared. The picture shows what has been measured so far.
 
 # %%
 found = {"images": results.load("images")}
@@ -864,7 +864,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
 # | weight decay | 權重衰減 | weights are pulled towards 0 |
 # | memorise | 記憶 | learn the training images, and nothing about others |
 # | linear probe | 線性探測 | a linear layer on frozen features |
-# | floor | 隨機權重基準 | the same with random weights |
-# | leakage | 資料洩漏 | test data influence the training |
+# | floor | 隨機權重基準 | what a probe finds in random weights |
+# | leakage | 資料洩漏 | test data that influence the training |
 # | fine-tuning | 微調 | training all weights on the task |
 # | from scratch | 從頭訓練 | starting from random weights |
