@@ -119,3 +119,22 @@ def test_every_role_of_a_token_has_its_own_picture(decoder, kinds):
             x for x in range(grid.num_tokens) if (x in seen, x in queried, x in counted) == group
         ]
         assert len(tokens[same].unique(dim=0)) == 1
+
+
+@pytest.mark.usefixtures("shell")
+def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch):
+    figures = []
+    monkeypatch.setattr("vmae.viz.performance.show", lambda figure, alt: figures.append(figure))
+    steps = {"slow": {"read": 30.0, "train": 90.0}, "fast": {"read": 1.0, "train": 20.0}}
+    kept = {"slow": {"kept": 200.0}, "fast": {"kept": 50.0}}
+    viz.stacked({"ms": steps, "MB": kept}, "Bars.", levels={"a level": 100})
+    left, right = figures[0].axes
+    texts = [[text.get_text().strip() for text in axis.texts] for axis in (left, right)]
+    assert texts == [["120", "21", "a level"], ["200", "50", "a level"]]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("ms", "MB")
+    viz.roofline({"norm": (1.0, 5e9), "linear": (50.0, 80e9)}, 100e9, 10e9, "A roof.")
+    (axis,) = figures[1].axes
+    assert [text.get_text() for text in axis.texts] == ["10"]
+    assert [line.get_label() for line in axis.lines][2:] == ["norm", "linear"]
+    for figure in figures:
+        plt.close(figure)
