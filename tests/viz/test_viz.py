@@ -134,7 +134,7 @@ def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch
     assert (left.get_xlabel(), right.get_xlabel()) == ("ms", "MB")
     viz.roofline({"norm": (1.0, 5e9), "linear": (50.0, 80e9)}, 100e9, 10e9, "A roof.")
     (axis,) = figures[1].axes
-    assert [text.get_text() for text in axis.texts] == ["10"]
+    assert [text.get_text() for text in axis.texts] == [" 10 FLOPs per byte"]
     assert [line.get_label() for line in axis.lines][2:] == ["norm", "linear"]
     for figure in figures:
         plt.close(figure)

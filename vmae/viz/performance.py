@@ -48,9 +48,10 @@ def _bars(
             hatch=hatch, edgecolor="white", linewidth=0,
         )  # fmt: skip
         left += values
-    furthest = max([*left, *levels.values()])
+    furthest = max([*left, *levels.values()]) or 1.0
     for row, total in enumerate(left):
-        axis.text(total + 0.015 * furthest, row, f" {total:,.3g}", va="center", fontsize=9)
+        text = f" {total:,.0f}" if total >= 100 else f" {total:.3g}"
+        axis.text(total + 0.015 * furthest, row, text, va="center", fontsize=9)
     for name, level in levels.items():
         axis.axvline(level, color=INK, ls="--", lw=1)
         axis.text(level, -0.55, name, fontsize=8, ha="center", va="bottom")
@@ -76,7 +77,7 @@ def roofline(
         line = np.geomspace(min(0.2, *(x for x, _ in places.values())), 100 * ridge, 200)
         axis.loglog(line, np.minimum(rate, line * bandwidth) / 1e9, color=INK, lw=2)
         axis.axvline(ridge, color=INK, ls=":", lw=1)
-        axis.text(ridge, rate / 1e9, f"{ridge:.0f}", ha="center", va="bottom", fontsize=9)
+        axis.text(ridge, line[0] * bandwidth / 1e9, f" {ridge:.0f} FLOPs per byte", fontsize=9)
         for number, (name, (intensity, achieved)) in enumerate(places.items()):
             axis.plot(
                 intensity, achieved / 1e9, "osD^vPX*"[number % 8], ms=8, label=name,

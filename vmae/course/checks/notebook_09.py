@@ -399,7 +399,7 @@ def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, visible: torch.Tensor, *_: Any) -> None:
-    shown = torch.full((144, 16), 0.5)
+    shown = torch.ones(144, 16)
     shown[visible[0]] = result[0]
     viz.pictures(
         {
@@ -409,7 +409,7 @@ def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, visible: torch.Tenso
             ),
         },
         "A grey cat of 144 patches; and 60 of these patches, smaller and lighter towards the bottom, each "
-        "where it was, with grey between them.",
+        "where it was, with white between them.",
         height=1.7,
         cmap="gray",
         limits=(0, 1),
@@ -441,13 +441,10 @@ def _draw_steps(result: Stepped, *_: Any) -> None:
 
 
 def _draw_evaluation(result: Evaluated, *_: Any) -> None:
-    viz.lines(
-        [i + 1 for i in range(len(result.held))],
-        {"held": result.held},
-        "Memory held for backward passes before each of four batches: flat at or near zero, or "
+    viz.stacked(
+        {"MB held": {f"before batch {i + 1}": {"held": x} for i, x in enumerate(result.held)}},
+        "Memory held for backward passes before each of four batches: at or near zero, or growing like "
         "a staircase if the evaluation leaks.",
-        "batch",
-        "MB held before it",
     )
 
 
