@@ -17,6 +17,7 @@ from vmae import viz
 from vmae.config import MaskConfig
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
+from vmae.support.progress import Record
 from vmae.viz.explorer import controlled
 from vmae.viz.figure import bundle, style
 
@@ -138,3 +139,11 @@ def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch
     assert [line.get_label() for line in axis.lines][2:] == ["norm", "linear"]
     for figure in figures:
         plt.close(figure)
+
+
+def test_a_live_curve_shows_nothing_in_a_plain_script(monkeypatch):
+    monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
+    curve = viz.LiveCurve()
+    curve.start("pre-train", 0, 2)
+    curve.update(1, Record(1, 0.5, 1e-3, 10.0, 1.0))
+    curve.close()
