@@ -14,13 +14,12 @@
 # %% [markdown]
 # # 09 · Scale: a slow step made fast
 #
-# The model is right. Now it must be fast, and fit. In this lesson you write a training step, give it a model and a reader that are wasteful in every way that one meets in practice, and take the waste
-# away, one cost after the other. Each change is measured here: the result is a ladder. Then you find out what limits the step, what a run will take before it starts, and what changes with
-# two processes, or with eight GPUs.
+# The model is right. Now it must be fast, and fit. You write a training step, give it a wasteful model and a slow reader, and take the waste away, one cost after the other. Each change is measured here: the result is a
+# ladder. Then you find out what limits the step, what a run will take before it starts, and what changes with two processes, or with eight GPUs.
 #
 # You write four functions, build one training step and fix one bug.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 4 minutes, 2 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 5 minutes, 3 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 device = "auto"  # a GPU where there is one, else the CPU
@@ -64,7 +63,6 @@ from vmae.course.predictions import predict
 from vmae.grid import gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
-from vmae.train import plan as planning
 
 os.chdir(vmae.ROOT)
 started = time.perf_counter()
@@ -155,8 +153,8 @@ train_step = check("09.train_step", train_step)
 #
 # </details>
 #
-# Now the waste. This model follows the official code closely: it turns the whole clip into floats, embeds all 1568 tubelets and drops nine in ten of the results, and computes the targets of all tokens from
-# pixels that it has to restore first.
+# Now the waste. Like the official code, this model turns the whole clip into floats, embeds all 1568 tubelets and drops nine in ten of the results, and computes the targets of all tokens, from
+# pixels that it must restore first.
 
 
 # %%
@@ -219,7 +217,7 @@ viz.film_strips(
 # %% [markdown]
 # ## Timing
 #
-# A single time proves nothing: other programs run too, and a first call sets things up. So variants take turns for several rounds, and the *median* (中位數) counts. The verdict is strict: a variant is faster only if it was
+# A single time proves nothing: other programs run too, and a first call sets things up. So variants take turns for several rounds, and the *median* (中位數) counts. A variant is called faster only if it was
 # faster in every round. On a GPU a call returns before the work is done, so the stopwatch waits for the device.
 
 
@@ -251,7 +249,7 @@ def verdict(before: list[float], after: list[float]) -> str:
 
 # %% [markdown]
 # Memory can be counted exactly. The backward pass needs much of what the forward pass computed, and PyTorch calls a hook for each tensor that it saves. `cost.saved_tensors` adds up those that are alive; tensors that share
-# memory count once. (The hook must hand back a *detached* tensor: an output that is saved as it is holds its graph, the graph holds it, and neither is ever freed. The first edition of this lesson leaked that way.)
+# memory count once. (The hook must hand back a *detached* tensor: an output that is saved as it is holds its graph, the graph holds it, and neither is ever freed. This lesson's first edition leaked that way.)
 
 
 # %%
@@ -274,7 +272,7 @@ print(f"exp keeps {kept(lambda: x.exp()):.0f} MB, x + x keeps {kept(lambda: x + 
 class Rung(NamedTuple):
     model: MaskedAutoencoder
     source: data.Source
-    written_out: bool = False  # attention through the function of exercise 3
+    written_out: bool = False  # attention through the function of exercise 2
     checkpointing: bool = False
 
     def step(self, number: int = 0) -> dict[str, float]:
@@ -476,7 +474,7 @@ climb("SDPA", Rung(ladder["visible only"].model, files))
 #
 # ## Bytes instead of floats
 #
-# Pixels are bytes. The slow step turns all of them into floats on the CPU, copies four times the data to the device, and there undoes the normalisation to get targets for all tokens, a tenth of which it does not use. The
+# Pixels are bytes. The slow step turns them into floats on the CPU and copies four times the data to the device. The
 # package keeps clips in *uint8* (8 位元整數), gathers bytes, and converts only what it needs: visible tokens for the encoder, target tokens for the loss. With that, we have arrived at its own class.
 
 # %% tags=["timing"]
@@ -512,8 +510,8 @@ assert torch.equal(read(store, 4), read(files, 4))
 climb("store", Rung(ladder["uint8"].model, store))
 
 # %% [markdown]
-# The clips are identical. The price is disk: raw frames are much larger than files. Where the disk is too small, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most, because all others shrink and this one doesn't:
-# "GPU at 0 %" is one of the most frequent questions in the official repositories. More on that below.
+# The clips are identical. The price is disk. Where it is too small, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most, since training takes less time there and decoding doesn't:
+# "GPU at 0 %" is one of the most frequent questions in the official repositories.
 #
 # ## bf16
 #
@@ -567,7 +565,7 @@ climb("bf16", Rung(fresh(Low), store))
 
 # %% [markdown]
 # A GPU has units for bf16. A CPU gains where it has them too (AMX, AVX512-BF16) and the products are large; otherwise it converts back and forth, and loses. That is why `precision: auto` means bf16 on a GPU and fp32 on a CPU.
-# (On a CPU, the package's attention in bf16 isn't the fused kernel but plain products on a few hundred queries at a time, which measured faster: `tests/bench/attention.py`.)
+# (In bf16 on a CPU, the package computes attention by plain products, a few hundred queries at a time, which measured faster than the fused kernel: `tests/bench/attention.py`. These keep the attention matrix, so here memory *rises*.)
 #
 # Does it learn as well? Your step, on both models, with the same clips and masks:
 
@@ -586,7 +584,7 @@ def losses_of(kind: type[MaskedAutoencoder]) -> list[train.Record]:
 
 
 curves = {"fp32": losses_of(MaskedAutoencoder), "bf16": losses_of(Low)}
-viz.curves(curves, "Loss over steps in fp32 and in bf16: the two curves lie on one another.")
+viz.curves(curves, "Loss over steps in fp32 and in bf16: the two curves stay close together.")
 apart = [abs(a.loss - b.loss) / a.loss for a, b in zip(*curves.values(), strict=True)]
 print(f"the losses differ by at most {max(apart):.1%} of their value")
 
@@ -614,7 +612,7 @@ for saved in (False, True):
 #
 # ## torch.compile
 #
-# Between matrix products lie many small operations: norms, additions, GELU. `torch.compile` joins them into fewer programs. It needs a C++ compiler, on a GPU Triton.
+# `torch.compile` joins the small operations between matrix products (norms, additions, GELU) into fewer programs. It needs a C++ compiler, on a GPU Triton.
 # `compile_blocks` tries it; where it fails, it warns, and training continues without.
 
 # %% tags=["timing"]
@@ -629,7 +627,7 @@ if try_compile:
     climb("compile", Rung(model, store, checkpointing=True))
 
 # %% [markdown]
-# Compiling costs its time at every start. A verdict "slower" or "inconclusive" on a CPU is no bug: matrix products take most of the time there.
+# Compiling costs its time at every start. "Slower" or "inconclusive" on a CPU is no bug: matrix products take most of the time there.
 #
 # ## The ladder
 #
@@ -648,7 +646,7 @@ memory = {name: {"kept": kept(rung.step, rung.model)} for name, rung in ladder.i
 viz.stacked(
     {"ms per step": median, "MB kept for the backward pass": memory},
     "Two panels of bars, a row per rung from slow to the last: milliseconds per step, made of reading, preparing and "
-    "training, and megabytes kept. Both shrink on the way down, memory most at SDPA and at checkpointing.",
+    "training, and megabytes kept. Time falls most at SDPA, memory at SDPA and at checkpointing.",
 )
 whole = {name: sum(parts.values()) for name, parts in median.items()}
 saved = {b: whole[a] - whole[b] for a, b in pairwise(whole)}
@@ -657,7 +655,7 @@ print(f"the fastest rung is {min(whole, key=whole.get)}:", end=" ")
 print(f"{whole['slow'] / min(whole.values()):.1f} times the speed of the slow step")
 
 # %% [markdown]
-# Read the ladder from top to bottom, on your machine. What saves time here needn't do so on another device, and memory saved may be worth more than time: it makes a larger batch possible.
+# What saves time here needn't do so on another device, and memory saved may be worth more than time: it makes a larger batch possible.
 #
 # ### On a GPU
 #
@@ -687,7 +685,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The second table is too small a load for such a card: a millisecond is mostly launches of kernels, whatever the number of tokens. On a GPU, batch size comes first.
+# In the second table, two clips are too small a load: a millisecond is mostly launches of kernels, whatever the number of tokens.
 #
 # ## A leak
 #
@@ -788,7 +786,7 @@ for count in (1, 16, 160, 1568, 32 * 160):
     )
 
 # %% [markdown]
-# One row reads all weights for two FLOPs each: hopeless. More rows use the weights again. This is what a batch is for.
+# One row reads all weights for two FLOPs each. More rows use the weights again: this is what a batch is for.
 #
 # The *roofline* (屋頂線) draws both speeds. First this machine's, measured; then parts of a step, each with its FLOPs, its bytes and its time.
 
@@ -810,7 +808,7 @@ print(
 print(f"into memory that is new at every call: {new / 1e9:.1f} GB/s")
 
 # %% [markdown]
-# The last line is a cost that no count of bytes shows: C's allocator hands a large piece back to the system when it is freed (`man mallopt`), and the next one comes page by page, zeroed first. On a GPU, PyTorch keeps what is freed for the next tensor.
+# The last line is a cost that no count of bytes shows: C's allocator returns large pieces to the system (`man mallopt`), and the next one comes page by page, zeroed first. On a GPU, PyTorch keeps what is freed for the next tensor.
 
 
 # %% tags=["timing"]
@@ -845,7 +843,7 @@ viz.roofline(
 
 # %% [markdown]
 # Left of the dotted line a faster multiplier changes nothing: only fewer bytes help, by joining operations (fused AdamW, SDPA, compile) or by smaller numbers (bf16). Right of it only fewer FLOPs help: masks, visible-only embedding.
-# A point above the roof read from a cache, or other programs were busy while the roof was measured.
+# A point above the roof read from a cache, or the machine was busy while the roof was measured.
 #
 # *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, the backward pass counted as two forward ones. Recipes log it with `log_mfu: true`.
 
@@ -868,7 +866,7 @@ config = train.PretrainConfig(
     model=work, mask=tubes, data=data.DataConfig(path=folder, stride=2, cache=True),
     optim=train.OptimConfig(steps=100, batch_size=batch), device="cpu", precision="fp32",
 )  # fmt: skip
-expected = planning.planned(config, planning.hardware("cpu"), planning.clips_of(config))
+expected = train.planned(config, train.hardware("cpu"), train.clips_of(config))
 print({part: f"{1e3 * seconds:.0f} ms" for part, seconds in expected.parts.items()})
 print(f"planned for this CPU: {1e3 * expected.seconds / expected.steps:.0f} ms;", end=" ")
 print(f"measured on {device.type}: {whole['store']:.0f} ms")
@@ -888,9 +886,7 @@ for name in ("cpu", "film", "gpu", "v1-k400-s"):
          "GB, measured": f"{run['gigabytes']:.2f}"}
     )  # fmt: skip
 recipe, run = train.Recipe.load("gpu"), gpu["recipe gpu, 60 steps of pre-training"]
-h200 = planning.planned(
-    recipe.pretrain, planning.hardware("h200"), planning.clips_of(recipe.pretrain)
-)
+h200 = train.planned(recipe.pretrain, train.hardware("h200"), train.clips_of(recipe.pretrain))
 rows.append(
     {"recipe": "gpu", "device": run["made"]["device"],
      "s per step, planned": f"{h200.seconds / h200.steps:.3f}",
@@ -900,7 +896,7 @@ rows.append(
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")
 
 # %% [markdown]
-# On a CPU core, plans are off by a quarter of the time and an eighth of the memory, at most. On the GPU the step took 1.4 times the planned time and nearly twice the planned memory, so leave room. All other figures for GPUs come from the plan alone:
+# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and nearly twice the planned memory: leave room. All further figures for GPUs come from the plan alone:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -909,10 +905,10 @@ for name in ("v1-k400-b", "v2-hybrid-b"):
     config = train.Recipe.load(name).pretrain
     one_pass = config.replace(optim=config.optim.replace(batch_size=64), grad_accum_steps=1)
     for card in ("h100", "a100", "l4", "t4"):
-        device_of = planning.hardware(card)
-        p = planning.planned(one_pass, device_of, planning.Clips(240_000, 400, None, None))
+        device_of = train.hardware(card)
+        p = train.planned(one_pass, device_of, train.Clips(240_000, 400, None, None))
         rows.append(
-            {"recipe": name, "card": device_of.name, "precision": planning.precision_on(one_pass, device_of),
+            {"recipe": name, "card": device_of.name, "precision": train.precision_on(one_pass, device_of),
              "clips per second": f"{p.clips / p.seconds:,.0f}", "limited by": p.limit,
              "GB for 64 videos": f"{p.memory / 1e9:.0f}"}
         )  # fmt: skip
@@ -921,7 +917,7 @@ viz.table(rows, caption="Expected by `vmae plan`, not measured: 64 videos per st
 # %% [markdown]
 # ## The feed
 #
-# A GPU that trains a thousand clips per second must get a thousand clips per second. `tests/bench/feed.py` measured what one CPU core delivers, for 16 frames of 224 pixels from videos of ten seconds.
+# `tests/bench/feed.py` measured what one CPU core delivers, for 16 frames of 224 pixels from videos of ten seconds.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -936,7 +932,7 @@ for name in ("ours, compiled", "ours, V2, compiled"):
     )
 
 # %% [markdown]
-# With a margin of one half, one such card would keep about a hundred cores decoding. Three ways out: a store; the store in the GPU's memory (`cache_on_device`), where it fits; and V2's *repeated augmentation* (重複增強), which makes several clips out of each decoded video.
+# With a margin of one half, one such card keeps about a hundred cores busy decoding. Three ways out: a store; the store in the GPU's memory (`cache_on_device`), where it fits; and V2's *repeated augmentation* (重複增強), which makes several clips out of each decoded video.
 #
 # ## Large batches
 #
@@ -954,9 +950,9 @@ print(f"the gradients differ by {gap:.0e} of their length")
 assert gap < 1e-3
 
 # %% [markdown]
-# It works because all masks have equal counts, so all parts weigh the same. `grad_accum_steps` in a configuration does this. It makes nothing faster: it makes a batch possible.
+# All masks have equal counts, so all parts weigh the same. In a configuration this is `grad_accum_steps`. It makes nothing faster: it makes a batch possible.
 #
-# A larger batch wants a larger *learning rate* (學習率). The published rule is linear: lr = base · batch / 256. Its traps:
+# A larger batch wants a larger *learning rate* (學習率). The published rule is linear: lr = base · batch / 256. Mind four details:
 #
 # - `batch` is that of all GPUs together, in videos. V2 makes 4 views of each (`num_sample`); the rule does not count them, the memory does.
 # - The base is 1.5e-4 in V1, 3e-4 on UCF101, 1e-3 for V2-B, 6e-4 for V2-g.
