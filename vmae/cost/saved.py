@@ -22,6 +22,7 @@ class Saved:
         self._users: Counter[int] = Counter()
 
     def pack(self, tensor: torch.Tensor) -> _Kept:
+        """What autograd keeps in place of a tensor that it saves; counts it."""
         # An output that is saved as it is would hold its graph, which holds it: neither is ever freed.
         kept, storage = _Kept(tensor.detach()), tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
