@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
-from einops import einsum, repeat
+from styles_09 import RIGHT
 
 from vmae.config import MaskConfig
 from vmae.course.checks import exercises, verdict
@@ -18,7 +17,7 @@ from vmae.course.checks import notebook_09 as right
 from vmae.grid import patchify
 from vmae.layers import Attention
 from vmae.mae import MaskedAutoencoder
-from vmae.masking import make_mask
+from vmae.masking import Mask, make_mask
 from vmae.train import OptimConfig, learning_rate
 from vmae.vit import normalize_pixels
 
@@ -63,48 +62,6 @@ def test_the_package_scales_and_warms_up_the_learning_rate_the_same_way():
 # ---- right answers in other styles ---------------------------------------------------------------
 
 
-def embedded_by_clip(tokens, visible, weight, bias, positions):
-    return torch.stack(
-        [x[v] @ weight.T + bias + positions[v] for x, v in zip(tokens, visible, strict=True)]
-    )
-
-
-def embedded_by_gather(tokens, visible, weight, bias, positions):
-    index = repeat(visible, "b v -> b v p", p=tokens.shape[-1])
-    return torch.addmm(
-        bias, tokens.gather(1, index).flatten(0, 1), weight.T
-    ).unflatten(0, visible.shape) + positions[visible]  # fmt: skip
-
-
-def attended_by_einsum(q, k, v):
-    scores = einsum(q, k, "b h i d, b h j d -> b h i j") / np.sqrt(q.shape[-1])
-    weights = scores.exp() / scores.exp().sum(-1, keepdim=True)
-    return einsum(weights, v, "b h i j, b h j d -> b h i d")
-
-
-def counted_by_name(rows, wide_in, wide_out, size):
-    flops = rows * wide_out * (2 * wide_in)
-    moved = size * rows * wide_in + size * wide_in * wide_out + size * rows * wide_out
-    return flops / moved
-
-
-def accumulated_by_grad(weight, x, y, parts):
-    weight = weight.clone().requires_grad_()
-    total, size = torch.zeros_like(weight), len(x) // parts
-    for first in range(0, len(x), size):
-        rows = slice(first, first + size)
-        loss = F.mse_loss(x[rows] @ weight, y[rows])
-        total = total + torch.autograd.grad(loss, weight)[0]
-    return total / parts
-
-
-def accumulated_in_place(weight, x, y, parts):
-    weight.requires_grad_()
-    for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
-        (((a @ weight - b) ** 2).sum() / y.numel()).backward()
-    return weight.grad
-
-
 def planned_with_partial_batches(
     base_lr, batch, repeat, processes, accumulate, videos, warmup_epochs
 ):
@@ -113,40 +70,86 @@ def planned_with_partial_batches(
     return base_lr * batch / 256, clips, round(warmup_epochs * videos / batch)
 
 
-def planned_by_steps(base_lr, batch, repeat, processes, accumulate, videos, warmup_epochs):
-    each = batch // processes // accumulate * repeat
-    return base_lr / 256 * batch, each, (videos - videos % batch) // batch * warmup_epochs
+@right_answers(RIGHT)
+def test_right_answers_in_other_styles_pass(name, answer):
+    assert verdict(ALL[name], answer) is None
 
 
-@right_answers(
-    {
-        "embed_visible": [embedded_by_clip, embedded_by_gather],
-        "attention": [F.scaled_dot_product_attention, attended_by_einsum],
-        "linear_intensity": [counted_by_name],
-        "accumulated_gradient": [accumulated_by_grad, accumulated_in_place],
-        "plan": [planned_by_steps],
-    }
-)
-def test_a_right_answer_in_another_style_passes(name, answer):
-    assert verdict(ALL[f"09.{name}"], answer) is None
+def test_pytorchs_own_attention_passes():
+    assert verdict(ALL["09.attention"], F.scaled_dot_product_attention) is None
 
 
 # ---- further wrong answers -----------------------------------------------------------------------
 
 
-def zeroed(weight, x, y, parts):
-    own = weight.clone().requires_grad_()
-    for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
-        own.grad = None
-        (F.mse_loss(a @ own, b) / parts).backward()
-    return own.grad
+def step(divide=True, zero="once", update="after", early=False):
+    """A learner's training step with some lines wrong."""
+
+    def train_step(model, optimizer, clips, mask, parts=1):
+        if zero == "once":
+            optimizer.zero_grad()
+        total = 0.0
+        for rows in torch.arange(len(clips)).chunk(parts):
+            if zero == "each":
+                optimizer.zero_grad()
+            part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
+            loss = model.loss(clips[rows], part)
+            if divide:
+                loss = loss / parts
+            loss.backward()
+            total += loss.item()
+            if early:
+                return total
+            if update == "each":
+                optimizer.step()
+        if update == "after":
+            optimizer.step()
+        return total
+
+    return train_step
 
 
-def early(weight, x, y, parts):
-    own = weight.clone().requires_grad_()
-    for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
-        (F.mse_loss(a @ own, b) / parts).backward()
-        return own.grad
+def step_without_parts(model, optimizer, clips, mask, parts=1):
+    optimizer.zero_grad()
+    loss = model.loss(clips, mask)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def step_that_returns_the_graph(model, optimizer, clips, mask, parts=1):
+    optimizer.zero_grad()
+    loss = model.loss(clips, mask)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def step_with_whole_mask(model, optimizer, clips, mask, parts=1):
+    for some in clips.chunk(parts):
+        model.loss(some, mask).backward()
+    optimizer.step()
+
+
+def as_given(model, batches):
+    total = 0.0
+    for clips, mask in batches:
+        total = total + model.loss(clips, mask)
+    return total / len(batches)
+
+
+def converted_late(model, batches):
+    return as_given(model, batches).item()
+
+
+def listed(model, batches):
+    losses = [model.loss(clips, mask) for clips, mask in batches]
+    return sum(loss.item() for loss in losses) / len(losses)
+
+
+def not_divided(model, batches):
+    with torch.no_grad():
+        return sum(model.loss(clips, mask) for clips, mask in batches)
 
 
 @wrong_answers(
@@ -165,10 +168,24 @@ def early(weight, x, y, parts):
             (lambda r, i, o, s: r * i * o / (s * (r * i + i * o + r * o)), "two FLOPs"),
             (lambda r, i, o, s: 2 * r * i * o / (s * r * i), "; expected "),
         ],
-        "accumulated_gradient": [
-            (zeroed, "includes only the last part: zero it"),
-            (early, "is the `return` inside the loop"),
-            (lambda w, x, y, parts: None, "is the `return` missing"),
+        "train_step": [
+            (step(divide=False), "too large by a factor of `parts`"),
+            (step(zero="each"), "includes only the last part: zero it"),
+            (step(divide=False, zero="each"), "the last part, at full weight"),
+            (step(zero="never"), "the gradients of earlier steps are still there"),
+            (step(update="each"), "for each part: call it once, after the last"),
+            (step(update="never"), "the weights never change"),
+            (step(early=True), "is the `return` inside the loop"),
+            (step_without_parts, "`parts` is ignored"),
+            (step_that_returns_the_graph, "keeps the graph of its step"),
+            (step_with_whole_mask, "it raises"),
+        ],
+        "evaluation_loss": [
+            (as_given, "memory still grows with every batch: the sum is a tensor"),
+            (converted_late, "the total becomes a number only after the last one"),
+            (listed, "the total becomes a number only after the last one"),
+            (not_divided, "this is the sum: divide it"),
+            (lambda model, batches: converted_late(model, batches[-1:]), "the last batch only"),
         ],
         "plan": [
             (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), w * (v // b)), "num_sample"),

@@ -17,6 +17,7 @@ from vmae import viz
 from vmae.config import MaskConfig
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
+from vmae.support.progress import Record
 from vmae.viz.explorer import controlled
 from vmae.viz.figure import bundle, style
 
@@ -119,3 +120,30 @@ def test_every_role_of_a_token_has_its_own_picture(decoder, kinds):
             x for x in range(grid.num_tokens) if (x in seen, x in queried, x in counted) == group
         ]
         assert len(tokens[same].unique(dim=0)) == 1
+
+
+@pytest.mark.usefixtures("shell")
+def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch):
+    figures = []
+    monkeypatch.setattr("vmae.viz.performance.show", lambda figure, alt: figures.append(figure))
+    steps = {"slow": {"read": 30.0, "train": 90.0}, "fast": {"read": 1.0, "train": 20.0}}
+    kept = {"slow": {"kept": 200.0}, "fast": {"kept": 50.0}}
+    viz.stacked({"ms": steps, "MB": kept}, "Bars.", levels={"a level": 100})
+    left, right = figures[0].axes
+    texts = [[text.get_text().strip() for text in axis.texts] for axis in (left, right)]
+    assert texts == [["120", "21", "a level"], ["200", "50", "a level"]]
+    assert (left.get_xlabel(), right.get_xlabel()) == ("ms", "MB")
+    viz.roofline({"norm": (1.0, 5e9), "linear": (50.0, 80e9)}, 100e9, 10e9, "A roof.")
+    (axis,) = figures[1].axes
+    assert [text.get_text() for text in axis.texts] == [" 10 FLOPs per byte"]
+    assert [line.get_label() for line in axis.lines][2:] == ["norm", "linear"]
+    for figure in figures:
+        plt.close(figure)
+
+
+def test_a_live_curve_shows_nothing_in_a_plain_script(monkeypatch):
+    monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
+    curve = viz.LiveCurve()
+    curve.start("pre-train", 0, 2)
+    curve.update(1, Record(1, 0.5, 1e-3, 10.0, 1.0))
+    curve.close()

@@ -14,7 +14,15 @@ from vmae.train.evaluate import (
 )
 from vmae.train.finetune import FinetuneResult, Sources, augment, finetune, open_sources
 from vmae.train.interrupts import LostPeer, OutOfMemory, Stopped
-from vmae.train.plan import plan_table, this_device
+from vmae.train.plan import (
+    Clips,
+    clips_of,
+    hardware,
+    plan_table,
+    planned,
+    precision_on,
+    this_device,
+)
 from vmae.train.pretrain import PretrainResult, pretrain
 from vmae.train.recipe import RECIPES, Recipe
 from vmae.train.run_folder import environment, free_folder

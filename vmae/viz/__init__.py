@@ -6,6 +6,7 @@ from vmae.viz.dependence import dependence
 from vmae.viz.explorer import explorer
 from vmae.viz.figure import INK, PALETTE, show, style
 from vmae.viz.masks import roles
+from vmae.viz.performance import roofline, stacked
 from vmae.viz.pictures import film_strips, pictures, player, tiles, to_frames
 from vmae.viz.progress import LiveCurve, track
 from vmae.viz.report import results, write_report

@@ -66,7 +66,7 @@ class LiveCurve:
 
     def update(self, step: int, record: Record | None) -> None:
         """Advance the bar with every record; redraw the curve every five seconds and at the end."""
-        if record is None:
+        if record is None or self._bar is None:  # None in a plain script
             return
         self._records.append(record)
         self._bar.update(HTML(self._text(step, record)))

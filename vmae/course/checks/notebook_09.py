@@ -1,18 +1,61 @@
-"""Exercises of notebook 09: visible-only embedding, attention, intensity, accumulation, planning."""
+"""Exercises of notebook 09: a training step, embedding, attention, a leak, intensity, planning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image, ImageOps
 
-from vmae import viz
+from vmae import ROOT, viz
+from vmae.config import MaskConfig, ModelConfig
+from vmae.cost import saved_tensors
 from vmae.course.checks.core import Exercise
 from vmae.grid import gather_tokens
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask, make_mask
+from vmae.support.progress import Record
+
+#: A clip and a mask for each of its batches.
+Batches = Sequence[tuple[torch.Tensor, Mask]]
 
 # ---- reference solutions -------------------------------------------------------------------------
+
+
+def train_step(
+    model: MaskedAutoencoder,
+    optimizer: torch.optim.Optimizer,
+    clips: torch.Tensor,
+    mask: Mask,
+    parts: int = 1,
+) -> float:
+    """One step of training on clips (B, C, T, H, W), forward and backward in `parts` equal parts.
+
+    Returns the mean loss. The gradient is that of the whole batch.
+    """
+    optimizer.zero_grad()
+    total = 0.0
+    for rows in torch.arange(len(clips)).chunk(parts):
+        loss = model.loss(clips[rows], _rows(mask, rows)) / parts
+        loss.backward()
+        total += loss.item()
+    optimizer.step()
+    return total
+
+
+def evaluation_loss(model: MaskedAutoencoder, batches: Batches) -> float:
+    """The mean loss over batches of equal size; no batch's graph outlives its loss."""
+    with torch.no_grad():
+        return sum(model.loss(clips, mask).item() for clips, mask in batches) / len(batches)
+
+
+def _rows(mask: Mask, rows: torch.Tensor) -> Mask:
+    return Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
 
 
 def embed_visible(
@@ -42,17 +85,6 @@ def linear_intensity(rows: int, wide_in: int, wide_out: int, size: int) -> float
     """
     numbers = rows * wide_in + wide_in * wide_out + rows * wide_out
     return 2 * rows * wide_in * wide_out / (size * numbers)
-
-
-def accumulated_gradient(
-    weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
-) -> torch.Tensor:
-    """The gradient of mse_loss(x @ weight, y) for `weight`, accumulated over `parts` equal parts."""
-    own = weight.detach().clone().requires_grad_()
-    for rows, target in zip(x.chunk(parts), y.chunk(parts), strict=True):
-        (F.mse_loss(rows @ own, target) / parts).backward()
-    assert own.grad is not None
-    return own.grad
 
 
 def plan(
@@ -110,20 +142,72 @@ def _moved(*kept: bool) -> Callable[[int, int, int, int], float]:
     return mistaken
 
 
-def _only(part: int) -> Callable[..., torch.Tensor]:
-    """The contribution of a single part to the gradient."""
+Step = Callable[..., float]
 
-    def mistaken(
-        weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int
-    ) -> torch.Tensor:
-        rows, target = x.chunk(parts)[part], y.chunk(parts)[part]
-        return accumulated_gradient(weight, rows, target, 1) / parts
+
+def _stepped(
+    shares: Callable[[int], float] = lambda parts: 1 / parts,
+    zero: str = "once",
+    step: str = "once",
+    used: Callable[[int], Sequence[int]] = range,
+    told: Callable[[list[float]], float] = lambda losses: sum(losses) / len(losses),
+) -> Step:
+    """A training step with a mistake.
+
+    shares  what each part's loss is multiplied by, from the number of parts
+    zero    when gradients are set to zero: "once", "each" part or "never"
+    step    when the optimizer steps: "once", after "each" part or "never"
+    used    the parts that are computed, from their number
+    told    what is returned, from the parts' losses
+    """
+
+    def mistaken(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
+        rows = torch.arange(len(clips)).chunk(parts)
+        if zero == "once":
+            optimizer.zero_grad()
+        losses = []
+        for part in used(parts):
+            if zero == "each":
+                optimizer.zero_grad()
+            loss = model.loss(clips[rows[part]], _rows(mask, rows[part]))
+            (loss * shares(parts)).backward()
+            losses.append(loss.item())
+            if step == "each":
+                optimizer.step()
+        if step == "once":
+            optimizer.step()
+        return told(losses)
 
     return mistaken
 
 
-def _last_whole(weight: torch.Tensor, x: torch.Tensor, y: torch.Tensor, parts: int) -> torch.Tensor:
-    return accumulated_gradient(weight, x.chunk(parts)[-1], y.chunk(parts)[-1], 1)
+def _whole(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
+    return train_step(model, optimizer, clips, mask, 1)
+
+
+def _first_masks(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
+    first = torch.arange(len(clips)).chunk(parts)[0].repeat(parts)
+    return train_step(model, optimizer, clips, _rows(mask, first), parts)
+
+
+def _leaking(keep: Callable[[torch.Tensor], Any], told: Callable[[Any], Any]) -> Callable[..., Any]:
+    """An evaluation that adds up what `keep` makes of each loss."""
+
+    def mistaken(model: MaskedAutoencoder, batches: Batches) -> Any:
+        total: Any = 0.0
+        for clips, mask in batches:
+            total = total + keep(model.loss(clips, mask))
+        return told(total / len(batches))
+
+    return mistaken
+
+
+def _last_batch(model: MaskedAutoencoder, batches: Batches) -> float:
+    return evaluation_loss(model, batches[-1:])
+
+
+def _sum_of_batches(model: MaskedAutoencoder, batches: Batches) -> float:
+    return len(batches) * evaluation_loss(model, batches)
 
 
 def _rate(rate: Callable[..., float]) -> Callable[..., tuple[float, int, int]]:
@@ -144,9 +228,30 @@ def _warmup(steps: Callable[..., int]) -> Callable[..., tuple[float, int, int]]:
 # ---- inputs and drawings -----------------------------------------------------------------------
 
 
+@cache
+def _cat(side: int) -> torch.Tensor:
+    """The cat of data/photos, (3, side, side) in [0, 1]."""
+    with Image.open(ROOT / "data" / "photos" / "cat.jpg") as photo:
+        small = ImageOps.fit(photo.convert("RGB"), (side, side))
+    return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).view(
+        side, side, 3
+    ).permute(2, 0, 1) / 255  # fmt: skip
+
+
 def _embed_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    cases = []
-    for batch, n, v, pixels, width in ((2, 12, 5, 6, 8), (3, 20, 4, 9, 4)):
+    """A cat whose patches of 8x8 become patches of 4x4; then random numbers."""
+    patches = rearrange(_cat(96).mean(0), "(h p) (w q) -> (h w) (p q)", p=8, q=8)  # (144, 64)
+    shrink = torch.zeros(4, 4, 8, 8)
+    for row in range(4):
+        for column in range(4):
+            shrink[row, column, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 0.25
+    tokens = torch.stack((patches, patches.flip(0), 1 - patches))  # (3, 144, 64)
+    visible = torch.rand(3, 144, generator=g).argsort(1)[:, :60].sort(1).values
+    lighter = torch.linspace(0, 0.3, 144)[:, None].expand(144, 16).contiguous()
+    cases: list[tuple[Any, ...]] = [
+        (tokens, visible, shrink.view(16, 64), torch.full((16,), -0.1), lighter)
+    ]
+    for batch, n, v, pixels, width in ((2, 12, 5, 6, 8), (3, 20, 4, 9, 7)):
         visible = torch.rand(batch, n, generator=g).argsort(1)[:, :v].sort(1).values
         shapes = ((batch, n, pixels), (width, pixels), (width,), (n, width))
         tokens, *others = (torch.randn(*shape, generator=g) for shape in shapes)
@@ -155,20 +260,134 @@ def _embed_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 
 
 def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    """A cat, row by row: each row asks one head for itself, the other for its mirror image."""
+    rows = _cat(64).mean(0)[:, ::2]  # (64, 32): N tokens of width d
+    places = torch.arange(64)[:, None] / torch.tensor([2.0 * 1.5**k for k in range(16)])
+    code = 1.7 * torch.cat((places.sin(), places.cos()), dim=1)  # (64, 32)
+    k = torch.stack((code, code.flip(0), code))[None]  # (1, 3, 64, 32)
+    q, v = code.expand(1, 3, -1, -1).contiguous(), rows.expand(1, 3, -1, -1).contiguous()
     shapes = ((1, 2, 7, 8), (2, 3, 10, 4))
-    return [tuple(torch.randn(*shape, generator=g) for _ in range(3)) for shape in shapes]
+    random = [tuple(torch.randn(*shape, generator=g) for _ in range(3)) for shape in shapes]
+    return [(q, k, v), *random]
 
 
 def _intensity_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
     return [(160, 768, 3072, 2), (1, 768, 768, 4), (5000, 384, 1536, 4)]
 
 
-def _gradient_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    cases = []
-    for batch, parts in ((12, 3), (8, 4)):
-        shapes = ((5, 4), (batch, 5), (batch, 4))
-        cases.append((*(torch.randn(*shape, generator=g) for shape in shapes), parts))
-    return cases
+@dataclass
+class Stepped:
+    """What a few steps did: the losses returned, the weights after them, and how many clips at once."""
+
+    losses: list[float]
+    weights: torch.Tensor
+    at_once: int
+
+
+_SMALL = ModelConfig.videomae("tiny", num_frames=4, embed_dim=24, depth=1, num_heads=2,
+                              decoder_embed_dim=20, decoder_depth=1, decoder_num_heads=1)  # fmt: skip
+
+
+class _Watched(MaskedAutoencoder):
+    """Notes the largest batch that it gets."""
+
+    at_once = 0
+
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        self.at_once = max(self.at_once, len(clips))
+        return super().forward(clips, mask)
+
+
+def _clips_of(count: int, seed: int) -> tuple[torch.Tensor, Mask]:
+    """Rows of the cat that drift, (count, 3, 4, 16, 16) uint8, and masks."""
+    picture = (255 * _cat(40)).round().to(torch.uint8)  # (3, 40, 40)
+    cut = [
+        torch.stack([picture[:, 2 * i : 2 * i + 16, i + t : i + t + 16] for t in range(4)], dim=1)
+        for i in range(count)
+    ]
+    g = torch.Generator().manual_seed(seed)
+    return torch.stack(cut), make_mask(MaskConfig("tube", 0.75), _SMALL.grid, count, g)
+
+
+def _step_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
+    return [(*_clips_of(count, parts), parts) for count, parts in ((6, 3), (4, 2), (5, 1))]
+
+
+def _steps(answer: Step, clips: torch.Tensor, mask: Mask, parts: int) -> Stepped:
+    """Eight steps with plain gradient descent, which shows the size of a gradient."""
+    torch.manual_seed(0)
+    model = _Watched(_SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    losses = [float(answer(model, optimizer, clips, mask, parts)) for _ in range(8)]
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return Stepped(losses, weights, model.at_once)
+
+
+def _kept_graph(answer: Step) -> str | None:
+    """Whether the loss that a step returns keeps its graph."""
+    torch.manual_seed(0)
+    model = _Watched(_SMALL)
+    clips, mask = _clips_of(4, 0)
+    loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, 2)
+    if isinstance(loss, torch.Tensor) and loss.requires_grad:
+        return (
+            "the returned loss is a tensor that keeps the graph of its step in memory: add up and "
+            "return loss.item()"
+        )
+    return None
+
+
+@dataclass
+class Evaluated:
+    """What an evaluation returned, and whether it held the graphs of several batches at once."""
+
+    loss: float
+    leaks: bool
+
+    def __post_init__(self) -> None:
+        self.held: list[float] = []  # MB before each batch: to be drawn, not compared
+
+
+class _Metered(MaskedAutoencoder):
+    """Calls `note` before each batch."""
+
+    note: Callable[[], None] = staticmethod(lambda: None)
+
+    def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        self.note()
+        return super().forward(clips, mask)
+
+
+def _evaluation_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
+    counts = (4, 3)
+    return [([_clips_of(5, 10 * n + i) for i in range(n)],) for n in counts]
+
+
+def _evaluated(answer: Callable[..., Any], batches: Batches) -> Evaluated:
+    torch.manual_seed(0)
+    model, held = _Metered(_SMALL), []
+    own = [*model.parameters(), *model.buffers()]
+    with saved_tensors(own) as one:
+        model.loss(*batches[0])
+    with saved_tensors(own) as saved:
+        model.note = lambda: held.append(saved.now / 1e6)
+        loss = float(answer(model, batches))
+    # The graph of one batch may still be there while the next is computed.
+    result = Evaluated(loss, saved.peak > 2.5 * one.peak)
+    result.held = held
+    return result
+
+
+def _kind_of_loss(answer: Callable[..., Any]) -> str | None:
+    """What is wrong with the type of an evaluation's result."""
+    torch.manual_seed(0)
+    loss = answer(MaskedAutoencoder(_SMALL), [_clips_of(2, 0)])
+    if isinstance(loss, torch.Tensor) and loss.requires_grad:
+        return (
+            "memory still grows with every batch: the sum is a tensor with a graph, which keeps the "
+            "activations of every batch for a backward pass that never comes"
+        )
+    return None
 
 
 def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
@@ -179,27 +398,53 @@ def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
     ]
 
 
-def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, *_: Any) -> None:
+def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, visible: torch.Tensor, *_: Any) -> None:
+    shown = torch.ones(144, 16)
+    shown[visible[0]] = result[0]
     viz.pictures(
-        {"tokens": tokens[0].T, "your embedding": result[0].T},
-        "Two matrices with one column per token: the pixels of all tokens, and your embedding.",
-        height=1.0,
+        {
+            "tokens": rearrange(tokens[0], "(h w) (p q) -> (h p) (w q)", h=12, p=8),
+            "your embeddings, where they were seen": rearrange(
+                shown, "(h w) (p q) -> (h p) (w q)", h=12, p=4
+            ),
+        },
+        "A grey cat of 144 patches; and 60 of these patches, smaller and lighter towards the bottom, each "
+        "where it was, with white between them.",
+        height=1.7,
+        cmap="gray",
+        limits=(0, 1),
     )
 
 
-def _draw_attention(result: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *_: Any) -> None:
+def _draw_attention(
+    result: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> None:
     viz.pictures(
-        {"scores q·k": (q @ k.transpose(-2, -1))[0, 0], "your output": result[0, 0]},
-        "Two matrices with one row per query: the scores of all keys, and your output.",
-        height=1.2,
+        {
+            "v: a row per token": v[0, 0],
+            "your head 1": result[0, 0],
+            "your head 2": result[0, 1],
+        },
+        "A grey cat, one token per row of the picture; the output of head 1, the same, a little blurred; "
+        "and that of head 2, upside down.",
+        height=1.7,
+        cmap="gray",
     )
 
 
-def _draw_gradient(result: torch.Tensor, weight: torch.Tensor, *_: Any) -> None:
-    viz.pictures(
-        {"weights": weight, "your gradient": result},
-        "Two matrices: the weights, and the gradient that you accumulated.",
-        height=1.0,
+def _draw_steps(result: Stepped, *_: Any) -> None:
+    records = [Record(i + 1, loss, 0.0, 0.0, 0.0) for i, loss in enumerate(result.losses)]
+    viz.curves(
+        {"your step": records},
+        "The loss over eight of the learner's steps on six small clips of a cat.",
+    )
+
+
+def _draw_evaluation(result: Evaluated, *_: Any) -> None:
+    viz.stacked(
+        {"MB held": {f"before batch {i + 1}": {"held": x} for i, x in enumerate(result.held)}},
+        "Memory held for backward passes before each of four batches: at or near zero, or growing like "
+        "a staircase if the evaluation leaks.",
     )
 
 
@@ -227,6 +472,59 @@ def _draw_plan(result: tuple[float, int, int], *given: Any) -> None:
 
 
 EXERCISES = (
+    Exercise(
+        "09.train_step",
+        train_step,
+        _step_cases,
+        {
+            "the gradient is too large by a factor of `parts`: divide each part's loss by the "
+            "number of parts, since the loss is already a mean": _stepped(lambda parts: 1.0),
+            "the gradient and the returned loss are too large by a factor of `parts`: divide each "
+            "part's loss by the number of parts, since it is already a mean": _stepped(
+                lambda parts: 1.0, told=sum
+            ),
+            "the gradient includes only the last part: zero it once before the first part, "
+            "not before each part": _stepped(zero="each"),
+            "the gradient includes only the last part, at full weight: accumulate the "
+            "gradients of all parts, and divide each part's loss by the number of parts": _stepped(
+                lambda parts: 1.0, zero="each", told=sum
+            ),
+            "the gradient includes only the last part, at full weight: call optimizer.zero_grad() once, "
+            "and divide each part's loss by the number of parts": _stepped(
+                lambda parts: 1.0, zero="each"
+            ),
+            "only the first part is computed: is the `return` inside the loop?": _stepped(
+                used=lambda parts: [0], step="never", told=lambda losses: losses[0] / 3
+            ),
+            "the gradient includes only the first part": _stepped(used=lambda parts: [0]),
+            "the gradient is divided by the number of parts twice: divide it only once": _stepped(
+                lambda parts: 1 / parts**2
+            ),
+            "the gradients of earlier steps are still there: call optimizer.zero_grad() first": _stepped(
+                zero="never"
+            ),
+            "the weights never change: call optimizer.step() after the last part": _stepped(
+                step="never"
+            ),
+            "optimizer.step() is called for each part: call it once, after the last": _stepped(
+                step="each"
+            ),
+            "`parts` is ignored: all clips go through the model at once": _whole,
+            "each part is masked by the rows of the first: take the same rows of clips and mask": (
+                _first_masks
+            ),
+            "the returned loss is that of the last part: return the mean of all": _stepped(
+                told=lambda losses: losses[-1]
+            ),
+            "the returned loss is the sum over the parts: return the mean": _stepped(told=sum),
+            "the returned loss is divided by the number of parts twice: divide it only once": _stepped(
+                told=lambda losses: sum(losses) / len(losses) ** 2
+            ),
+        },
+        draw=_draw_steps,
+        inspect=_kept_graph,
+        run=_steps,
+    ),
     Exercise(
         "09.embed_visible",
         embed_visible,
@@ -311,26 +609,20 @@ EXERCISES = (
         tolerance=1e-6,
     ),
     Exercise(
-        "09.accumulated_gradient",
-        accumulated_gradient,
-        _gradient_cases,
+        "09.evaluation_loss",
+        evaluation_loss,
+        _evaluation_cases,
         {
-            "the gradient is too large by a factor of `parts`: divide each part's loss by the "
-            "number of parts, since the loss is already a mean": lambda weight, x, y, parts: (
-                parts * accumulated_gradient(weight, x, y, parts)
+            "memory still grows with every batch: the total becomes a number only after the last one. "
+            "Until then it is a tensor whose graph keeps the activations of every batch": _leaking(
+                lambda loss: loss, torch.Tensor.item
             ),
-            "the gradient includes only the last part: zero it once before the first part, "
-            "not before each part": _only(-1),
-            "the gradient includes only the last part, at full weight: accumulate the "
-            "gradients of all parts, and divide each part's loss by the number of parts": _last_whole,
-            "the gradient includes only the first part: is the `return` inside the loop?": _only(0),
-            "the gradient is divided by the number of parts twice: divide it only once": (
-                lambda weight, x, y, parts: (
-                    accumulated_gradient(weight, x, y, parts) / parts
-                )
-            ),
+            "this is the loss of the last batch only: add up all of them": _last_batch,
+            "this is the sum: divide it by the number of batches": _sum_of_batches,
         },
-        draw=_draw_gradient,
+        draw=_draw_evaluation,
+        inspect=_kind_of_loss,
+        run=_evaluated,
     ),
     Exercise(
         "09.plan",
