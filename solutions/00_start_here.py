@@ -47,6 +47,7 @@ from IPython.display import Markdown, display
 import vmae
 from vmae import cli, data, train, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import making
 from vmae.course.checks import check
 from vmae.grid import TokenGrid, gather_tokens, patchify
 from vmae.masking import make_mask
@@ -126,7 +127,7 @@ def to_clip(frames: np.ndarray) -> torch.Tensor:
 
 
 spec = data.spec_named(Path(stamp["data"]).name)  # the set that the model was trained on
-rendered = torch.stack([to_clip(data.render(spec, "test", i)[0]) for i in range(64)])
+rendered = torch.stack([to_clip(making.render(spec, "test", i)[0]) for i in range(64)])
 starts = range(0, 96, 4)
 step = 4 * np.arange(size.num_frames)
 cut = torch.stack([to_clip(data.read_frames(film, lambda n, s=s: s + step)) for s in starts])

@@ -49,6 +49,7 @@ from torch import nn
 import vmae
 from vmae import cost, grid, layers, positions, vit, viz
 from vmae.config import ModelConfig
+from vmae.course import diagrams
 from vmae.course.checks import check
 from vmae.course.checks.notebook_01 import Suspect, cat
 from vmae.course.predictions import predict
@@ -83,7 +84,7 @@ viz.pictures(shown, "One 8x8 image of each digit, 0 to 9.", height=0.9, cmap="gr
 # Letters in this course: B images, C channels, N patches of P values each, D the width of the model.
 
 # %%
-viz.diagrams.vit(ModelConfig.mae("B", learned_pos_embed=True))
+diagrams.vit(ModelConfig.mae("B", learned_pos_embed=True))
 
 # %% [markdown]
 # 1. **Patches** (圖塊): the image is cut into squares, and each is written as one row of numbers.
@@ -252,7 +253,7 @@ torch.manual_seed(2)
 small = layers.Attention(4, num_heads=2, key_bias=True)
 nn.init.normal_(small.qkv.weight)
 tokens = torch.randn(4, 4)  # N = 4 tokens, D = 4
-viz.diagrams.attention(small, tokens, head=0, follow=1)
+diagrams.attention(small, tokens, head=0, follow=1)
 
 # %% [markdown]
 # Why divide by √d? A dot product is a sum of d products, and the longer the sum, the larger it gets.
@@ -433,7 +434,7 @@ for name, columns in (("keys", slice(width, 2 * width)), ("queries", slice(0, wi
 # A *block* (區塊) does two things in turn: attention lets tokens exchange information, then an *MLP* (多層感知器) processes each token independently.
 
 # %%
-viz.diagrams.block(ModelConfig.mae("B"))
+diagrams.block(ModelConfig.mae("B"))
 
 
 # %% [markdown]

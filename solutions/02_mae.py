@@ -43,6 +43,7 @@ from torch import nn
 import vmae
 from vmae import cost, grid, masking, positions, viz
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
+from vmae.course import diagrams
 from vmae.course.checks import check
 from vmae.course.predictions import predict
 from vmae.init import init_linears
@@ -150,7 +151,7 @@ viz.pictures(
 # The rest of the lesson replaces the dummies, one by one, until the picture looks like this. It follows the paper's figure 1, with the sizes of the published ViT-B model.
 
 # %%
-viz.diagrams.mae(ModelConfig.mae("B"))
+diagrams.mae(ModelConfig.mae("B"))
 
 # %% [markdown]
 # *Figure: a picture through MAE. The encoder (blue) reads 49 visible patches and a class token. Mask tokens join only before the decoder (orange), and
@@ -1119,7 +1120,7 @@ print(
 # keep this design, with halves of equal depth. MAE uses the same two words for something else.
 
 # %%
-viz.diagrams.transformers(ModelConfig.mae("L"), ModelConfig.mae("L"))
+diagrams.transformers(ModelConfig.mae("L"), ModelConfig.mae("L"))
 
 # %% [markdown]
 # *Figure: three transformers to scale. MAE's decoder (orange) is shallower and narrower than its encoder (blue), and is thrown away.*

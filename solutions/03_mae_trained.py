@@ -47,6 +47,7 @@ from sklearn.preprocessing import StandardScaler
 import vmae
 from vmae import cost, data, grid, mae, train, vit, viz
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
+from vmae.course import diagrams
 from vmae.course.checks import check, notebook_02
 from vmae.course.experiments import label_figures, results, sets, table, verdicts
 from vmae.course.predictions import predict
@@ -119,7 +120,7 @@ print("2. one vector for each image:", features[0][0].shape)
 # It is lesson 02's MAE on a small scale: 16 patches of 4x4 pixels, of which 4 are visible.
 
 # %%
-viz.diagrams.mae(config)
+diagrams.mae(config)
 
 # %% [markdown]
 # *Figure: MAE at the size of this lesson. The diagram shows its cat in 16 patches, since it draws any configuration.*

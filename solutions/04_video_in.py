@@ -51,6 +51,7 @@ from torch.nn import functional as F
 import vmae
 from vmae import data, train, viz, weights
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
+from vmae.course import diagrams
 from vmae.course.checks import check
 from vmae.course.predictions import predict
 from vmae.grid import TokenGrid, patchify, unpatchify
@@ -66,7 +67,7 @@ os.chdir(vmae.ROOT)  # paths are relative to the checkout, wherever Jupyter was 
 # the batch, and the model's first layer.
 
 # %%
-viz.diagrams.data_path(train.Recipe.load("v1-k400-b").pretrain)
+diagrams.data_path(train.Recipe.load("v1-k400-b").pretrain)
 
 # %% [markdown]
 # *From file to step: decoding and sampling run on the CPU, and the batch travels to the device as uint8.*
@@ -456,7 +457,7 @@ viz.pictures(
 # *tubelet*. Each becomes one token.
 
 # %%
-viz.diagrams.tubelets(ModelConfig.videomae("B"))
+diagrams.tubelets(ModelConfig.videomae("B"))
 
 # %% [markdown]
 # *VideoMAE-B's tubelets: 2 frames of 16 x 16 pixels. All tubelets share one linear layer.*
@@ -703,7 +704,7 @@ viz.film_strips(
 
 
 # %%
-viz.diagrams.conv_and_linear(ModelConfig.videomae("B"))
+diagrams.conv_and_linear(ModelConfig.videomae("B"))
 
 # %% [markdown]
 # *Two ways to the same tokens. Since windows do not overlap, each output sees one tubelet, and the convolution is a linear layer.*

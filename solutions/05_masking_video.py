@@ -46,6 +46,7 @@ from einops import rearrange, repeat
 import vmae
 from vmae import cost, data, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import diagrams, making
 from vmae.course.checks import check
 from vmae.course.experiments import copier, figures, results, table, verdicts
 from vmae.course.predictions import predict
@@ -118,11 +119,11 @@ def as_clips(pictures: np.ndarray) -> torch.Tensor:
     return rearrange(square, "(b t) h w c -> b c t h w", t=length).contiguous()
 
 
-spec = data.FilmSpec(frames=length, static=0.0)  # static=0: pieces that hardly move stay in
-starts = [start for _, start, _ in data.choose_clips(spec, data.FILM)]
+spec = making.FilmSpec(frames=length, static=0.0)  # static=0: pieces that hardly move stay in
+starts = [start for _, start, _ in making.choose_clips(spec, making.FILM)]
 chosen = [starts[int(i)] for i in np.linspace(0, len(starts) - 1, clips)]
 index = np.add.outer(chosen, np.arange(length)).ravel()
-film = as_clips(data.read_frames(data.FILM, lambda _: index))
+film = as_clips(data.read_frames(making.FILM, lambda _: index))
 dice = torch.Generator().manual_seed(seed)
 sources = {
     "film": film,
@@ -288,7 +289,7 @@ print(f"by calculation: 1 - 0.9^7 = {1 - 0.9**7:.0%}")
 # is on show at another time. The diagram follows one position through the three types of mask that V1 compares.
 
 # %%
-viz.diagrams.masks(TokenGrid((16, 80, 80), (2, 16, 16)))
+diagrams.masks(TokenGrid((16, 80, 80), (2, 16, 16)))
 
 # %% [markdown]
 # *Three masks on 8 x 5 x 5 tokens, time step by time step, and what leaks through each.*
@@ -364,7 +365,7 @@ print("equal to the package:", tuple(ours.shape), "hidden", ours.sum(1).tolist()
 # infer where it was in between. Here it rolls behind four masks.
 
 # %%
-viz.diagrams.rolling_ball(TokenGrid((16, 80, 80), (2, 16, 16)), seed=324)
+diagrams.rolling_ball(TokenGrid((16, 80, 80), (2, 16, 16)), seed=324)
 
 # %% [markdown]
 # *A ball rolls behind four masks. Arrows show where a hidden ball could simply be copied from a neighbouring time step.*

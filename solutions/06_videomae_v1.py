@@ -48,7 +48,7 @@ from torch import nn
 import vmae
 from vmae import cost, data, init, layers, mae, masking, positions, train, viz
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
-from vmae.course import gallery
+from vmae.course import diagrams, gallery, making
 from vmae.course.checks import check
 from vmae.course.experiments import figures, results, table, verdicts
 from vmae.course.predictions import predict
@@ -84,7 +84,7 @@ assert latents.shape == (1, 314, 768) and predictions.shape == (1, 2822, 1536)
 # the dummies lack, for this clip and for the published one of 16 frames.
 
 # %%
-viz.diagrams.videomae(ModelConfig.videomae("B"), long)
+diagrams.videomae(ModelConfig.videomae("B"), long)
 
 # %% [markdown]
 # *Figure: VideoMAE from clip to loss. Its masks are tubes, so 32 frames leave 320 tokens visible, not 314. v: visible, m: mask tokens.*
@@ -175,7 +175,7 @@ print(f"encoder on  200 tokens: {stages['encoder'] / 1e9:6.1f} G")
 print(f"decoder on 2000 tokens: {stages['decoder'] / 1e9:6.1f} G")
 
 # %%
-viz.diagrams.asymmetry(cubes, MaskConfig("random", 0.9))
+diagrams.asymmetry(cubes, MaskConfig("random", 0.9))
 
 # %% [markdown]
 # *Figure: the work of both designs as areas, tokens across and depth times width upward.*
@@ -752,8 +752,8 @@ print("two runs with the same seed: the same", len(runs[0]), "losses")
 # files once; *pre-training* (預訓練) then draws random crops in space and time. No labels are involved.
 
 # %%
-spec = data.FilmSpec(frames=32, overlap=16, most_clips=film_files)
-data.render_film(out, data.FILM, spec, workers=2, progress=viz.track)
+spec = making.FilmSpec(frames=32, overlap=16, most_clips=film_files)
+making.render_film(out, making.FILM, spec, workers=2, progress=viz.track)
 videos = data.load_set(out)
 print(len(videos.train), "training files,", len(videos.test), "for the test, of other shots")
 

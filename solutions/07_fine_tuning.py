@@ -45,6 +45,7 @@ from safetensors.torch import load_file
 import vmae
 from vmae import data, train, viz
 from vmae.config import ModelConfig
+from vmae.course import making
 from vmae.course.checks import check
 from vmae.layers import DropPath
 from vmae.predict import predict
@@ -67,7 +68,7 @@ spec = data.with_sizes(
     data.spec_named("motion-textures-small"), train=train_videos, test=test_videos, frames=24
 )
 path = f"data/motion-textures-24-{train_videos}-{test_videos}"
-data.render_set(path, spec, workers=1)  # once; the next run finds it
+making.render_set(path, spec, workers=1)  # once; the next run finds it
 plan = plan.changed(
     {"data.path": path, "data.num_workers": 0},
     finetune={"labels_per_class": labels, "optim.steps": steps, "seed": seed, "log_every": 5},
@@ -482,7 +483,7 @@ viz.timeline(
     60,
     "Five rows of marks on a line of 60 frames: the clips overlap and cover the video from end to end.",
 )
-frame = data.resize_frames(data.read_frames(data.FILM, lambda n: views[2][:1] + 3000), 108)
+frame = data.resize_frames(data.read_frames(making.FILM, lambda n: views[2][:1] + 3000), 108)
 crops = [data.crop_square(frame, crop=k, crops=3)[0] for k in range(3)]
 viz.pictures(
     {"frame": torch.from_numpy(frame[0].copy())}

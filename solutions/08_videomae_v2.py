@@ -54,6 +54,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import vmae
 from vmae import cost, data, positions, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import diagrams, making
 from vmae.course.checks import check
 from vmae.course.experiments import figures, results, table, values, verdicts
 from vmae.course.predictions import predict
@@ -114,7 +115,7 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 # the real mask, beside what it is often taken for:
 
 # %%
-viz.diagrams.dual_masking(ModelConfig.videomae("B"))
+diagrams.dual_masking(ModelConfig.videomae("B"))
 
 # %% [markdown]
 # *Figure: one clip of 1568 tokens in V1, in V2, and in two misreadings of V2. Left, both masks at the first time step; right, how many tokens the encoder reads, the decoder reads, and the loss counts.
@@ -897,7 +898,7 @@ viz.table(rows, caption="V2's models for 16 frames of 224 pixels; classifiers fo
 
 # %%
 giant, on_k400 = train.Recipe.load("v2-hybrid-g"), train.Recipe.load("v2-hybrid-g-k400")
-viz.diagrams.progressive_training(giant.pretrain, giant.finetune, on_k400.finetune)
+diagrams.progressive_training(giant.pretrain, giant.finetune, on_k400.finetune)
 
 # %% [markdown]
 # *Figure: the giant's three stages. First no labels, on 1.35 million clips from several sets; then the labels of Kinetics-710, the union of three Kinetics sets; last, a few epochs of *fine-tuning* (微調) on the target.*
@@ -921,7 +922,7 @@ class Rendered:
     """Clips of the motion set, rendered now and kept small; labels count modulo `classes`."""
 
     def __init__(self, spec: data.MotionSpec, split: str, count: int, classes: int) -> None:
-        made = [data.render(spec, split, i) for i in range(count)]
+        made = [making.render(spec, split, i) for i in range(count)]
         size = shipped.config.img_size
         self.frames = [data.resize_frames(pictures, size) for pictures, _ in made]
         self.videos = [
@@ -1015,7 +1016,7 @@ print(f"built anew: {len(anew)} rows, the first 1568 are the old table")
 assert not torch.equal(stretched[:1568], anew[:1568])
 usual = shipped.config.num_frames
 spec = data.MotionSpec("textures", frames=2 * usual)
-rendered = np.stack([data.render(spec, "test", i)[0] for i in range(64)])  # (64, T, H, W, C)
+rendered = np.stack([making.render(spec, "test", i)[0] for i in range(64)])  # (64, T, H, W, C)
 resized = np.stack([data.resize_frames(x, shipped.config.img_size) for x in rendered])
 seen = torch.from_numpy(resized).permute(0, 4, 1, 2, 3)  # (64, C, T, H, W)
 ways = {

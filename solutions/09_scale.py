@@ -58,6 +58,7 @@ import torch.nn.functional as F
 import vmae
 from vmae import cost, data, train, vit, viz
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import diagrams, making
 from vmae.course.checks import check
 from vmae.course.predictions import predict
 from vmae.grid import gather_tokens, patchify
@@ -77,7 +78,7 @@ print(train.device_name(device))
 # A step begins with compressed files and ends with new weights. This is the package's path, for its recipe `gpu`:
 
 # %%
-viz.diagrams.data_path(train.Recipe.load("gpu").pretrain)
+diagrams.data_path(train.Recipe.load("gpu").pretrain)
 
 # %% [markdown]
 # *Figure: from file to step. Above, what the CPU does; below, what the device does. Every box can be the slowest.*
@@ -195,8 +196,8 @@ def normalized(clips: torch.Tensor) -> torch.Tensor:
 
 # %% tags=["timing"]
 folder = f"data/film-32-{film_files}"
-data.render_film(
-    folder, data.FILM, data.FilmSpec(frames=32, most_clips=film_files), progress=viz.track
+making.render_film(
+    folder, making.FILM, making.FilmSpec(frames=32, most_clips=film_files), progress=viz.track
 )
 videos = data.load_set(folder).train
 sampling = data.Sampling(num_frames=work.num_frames, stride=2)

@@ -27,9 +27,9 @@ from ship import ship
 import vmae
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.experiments.copier import copying_errors, hidden_pixels
-from vmae.data import FILM, FilmSpec, Video, render_film
+from vmae.course.making import FILM, FilmSpec, pictures, render_film
+from vmae.data import Video
 from vmae.data.config import DataConfig
-from vmae.data.making import pictures
 from vmae.data.reading.loader import ClipDataset, open_set
 from vmae.data.reading.reader import FrameSelector
 from vmae.data.reading.sampling import Sampling

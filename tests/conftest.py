@@ -19,7 +19,8 @@ from torch import nn
 
 from vmae import ROOT
 from vmae.config import ModelConfig
-from vmae.data import SIZES, render_set
+from vmae.course.making import render_set
+from vmae.data import SIZES
 
 # ---- how the tests run ---------------------------------------------------------------------------
 

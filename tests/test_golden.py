@@ -28,7 +28,8 @@ from torch import nn
 
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks import exercises, notebooks
-from vmae.data import SIZES, render_set
+from vmae.course.making import render_set
+from vmae.data import SIZES
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
 from vmae.train import RECIPES, Recipe, Silent, finetune, open_sources, pretrain

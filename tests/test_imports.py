@@ -19,7 +19,7 @@ ORDER = (
     "support", "weights", "data", "cost", "train", "predict", "viz", "course", "cli", "__main__",
 )  # fmt: skip
 #: The same inside data/.
-DATA_ORDER = ("config", "sets", "reading", "augment", "making", "checking")
+DATA_ORDER = ("config", "sets", "reading", "augment", "writing", "checking")
 
 PACKAGE = ROOT / "vmae"
 FILES = sorted(PACKAGE.rglob("*.py"))

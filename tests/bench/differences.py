@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from vmae.config import ModelConfig
+from vmae.course.making.film import FILM, shot_bounds
 from vmae.data import crop_square, rand_augment, random_erase, random_resized_crop
-from vmae.data.making.film import FILM, shot_bounds
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.train import OptimConfig
 from vmae.train.schedule import adamw, learning_rate, set_lr

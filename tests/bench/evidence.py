@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from vmae import ROOT, at_root
-from vmae.data import render_set, spec_named
+from vmae.course.making import render_set
+from vmae.data import spec_named
 from vmae.support.files import write_text
 from vmae.train import FinetuneConfig, Recipe, environment, finetune, open_sources, pretrain
 from vmae.weights import load_encoder

@@ -24,11 +24,12 @@ import results
 import torch
 from PIL import Image
 
-from vmae.data import FILM, Sampling, StepBatches, Video, VideoFiles, build_store, train_loader
-from vmae.data.making.encode import write_video
+from vmae.course.making import FILM
+from vmae.data import Sampling, StepBatches, Video, VideoFiles, build_store, train_loader
 from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.loader import ClipDataset, Source
 from vmae.data.reading.reader import open_video
+from vmae.data.writing.encode import write_video
 
 #: Clips per second of V2 with a ViT-B that an H100 is expected to train, and the margin over it.
 TARGET, MARGIN = 2800, 1.5

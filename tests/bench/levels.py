@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from vmae import ROOT
-from vmae.data import SIZES, MotionSpec, render_set
-from vmae.data.making.motion import LEVELS
+from vmae.course.making import render_set
+from vmae.data import SIZES, MotionSpec
+from vmae.data.sets.motion_specs import LEVELS
 from vmae.support.files import write_text
 from vmae.train import (
     Evaluation,

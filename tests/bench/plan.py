@@ -20,7 +20,8 @@ from typing import Any
 import results
 import torch
 
-from vmae.data import SIZES, render_set
+from vmae.course.making import render_set
+from vmae.data import SIZES
 from vmae.support.progress import Silent
 from vmae.train import PretrainConfig, Recipe, pretrain
 from vmae.train.devices import peak_memory

@@ -10,7 +10,7 @@ import torch
 from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, load_set
-from vmae.data.making.motion import CLASSES
+from vmae.data.sets.motion_specs import CLASSES
 from vmae.train import Evaluation, FinetuneConfig, save_classifier
 from vmae.vit import VisionTransformer
 

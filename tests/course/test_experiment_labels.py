@@ -14,7 +14,7 @@ from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.labels import JUDGED, LADDER, RATES, TunedArm, plateau, question, rate
 from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
 from vmae.course.experiments.verdicts import accuracies, gains
-from vmae.data.making.motion import spec_named
+from vmae.data.sets.motion_specs import spec_named
 from vmae.train.finetune import open_sources
 from vmae.train.recipe import Recipe
 

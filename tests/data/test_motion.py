@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from vmae.data import SIZES, MotionSpec, random_crop, render, set_name, spec_named
-from vmae.data.making import scenes
-from vmae.data.making.motion import LEVELS
-from vmae.data.making.pictures import TEST_PHOTOS, pictures
+from vmae.course.making import random_crop, render, scenes
+from vmae.course.making.pictures import TEST_PHOTOS, pictures
+from vmae.data import SIZES, MotionSpec, set_name, spec_named
+from vmae.data.sets.motion_specs import LEVELS
 
 SPEC = {level: replace(SIZES["mini"], level=level, frames=8) for level in LEVELS}
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vmae import ROOT
+from vmae.course.making.film import _write_clips
 from vmae.data import (
     FILM,
     FilmSpec,
@@ -18,7 +19,6 @@ from vmae.data import (
     read_frames,
     scan_set,
 )
-from vmae.data.making.film import _write_clips
 from vmae.data.reading import VideoReader
 from vmae.data.reading.reader import _reason
 

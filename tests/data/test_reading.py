@@ -14,6 +14,7 @@ import torch
 
 from vmae import ROOT
 from vmae.base_config import ConfigError
+from vmae.course.making.film import shot_bounds
 from vmae.data import (
     FILM,
     SIZES,
@@ -45,13 +46,12 @@ from vmae.data import (
     with_sizes,
     write_video,
 )
-from vmae.data.making.film import shot_bounds
-from vmae.data.making.motion import CLASSES
 from vmae.data.reading import loader as loader_module
 from vmae.data.reading.device_store import DeviceStore
 from vmae.data.reading.failures import Failures
 from vmae.data.reading.store import FrameStore, StoreError
 from vmae.data.sets.formats import VIDEO_SUFFIXES
+from vmae.data.sets.motion_specs import CLASSES
 from vmae.support import files
 from vmae.train import evaluate
 from vmae.vit import VisionTransformer

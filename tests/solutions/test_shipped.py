@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from ship import LARGEST, ship
 
 import vmae
-from vmae.data import ClipDataset, FilmSpec, Sampling, VideoFiles, load_set
+from vmae.course.making import FilmSpec
+from vmae.data import ClipDataset, Sampling, VideoFiles, load_set
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
 from vmae.train import Recipe

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import diagrams
+from vmae.course.diagrams import Diagram
 from vmae.grid import TokenGrid
 from vmae.layers import Attention
 from vmae.train.recipe import Recipe
-from vmae.viz import diagrams
-from vmae.viz.diagrams import Diagram
 
 
 def small_attention() -> Diagram:

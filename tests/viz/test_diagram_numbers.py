@@ -10,13 +10,14 @@ from svg import cell_boxes, elements, made, number, numbers, rect_box, stages, t
 
 from vmae import cost
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import diagrams
+from vmae.course.diagrams import Diagram
+from vmae.course.diagrams.drawing import HEADING
 from vmae.grid import TokenGrid
 from vmae.layers import Attention
 from vmae.masking import make_mask
 from vmae.train import Recipe
-from vmae.viz import colours, diagrams
-from vmae.viz.diagrams import Diagram
-from vmae.viz.diagrams.drawing import HEADING
+from vmae.viz import colours
 
 
 @pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])

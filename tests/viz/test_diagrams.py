@@ -9,10 +9,11 @@ from gallery import DIAGRAMS, page
 from svg import SVG, elements, made, number, problems, stages
 
 from vmae.config import ModelConfig
+from vmae.course import diagrams
+from vmae.course.diagrams.drawing import DARK, SMALL
 from vmae.grid import TokenGrid
 from vmae.train import Recipe
-from vmae.viz import colours, diagrams
-from vmae.viz.diagrams.drawing import DARK, SMALL
+from vmae.viz import colours
 from vmae.viz.figure import INK
 
 

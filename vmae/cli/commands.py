@@ -14,7 +14,8 @@ from vmae import ROOT, at_root
 def render(arguments: argparse.Namespace) -> None:
     """Render a motion set, or cut the film into clips."""
     if arguments.what == "motion":
-        from vmae.data.making.motion import SIZES, render_set, set_name, with_sizes
+        from vmae.course.making.motion import render_set
+        from vmae.data.sets.motion_specs import SIZES, set_name, with_sizes
 
         spec = with_sizes(
             SIZES[arguments.size], level=arguments.level, train=arguments.train,
@@ -24,7 +25,7 @@ def render(arguments: argparse.Namespace) -> None:
         out = arguments.out or ROOT / "data" / set_name(arguments.level, arguments.size)
         print(render_set(out, spec, arguments.num_workers))
     else:
-        from vmae.data.making.film import FILM, FilmSpec, render_film
+        from vmae.course.making.film import FILM, FilmSpec, render_film
 
         frames = FilmSpec.frames if arguments.frames is None else arguments.frames
         spec_film = FilmSpec(frames=frames, overlap=arguments.overlap, label=arguments.label)

@@ -11,21 +11,6 @@ from vmae.data.augment import (
 )
 from vmae.data.checking import normalize_set, scan_set
 from vmae.data.config import DataConfig
-from vmae.data.making import (
-    FILM,
-    SIZES,
-    FilmSpec,
-    MotionSpec,
-    choose_clips,
-    random_crop,
-    render,
-    render_film,
-    render_set,
-    set_name,
-    spec_named,
-    with_sizes,
-    write_video,
-)
 from vmae.data.reading import (
     Batch,
     ClipDataset,
@@ -45,4 +30,17 @@ from vmae.data.reading import (
     resize_frames,
     train_loader,
 )
-from vmae.data.sets import SetError, Video, VideoSet, few_labels, load_set, require_labels
+from vmae.data.sets import (
+    SIZES,
+    MotionSpec,
+    SetError,
+    Video,
+    VideoSet,
+    few_labels,
+    load_set,
+    require_labels,
+    set_name,
+    spec_named,
+    with_sizes,
+)
+from vmae.data.writing import write_video

@@ -22,11 +22,11 @@ from vmae.cost.flops import classifier_multiply_adds, pretraining_multiply_adds
 from vmae.cost.hardware import CARDS, Hardware, this_cpu
 from vmae.cost.memory import training_memory
 from vmae.data.config import DataConfig
-from vmae.data.making.motion import spec_named
 from vmae.data.reading.loader import ClipDataset, open_set
 from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
+from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.masking import make_mask
 from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig

@@ -1,6 +1,5 @@
 """Figures and players for notebooks: readable on light and dark pages, each with alt text."""
 
-from vmae.viz import diagrams
 from vmae.viz.charts import bars, confusion, curves, lines, seeds, spreads, table, timeline
 from vmae.viz.dependence import dependence
 from vmae.viz.explorer import explorer

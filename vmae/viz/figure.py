@@ -7,15 +7,18 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 from cycler import cycler
 from IPython.display import display
 from matplotlib import font_manager
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageFont
 
 from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, VISIBLE
 
@@ -120,3 +123,14 @@ def publish(data: dict[str, str], metadata: dict[str, Any] | None = None) -> Non
 def paragraph(text: str, tag: str = "p") -> None:
     """Display a paragraph of text, or a heading such as "h2"."""
     publish({"text/html": f"<{tag}>{escape(text)}</{tag}>", "text/plain": text})
+
+
+@lru_cache(maxsize=2)
+def _font(bold: bool) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), 100)
+
+
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Width of a line in pixels, in DejaVu Sans: the widest of the fonts that a browser may choose."""
+    return _font(bold).getlength(text) * size / 100

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from IPython.display import HTML, display
 
-from vmae.data.making.encode import write_video
-from vmae.viz.diagrams.drawing import text_width
-from vmae.viz.figure import INK, show, style
+from vmae.data.writing.encode import write_video
+from vmae.viz.figure import INK, show, style, text_width
 
 #: Size of the names above pictures, in points.
 _NAME = 9

@@ -11,7 +11,8 @@ from vmae import ROOT, viz
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
-from vmae.data import MotionSpec, render, resize_frames
+from vmae.course.making import render
+from vmae.data import MotionSpec, resize_frames
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.grid import gather_tokens as take
 from vmae.mae import MaskedAutoencoder

@@ -14,6 +14,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from vmae.cost import pretraining_multiply_adds
+from vmae.course.diagrams import Diagram
 from vmae.course.experiments.arms import Arm
 from vmae.course.experiments.panels import (
     WIDTH,
@@ -29,7 +30,6 @@ from vmae.course.experiments.panels import (
 from vmae.course.experiments.table import EXPERIMENTS, RATES, Results
 from vmae.course.experiments.verdicts import accuracies, entries, judgement, questions
 from vmae.viz.colours import HIDDEN, PREDICTED, VISIBLE
-from vmae.viz.diagrams import Diagram
 from vmae.viz.figure import INK, style
 
 

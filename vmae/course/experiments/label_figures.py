@@ -8,11 +8,11 @@ import matplotlib.pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from vmae.course.diagrams import Diagram
 from vmae.course.experiments.labels import LADDER, climb, plateau, question
 from vmae.course.experiments.panels import WIDTH, drawn, empty, mark
 from vmae.course.experiments.table import EXPERIMENTS, Results
 from vmae.course.experiments.verdicts import accuracies, judgement
-from vmae.viz.diagrams import Diagram
 from vmae.viz.figure import INK, style
 
 #: Numbers of labels whose climb is drawn.

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vmae.course.diagrams import Diagram
 from vmae.course.experiments.table import Claim, Results
 from vmae.course.experiments.verdicts import judged, questions
-from vmae.viz.diagrams import Diagram
 from vmae.viz.figure import INK, PALETTE
 
 #: Colour is never the only sign: the n-th arm has the n-th colour and the n-th marker.

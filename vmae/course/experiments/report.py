@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
+from vmae.course.diagrams import Diagram
 from vmae.course.experiments import results
 from vmae.course.experiments.arms import wanted
 from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
@@ -23,7 +24,6 @@ from vmae.course.experiments.verdicts import (
     questions,
 )
 from vmae.support.files import write_text
-from vmae.viz.diagrams import Diagram
 
 _INTRODUCTION = f"""\
 # What the experiments found

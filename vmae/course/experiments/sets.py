@@ -26,11 +26,12 @@ from filelock import FileLock
 from PIL import Image
 
 from vmae import ROOT, at_root
-from vmae.data.making.film import FILM, FilmSpec, shot_bounds
-from vmae.data.making.motion import render_set, spec_named
-from vmae.data.making.pictures import pictures, random_crop
+from vmae.course.making.film import FILM, FilmSpec, shot_bounds
+from vmae.course.making.motion import render_set
+from vmae.course.making.pictures import pictures, random_crop
 from vmae.data.reading.reader import FrameSelector, open_video
 from vmae.data.reading.sources import Source
+from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.videos import Video
 
 SIZE = 16

@@ -17,13 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae.data.checking.scan import check_video
-from vmae.data.making.jobs import begin_set, finish_set
 from vmae.data.reading.player import VideoError, check_file, pictures, video_stream
 from vmae.data.reading.reader import UNREADABLE_WIDTHS
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
 from vmae.data.sets.public_sets import split_numbers
 from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import atomic_path, only_writer, printable, write_text
 
 

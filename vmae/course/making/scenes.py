@@ -15,14 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vmae.data.making.pictures import random_crop
-
-#: Classes of the level "scenes"; each even one and the next form a reversed pair.
-SCENES = (
-    "pan-left", "pan-right", "tilt-up", "tilt-down", "roll-left", "roll-right", "pass-left",
-    "pass-right", "follow-left", "follow-right", "spin-left", "spin-right", "orbit-left",
-    "orbit-right", "conveyor-up", "conveyor-down", "speed-up", "slow-down",
-)  # fmt: skip
+from vmae.course.making.pictures import random_crop
+from vmae.data.sets.motion_specs import SCENES
 
 
 def texture(

@@ -9,6 +9,7 @@ import torch
 
 from vmae import cost
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, Point, shape
 from vmae.masking import Mask, make_mask
 from vmae.viz.colours import (
     DECODER,
@@ -21,7 +22,7 @@ from vmae.viz.colours import (
     VISIBLE,
     Role,
 )
-from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, Point, shape, text_width
+from vmae.viz.figure import text_width
 
 
 def counts(mask: Mask) -> tuple[int, int, int]:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, Point
+from vmae.course.diagrams.masked import counts
 from vmae.grid import TokenGrid
 from vmae.masking import Mask, make_mask
 from vmae.viz.colours import HIDDEN, MASK_TOKEN, TARGET, VISIBLE, Role
-from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, Point, text_width
-from vmae.viz.diagrams.masked import counts
+from vmae.viz.figure import text_width
 
 #: Share of the tokens that the encoder's mask hides, as published, and share of the positions at which
 #: the decoder is not queried.

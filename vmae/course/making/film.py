@@ -19,10 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae import ROOT
-from vmae.data.making.encode import write_video
-from vmae.data.making.jobs import begin_set, finish_set
 from vmae.data.reading.reader import open_video
 from vmae.data.reading.workers import run_parallel
+from vmae.data.writing.encode import write_video
+from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import only_writer
 
 #: The film that ships with the course.

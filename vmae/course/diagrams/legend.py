@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vmae.course.diagrams.drawing import Canvas, Diagram
 from vmae.viz.colours import DECODER, NEUTRAL, PREDICTED, ROLES
-from vmae.viz.diagrams.drawing import Canvas, Diagram
 
 
 def key() -> Diagram:

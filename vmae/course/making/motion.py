@@ -15,7 +15,7 @@ only the order of the frames distinguishes them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,70 +23,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vmae.data.making.encode import write_video
-from vmae.data.making.jobs import begin_set, finish_set
-from vmae.data.making.scenes import SCENES, scene, texture
+from vmae.course.making.scenes import scene, texture
 from vmae.data.reading.workers import run_parallel
+from vmae.data.sets.motion_specs import MotionSpec
+from vmae.data.writing.encode import write_video
+from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import only_writer, require_space
 
-#: Classes of the levels "digits" and "textures", in order of angle.
-CLASSES = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
-#: The classes of every level.
-LEVELS = {"digits": CLASSES, "textures": CLASSES, "scenes": SCENES}
 #: Bytes on disk of a 64x64 frame, at the least favourable size; used only to check free space.
 BYTES_PER_FRAME = {"digits": 500, "textures": 500, "scenes": 2500}
-
-
-@dataclass(frozen=True)
-class MotionSpec:
-    """What to render. `train` and `test` are numbers of videos; `size` is in pixels.
-
-    `speed`, used by the levels "digits" and "textures", is in frame widths per frame. Digits, photos
-    and film shots in test videos are never used for training.
-    """
-
-    level: str = "digits"
-    train: int = 16_000
-    test: int = 2_000
-    frames: int = 8
-    size: int = 64
-    speed: float = 1.5 / 16
-    fps: int = 12
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ValueError(
-                f"unknown motion level {self.level!r}: choose one of {', '.join(LEVELS)}"
-            )
-        if self.size < 64 or self.size % 2:
-            raise ValueError(f"size is {self.size}; it must be even and at least 64 pixels")
-        if self.frames < 2 or min(self.train, self.test) < len(self.classes):
-            raise ValueError(
-                f"frames is {self.frames}, train is {self.train} and test is {self.test}; a "
-                f"dataset needs at least 2 frames per video and {len(self.classes)} videos per split"
-            )
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in label order."""
-        return LEVELS[self.level]
-
-    @property
-    def opposites(self) -> tuple[int, ...]:
-        """For each class, the class obtained by reversing its frames."""
-        count = len(self.classes)
-        if self.level == "scenes":
-            return tuple(label ^ 1 for label in range(count))
-        return tuple((label + count // 2) % count for label in range(count))
-
-
-#: Named sizes: for tests (rendered in seconds), for two CPU cores (a minute), for a GPU.
-SIZES = {
-    "mini": MotionSpec(train=48, test=24, frames=16),
-    "small": MotionSpec(),
-    "full": MotionSpec(train=6_300, test=1_080, frames=24, size=112),
-}
 
 
 @lru_cache(maxsize=1)
@@ -187,22 +132,3 @@ def _render_file(folder: Path, spec: MotionSpec, job: tuple[str, int]) -> None:
     # "scenes" vary the compression too, from the other levels' quality down to visible blocks.
     crf = 20 + job[1] * 7 % 13 if spec.level == "scenes" else 20
     write_video(folder / _name(*job), frames, spec.fps, crf)
-
-
-def with_sizes(spec: MotionSpec, **changes: Any) -> MotionSpec:
-    """The spec with the given changes; None leaves a field unchanged."""
-    return replace(spec, **{k: v for k, v in changes.items() if v is not None})
-
-
-def set_name(level: str, size: str) -> str:
-    """Folder name of a level at a named size: motion-small, motion-scenes-full."""
-    return f"motion-{size}" if level == "digits" else f"motion-{level}-{size}"
-
-
-def spec_named(name: str) -> MotionSpec | None:
-    """The spec whose `set_name` this is; None for any other name."""
-    for level in LEVELS:
-        for size, spec in SIZES.items():
-            if name == set_name(level, size):
-                return replace(spec, level=level)
-    return None

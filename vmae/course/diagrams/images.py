@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course.diagrams.drawing import GRID, Canvas, Diagram, picture_data, read_photo, shape
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
 from vmae.viz.colours import (
@@ -23,7 +24,6 @@ from vmae.viz.colours import (
     VISIBLE,
     Role,
 )
-from vmae.viz.diagrams.drawing import GRID, Canvas, Diagram, picture_data, read_photo, shape
 
 #: What covers each patch of a photo, by row and column.
 Cells = Sequence[Sequence[Role | None]]

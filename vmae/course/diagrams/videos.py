@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmae.config import ModelConfig
+from vmae.course.diagrams.drawing import Canvas, Diagram, shape
 from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role
-from vmae.viz.diagrams.drawing import Canvas, Diagram, shape
 
 #: The cubes of a clip, beside the one that is pulled out.
 CLIP = Role("clip", ENCODER.tint)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, shape
 from vmae.layers import Attention
 from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
-from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram, shape
 
 
 def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1) -> Diagram:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from vmae.config import MaskConfig
+from vmae.course.diagrams.drawing import DARK, Canvas, Diagram
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
 from vmae.viz.colours import HIDDEN, PREDICTED, TARGET, VISIBLE, Role
-from vmae.viz.diagrams.drawing import DARK, Canvas, Diagram
 
 #: The masks that the papers compare.
 MASKS = {

@@ -12,18 +12,16 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from PIL import Image, ImageFont, ImageOps
+from PIL import Image, ImageOps
 
 from vmae import at_root
 from vmae.viz.colours import NEUTRAL, Role, mix
-from vmae.viz.figure import INK
+from vmae.viz.figure import INK, text_width
 
 #: Text on coloured areas, and the area of headings: it stands out on white and on dark pages.
 DARK, HEADING = "#1a1a1a", "#565656"
@@ -58,17 +56,6 @@ class Diagram:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": self.alt}
-
-
-@lru_cache(maxsize=2)
-def _font(bold: bool) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), 100)
-
-
-def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Width of a line in pixels, in DejaVu Sans: the widest of the fonts that a browser may choose."""
-    return _font(bold).getlength(text) * size / 100
 
 
 def read_photo(path: str | Path, size: int) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vmae import ROOT
-from vmae.data.making.film import FILM, FilmSpec, shot_bounds
+from vmae.course.making.film import FILM, FilmSpec, shot_bounds
 from vmae.data.reading.reader import open_video
 
 PHOTOS = ROOT / "data" / "photos"
