@@ -62,17 +62,14 @@ import vmae
 from vmae import train, vit, viz, weights
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.experiments import paired
+from vmae.course.making import FILM, FilmSpec, render_film, render_set
 from vmae.data import (
-    FILM,
     SIZES,
-    FilmSpec,
     Sampling,
     Subset,
     few_labels,
     load_set,
     ordered_batches,
-    render_film,
-    render_set,
     spec_named,
     with_sizes,
 )

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vmae.course.making import render_set
 from vmae.data import (
     SIZES,
     ClipDataset,
@@ -32,7 +33,6 @@ from vmae.data import (
     build_store,
     load_set,
     read_frames,
-    render_set,
     train_loader,
     with_sizes,
 )

@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 
 from vmae import ROOT
+from vmae.course.making import FILM, FilmSpec
 from vmae.course.making.film import _write_clips
-from vmae.data import (
-    FILM,
-    FilmSpec,
-    Video,
-    VideoError,
-    load_set,
-    open_video,
-    read_frames,
-    scan_set,
-)
+from vmae.data import Video, VideoError, load_set, open_video, read_frames, scan_set
 from vmae.data.reading import VideoReader
 from vmae.data.reading.reader import _reason
 

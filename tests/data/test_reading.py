@@ -14,13 +14,12 @@ import torch
 
 from vmae import ROOT
 from vmae.base_config import ConfigError
+from vmae.course.making import FILM, FilmSpec, render, render_film, render_set
 from vmae.course.making.film import shot_bounds
 from vmae.data import (
-    FILM,
     SIZES,
     ClipDataset,
     DataConfig,
-    FilmSpec,
     Sampling,
     SetError,
     StepBatches,
@@ -36,9 +35,6 @@ from vmae.data import (
     open_video,
     ordered_batches,
     read_frames,
-    render,
-    render_film,
-    render_set,
     require_labels,
     resize_frames,
     train_loader,

@@ -12,17 +12,15 @@ import pytest
 from nursery import wait_for
 
 from vmae.cli.main import main
+from vmae.course.making import FILM, FilmSpec, render_film
 from vmae.data import (
-    FILM,
     ClipDataset,
-    FilmSpec,
     Sampling,
     StepBatches,
     VideoFiles,
     build_store,
     load_set,
     normalize_set,
-    render_film,
     train_loader,
     write_video,
 )
