@@ -1,4 +1,4 @@
-"""The pictures of data/README.md, and the moving one of README.md: python solutions/figures.py"""
+"""The pictures of data/README.md, and the moving one and the diagram of README.md: python solutions/figures.py"""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import vmae
+from vmae.config import ModelConfig
+from vmae.course import diagrams
 from vmae.course.making import FILM, FilmSpec, render, render_film
 from vmae.data import (
     ClipDataset,
@@ -197,6 +199,9 @@ def main() -> None:
     for picture in (levels, augmentations):
         save(picture(), picture.__name__)
     save_moving(reconstructions(), "reconstructions")
+    videomae = diagrams.videomae(ModelConfig.videomae("B"))
+    videomae.save(FOLDER / "pictures" / "videomae.svg")
+    print(f"videomae.svg: {videomae.alt}")
 
 
 if __name__ == "__main__":

@@ -49,9 +49,9 @@ def test_a_row_of_the_table_is_the_ratio_of_medians(monkeypatch, tmp_path):
     assert low.split(" | ")[5] == "2.00"
 
 
-def test_the_readme_shows_what_was_measured():
+def test_the_tables_of_the_benchmarks_are_what_was_measured():
     text = (
-        (ROOT / "README.md")
+        (ROOT / "tests" / "bench" / "README.md")
         .read_text(encoding="utf-8")
         .split("<!-- bench -->")[1]
         .split("<!-- /bench -->")[0]

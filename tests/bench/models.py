@@ -3,7 +3,7 @@
 The same clips, masks and weights go through all; their losses and gradients are compared before anything is
 timed. Rounds go through all contestants and both precisions in turn, and the median counts. V2 is timed
 beside V1. Memory is the peak of a process of its own. The results go to data/bench/DEVICE.json, with a
-stamp; --table prints what the README shows.
+stamp; --table prints what the README beside it shows.
 """
 
 from __future__ import annotations
