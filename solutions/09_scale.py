@@ -666,7 +666,7 @@ print(f"{whole['slow'] / min(whole.values()):.1f} times the speed of the slow st
 # NBVAL_CHECK_OUTPUT
 gpu = json.loads(Path("data/bench/cuda.json").read_text())
 bench = gpu["pre-train, B"]
-rates = {name: row["clips a second"] for name, row in bench["rows"]["bf16"].items()}
+rates = {name: row["clips per second"] for name, row in bench["rows"]["bf16"].items()}
 rows = [
     {
         "program": name,
@@ -883,21 +883,21 @@ for name in ("cpu", "film", "gpu", "v1-k400-s"):
     run = cpu[f"plan, {name}"]
     rows.append(
         {"recipe": name, "device": "a CPU core", "s per step, planned": f"{run['planned seconds']:.3f}",
-         "measured": f"{run['seconds']:.3f}", "GB, planned": f"{run['planned gigabytes']:.2f}",
-         "GB, measured": f"{run['gigabytes']:.2f}"}
+         "measured": f"{run['measured seconds']:.3f}", "GB, planned": f"{run['planned gigabytes']:.2f}",
+         "GB, measured": f"{run['measured gigabytes']:.2f}"}
     )  # fmt: skip
 recipe, run = train.Recipe.load("gpu"), gpu["recipe gpu, 60 steps of pre-training"]
 h200 = train.planned(recipe.pretrain, train.hardware("h200"), train.clips_of(recipe.pretrain))
 rows.append(
     {"recipe": "gpu", "device": run["made"]["device"],
      "s per step, planned": f"{h200.seconds / h200.steps:.3f}",
-     "measured": f"{run['batch'] / run['clips a second']:.3f}",
+     "measured": f"{run['batch'] / run["clips per second"]:.3f}",
      "GB, planned": f"{h200.memory / 1e9:.1f}", "GB, measured": f"{run['peak memory, GB']:.1f}"}
 )  # fmt: skip
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")
 
 # %% [markdown]
-# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and nearly twice the planned memory: leave room. All further figures for GPUs come from the plan alone:
+# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and 1.4 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -82,6 +82,13 @@ TRIED = (
         "the mask tokens come first",
     ),
     (
+        "06_videomae_v1",
+        "06.VideoMAE",
+        "x[:, -mask.queries.shape[1] :]",
+        "x[:, : mask.queries.shape[1]]",
+        "read from the first tokens",
+    ),
+    (
         "07_fine_tuning",
         "07.mean_over_views",
         "shares[videos == v].mean(dim=0)",
@@ -95,6 +102,14 @@ TRIED = (
         "-(start + step)",
         "the cell is one step behind",
     ),
+    (
+        "08_videomae_v2",
+        "08.DualMasked",
+        "mask.visible.shape[1] + mask.targets",
+        "mask.targets",
+        "picked from the start of the sequence",
+    ),
+    ("09_scale", "09.train_step", "part) / parts", "part)", "too large by a factor of `parts`"),
     ("09_scale", "09.attention", " / q.shape[-1] ** 0.5", "", "are not scaled"),
 )
 
