@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae.data.checking.scan import check_video
-from vmae.data.reading.player import VideoError, check_file, pictures, video_stream
+from vmae.data.reading.player import VideoError, check_file, pictures, video_info
 from vmae.data.reading.reader import UNREADABLE_WIDTHS
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
@@ -142,9 +142,8 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
         # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
             return ""
-        rate = _rate(original)
         with atomic_path(target) as temporary:
-            written = _encode(original, temporary, rate, short_side)
+            written = _encode(original, temporary, short_side)
             report = check_video(temporary)
             if report.problems or report.frames != written:
                 why = "; ".join(text for _, text in report.problems) or f"{report.frames} frames"
@@ -155,19 +154,9 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     return ""
 
 
-def _rate(path: Path) -> Fraction:
-    """The average frame rate, in frames per second."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            rate = stream.average_rate or stream.guessed_rate or 25
-            return Fraction(rate).limit_denominator(1001)  # keeps 30000/1001
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
-
-
-def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> int:
+def _encode(original: Path, target: Path, short_side: int) -> int:
     """Write the new file; returns its number of frames."""
+    rate = Fraction(video_info(original).rate or 25).limit_denominator(1001)  # keeps 30000/1001
     count = 0
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)

@@ -16,16 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from tqdm import tqdm
 
 from vmae.data.reading.player import (
     VideoError,
     check_file,
+    decoding,
+    open_container,
+    packet_times,
     pictures,
-    pixel_aspect,
-    video_stream,
+    video_info,
 )
 from vmae.data.reading.reader import open_video
 from vmae.data.reading.sampling import Sampling
@@ -168,20 +169,16 @@ def check_video(path: Path) -> Report:
 
 def _choose(path: Path, report: Report) -> set[int]:
     """Choose the frames to compare before decoding any; add the container's data to the report."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            report.codec = stream.codec_context.codec.canonical_name
-            report.rate = float(stream.average_rate) if stream.average_rate else None
-            report.seconds = container.duration / av.time_base if container.duration else None
-            if (aspect := pixel_aspect(stream)) != 1:
-                text = f"a pixel is {aspect.numerator}:{aspect.denominator}"
-                report.problems.append(("stretched", text))
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(
-            f"{path}: the file could not be opened as a video ({getattr(error, 'strerror', None) or error})"
-        ) from None
+    info = video_info(path)
+    report.codec, report.seconds = info.codec, info.seconds
+    report.rate = float(info.rate) if info.rate else None
+    if info.aspect != 1:
+        text = f"a pixel is {info.aspect.numerator}:{info.aspect.denominator}"
+        report.problems.append(("stretched", text))
+    with decoding(path):
+        container, stream = open_container(path)
+        with container:
+            packets = packet_times(container, stream)
     if all(time is not None for time, _ in packets):
         packets.sort(key=lambda packet: packet[0] or 0)
     total = len(packets)
