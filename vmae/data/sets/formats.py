@@ -2,15 +2,16 @@
 
 The official code splits rows at every space, so it breaks on paths with spaces, on double spaces and
 on Windows line endings (REFERENCE.md 5). Here the path ends at a video suffix, or before the number
-columns at the end. A row in no known format raises ValueError; the caller adds file and line.
+columns at the end. A row in no known format raises ValueError; `parse_rows` adds file and line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 #: Formats that decord reads exactly in any order (tests/data/test_reading.py).
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
@@ -25,6 +26,8 @@ _VIDEO_ROW = re.compile(rf'("?.+\.(?:{_SUFFIX})"?)\s+(\S.*)', re.IGNORECASE)
 _FRAMES_ROW = re.compile(r"(.+?)\s+(-?\d+)\s+(\S+)")
 _ROW = re.compile(r"(.+?)\s+(\S+)")
 _NUMBER = re.compile(r"-?\d+")
+
+S, T = TypeVar("S"), TypeVar("T")
 
 #: A parsed row: the path as written, the label, and a frame folder's first image number and count.
 Row = tuple[str, int, int, int | None]
@@ -52,6 +55,19 @@ def read_lines(path: Path, problems: list[str]) -> list[tuple[str, str]]:
     text = read_text(path, problems).splitlines()
     lines = ((number, line.strip()) for number, line in enumerate(text, 1))
     return [(line, f"{path.name} line {n}: {line[:80]!r}") for n, line in lines if line]
+
+
+def parse_rows(
+    rows: Iterable[tuple[S, str]], parse: Callable[[S], T], problems: list[str]
+) -> list[T]:
+    """What `parse` makes of each (row, location); its ValueErrors become problems, with the location."""
+    found = []
+    for row, where in rows:
+        try:
+            found.append(parse(row))
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    return found
 
 
 def place(name: str, root: str | Path) -> Path:
