@@ -130,12 +130,8 @@ def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None =
     show(figure, alt)
 
 
-def seeds(
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
-    alt: str,
-    ylabel: str = "test accuracy, %",
-) -> None:
-    """Compare settings, one panel per question: every run as a dot, the mean as a line.
+def seeds(panels: Mapping[str, Mapping[str, Sequence[float]]], alt: str) -> None:
+    """Compare accuracies in percent, one panel per question: every run as a dot, the mean as a line.
 
     All panels share the vertical axis, so that differences are comparable. Settings without runs stay
     empty.
@@ -157,7 +153,7 @@ def seeds(
             axis.set_xlim(-0.6, len(panel) - 0.4)
             axis.grid(axis="x", visible=False)
             axis.set_title(title, fontsize=10)
-        axes[0, 0].set_ylabel(ylabel)
+        axes[0, 0].set_ylabel("test accuracy, %")
     show(figure, alt)
 
 

@@ -39,8 +39,8 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
 class LiveCurve:
     """A run's progress in a notebook: a bar with the time left, and a growing loss curve."""
 
-    def __init__(self, alt: str = "Training loss over steps.", ylabel: str = "loss") -> None:
-        self.alt, self.ylabel = alt, ylabel
+    def __init__(self, alt: str = "Training loss over steps.") -> None:
+        self.alt = alt
 
     def start(self, title: str, step: int, steps: int) -> None:
         """Show an empty bar; the curve follows with the first record."""
@@ -73,7 +73,7 @@ class LiveCurve:
         if record.seconds - self._shown < 5 and step != self._steps:
             return
         self._shown = record.seconds
-        data, metadata = bundle(curve_figure({self._title: self._records}, self.ylabel), self.alt)
+        data, metadata = bundle(curve_figure({self._title: self._records}, "loss"), self.alt)
         if self._figure is None:
             self._figure = display(data, metadata=metadata, raw=True, display_id=True)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -44,7 +43,6 @@ def normalize_set(
     out: str | Path,
     short_side: int = 256,
     workers: int = 2,
-    progress: Callable[..., Any] = tqdm,
 ) -> Normalized:
     """Re-encode the set `source` into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
 
@@ -74,7 +72,7 @@ def normalize_set(
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
     with only_writer(out):
-        return _write_set(source, out, spec, sets, short_side, workers, progress)
+        return _write_set(source, out, spec, sets, short_side, workers)
 
 
 def _write_set(
@@ -84,8 +82,8 @@ def _write_set(
     sets: list[VideoSet],
     short_side: int,
     workers: int,
-    progress: Callable[..., Any],
 ) -> Normalized:
+    """Write the files and lists of `sets`, which are one set in its several splits."""
     splits = {
         name + (str(number) if number > 1 else ""): videos
         for number, one in enumerate(sets, 1)
@@ -95,7 +93,7 @@ def _write_set(
     names = _names(folder, [video for videos in splits.values() for video in videos])
     jobs = [(path, out / name) for path, name in names.items()]
     done = run_parallel(partial(_normalize, short_side), jobs, workers, chunk=1)
-    done = progress(done, total=len(jobs), desc="normalize")
+    done = tqdm(done, total=len(jobs), desc="normalize")
     reasons = {p: why for (p, _), why in zip(jobs, done, strict=True) if why}
     lists = {
         split: [(names[v.path], v.label) for v in videos if v.path not in reasons]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vmae.data.sets.finding import walk
 from vmae.data.sets.formats import (
     FOREIGN_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -147,16 +146,3 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
             found[printable(sub.name)] = videos
         passed += sorted(set(files) - set(used))
     return found
-
-
-def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, except to one that they are in."""
-    real = os.path.realpath(folder)
-    above = [str(path) for path in Path(real).parents] if above is None else above
-    if real in above:
-        return
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from walk(path, [*above, real])
-        else:
-            yield path

@@ -18,20 +18,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vmae.data.sets.folders import walk
+from vmae.data.sets.finding import FileFinder, find_root, listing, walk
 from vmae.data.sets.formats import VIDEO_SUFFIXES, few, parse_rows, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
 
-#: Sub-folders of a set that are searched for its videos.
-_PLACES = (".", "videos", "UCF-101", "UCF101", "hmdb51_org", "hmdb51",
-           "20bn-something-something-v2")  # fmt: skip
 #: Sub-folders of a set that are searched for its lists.
 _LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
           "test_train_splits")  # fmt: skip
@@ -81,59 +77,10 @@ def _no_splits(folder: Path, name: str, split: int | None) -> None:
         raise SetError(f"{folder}: split is {split}, but {name} has only one split; omit split")
 
 
-# ---- finding the files ---------------------------------------------------------------------------
-
-
-class _Files:
-    """Find video files by folder and stem, so suffixes may differ; each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listed: dict[Path, dict[str, str]] = {}
-
-    def find(self, name: str) -> Path:
-        """The file `name`, or one beside it with another suffix; if neither exists, the path as listed."""
-        path = self.root / name.replace("\\", "/")
-        if path.parent not in self._listed:
-            self._listed[path.parent] = _listing(path.parent)
-        listed = self._listed[path.parent]
-        return path.with_name(listed.get(path.name) or listed.get(path.stem, path.name))
-
-
-def _listing(folder: Path) -> dict[str, str]:
-    """Names of the videos in a folder, by name and by stem; of several with one stem, the .mp4."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
-    videos.sort(key=lambda name: name.endswith(".mp4"))
-    return {Path(name).stem: name for name in videos} | {name: name for name in videos}
-
-
-def _find_root(folder: Path, root: Path | None, holds: Callable[[Path], bool], what: str) -> _Files:
-    """The first place that `holds` the videos: `root` if given, else in the folder or above it.
-
-    Raises SetError if none does; `what` says what is missing.
-    """
-    if root is not None:
-        if holds(root):
-            return _Files(root)
-        raise SetError(f"{folder}: found the lists, but {what} in {root}, which is given as root")
-    for place in (top / name for top in (folder, folder.parent) for name in _PLACES):
-        if holds(place):
-            return _Files(place)
-    places = ", ".join(name for name in _PLACES if name != ".")
-    raise SetError(
-        f"{folder}: found the lists, but {what} in the folder itself or in its sub-folders "
-        f"{places}: put the videos there, or pass their folder as root="
-    )
-
-
-def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> _Files:
+def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> FileFinder:
     """The folder that contains the class folders."""
     what = f"no class folder such as {classes[0]!r}" if classes else "no class folder"
-    return _find_root(folder, root, lambda top: any((top / c).is_dir() for c in classes), what)
-
-
-# ---- reading the lists ---------------------------------------------------------------------------
+    return find_root(folder, root, lambda top: any((top / c).is_dir() for c in classes), what)
 
 
 def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSet:
@@ -217,9 +164,9 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     numbers = {name: label for label, name in enumerate(classes)}
 
     def holds(place: Path) -> bool:  # above the folder there may be other videos
-        return place != folder.parent and bool(_listing(place))
+        return place != folder.parent and bool(listing(place))
 
-    files = _find_root(folder, root, holds, "no videos (ID.webm or ID.mp4)")
+    files = find_root(folder, root, holds, "no videos (ID.webm or ID.mp4)")
 
     def video(row: Any) -> Video:
         if not isinstance(row, dict) or not row.get("id") or "template" not in row:
