@@ -12,6 +12,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from vmae.support.progress import Record
+from vmae.support.text import aligned
 from vmae.viz.figure import INK, PALETTE, publish, show, style
 
 
@@ -195,10 +196,6 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     """Show rows with the same keys as a table, with a text version for viewers without HTML."""
     heads = list(rows[0])
     cells = [[_cell(row[head]) for head in heads] for row in rows]
-    widths = [max(len(head), *(len(row[i]) for row in cells)) for i, head in enumerate(heads)]
-    lines = [[head.ljust(w) for head, w in zip(heads, widths, strict=True)]]
-    lines += [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in cells]
-    text = "\n".join("  ".join(line).rstrip() for line in lines)
     html = "".join(f'<th scope="col" style="text-align:left">{escape(head)}</th>' for head in heads)
     body = "".join(
         "<tr>"
@@ -210,7 +207,7 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> None:
     publish(
         {
             "text/html": f"<table>{title}<thead><tr>{html}</tr></thead><tbody>{body}</tbody></table>",
-            "text/plain": text,
+            "text/plain": "\n".join(aligned([heads, *cells])),
         }
     )
 

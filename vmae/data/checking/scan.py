@@ -22,8 +22,6 @@ from tqdm import tqdm
 from vmae.data.reading.player import (
     VideoError,
     check_file,
-    decoding,
-    open_container,
     packet_times,
     pictures,
     video_info,
@@ -33,6 +31,7 @@ from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
+from vmae.support.text import first_lines
 
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
 #: Where decord is exact, 0.0 was measured.
@@ -175,10 +174,7 @@ def _choose(path: Path, report: Report) -> set[int]:
     if info.aspect != 1:
         text = f"a pixel is {info.aspect.numerator}:{info.aspect.denominator}"
         report.problems.append(("stretched", text))
-    with decoding(path):
-        container, stream = open_container(path)
-        with container:
-            packets = packet_times(container, stream)
+    packets = packet_times(path)
     if all(time is not None for time, _ in packets):
         packets.sort(key=lambda packet: packet[0] or 0)
     total = len(packets)
@@ -262,7 +258,7 @@ def _mark_duplicates(reports: Sequence[Report]) -> None:
                 report.problems.append(("duplicate", f"{same} as {train[value]} in train"))
 
 
-def summary(reports: Sequence[Report], most: int = 20) -> str:
+def summary(reports: Sequence[Report]) -> str:
     """A text summary: counts, then each kind of problem or note, with advice and the files concerned."""
     bad = sum(bool(report.problems) for report in reports)
     codecs = sorted({report.codec for report in reports if report.codec})
@@ -274,12 +270,10 @@ def summary(reports: Sequence[Report], most: int = 20) -> str:
         lines.append(f"{min(counts)} to {max(counts)} frames; {len(sizes)} sizes, "
                      f"{'x'.join(map(str, sizes[0]))} to {'x'.join(map(str, sizes[-1]))}")  # fmt: skip
     for kind, advice in {**ADVICE, **NOTES}.items():
-        rows = [(r.path, text) for r in reports for k, text in r.problems + r.notes if k == kind]
-        if rows:
-            lines += ["", f"{kind}: {len(rows)} ({advice})"]
-            lines += [f"  {path}: {text}" for path, text in rows[:most]]
-            if len(rows) > most:
-                lines.append(f"  and {len(rows) - most} more (--json FILE lists all of them)")
+        found = [f"{r.path}: {x}" for r in reports for k, x in r.problems + r.notes if k == kind]
+        if found:
+            lines += ["", f"{kind}: {len(found)} ({advice})"]
+            lines += first_lines(found, 20, " (--json FILE lists all of them)")
     return "\n".join(lines)
 
 

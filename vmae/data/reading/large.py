@@ -32,10 +32,7 @@ class LargeVideo:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._show = Upright()
-        with decoding(path):
-            container, stream = open_container(path)
-            with container:
-                packets = packet_times(container, stream)
+        packets = packet_times(path)
         self._count = len(packets)
         timed = [(time, key) for time, key in packets if time is not None]
         times = np.array([time for time, _ in timed], dtype=np.int64)

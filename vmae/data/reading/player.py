@@ -70,9 +70,12 @@ def decoding(path: str | Path) -> Iterator[None]:
         raise VideoError(f"{path}: the video could not be decoded ({error})") from None
 
 
-def packet_times(container: Any, stream: Any) -> list[tuple[int | None, bool]]:
-    """For each packet of a stream, in stored order: when its frame is shown, and if it is a key frame."""
-    return [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+def packet_times(path: Path) -> list[tuple[int | None, bool]]:
+    """For each packet of the video, as stored: when its frame is shown, and whether it is a key frame."""
+    with decoding(path):
+        container, stream = open_container(path)
+        with container:
+            return [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vmae.data.sets.finding import walk
-from vmae.data.sets.formats import (
-    FOREIGN_SUFFIXES,
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    few,
-)
+from vmae.data.sets.formats import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.groups import ucf101_group
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
+from vmae.support.text import few
 
 #: Names of folders that hold a split, in lower case.
 _SPLITS = {

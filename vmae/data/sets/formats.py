@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
+from vmae.support.text import few
+
 #: Formats that decord reads exactly in any order (tests/data/test_reading.py).
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
 #: Other formats, mostly of cameras and discs, which `vmae normalize` converts. For any frame of an .mpg
@@ -142,9 +144,3 @@ def unlabelled_row(line: str) -> Row:
     if match := _ROW.fullmatch(line):
         return match[1], -1, 1, None
     raise ValueError("expected `video 0 -1`, `frame_folder start total_frames` or `video label`")
-
-
-def few(names: Sequence[str], most: int = 6) -> str:
-    """Names for a message: the first ones, and the total if there are more."""
-    more = f", ... ({len(names)} in total)" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

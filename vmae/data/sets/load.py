@@ -23,12 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vmae.data.sets.folders import from_folders
-from vmae.data.sets.formats import few
 from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.public_sets import load_public
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
+from vmae.support.text import few
 
 
 def load_set(

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from vmae.data.sets.finding import FileFinder, find_root, listing, walk
-from vmae.data.sets.formats import VIDEO_SUFFIXES, few, parse_rows, read_lines
+from vmae.data.sets.formats import VIDEO_SUFFIXES, parse_rows, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
+from vmae.support.text import few
 
 #: Sub-folders of a set that are searched for its lists.
 _LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
