@@ -22,6 +22,7 @@ from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
 from vmae.data.sets.public_sets import split_numbers
 from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.data.writing.encode import encode
 from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import atomic_path, only_writer, printable, write_text
 
@@ -141,7 +142,12 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
             return ""
         with atomic_path(target) as temporary:
-            written = _encode(original, temporary, short_side)
+            # The limit keeps rates such as 30000/1001, and what is not stated becomes FFmpeg's default.
+            rate = Fraction(video_info(original).rate or 25).limit_denominator(1001)
+            frames = (_fitted(picture, short_side) for picture in pictures(original, square=True))
+            written = encode(temporary, frames, rate, crf=18, gop=12, movflags="faststart")
+            if not written:
+                raise VideoError(f"{original}: the video contains no frames")
             report = check_video(temporary)
             if report.problems or report.frames != written:
                 why = "; ".join(text for _, text in report.problems) or f"{report.frames} frames"
@@ -152,32 +158,11 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     return ""
 
 
-def _encode(original: Path, target: Path, short_side: int) -> int:
-    """Write the new file; returns its number of frames."""
-    rate = Fraction(video_info(original).rate or 25).limit_denominator(1001)  # keeps 30000/1001
-    count = 0
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        # Scene cuts may add key frames, which is harmless; x264 uses closed GOPs by default.
-        stream.options = {"preset": "veryfast", "crf": "18", "g": "12", "bf": "0"}
-        for count, picture in enumerate(pictures(original, square=True), 1):
-            frame = av.VideoFrame.from_ndarray(_fitted(picture, short_side), format="rgb24")
-            if count == 1:
-                stream.height, stream.width = frame.height, frame.width
-            container.mux(stream.encode(frame))
-        if count == 0:
-            raise VideoError(f"{original}: the video contains no frames")
-        container.mux(stream.encode())
-    return count
-
-
 def _fitted(picture: np.ndarray, short_side: int) -> np.ndarray:
     """A frame (H, W, 3) scaled to `target_size`, and cropped to a width that decord can read."""
     height, width = target_size(picture.shape[0], picture.shape[1], short_side)
-    if (
-        min(picture.shape[:2]) > short_side
-    ):  # an odd edge alone is cropped: scaling changes all pixels
+    # An odd edge alone is cropped, since scaling would change all pixels.
+    if min(picture.shape[:2]) > short_side:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         picture = frame.reformat(width=width, height=height, interpolation="BILINEAR").to_ndarray()
     while width in UNREADABLE_WIDTHS:
