@@ -72,7 +72,7 @@ class Report:
     """The findings for one file: (kind, text) of ADVICE in `problems`, of NOTES in `notes`."""
 
     path: str
-    splits: list[str]
+    splits: list[str] = field(default_factory=list)
     label: str = ""
     seconds: float | None = None
     frames: int | None = None
@@ -96,30 +96,25 @@ def scan_set(
 
     samplings   how clips will be taken; a video too short for one of them has a problem
     """
-    splits: dict[Path, list[str]] = {}
-    labels: dict[Path, str] = {}
+    uses: dict[Path, dict[str, int]] = {}  # the label of each file in each split
     for split, part in videos.splits.items():
         for video in part:
-            names = splits.setdefault(video.path, [])
-            labels[video.path] = videos.classes[video.label] if video.label >= 0 else "unlabelled"
-            if split not in names:
-                names.append(split)
-    work = partial(_scan, tuple(samplings))
-    done = run_parallel(work, list(splits.items()), workers, chunk=1)
-    reports = list(progress(done, total=len(splits), desc="scan"))
-    for report, label in zip(reports, labels.values(), strict=True):
-        report.label = label
+            uses.setdefault(video.path, {})[split] = video.label
+    done = run_parallel(partial(_scan, tuple(samplings)), list(uses), workers, chunk=1)
+    reports = list(progress(done, total=len(uses), desc="scan"))
+    for report, labels in zip(reports, uses.values(), strict=True):
+        label = list(labels.values())[-1]
+        report.splits = list(labels)
+        report.label = videos.classes[label] if label >= 0 else "unlabelled"
     _mark_duplicates(reports)
     passed = [(printable(path), ("passed over", path.suffix)) for path in videos.passed_over]
-    return reports + [Report(path, [], notes=[note]) for path, note in passed]
+    return reports + [Report(path, notes=[note]) for path, note in passed]
 
 
-def _scan(samplings: Sequence[Sampling], job: tuple[Path, list[str]]) -> Report:
-    path, splits = job
+def _scan(samplings: Sequence[Sampling], path: Path) -> Report:
     if path.is_dir():
-        return Report(printable(path), splits, notes=[("folders", "folder")])
+        return Report(printable(path), notes=[("folders", "folder")])
     report = check_video(path)
-    report.splits = splits
     if report.frames is None:
         return report
     try:
@@ -134,7 +129,7 @@ def _scan(samplings: Sequence[Sampling], job: tuple[Path, list[str]]) -> Report:
 
 def check_video(path: Path) -> Report:
     """Compare frames of a file as decord reads them with those that a player shows."""
-    report = Report(printable(path), [])
+    report = Report(printable(path))
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -245,17 +240,13 @@ def _mark_duplicates(reports: Sequence[Report]) -> None:
     """Add a problem to each file of another split that is also in the train split."""
     for what in ("file_hash", "picture_hash"):
         train = {getattr(r, what): r.path for r in reports if "train" in r.splits}
+        train.pop(None, None)  # files that could not be read
         for report in reports:
-            value = getattr(report, what)
             known = any(kind == "duplicate" for kind, _ in report.problems)
-            if (
-                set(report.splits) - {"train"}
-                and value is not None
-                and value in train
-                and not known
-            ):
+            found = train.get(getattr(report, what))
+            if found and not known and set(report.splits) - {"train"}:
                 same = "the same bytes" if what == "file_hash" else "the same frames"
-                report.problems.append(("duplicate", f"{same} as {train[value]} in train"))
+                report.problems.append(("duplicate", f"{same} as {found} in train"))
 
 
 def summary(reports: Sequence[Report]) -> str:

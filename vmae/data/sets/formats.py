@@ -72,7 +72,7 @@ def parse_rows(
     return found
 
 
-def place(name: str, root: str | Path) -> Path:
+def listed_path(name: str, root: str | Path) -> Path:
     """The path of a list entry `name`, without quotes and with backslashes as slashes."""
     name = name.strip().strip('"')
     if os.name != "nt":

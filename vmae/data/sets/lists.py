@@ -15,8 +15,8 @@ from pathlib import Path
 from vmae.data.sets.formats import (
     Row,
     labelled_row,
+    listed_path,
     parse_rows,
-    place,
     read_lines,
     read_text,
     unlabelled_row,
@@ -78,7 +78,7 @@ def _videos(
 
     def video(line: str) -> Video:
         name, label, first, count = parse(line)
-        return Video(place(name, path.parent if root is None else root), label, first, count)
+        return Video(listed_path(name, path.parent if root is None else root), label, first, count)
 
     lines = read_lines(path, problems)
     if not lines and not problems:
