@@ -29,7 +29,8 @@ _FRAMES_ROW = re.compile(r"(.+?)\s+(-?\d+)\s+(\S+)")
 _ROW = re.compile(r"(.+?)\s+(\S+)")
 _NUMBER = re.compile(r"-?\d+")
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 #: A parsed row: the path as written, the label, and a frame folder's first image number and count.
 Row = tuple[str, int, int, int | None]
