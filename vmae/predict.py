@@ -222,7 +222,7 @@ def videos_in(path: Path) -> list[Path]:
     if not path.is_dir():
         raise SetError(f"{printable(path)}: no such file or folder")
     suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES
-    files = [p for p in walk(path) if p.name[0] != "." and p.suffix.lower() in suffixes]
+    files = [p for p in walk(path) if p.suffix.lower() in suffixes]
     if not files:
         raise SetError(
             f"{printable(path)}: the folder contains no videos ({', '.join(VIDEO_SUFFIXES)})"

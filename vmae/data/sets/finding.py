@@ -15,7 +15,10 @@ _PLACES = (".", "videos", "UCF-101", "UCF101", "hmdb51_org", "hmdb51",
 
 
 def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, except to one that they are in."""
+    """Every file below a folder, but for those whose name begins with a dot.
+
+    Links to folders are followed, except to one that they are in.
+    """
     real = os.path.realpath(folder)
     above = [str(path) for path in Path(real).parents] if above is None else above
     if real in above:
@@ -23,7 +26,7 @@ def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from walk(path, [*above, real])
-        else:
+        elif path.name[0] != ".":
             yield path
 
 

@@ -133,7 +133,7 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
         if not sub.is_dir():
             passed.append(sub)
             continue
-        files = sorted(path for path in walk(sub) if path.name[0] != ".")
+        files = sorted(walk(sub))
         videos = used = [path for path in files if path.suffix.lower() in suffixes]
         if not videos:
             used = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and p.parent != sub]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
+from vmae.data.sets.videos import Video
 from vmae.support.text import few
 
 #: Formats that decord reads exactly in any order (tests/data/test_reading.py).
@@ -31,9 +32,6 @@ _NUMBER = re.compile(r"-?\d+")
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-#: A parsed row: the path as written, the label, and a frame folder's first image number and count.
-Row = tuple[str, int, int, int | None]
 
 
 def read_text(path: Path, problems: list[str]) -> str:
@@ -85,19 +83,23 @@ def listed_path(name: str, root: str | Path) -> Path:
     return Path(root) / name
 
 
-def labelled_row(line: str, classes: Sequence[str] | None) -> Row:
-    """A row of a fine-tuning or test list."""
+def labelled_row(line: str, top: str | Path, classes: Sequence[str] | None) -> Video:
+    """The video in a row of a fine-tuning or test list, whose paths are relative to `top`.
+
+    classes   class names; None means that labels are numbers, and any number is allowed
+    """
     if match := _VIDEO_ROW.fullmatch(line):
-        return match[1], _label(match[2], classes), 1, None
+        return Video(listed_path(match[1], top), _label(match[2], classes))
     if match := _FRAMES_ROW.fullmatch(line):
         if int(match[2]) < 1:
             raise ValueError(
                 f"total_frames is {match[2]}; it must be at least 1: expected `frame_folder "
                 "total_frames label`"
             )
-        return match[1], _label(match[3], classes), 1, int(match[2])
+        folder = listed_path(match[1], top)
+        return Video(folder, _label(match[3], classes), count=int(match[2]))
     if match := _ROW.fullmatch(line):
-        return match[1], _label(match[2], classes), 1, None
+        return Video(listed_path(match[1], top), _label(match[2], classes))
     raise ValueError("expected `path label`, separated by a space")
 
 
@@ -127,21 +129,21 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
     return label
 
 
-def unlabelled_row(line: str) -> Row:
-    """A row of a pre-training list, V1's or V2's."""
+def unlabelled_row(line: str, top: str | Path) -> Video:
+    """The video in a row of a pre-training list, V1's or V2's, whose paths are relative to `top`."""
     if _VIDEO.fullmatch(line):
-        return line, -1, 1, None
+        return Video(listed_path(line, top), -1)
     if match := _VIDEO_ROW.fullmatch(line):
-        return match[1], -1, 1, None
+        return Video(listed_path(match[1], top), -1)
     if match := re.fullmatch(r"(.+?)\s+(-?\d+)\s+(-?\d+)", line):
         first, count = int(match[2]), int(match[3])
         if count < 0:  # a video file with a suffix that is not in VIDEO_SUFFIXES
-            return match[1], -1, 1, None
+            return Video(listed_path(match[1], top), -1)
         if first < 0 or count == 0:
             raise ValueError(
                 "expected `frame_folder start total_frames`, with total_frames at least 1"
             )
-        return match[1], -1, first, count
+        return Video(listed_path(match[1], top), -1, first, count)
     if match := _ROW.fullmatch(line):
-        return match[1], -1, 1, None
+        return Video(listed_path(match[1], top), -1)
     raise ValueError("expected `video 0 -1`, `frame_folder start total_frames` or `video label`")

@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from vmae.data.sets.formats import (
-    Row,
     labelled_row,
-    listed_path,
     parse_rows,
     read_lines,
     read_text,
@@ -72,15 +70,11 @@ def from_pretraining_list(path: Path, root: str | Path | None) -> VideoSet:
 
 
 def _videos(
-    path: Path, root: str | Path | None, problems: list[str], parse: Callable[[str], Row]
+    path: Path, root: str | Path | None, problems: list[str], parse: Callable[..., Video]
 ) -> tuple[Video, ...]:
-    """The videos of a list, whose lines `parse` reads; invalid lines are added to `problems`."""
-
-    def video(line: str) -> Video:
-        name, label, first, count = parse(line)
-        return Video(listed_path(name, path.parent if root is None else root), label, first, count)
-
+    """The videos of a list, whose rows `parse` reads; invalid lines are added to `problems`."""
     lines = read_lines(path, problems)
     if not lines and not problems:
         problems.append(f"{path.name}: the list file is empty")
-    return tuple(parse_rows(lines, video, problems))
+    top = path.parent if root is None else root
+    return tuple(parse_rows(lines, partial(parse, top=top), problems))
