@@ -116,7 +116,8 @@ class ClipDataset(Dataset[Batch]):
             places, labels = self._each(self.locate, keys, failed)
             return Batch(self._on_device.gather(places), torch.tensor(labels), failed)
         clips, labels = self._each(self.read, keys, failed)
-        return Batch(_stack(clips), torch.tensor(labels), failed)
+        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)  # (B, C, T, H, W)
+        return Batch(stacked, torch.tensor(labels), failed)
 
     def _each(
         self,
@@ -295,8 +296,3 @@ def ordered_batches(
         if views:
             yield Batch(torch.cat(views), torch.tensor(labels), [], number, tuple(read))
     Failures(len(dataset), max_unreadable).add(gather(failed))
-
-
-def _stack(clips: list[np.ndarray]) -> torch.Tensor:
-    """Stack clips (T, H, W, C) into a batch (B, C, T, H, W)."""
-    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)
