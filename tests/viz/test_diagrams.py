@@ -11,10 +11,10 @@ from svg import SVG, elements, made, number, problems, stages
 from vmae.config import ModelConfig
 from vmae.course import diagrams
 from vmae.course.diagrams.drawing import DARK, SMALL
+from vmae.figures import colours
+from vmae.figures.figure import INK
 from vmae.grid import TokenGrid
 from vmae.train import Recipe
-from vmae.viz import colours
-from vmae.viz.figure import INK
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)

@@ -17,9 +17,9 @@ from vmae.course.diagrams.drawing import (
     read_photo,
     shape,
 )
+from vmae.figures.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, VISIBLE, Role
 from vmae.layers import Block
 from vmae.vit import VisionTransformer
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, VISIBLE, Role
 
 #: The base model of Vaswani et al. (arXiv 1706.03762, table 3), in the words of our configurations.
 TRANSFORMER_2017 = ModelConfig(

@@ -12,9 +12,9 @@ import torch
 
 from vmae.config import MaskConfig
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram
+from vmae.figures.colours import HIDDEN, PREDICTED, TARGET, VISIBLE, Role
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
-from vmae.viz.colours import HIDDEN, PREDICTED, TARGET, VISIBLE, Role
 
 #: The masks that the papers compare.
 MASKS = {

@@ -10,8 +10,7 @@ import torch
 from vmae import cost
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, Point, shape
-from vmae.masking import Mask, make_mask
-from vmae.viz.colours import (
+from vmae.figures.colours import (
     DECODER,
     ENCODER,
     HIDDEN,
@@ -22,7 +21,8 @@ from vmae.viz.colours import (
     VISIBLE,
     Role,
 )
-from vmae.viz.figure import text_width
+from vmae.figures.figure import text_width
+from vmae.masking import Mask, make_mask
 
 
 def counts(mask: Mask) -> tuple[int, int, int]:

@@ -7,8 +7,8 @@ from functools import partial
 import torch
 
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, shape
+from vmae.figures.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
 from vmae.layers import Attention
-from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
 
 #: Height of a row of a matrix.
 ROW = 24

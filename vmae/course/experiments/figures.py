@@ -29,8 +29,8 @@ from vmae.course.experiments.panels import (
 )
 from vmae.course.experiments.table import EXPERIMENTS, RATES, Results
 from vmae.course.experiments.verdicts import accuracies, entries, judgement, questions
-from vmae.viz.colours import HIDDEN, PREDICTED, VISIBLE
-from vmae.viz.figure import INK, style
+from vmae.figures.colours import HIDDEN, PREDICTED, VISIBLE
+from vmae.figures.figure import INK, style
 
 
 def what_and_how(name: str, set_name: str, found: Results) -> Diagram:

@@ -13,7 +13,7 @@ from vmae.course.experiments.labels import LADDER, climb, plateau, question
 from vmae.course.experiments.panels import WIDTH, drawn, empty, mark
 from vmae.course.experiments.table import EXPERIMENTS, Results
 from vmae.course.experiments.verdicts import accuracies, judgement
-from vmae.viz.figure import INK, style
+from vmae.figures.figure import INK, style
 
 #: Numbers of labels whose climb is drawn.
 DRAWN = (10, 100)

@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Patch
 
-from vmae.viz.colours import DECODER, ENCODER
-from vmae.viz.figure import INK, show, style
+from vmae.figures.colours import DECODER, ENCODER
+from vmae.figures.figure import INK, show, style
 
 #: Of each matrix, in inches.
 HEIGHT = 2.4

@@ -9,9 +9,9 @@ from typing import Any
 
 from IPython.display import HTML, display
 
+from vmae.figures.charts import curve_figure
+from vmae.figures.figure import bundle
 from vmae.support.progress import ProgressFile, Record
-from vmae.viz.charts import curve_figure
-from vmae.viz.figure import bundle
 
 
 def _bar(done: int, total: int, name: str, text: str) -> HTML:

@@ -1,0 +1,1 @@
+"""Figures: their style and colours, charts, film strips, and the report of a classifier."""
