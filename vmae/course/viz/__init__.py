@@ -7,7 +7,17 @@ from vmae.course.viz.masks import roles
 from vmae.course.viz.performance import roofline, stacked
 from vmae.course.viz.pictures import pictures, player, tiles
 from vmae.course.viz.progress import LiveCurve, track
-from vmae.figures.charts import confusion, curves, lines, table
-from vmae.figures.figure import INK, PALETTE, show, style
-from vmae.figures.report import results, write_report
-from vmae.figures.strips import film_strips, to_frames
+from vmae.figures import (
+    INK,
+    PALETTE,
+    confusion,
+    curves,
+    film_strips,
+    lines,
+    results,
+    show,
+    style,
+    table,
+    to_frames,
+    write_report,
+)
