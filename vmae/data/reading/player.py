@@ -44,7 +44,6 @@ def open_container(path: str | Path) -> tuple[Any, Any]:
     """A file opened by PyAV, which the caller closes, and its video stream that players show.
 
     Raises VideoError if the file cannot be opened, has no video, or has one of an unknown codec.
-    decord would too, but it also prints a line for each such file.
     """
     try:
         container = av.open(str(path))

@@ -60,7 +60,7 @@ def open_video(path: str | Path) -> VideoReader:
     """
     path = Path(path)
     check_file(path)
-    sizes = video_info(path).sizes
+    sizes = video_info(path).sizes  # raises before decord could print a line about a bad file
     large = bool(sizes) and _per_piece(sizes[0][0] * sizes[0][1]) == 1
     reader: VideoReader = LargeVideo(path) if large else _DecordReader(path)
     if len(reader) == 0:
