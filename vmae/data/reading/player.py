@@ -102,7 +102,7 @@ def video_info(path: Path) -> VideoInfo:
 @lru_cache(maxsize=1 << 16)
 def _video_info(path: Path, _: int) -> VideoInfo:
     container, best = open_container(path)
-    with container:
+    with decoding(path), container:
         others = [
             stream
             for stream in container.streams.video
