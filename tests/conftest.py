@@ -123,7 +123,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Collects the alt texts of figures instead of showing them."""
     texts: list[str] = []
     monkeypatch.setattr(
-        "vmae.viz.figure.display", lambda data, **_: texts.append(data["text/plain"])
+        "vmae.figures.figure.display", lambda data, **_: texts.append(data["text/plain"])
     )
     yield texts
     plt.close("all")

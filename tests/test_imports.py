@@ -16,7 +16,8 @@ from vmae import ROOT
 ORDER = (
     "vmae", "base_config", "grid", "config", "inference", "positions", "init", "layers", "masking",
     "vit", "mae",
-    "support", "weights", "data", "cost", "train", "predict", "viz", "course", "cli", "__main__",
+    "support", "weights", "data", "cost", "train", "predict", "figures", "course", "viz", "cli",
+    "__main__",
 )  # fmt: skip
 #: The same inside data/.
 DATA_ORDER = ("config", "sets", "reading", "augment", "writing", "checking")

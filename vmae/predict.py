@@ -21,7 +21,7 @@ from vmae.data.reading.reader import FrameSelector, VideoError, open_video
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
 from vmae.data.reading.workers import run_parallel
-from vmae.data.sets.folders import walk
+from vmae.data.sets.finding import walk
 from vmae.data.sets.formats import FOREIGN_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.videos import SetError, Video
 from vmae.inference import Inference
@@ -54,22 +54,15 @@ def read_views(
     Raises VideoError if the video is unreadable or too short.
     """
     video = _Stretch(
-        [Video(Path(path), -1)], config.img_size, inference.short_side, inference.squeeze
+        [Video(Path(path), -1)], config.img_size, inference.short_side, inference.squeeze, stretch
     )
-    video.stretch = stretch
-    sampling = Sampling(
-        config.num_frames,
-        inference.stride,
-        inference.sampling,
-        inference.short,
-        inference.clip_seconds,
-    )
-    views = ClipDataset(video, sampling, seed=0).views(0, inference.clips, inference.crops)
-    return torch.from_numpy(views).permute(0, 4, 1, 2, 3)
+    clips = ClipDataset(video, Sampling.of(inference, config.num_frames), seed=0)
+    return clips.test_clips(0, inference.clips, inference.crops)
 
 
+@dataclass
 class _Stretch(VideoFiles):
-    """A video of which only the frames of a stretch exist."""
+    """A video of which only the frames from the first to the second number of `stretch` exist."""
 
     stretch: tuple[int, int] | None = None
 
@@ -229,7 +222,7 @@ def videos_in(path: Path) -> list[Path]:
     if not path.is_dir():
         raise SetError(f"{printable(path)}: no such file or folder")
     suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES
-    files = [p for p in walk(path) if p.name[0] != "." and p.suffix.lower() in suffixes]
+    files = [p for p in walk(path) if p.suffix.lower() in suffixes]
     if not files:
         raise SetError(
             f"{printable(path)}: the folder contains no videos ({', '.join(VIDEO_SUFFIXES)})"

@@ -63,6 +63,24 @@ def test_clips_of_one_recording_in_train_and_test_are_a_warning(tmp_path):
         load_set(tmp_path / "lists")
 
 
+def test_lists_of_two_versions_of_kinetics_share_recordings(tmp_path):
+    """The published lists do not; a test list of another version may cut the same recording elsewhere."""
+    head = "label,youtube_id,time_start,time_end\n"
+    rows = [
+        f"{label},{label}-{i}_x,{10 * i},{10 * i + 10}" for label in ("a", "b") for i in range(3)
+    ]
+    train, test = rows[:2] + rows[3:5], [rows[2], rows[5]]
+    touch(tmp_path / "videos", "a-0_x_000000_000010.mp4")
+    lists = {"train_csv": head + "\n".join(train), "val_csv": head + "\n".join(test)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_set(write(tmp_path, **lists))
+    write(tmp_path, val_csv=head + "\n".join([*test, "a,a-1_x,95,105"]))
+    words = "1 of 3 test videos are cut from the same recordings .*'a-1_x_000095_000105.mp4'"
+    with pytest.warns(UserWarning, match=words):
+        load_set(tmp_path)
+
+
 def test_ordinary_names_are_no_recordings(tmp_path, strict):
     for label, name in enumerate(("a", "b")):
         touch(tmp_path / name, *(f"{name}{label}_{i:03d}.mp4" for i in range(6)))

@@ -64,7 +64,7 @@ def test_a_stage_reports_its_losses_its_end_and_a_step_a_second(told, monkeypatc
 
 def test_work_in_a_notebook_reports_too(told, monkeypatch):
     monkeypatch.setattr(
-        "vmae.viz.progress.display", lambda *_, **__: type("", (), {"update": print})
+        "vmae.course.viz.progress.display", lambda *_, **__: type("", (), {"update": print})
     )
     assert list(viz.track("abc", 3, "decode")) == ["a", "b", "c"]
     assert [(line["stage"], line["step"], line["steps"]) for line in told()] == [

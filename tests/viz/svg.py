@@ -11,9 +11,9 @@ from gallery import DIAGRAMS
 
 from vmae.course.diagrams import Diagram
 from vmae.course.diagrams.drawing import WIDTH
+from vmae.figures.figure import text_width
 from vmae.train import Recipe
 from vmae.train.config import RunConfig
-from vmae.viz.figure import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 #: x0, y0, x1, y1

@@ -13,11 +13,11 @@ from vmae.config import MaskConfig, ModelConfig
 from vmae.course import diagrams
 from vmae.course.diagrams import Diagram
 from vmae.course.diagrams.drawing import HEADING
+from vmae.figures import colours
 from vmae.grid import TokenGrid
 from vmae.layers import Attention
 from vmae.masking import make_mask
 from vmae.train import Recipe
-from vmae.viz import colours
 
 
 @pytest.mark.parametrize("config", [ModelConfig.mae("B"), ModelConfig.videomae("L", num_frames=32)])

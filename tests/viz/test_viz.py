@@ -15,11 +15,11 @@ from PIL import Image
 
 from vmae import viz
 from vmae.config import MaskConfig
+from vmae.course.viz.explorer import controlled
+from vmae.figures.figure import bundle, style
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
 from vmae.support.progress import Record
-from vmae.viz.explorer import controlled
-from vmae.viz.figure import bundle, style
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
 
 
 def test_a_bar_outside_a_notebook_only_iterates(monkeypatch):
-    monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
+    monkeypatch.setattr("vmae.course.viz.progress.display", lambda *_, **__: None)
     assert list(viz.track(iter("abc"), 3, "letters")) == ["a", "b", "c"]
 
 
@@ -125,7 +125,9 @@ def test_every_role_of_a_token_has_its_own_picture(decoder, kinds):
 @pytest.mark.usefixtures("shell")
 def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch):
     figures = []
-    monkeypatch.setattr("vmae.viz.performance.show", lambda figure, alt: figures.append(figure))
+    monkeypatch.setattr(
+        "vmae.course.viz.performance.show", lambda figure, alt: figures.append(figure)
+    )
     steps = {"slow": {"read": 30.0, "train": 90.0}, "fast": {"read": 1.0, "train": 20.0}}
     kept = {"slow": {"kept": 200.0}, "fast": {"kept": 50.0}}
     viz.stacked({"ms": steps, "MB": kept}, "Bars.", levels={"a level": 100})
@@ -142,7 +144,7 @@ def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch
 
 
 def test_a_live_curve_shows_nothing_in_a_plain_script(monkeypatch):
-    monkeypatch.setattr("vmae.viz.progress.display", lambda *_, **__: None)
+    monkeypatch.setattr("vmae.course.viz.progress.display", lambda *_, **__: None)
     curve = viz.LiveCurve()
     curve.start("pre-train", 0, 2)
     curve.update(1, Record(1, 0.5, 1e-3, 10.0, 1.0))

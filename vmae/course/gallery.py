@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from vmae.config import MaskConfig, ModelConfig
+from vmae.figures.figure import INK, PALETTE, show, style
 from vmae.grid import gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, make_mask
 from vmae.vit import to_unit
-from vmae.viz.figure import INK, PALETTE, show, style
 
 Targets = Callable[[torch.Tensor, Mask, ModelConfig], torch.Tensor]
 

@@ -8,20 +8,26 @@ import torch
 
 from vmae.grid import TokenGrid
 from vmae.masking.encoder_masks import random_visible
-from vmae.masking.mask import Mask, MaskError, choose, complement, count_kept, with_targets
+from vmae.masking.mask import (
+    Mask,
+    MaskError,
+    all_targets,
+    choose,
+    complement,
+    count_kept,
+    with_targets,
+)
 
 
 def all_hidden(visible: torch.Tensor, grid: TokenGrid) -> Mask:
     """MAE and V1: query every token that the encoder does not see; all are targets."""
-    queries = complement(visible, grid.num_tokens)
-    targets = torch.arange(queries.shape[1], device=visible.device).expand_as(queries)
-    return Mask(visible, queries, targets)
+    return all_targets(visible, complement(visible, grid.num_tokens))
 
 
 def every_token(visible: torch.Tensor, grid: TokenGrid) -> Mask:
     """MAE's ablation (section 4.1): query all tokens, with the loss on all of them."""
     tokens = torch.arange(grid.num_tokens, device=visible.device).expand(visible.shape[0], -1)
-    return Mask(visible, tokens, tokens)
+    return all_targets(visible, tokens)
 
 
 def dual(
@@ -81,12 +87,7 @@ def independent(
     90 % as targets (a ratio of 0.1): 1255 visible, 2822 queries, 2822 targets.
     """
     unqueried = random_visible(grid, 1 - ratio, len(visible), generator, visible.device)
-    queries = complement(unqueried, grid.num_tokens)
-    return Mask(
-        visible,
-        queries,
-        torch.arange(queries.shape[1], device=visible.device).expand_as(queries),
-    )
+    return all_targets(visible, complement(unqueried, grid.num_tokens))
 
 
 @lru_cache(maxsize=32)

@@ -86,6 +86,12 @@ def complement(visible: torch.Tensor, tokens: int) -> torch.Tensor:
     return _first_true(hidden_tokens(visible, tokens), tokens - visible.shape[1])
 
 
+def all_targets(visible: torch.Tensor, queries: torch.Tensor) -> Mask:
+    """A mask with a loss on every query."""
+    targets = torch.arange(queries.shape[1], device=visible.device).expand_as(queries)
+    return Mask(visible, queries, targets)
+
+
 def with_targets(visible: torch.Tensor, queries: torch.Tensor, count: int, grid: TokenGrid) -> Mask:
     """A mask whose targets are the queries at hidden positions, `count` of them in every clip."""
     query_is_hidden = hidden_tokens(visible, grid.num_tokens).gather(1, queries)  # (B, Q)

@@ -1,1 +1,1 @@
-"""Used by every folder above it: atomic file writing, and the progress of a run."""
+"""Used by every folder above it: atomic file writing, the progress of a run, text of messages."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vmae import ROOT, grid, viz
+from vmae import ROOT, grid
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import crop_square

@@ -19,7 +19,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
 
-from vmae import ROOT, grid, layers, viz
+from vmae import ROOT, grid, layers
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.positions import sincos_1d

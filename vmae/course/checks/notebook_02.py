@@ -14,8 +14,9 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import nn
 
-from vmae import ROOT, grid, viz
+from vmae import ROOT, grid
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.grid import TokenGrid

@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from torch import nn
 
-from vmae import ROOT, viz
+from vmae import ROOT
 from vmae.config import ModelConfig
+from vmae.course import viz
 from vmae.course.checks import notebook_02 as lesson_02
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from vmae import ROOT, grid, viz
+from vmae import ROOT, grid
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.data.reading.reader import read_frames, resize_frames

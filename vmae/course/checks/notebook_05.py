@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from vmae import ROOT, viz
+from vmae import ROOT
+from vmae.course import viz
 from vmae.course.checks.core import Exercise, difference
 from vmae.data.reading.reader import read_frames, resize_frames
+from vmae.figures.colours import HIDDEN, TARGET
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask
-from vmae.viz.colours import HIDDEN, TARGET
 
 Sides = tuple[int, int, int]
 

@@ -15,18 +15,19 @@ from einops import rearrange
 from safetensors.torch import load_file
 from torch import nn
 
-from vmae import ROOT, grid, viz
+from vmae import ROOT, grid
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import crop_square
+from vmae.figures.colours import MASK_TOKEN
 from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
 from vmae.init import init_linears
 from vmae.layers import NORM_EPS, Block
 from vmae.masking import Mask, all_hidden, dual, make_mask, running_cell_maps, tube_visible
 from vmae.positions import sincos_1d
-from vmae.viz.colours import MASK_TOKEN
 
 #: Sizes of the VideoMAE whose trained weights are in data/weights/film.
 FILM: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from vmae import viz
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 
 # ---- reference solutions -------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from vmae import ROOT, viz
+from vmae import ROOT
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.course.making import render

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image, ImageOps
 
-from vmae import ROOT, viz
+from vmae import ROOT
 from vmae.config import MaskConfig, ModelConfig
 from vmae.cost import saved_tensors
+from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.grid import gather_tokens
 from vmae.mae import MaskedAutoencoder

@@ -17,9 +17,9 @@ from vmae.course.diagrams.drawing import (
     read_photo,
     shape,
 )
+from vmae.figures.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, VISIBLE, Role
 from vmae.layers import Block
 from vmae.vit import VisionTransformer
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, NEUTRAL, PREDICTED, VISIBLE, Role
 
 #: The base model of Vaswani et al. (arXiv 1706.03762, table 3), in the words of our configurations.
 TRANSFORMER_2017 = ModelConfig(
@@ -31,17 +31,32 @@ def vit(
     config: ModelConfig, num_classes: int = 1000, photo: str | Path = "data/photos/cat.jpg"
 ) -> Diagram:
     """A classifier from pixels to logits, with the shape after each step and its parameters."""
-    grid, cls = config.grid, config.family == "mae"
     with torch.device("meta"):
         millions = parameters(VisionTransformer(config, num_classes)) / 1e6
+    draw, cls = Canvas(), config.family == "mae"
+    took = "class token" if cls else "mean of tokens"
+    seen = _to_tokens(draw, config, photo)
+    _to_logits(draw, config, num_classes, took)
+    draw.text(430, 262, f"{millions:.2f} million parameters", 13, bold=True)
+    alt = (
+        f"A vision transformer: {seen}, cut into {config.grid.num_tokens} patches of "
+        f"{config.grid.token_dim} values, projected to width {config.embed_dim}, "
+        + ("a class token added, " if cls else "")
+        + f"plus positions; {config.depth} blocks with {config.num_heads} heads; {took}, norm and a "
+        f"linear layer to {num_classes} logits. {millions:.2f} million parameters."
+    )
+    return draw.finish(278, alt)
+
+
+def _to_tokens(draw: Canvas, config: ModelConfig, photo: str | Path) -> str:
+    """From the pixels to the encoder's input; returns what the pixels are, in words."""
+    grid, cls, rows = config.grid, config.family == "mae", config.grid.shape[1]
     (p_t, p_h, p_w), n = grid.tubelet, grid.num_tokens
     pixels = (config.channels, *grid.clip) if config.num_frames > 1 else (
         config.channels, *grid.clip[1:]
     )  # fmt: skip
     patch = f"{p_h} × {p_w}" if p_t == 1 else f"{p_t} × {p_h} × {p_w}"
     what = "image" if config.num_frames == 1 else "clip"
-    draw = Canvas()
-    rows = grid.shape[1]
     for back in range(3 * (config.num_frames > 1), -1, -1):
         draw.image(20 + 4 * back, 70 - 4 * back, 98, 98, picture_data(read_photo(photo, 196)))
     draw.cells(20, 70, [[GRID] * rows] * rows, (98 / rows, 0), (0, 98 / rows))
@@ -61,20 +76,21 @@ def vit(
         draw.text(376, 46, "class token", anchor="start")
     draw.text(358, 210, shape(n + cls, config.embed_dim))
     draw.text(358, 228, "+ positions")
+    return f"{what} {shape(*pixels)}"
+
+
+def _to_logits(draw: Canvas, config: ModelConfig, num_classes: int, took: str) -> None:
+    """From the encoder's input to the logits; `took` names what the head reads."""
+    cls = config.family == "mae"
     draw.arrow((376, 119), (412, 119))
     draw.rect(418, 66, 170, 106, ENCODER.tint, ENCODER.colour, 1.5, radius=6)
     draw.box(430, 78, 146, 36, ["attention"], ENCODER)
     draw.box(430, 124, 146, 36, ["MLP"], ENCODER)
     draw.heading(503, 40, "encoder")
     draw.text(503, 192, f"{config.depth} blocks, {config.num_heads} heads", 12, bold=True)
-    draw.text(503, 210, shape(n + cls, config.embed_dim))
+    draw.text(503, 210, shape(config.grid.num_tokens + cls, config.embed_dim))
     draw.arrow((588, 119), (618, 119))
-    if cls:
-        draw.token(626, 109, CLASS_TOKEN, 20)
-        took = "class token"
-    else:
-        draw.token(626, 109, VISIBLE, 20, "μ")
-        took = "mean of tokens"
+    draw.token(626, 109, *((CLASS_TOKEN, 20) if cls else (VISIBLE, 20, "μ")))
     draw.lines(636, 148, [took, shape(config.embed_dim)])
     draw.arrow((652, 119), (688, 119))
     head = ["norm, linear", f"{config.embed_dim} → {num_classes}"]
@@ -84,15 +100,6 @@ def vit(
     for i, length in enumerate((8, 26, 5, 12)):
         draw.rect(818, 96 + 12 * i, length, 8, PREDICTED.colour, "none")
     draw.lines(828, 172, ["logits", shape(num_classes)])
-    draw.text(430, 262, f"{millions:.2f} million parameters", 13, bold=True)
-    alt = (
-        f"A vision transformer: {what} {shape(*pixels)}, cut into {n} patches of {grid.token_dim} "
-        f"values, projected to width {config.embed_dim}, "
-        + ("a class token added, " if cls else "")
-        + f"plus positions; {config.depth} blocks with {config.num_heads} heads; {took}, norm and a "
-        f"linear layer to {num_classes} logits. {millions:.2f} million parameters."
-    )
-    return draw.finish(278, alt)
 
 
 def block(config: ModelConfig) -> Diagram:

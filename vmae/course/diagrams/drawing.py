@@ -20,8 +20,8 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from vmae import at_root
-from vmae.viz.colours import NEUTRAL, Role, mix
-from vmae.viz.figure import INK, text_width
+from vmae.figures.colours import NEUTRAL, Role, mix
+from vmae.figures.figure import INK, text_width
 
 #: Text on coloured areas, and the area of headings: it stands out on white and on dark pages.
 DARK, HEADING = "#1a1a1a", "#565656"

@@ -10,10 +10,10 @@ import torch
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, Point
 from vmae.course.diagrams.masked import counts
+from vmae.figures.colours import HIDDEN, MASK_TOKEN, TARGET, VISIBLE, Role
+from vmae.figures.figure import text_width
 from vmae.grid import TokenGrid
 from vmae.masking import Mask, make_mask
-from vmae.viz.colours import HIDDEN, MASK_TOKEN, TARGET, VISIBLE, Role
-from vmae.viz.figure import text_width
 
 #: Share of the tokens that the encoder's mask hides, as published, and share of the positions at which
 #: the decoder is not queried.

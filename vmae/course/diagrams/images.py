@@ -11,9 +11,7 @@ from PIL import Image
 
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.diagrams.drawing import GRID, Canvas, Diagram, picture_data, read_photo, shape
-from vmae.mae import MaskedAutoencoder
-from vmae.masking import Mask, make_mask
-from vmae.viz.colours import (
+from vmae.figures.colours import (
     CLASS_TOKEN,
     DECODER,
     ENCODER,
@@ -24,6 +22,8 @@ from vmae.viz.colours import (
     VISIBLE,
     Role,
 )
+from vmae.mae import MaskedAutoencoder
+from vmae.masking import Mask, make_mask
 
 #: What covers each patch of a photo, by row and column.
 Cells = Sequence[Sequence[Role | None]]

@@ -12,9 +12,9 @@ import torch
 
 from vmae.config import MaskConfig
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram
+from vmae.figures.colours import HIDDEN, PREDICTED, TARGET, VISIBLE, Role
 from vmae.grid import TokenGrid
 from vmae.masking import make_mask
-from vmae.viz.colours import HIDDEN, PREDICTED, TARGET, VISIBLE, Role
 
 #: The masks that the papers compare.
 MASKS = {
@@ -80,6 +80,7 @@ def masks(grid: TokenGrid, schemes: Mapping[str, MaskConfig] = MASKS, seed: int 
     right, tall, said = (0.62 * side, 0.3 * side), side * (h + 0.3 * w), []
     for step in range(t):
         draw.text(left + step * pitch + right[0] * w / 2, 20, f"t = {step}", 13, bold=True)
+    middles = [left + step * pitch + right[0] * w / 2 for step in range(t)]
     for i, (name, mask) in enumerate(schemes.items()):
         hidden = _hidden(mask, grid, seed)
         top = 42 + i * (tall + 88)
@@ -96,20 +97,10 @@ def masks(grid: TokenGrid, schemes: Mapping[str, MaskConfig] = MASKS, seed: int 
         draw.heading(16, top + tall / 2 - 22, name, 15, "start")
         draw.text(16, top + tall / 2 + 6, f"{n - q} visible", 12, "start")
         draw.text(16, top + tall / 2 + 24, f"{q} hidden, {100 * q / n:.0f} %", 12, "start")
-        # the position through time
-        over_time, y = hidden[:, row, column].tolist(), top + tall + 14
-        draw.rect(17, y + 2, 14, 14, "none", TARGET.colour, 2.6)
-        draw.text(40, y + 14, "this position", 12, "start")
-        xs = [left + step * pitch + right[0] * w / 2 for step in range(t)]
-        for step, is_hidden in enumerate(over_time):
-            draw.token(xs[step] - 9, y, HIDDEN if is_hidden else VISIBLE)
-        for start, end in copies(over_time):
-            way = 13 if end > start else -13
-            draw.line((xs[start] + way, y + 9), (xs[end] - way, y + 9), stroke=PREDICTED.colour,
-                      width=2.4, head=True)  # fmt: skip
+        _through_time(draw, middles, top + tall + 14, hidden[:, row, column].tolist())
         share = f"{leaks} of {q} hidden tokens ({100 * leaks / q:.0f} %) can be copied from another step"
         verdict = "information leakage" if leaks else "the content must be inferred"
-        draw.text(430, y + 40, f"{share}: {verdict}", 13, bold=True)
+        draw.text(430, top + tall + 54, f"{share}: {verdict}", 13, bold=True)
         said.append(f"{name}: {n - q} visible, {q} hidden; {share}, {verdict}")
     low = 42 + len(schemes) * (tall + 88) + 4
     draw.text(430, low, f"{_step_length(grid)}; neighbouring steps of a video look alike, so a copy is "
@@ -128,6 +119,18 @@ def masks(grid: TokenGrid, schemes: Mapping[str, MaskConfig] = MASKS, seed: int 
         "steps. Frame: whole steps."
     )
     return draw.finish(low + 14, alt)
+
+
+def _through_time(draw: Canvas, middles: Sequence[float], y: float, hidden: Sequence[bool]) -> None:
+    """One position at every time step, and how its content could be copied from step to step."""
+    draw.rect(17, y + 2, 14, 14, "none", TARGET.colour, 2.6)
+    draw.text(40, y + 14, "this position", 12, "start")
+    for x, is_hidden in zip(middles, hidden, strict=True):
+        draw.token(x - 9, y, HIDDEN if is_hidden else VISIBLE)
+    for start, end in copies(hidden):
+        way = 13 if end > start else -13
+        draw.line((middles[start] + way, y + 9), (middles[end] - way, y + 9), stroke=PREDICTED.colour,
+                  width=2.4, head=True)  # fmt: skip
 
 
 def ball_path(grid: TokenGrid) -> list[tuple[int, float]]:
@@ -168,20 +171,9 @@ def rolling_ball(
     pitch, big = 584 / t, 88 / max(h, w)
     side, path, ball_row = (pitch - 8) / w, ball_path(grid), h // 2
     columns, row, said = [column for column, _ in path], max(h * side + 54, h * big + 22), []
-    times = ";".join(f"{step / t:.3f}" for step in range(t))
-    timing = f'dur="{0.6 * t:.1f}s" calcMode="discrete" keyTimes="{times}" repeatCount="indefinite"'
     for step in range(t):
         draw.text(160 + step * pitch + w * side / 2, 20, f"t = {step}", 13, bold=True)
     draw.heading(760 + w * big / 2, 20, "animated")
-
-    def frame(x: float, y: float, cell: float, cells: torch.Tensor) -> None:
-        roles = [[HIDDEN if hidden else None for hidden in line] for line in cells.tolist()]
-        draw.cells(x, y, roles, (cell, 0), (0, cell))
-
-    def ball(x: float, y: float, cell: float, is_hidden: bool, moving: str = "") -> None:
-        fill = TARGET.colour if is_hidden else DARK
-        draw.circle(x, y, 0.35 * cell, fill, DARK, 1, is_hidden, moving)
-
     for i, (name, mask) in enumerate(schemes.items()):
         masked = _hidden(mask, grid, seed)
         hidden = [bool(masked[step, ball_row, column]) for step, column in enumerate(columns)]
@@ -189,8 +181,8 @@ def rolling_ball(
         for step in range(t):
             x = 160 + step * pitch
             draw.rect(x, y, w * side, h * side, VISIBLE.colour, VISIBLE.colour)
-            frame(x, y, side, masked[step])
-            ball(x + path[step][1] * side, y + (ball_row + 0.5) * side, side, hidden[step])
+            _cover(draw, x, y, side, masked[step])
+            _ball(draw, x + path[step][1] * side, y + (ball_row + 0.5) * side, side, hidden[step])
         copied, below = ball_copies(hidden, columns), y + h * side
         for start, end in copied:
             x0, x1 = (160 + step * pitch + path[step][1] * side for step in (start, end))
@@ -206,30 +198,9 @@ def rolling_ball(
         verdict = "information leakage" if copied else "each must be inferred"
         draw.text(160, below + 29, f"{fact}: {verdict}", 12, "start", bold=True)
         said.append(f"{name}: seen in {t - unseen}; {fact}, {verdict}")
-        # the loop
-        x = 760.0
-        draw.rect(x, y, w * big, h * big, VISIBLE.colour, VISIBLE.colour)
-        track = ";".join(f"{x + place * big:.1f}" for _, place in path)
-        moving = f'<animate attributeName="cx" values="{track}" {timing}/>'
-        at = y + (ball_row + 0.5) * big
-        ball(x + path[0][1] * big, at, big, False, moving)
-        for step in range(t):
-            shown = ";".join("1" if s == step else "0" for s in range(t))
-            draw.parts.append(f'<g opacity="{int(step == 0)}">')
-            frame(x, y, big, masked[step])
-            if hidden[step]:
-                ball(x + path[step][1] * big, at, big, True)
-            draw.parts.append(f'<animate attributeName="opacity" values="{shown}" {timing}/></g>')
+        _loop(draw, 760.0, y, big, masked, [place for _, place in path], hidden)
     low = 34 + len(schemes) * row + 12
-    for x, is_hidden, text in ((24.0, False, "ball in a visible cell: seen"),
-                               (250.0, True, "ball in a hidden cell: a target")):  # fmt: skip
-        draw.rect(x - 9, low - 14, 20, 20, VISIBLE.colour, VISIBLE.colour)
-        if is_hidden:
-            draw.cells(x - 9, low - 14, [[HIDDEN]], (20, 0), (0, 20))
-        ball(x + 1, low - 4, 20, is_hidden)
-        draw.text(x + 20, low, text, 12, "start")
-    draw.line((494, low - 4), (518, low - 4), stroke=PREDICTED.colour, width=2, head=True)
-    draw.text(526, low, "a copy: the same position at a neighbouring step", 12, "start")
+    _ball_key(draw, low)
     low += 26
     draw.text(430, low, f"{_step_length(grid)}; the ball spends two steps at each position")
     alt = (
@@ -237,3 +208,54 @@ def rolling_ball(
         f"position. {'. '.join(said)}. A tube over the whole clip hides or shows a position at all steps."
     )
     return draw.finish(low + 16, alt)
+
+
+def _cover(draw: Canvas, x: float, y: float, side: float, hidden: torch.Tensor) -> None:
+    """The hidden cells (h, w) of a frame."""
+    roles = [[HIDDEN if cell else None for cell in row] for row in hidden.tolist()]
+    draw.cells(x, y, roles, (side, 0), (0, side))
+
+
+def _ball(draw: Canvas, x: float, y: float, side: float, hidden: bool, moving: str = "") -> None:
+    """The ball in a cell of this side, dashed if it is hidden."""
+    draw.circle(x, y, 0.35 * side, TARGET.colour if hidden else DARK, DARK, 1, hidden, moving)
+
+
+def _loop(
+    draw: Canvas,
+    x: float,
+    y: float,
+    side: float,
+    masked: torch.Tensor,
+    places: Sequence[float],
+    hidden: Sequence[bool],
+) -> None:
+    """The steps as a loop: masked (t, h, w), and by step the ball's place in cells and if it is hidden."""
+    t, h, w = masked.shape
+    times = ";".join(f"{step / t:.3f}" for step in range(t))
+    timing = f'dur="{0.6 * t:.1f}s" calcMode="discrete" keyTimes="{times}" repeatCount="indefinite"'
+    draw.rect(x, y, w * side, h * side, VISIBLE.colour, VISIBLE.colour)
+    track = ";".join(f"{x + place * side:.1f}" for place in places)
+    moving = f'<animate attributeName="cx" values="{track}" {timing}/>'
+    at = y + (h // 2 + 0.5) * side
+    _ball(draw, x + places[0] * side, at, side, False, moving)
+    for step in range(t):
+        shown = ";".join("1" if s == step else "0" for s in range(t))
+        draw.parts.append(f'<g opacity="{int(step == 0)}">')
+        _cover(draw, x, y, side, masked[step])
+        if hidden[step]:
+            _ball(draw, x + places[step] * side, at, side, True)
+        draw.parts.append(f'<animate attributeName="opacity" values="{shown}" {timing}/></g>')
+
+
+def _ball_key(draw: Canvas, low: float) -> None:
+    """What the balls and the arrows mean."""
+    for x, is_hidden, text in ((24.0, False, "ball in a visible cell: seen"),
+                               (250.0, True, "ball in a hidden cell: a target")):  # fmt: skip
+        draw.rect(x - 9, low - 14, 20, 20, VISIBLE.colour, VISIBLE.colour)
+        if is_hidden:
+            draw.cells(x - 9, low - 14, [[HIDDEN]], (20, 0), (0, 20))
+        _ball(draw, x + 1, low - 4, 20, is_hidden)
+        draw.text(x + 20, low, text, 12, "start")
+    draw.line((494, low - 4), (518, low - 4), stroke=PREDICTED.colour, width=2, head=True)
+    draw.text(526, low, "a copy: the same position at a neighbouring step", 12, "start")

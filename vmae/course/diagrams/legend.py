@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmae.course.diagrams.drawing import Canvas, Diagram
-from vmae.viz.colours import DECODER, NEUTRAL, PREDICTED, ROLES
+from vmae.figures.colours import DECODER, NEUTRAL, PREDICTED, ROLES
 
 
 def key() -> Diagram:

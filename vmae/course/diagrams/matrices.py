@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from vmae.course.diagrams.drawing import DARK, Canvas, Diagram, shape
+from vmae.figures.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
 from vmae.layers import Attention
-from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role, mix
+
+#: Height of a row of a matrix.
+ROW = 24
 
 
 def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1) -> Diagram:
@@ -27,31 +32,12 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
         )
     draw, n, d = Canvas(), len(x), v.shape[1]
     cell = min(44.0, 760 / max(2 * (n + d), x.shape[1] + 3 * d))
-    row = 24
-    tall = n * row
-
-    def matrix(
-        left: float, top: float, values: torch.Tensor, name: str, role: Role, outlined: bool = True
-    ) -> float:
-        largest = float(values.abs().max()) or 1.0
-        for i, line in enumerate(values.tolist()):
-            for j, value in enumerate(line):
-                fill = mix(role.colour, 0.08 + 0.6 * abs(value) / largest)
-                draw.rect(left + j * cell, top + i * row, cell, row, fill, "#ffffff")
-                at = (left + (j + 0.5) * cell, top + (i + 0.5) * row + 4)
-                draw.text(*at, f"{value + 0.0:.2f}".replace("-", "−"), 12, fill=DARK)
-        w = values.shape[1] * cell
-        if outlined:
-            draw.rect(left, top + follow * row, w, row, "none", ENCODER.colour, 2.6)
-        draw.heading(left + w / 2, top - 10, name)
-        draw.text(left + w / 2, top + tall + 18, shape(*values.shape))
-        return left + w
-
-    top = 62
+    matrix = partial(_matrix, draw, cell, follow)
+    tall, top = n * ROW, 62
     low = top + tall + 78
     for i in range(n):
         for first in (top, low):
-            draw.text(50, first + (i + 0.5) * row + 4, str(i + 1), anchor="end")
+            draw.text(50, first + (i + 0.5) * ROW + 4, str(i + 1), anchor="end")
     end = matrix(60, top, x, "tokens X", VISIBLE)
     gap, middle = (800 - end - 3 * d * cell) / 3, top + tall / 2
     draw.arrow((end + 8, middle), (end + gap - 8, middle))
@@ -67,7 +53,7 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
     draw.lines(end + space / 2, middle - 26, ["softmax", "of each row"])
     end = matrix(end + space, low, weights, "weights", NEUTRAL)
     draw.text(end + space / 4, middle + 6, "×", 18, bold=True)
-    end = matrix(end + space / 2, low, v, "values V", ENCODER, outlined=False)
+    end = _matrix(draw, cell, None, end + space / 2, low, v, "values V", ENCODER)
     draw.text(end + space / 2, middle + 6, "=", 18, bold=True)
     matrix(end + space, low, weights @ v, "output", VISIBLE)
     best = int(weights[follow].argmax())
@@ -85,3 +71,29 @@ def attention(layer: Attention, x: torch.Tensor, head: int = 0, follow: int = 1)
         f"by a linear layer; scores QKᵀ/√{d}; softmax of each row; the weighted mean of the values. {said}."
     )
     return draw.finish(low + tall + 86, alt)
+
+
+def _matrix(
+    draw: Canvas,
+    cell: float,
+    follow: int | None,
+    left: float,
+    top: float,
+    values: torch.Tensor,
+    name: str,
+    role: Role,
+) -> float:
+    """Values (rows, columns) in cells of this width, with row `follow` outlined; returns the right edge."""
+    largest = float(values.abs().max()) or 1.0
+    for i, line in enumerate(values.tolist()):
+        for j, value in enumerate(line):
+            fill = mix(role.colour, 0.08 + 0.6 * abs(value) / largest)
+            draw.rect(left + j * cell, top + i * ROW, cell, ROW, fill, "#ffffff")
+            at = (left + (j + 0.5) * cell, top + (i + 0.5) * ROW + 4)
+            draw.text(*at, f"{value + 0.0:.2f}".replace("-", "−"), 12, fill=DARK)
+    w = values.shape[1] * cell
+    if follow is not None:
+        draw.rect(left, top + follow * ROW, w, ROW, "none", ENCODER.colour, 2.6)
+    draw.heading(left + w / 2, top - 10, name)
+    draw.text(left + w / 2, top + len(values) * ROW + 18, shape(*values.shape))
+    return left + w

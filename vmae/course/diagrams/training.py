@@ -8,11 +8,11 @@ import torch
 
 from vmae.course.diagrams.drawing import Canvas, Diagram, shape
 from vmae.course.diagrams.masked import counts
+from vmae.figures.colours import DECODER, ENCODER, NEUTRAL, PREDICTED
 from vmae.masking import make_mask
 from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig, RunConfig
 from vmae.train.schedule import layer_of, parameter_groups
 from vmae.vit import VisionTransformer
-from vmae.viz.colours import DECODER, ENCODER, NEUTRAL, PREDICTED
 
 #: What the recipes' sets are called in the papers.
 SETS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vmae.config import ModelConfig
 from vmae.course.diagrams.drawing import Canvas, Diagram, shape
-from vmae.viz.colours import ENCODER, NEUTRAL, VISIBLE, Role
+from vmae.figures.colours import ENCODER, NEUTRAL, VISIBLE, Role
 
 #: The cubes of a clip, beside the one that is pulled out.
 CLIP = Role("clip", ENCODER.tint)

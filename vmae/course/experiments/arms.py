@@ -77,47 +77,49 @@ class Arm:
         return Recipe.load("cpu").changed(both=both, pretrain=rest).pretrain
 
 
-def recipe_arm(set: str, seed: int) -> Arm:
+def recipe_arm(set_name: str, seed: int) -> Arm:
     """The pre-training whose weights are fine-tuned, with the steps and the rate of its recipe."""
-    optim = labels.pretraining(set).optim
-    return Arm(set, "recipe", optim.steps, seed, optim.lr)
+    optim = labels.pretraining(set_name).optim
+    return Arm(set_name, "recipe", optim.steps, seed, optim.lr)
 
 
-def steps(set: str, variant: str, found: Results) -> int | None:
+def steps(set_name: str, variant: str, found: Results) -> int | None:
     """Of a run; of the variants in TIMED, as many as take the time of the base, as measured."""
     if variant not in TIMED:
-        return STEPS[set]
-    speed = found.get(set, {}).get(f"speed, {variant}")
+        return STEPS[set_name]
+    speed = found.get(set_name, {}).get(f"speed, {variant}")
     return speed["steps"] if speed else None
 
 
-def search(set: str, variant: str, found: Results) -> list[Arm]:
+def search(set_name: str, variant: str, found: Results) -> list[Arm]:
     """The arms that decide the learning rate of a variant on a set."""
-    count = steps(set, variant, found)
-    return [Arm(set, variant, count, SEARCH_SEED, lr) for lr in table.RATES]
+    count = steps(set_name, variant, found)
+    return [Arm(set_name, variant, count, SEARCH_SEED, lr) for lr in table.RATES]
 
 
-def rate(set: str, variant: str, found: Results) -> float | None:
+def rate(set_name: str, variant: str, found: Results) -> float | None:
     """The rate with the highest probe, mean over the questions; None if some are not measured yet.
 
     Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
     """
-    rows = {arm.lr: found.get(set, {}).get(arm.key) for arm in search(set, variant, found)}
+    rows = {
+        arm.lr: found.get(set_name, {}).get(arm.key) for arm in search(set_name, variant, found)
+    }
     if None in rows.values():
         return None
     scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
     return max(scores, key=lambda lr: (scores[lr], -lr))
 
 
-def arms(name: str, set: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
+def arms(name: str, set_name: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:
     """The arms of an experiment on a set; with `longer`, base and extremes for so many times the steps."""
     experiment = EXPERIMENTS[name]
     result = []
     for variant in experiment.arms.values() if longer == 1 else experiment.searched:
         searched = variant if variant in experiment.searched else experiment.base
-        lr, count = rate(set, searched, found), steps(set, variant, found)
+        lr, count = rate(set_name, searched, found), steps(set_name, variant, found)
         if longer == 1 or variant not in TIMED:
-            result.append(Arm(set, variant, count and longer * count, seed, lr))
+            result.append(Arm(set_name, variant, count and longer * count, seed, lr))
     return result
 
 
@@ -133,17 +135,21 @@ def wanted(
     """
     used = {name: range(EXPERIMENTS[name].seeds) if seeds is None else seeds for name in names}
     tuned = [name for name in names if EXPERIMENTS[name].labels]
-    places = [(n, set) for n in names if n not in tuned for set in EXPERIMENTS[n].sets]
+    places = [(n, set_name) for n in names if n not in tuned for set_name in EXPERIMENTS[n].sets]
     order = sorted({seed for own in used.values() for seed in own})
     result: list[Arm | TunedArm] = []
     for seed in order:
-        for name, set in places:
+        for name, set_name in places:
             if seed == order[0]:
-                result += [a for v in EXPERIMENTS[name].searched for a in search(set, v, found)]
+                result += [
+                    a for v in EXPERIMENTS[name].searched for a in search(set_name, v, found)
+                ]
             if seed in used[name]:
-                result += arms(name, set, seed, found)
+                result += arms(name, set_name, seed, found)
         if seed in PLATEAU_SEEDS:
-            result += [a for name, set in places for a in arms(name, set, seed, found, longer=2)]
+            result += [
+                a for name, set_name in places for a in arms(name, set_name, seed, found, longer=2)
+            ]
     for name in tuned:
         seeds_too = (SEARCH_SEED, *used[name])
         before = [recipe_arm(s, seed) for s in EXPERIMENTS[name].sets for seed in seeds_too]

@@ -29,11 +29,11 @@ from vmae.course.experiments.panels import (
 )
 from vmae.course.experiments.table import EXPERIMENTS, RATES, Results
 from vmae.course.experiments.verdicts import accuracies, entries, judgement, questions
-from vmae.viz.colours import HIDDEN, PREDICTED, VISIBLE
-from vmae.viz.figure import INK, style
+from vmae.figures.colours import HIDDEN, PREDICTED, VISIBLE
+from vmae.figures.figure import INK, style
 
 
-def what_and_how(name: str, set: str, found: Results) -> Diagram:
+def what_and_how(name: str, set_name: str, found: Results) -> Diagram:
     """What each mask teaches on a set, beside what copying gives away under it.
 
     Left, with two questions: "what" over "how", one point per mask and seed, and lines for the floor
@@ -41,9 +41,9 @@ def what_and_how(name: str, set: str, found: Results) -> Diagram:
     the mean pixel, the share that copying removes, the share that knowing the motion removes beyond
     that, and what is left.
     """
-    asked = questions(set, found)
-    values = {q: accuracies(name, set, q, found) for q in asked}
-    floors = {q: accuracies(name, set, q, found, column="floor") for q in asked}
+    asked = questions(set_name, found)
+    values = {q: accuracies(name, set_name, q, found) for q in asked}
+    floors = {q: accuracies(name, set_name, q, found, column="floor") for q in asked}
     with style():
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(WIDTH, 3.6), width_ratios=(1.15, 1), layout="constrained"
@@ -55,10 +55,10 @@ def what_and_how(name: str, set: str, found: Results) -> Diagram:
             left.set_ylabel(f"{asked[0]}: probe, %")
         else:
             empty(left)
-        left.set_title(f"{set}: what the probe finds", fontsize=10)
-        copied = _copied(right, name, set, found)
+        left.set_title(f"{set_name}: what the probe finds", fontsize=10)
+        copied = _copied(right, name, set_name, found)
     said = [f"{q}: {listed(values[q])}; floors {floor_text(floors[q])}" for q in asked]
-    alt = f"{EXPERIMENTS[name].title} On {set}. Probe in percent per seed. "
+    alt = f"{EXPERIMENTS[name].title} On {set_name}. Probe in percent per seed. "
     return drawn(figure, alt + ". ".join(said or ["Not measured yet"]) + f". {copied}")
 
 
@@ -84,12 +84,12 @@ def _plane(
         axis.legend(fontsize=8)
 
 
-def _copied(axis: Axes, name: str, set: str, found: Results) -> str:
+def _copied(axis: Axes, name: str, set_name: str, found: Results) -> str:
     """Draw the errors of copiers; returns them as text."""
     arms = {
         arm: entry["errors"]
         for arm, variant in EXPERIMENTS[name].arms.items()
-        if (entry := found.get(set, {}).get(f"copier, {variant}"))
+        if (entry := found.get(set_name, {}).get(f"copier, {variant}"))
     }
     axis.set_title("copiers' squared error on hidden pixels", fontsize=10)
     if not arms:
@@ -113,10 +113,10 @@ def _copied(axis: Axes, name: str, set: str, found: Results) -> str:
     return f"Errors of copiers: {'; '.join(said)}."
 
 
-def claims(name: str, set: str, found: Results) -> Diagram:
+def claims(name: str, set_name: str, found: Results) -> Diagram:
     """An experiment on one set: accuracy per arm and seed, means, floors; its claims' intervals."""
-    experiment, asked = EXPERIMENTS[name], questions(set, found)
-    tested = [claim for claim in experiment.claims if claim.set == set]
+    experiment, asked = EXPERIMENTS[name], questions(set_name, found)
+    tested = [claim for claim in experiment.claims if claim.set == set_name]
     panels = max(1, len(asked))
     with style():
         figure, axes = plt.subplots(
@@ -125,28 +125,28 @@ def claims(name: str, set: str, found: Results) -> Diagram:
         )  # fmt: skip
         said = []
         for axis, question in zip(axes[0], asked, strict=False):
-            values = accuracies(name, set, question, found)
-            floors = accuracies(name, set, question, found, column="floor")
+            values = accuracies(name, set_name, question, found)
+            floors = accuracies(name, set_name, question, found, column="floor")
             points(axis, values, floors)
             if len(experiment.arms) > 5:
                 axis.tick_params(axis="x", rotation=90)
-            axis.set_ylabel(f"{set}, {question}: probe, %")
+            axis.set_ylabel(f"{set_name}, {question}: probe, %")
             said.append(f"{question}: {listed(values)}; floors {floor_text(floors)}")
         if not asked:
             empty(axes[0, 0])
         intervals(axes[0, -1], name, tested, found)
     verdicts = [judgement(name, claim, found) for claim in tested]
     said = [*(said or ["Not measured yet"]), *verdicts]
-    return drawn(figure, f"{experiment.title} On {set}. Percent per seed. {'. '.join(said)}.")
+    return drawn(figure, f"{experiment.title} On {set_name}. Percent per seed. {'. '.join(said)}.")
 
 
-def losses(name: str, set: str, found: Results) -> Diagram:
+def losses(name: str, set_name: str, found: Results) -> Diagram:
     """The training loss of an experiment's arms on a set, mean over seeds, for both lengths."""
     with style():
         figure, axis = plt.subplots(figsize=(WIDTH, 3.0), layout="constrained")
         said = []
         for longer, line in ((1, "-"), (2, ":")):
-            for index, (arm, by_seed) in enumerate(entries(name, set, found, longer).items()):
+            for index, (arm, by_seed) in enumerate(entries(name, set_name, found, longer).items()):
                 if by_seed:
                     curves = [row["curve"] for row in by_seed.values()]
                     steps = [step for step, _ in curves[0]]
@@ -168,16 +168,21 @@ def losses(name: str, set: str, found: Results) -> Diagram:
             axis.legend(fontsize=8)
         else:
             empty(axis)
-    return drawn(figure, f"{EXPERIMENTS[name].title} Loss on {set}, by arm: {'; '.join(said)}.")
+    return drawn(
+        figure, f"{EXPERIMENTS[name].title} Loss on {set_name}, by arm: {'; '.join(said)}."
+    )
 
 
-def accuracy_and_cost(name: str, set: str, question: str, found: Results) -> Diagram:
+def accuracy_and_cost(name: str, set_name: str, question: str, found: Results) -> Diagram:
     """Accuracy over the multiply-adds of a step's forward pass, and over the minutes it took.
 
     Minutes are those of the machine that measured, with whatever else it was doing.
     """
-    values = accuracies(name, set, question, found)
-    rows, floors = entries(name, set, found), accuracies(name, set, question, found, 1, "floor")
+    values = accuracies(name, set_name, question, found)
+    rows, floors = (
+        entries(name, set_name, found),
+        accuracies(name, set_name, question, found, 1, "floor"),
+    )
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.2), sharey=True, layout="constrained")
         said = []
@@ -186,7 +191,7 @@ def accuracy_and_cost(name: str, set: str, question: str, found: Results) -> Dia
                 said.append(f"{arm} not measured yet")
                 continue
             seeds, (colour, marker) = sorted(by_seed), mark(index)
-            work = multiply_adds(name, set, arm) / 1e9
+            work = multiply_adds(name, set_name, arm) / 1e9
             taken = [rows[arm][seed]["minutes"] for seed in seeds]
             for axis, cost in zip(axes, ([work] * len(seeds), taken), strict=True):
                 axis.plot(cost, [by_seed[s] for s in seeds], marker, color=colour, ms=6, mec=INK,
@@ -202,17 +207,17 @@ def accuracy_and_cost(name: str, set: str, question: str, found: Results) -> Dia
                 axis.axhline(mean(level), color=INK, ls="--", lw=1, label="random weights")
             axis.margins(0.15)
         if any(values.values()):
-            axes[0].set_ylabel(f"{set}, {question}: probe, %")
+            axes[0].set_ylabel(f"{set_name}, {question}: probe, %")
             axes[0].legend(fontsize=8)
         else:
             empty(axes[0])
-    alt = f"{EXPERIMENTS[name].title} Accuracy and cost on {set}, {question}: {'; '.join(said)}; "
+    alt = f"{EXPERIMENTS[name].title} Accuracy and cost on {set_name}, {question}: {'; '.join(said)}; "
     return drawn(figure, f"{alt}floors {floor_text(floors)}.")
 
 
-def multiply_adds(name: str, set: str, arm: str) -> int:
+def multiply_adds(name: str, set_name: str, arm: str) -> int:
     """Of the forward pass of one step of an arm."""
-    chosen = Arm(set, EXPERIMENTS[name].arms[arm], 1, 0, RATES[0])
+    chosen = Arm(set_name, EXPERIMENTS[name].arms[arm], 1, 0, RATES[0])
     config = chosen.config
     total = pretraining_multiply_adds(config.model, config.mask, chosen.build)["total"]
     return total * config.optim.batch_size

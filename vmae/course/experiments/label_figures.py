@@ -13,13 +13,13 @@ from vmae.course.experiments.labels import LADDER, climb, plateau, question
 from vmae.course.experiments.panels import WIDTH, drawn, empty, mark
 from vmae.course.experiments.table import EXPERIMENTS, Results
 from vmae.course.experiments.verdicts import accuracies, judgement
-from vmae.viz.figure import INK, style
+from vmae.figures.figure import INK, style
 
 #: Numbers of labels whose climb is drawn.
 DRAWN = (10, 100)
 
 
-def labels_and_steps(name: str, set: str, found: Results) -> Diagram:
+def labels_and_steps(name: str, set_name: str, found: Results) -> Diagram:
     """Left: accuracy over labels per class at the plateau, beside linear probes. Right: over steps.
 
     Left has a point per seed on test clips, right the search's seed on validation clips.
@@ -28,18 +28,18 @@ def labels_and_steps(name: str, set: str, found: Results) -> Diagram:
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(WIDTH, 3.8), width_ratios=(1.3, 1), sharey=True, layout="constrained"
         )
-        said = _over_labels(left, name, set, found)
-        steps = _over_steps(right, name, set, found)
+        said = _over_labels(left, name, set_name, found)
+        steps = _over_steps(right, name, set_name, found)
         for axis in (left, right):
             if not axis.lines:
                 empty(axis)
-    verdicts = [judgement(name, c, found) for c in EXPERIMENTS[name].claims if c.set == set]
-    alt = f"{EXPERIMENTS[name].title} On {set}. Test accuracy in percent per seed at the plateau. "
+    verdicts = [judgement(name, c, found) for c in EXPERIMENTS[name].claims if c.set == set_name]
+    alt = f"{EXPERIMENTS[name].title} On {set_name}. Test accuracy in percent per seed at the plateau. "
     text = [said, f"By steps, one seed: {steps}", *verdicts]
     return drawn(figure, alt + ". ".join(text) + ".")
 
 
-def _over_labels(axis: Axes, name: str, set: str, found: Results) -> str:
+def _over_labels(axis: Axes, name: str, set_name: str, found: Results) -> str:
     experiment = EXPERIMENTS[name]
     said = []
     for index, start in enumerate(experiment.arms):
@@ -48,7 +48,7 @@ def _over_labels(axis: Axes, name: str, set: str, found: Results) -> str:
         probes: dict[str, list[float]] = {"probe": [], "floor": []}
         for place, number in enumerate(experiment.labels):
             asked = question(number)
-            values = accuracies(name, set, asked, found)[start]
+            values = accuracies(name, set_name, asked, found)[start]
             if not values:
                 said.append(f"{start}, {asked} not measured yet")
                 continue
@@ -57,7 +57,9 @@ def _over_labels(axis: Axes, name: str, set: str, found: Results) -> str:
             places.append(place)
             means.append(mean(runs))
             for column, levels in probes.items():
-                levels.append(mean(accuracies(name, set, asked, found, 1, column)[start].values()))
+                levels.append(
+                    mean(accuracies(name, set_name, asked, found, 1, column)[start].values())
+                )
             listed = ", ".join(f"{run:.1f}" for run in runs)
             said.append(f"{start}, {asked} {listed} (linear probe {probes['probe'][-1]:.1f})")
         if places:
@@ -71,22 +73,22 @@ def _over_labels(axis: Axes, name: str, set: str, found: Results) -> str:
         names = [str(number or "all") for number in experiment.labels]
         axis.set_xticks(range(len(names)), names)
         axis.set_xlabel("labels per class")
-        axis.set_ylabel(f"{set}: accuracy, %")
+        axis.set_ylabel(f"{set_name}: accuracy, %")
     return "; ".join(said)
 
 
-def _over_steps(axis: Axes, name: str, set: str, found: Results) -> str:
+def _over_steps(axis: Axes, name: str, set_name: str, found: Results) -> str:
     said = []
     for line, number in zip(("-", ":"), DRAWN, strict=True):
         for index, start in enumerate(EXPERIMENTS[name].arms):
-            measured = climb(set, start, number, found)
+            measured = climb(set_name, start, number, found)
             if not measured:
                 continue
             colour, marker = mark(index)
             label = f"{start}, {question(number)}"
             axis.plot(list(measured), list(measured.values()), line, color=colour, marker=marker,
                       ms=4, lw=1.5, label=label)  # fmt: skip
-            end = plateau(set, start, number, found)
+            end = plateau(set_name, start, number, found)
             reached = f"plateau from {end} steps" if end else "plateau not reached yet"
             if end == LADDER[-1]:
                 reached = "still rising"

@@ -80,9 +80,9 @@ def _images() -> tuple[PretrainConfig, FinetuneConfig]:
     )
 
 
-def pretraining(set: str) -> PretrainConfig:
+def pretraining(set_name: str) -> PretrainConfig:
     """The pre-training: lesson 03's for images, that of the recipe cpu for videos."""
-    return _images()[0] if set == "images" else Recipe.load("cpu").pretrain
+    return _images()[0] if set_name == "images" else Recipe.load("cpu").pretrain
 
 
 def question(labels: int | None) -> str:
@@ -90,43 +90,45 @@ def question(labels: int | None) -> str:
     return "all labels" if labels is None else f"{labels} labels"
 
 
-def rate(set: str, start: str, labels: int | None, found: Results) -> float | None:
+def rate(set_name: str, start: str, labels: int | None, found: Results) -> float | None:
     """The rate with the highest accuracy in the search; None if that is incomplete. Of equals, the lowest."""
     searched = next(number for number, others in SEARCHED.items() if labels in others)
-    rows = found.get(set, {})
+    rows = found.get(set_name, {})
     scores = {
         lr: row["tuned"][question(searched)]
         for lr in RATES
-        if (row := rows.get(TunedArm(set, start, searched, JUDGED, SEARCH_SEED, lr).key))
+        if (row := rows.get(TunedArm(set_name, start, searched, JUDGED, SEARCH_SEED, lr).key))
     }
     return max(scores, key=lambda lr: (scores[lr], -lr)) if len(scores) == len(RATES) else None
 
 
-def climb(set: str, start: str, labels: int | None, found: Results) -> dict[int, float]:
+def climb(set_name: str, start: str, labels: int | None, found: Results) -> dict[int, float]:
     """Accuracy of the search's seed by steps, on the validation clips, as far as measured in order."""
-    lr, result = rate(set, start, labels, found), dict[int, float]()
+    lr, result = rate(set_name, start, labels, found), dict[int, float]()
     for steps in LADDER:
-        row = found.get(set, {}).get(TunedArm(set, start, labels, steps, SEARCH_SEED, lr).key)
+        row = found.get(set_name, {}).get(
+            TunedArm(set_name, start, labels, steps, SEARCH_SEED, lr).key
+        )
         if row is None:
             break
         result[steps] = row["tuned"][question(labels)]
     return result
 
 
-def plateau(set: str, start: str, labels: int | None, found: Results) -> int | None:
+def plateau(set_name: str, start: str, labels: int | None, found: Results) -> int | None:
     """The fewest steps whose doubling gains less than `PLATEAU`; the most if none; None: not known yet."""
-    measured = climb(set, start, labels, found)
+    measured = climb(set_name, start, labels, found)
     for steps, twice in pairwise(measured):
         if steps >= JUDGED and measured[twice] - measured[steps] < PLATEAU:
             return steps
     return LADDER[-1] if len(measured) == len(LADDER) else None
 
 
-def gain(set: str, start: str, labels: int | None, found: Results) -> float | None:
+def gain(set_name: str, start: str, labels: int | None, found: Results) -> float | None:
     """What the last doubling gained, in points; None if the plateau is not known yet."""
-    if plateau(set, start, labels, found) is None:
+    if plateau(set_name, start, labels, found) is None:
         return None
-    *_, before, last = climb(set, start, labels, found).values()
+    *_, before, last = climb(set_name, start, labels, found).values()
     return last - before
 
 
@@ -146,36 +148,41 @@ def wanted(
     ]
 
     def arm(
-        set: str, start: str, labels: int | None, steps: int | None, seed: int, lr: float | None
+        set_name: str,
+        start: str,
+        labels: int | None,
+        steps: int | None,
+        seed: int,
+        lr: float | None,
     ):
-        waits = start == _PRETRAINED and not pretrained[set, seed]
-        result.append(TunedArm(set, start, labels, steps, seed, None if waits else lr))
+        waits = start == _PRETRAINED and not pretrained[set_name, seed]
+        result.append(TunedArm(set_name, start, labels, steps, seed, None if waits else lr))
 
-    for set, labels, start in runs:
+    for set_name, labels, start in runs:
         for tried in RATES if labels in SEARCHED else ():
-            arm(set, start, labels, JUDGED, SEARCH_SEED, tried)
-    for set, labels, start in runs:
-        lr, measured = rate(set, start, labels, found), climb(set, start, labels, found)
-        known = plateau(set, start, labels, found) is not None
+            arm(set_name, start, labels, JUDGED, SEARCH_SEED, tried)
+    for set_name, labels, start in runs:
+        lr, measured = rate(set_name, start, labels, found), climb(set_name, start, labels, found)
+        known = plateau(set_name, start, labels, found) is not None
         for steps in LADDER[: max(3, len(measured) + (not known))]:
-            arm(set, start, labels, steps, SEARCH_SEED, lr)
+            arm(set_name, start, labels, steps, SEARCH_SEED, lr)
     for seed in seeds:
-        for set, labels, start in runs:
-            lr, most = rate(set, start, labels, found), plateau(set, start, labels, found)
-            arm(set, start, labels, LADDER[0], seed, lr)
-            arm(set, start, labels, most, seed, lr)
+        for set_name, labels, start in runs:
+            lr, most = rate(set_name, start, labels, found), plateau(set_name, start, labels, found)
+            arm(set_name, start, labels, LADDER[0], seed, lr)
+            arm(set_name, start, labels, most, seed, lr)
     return list(dict.fromkeys(result))
 
 
-def entries(name: str, set: str, asked: str, found: Results) -> dict[str, dict[int, Any]]:
+def entries(name: str, set_name: str, asked: str, found: Results) -> dict[str, dict[int, Any]]:
     """The entries of the fine-tunings that reach their plateau, by start and seed."""
     experiment = EXPERIMENTS[name]
     (labels,) = (number for number in experiment.labels if question(number) == asked)
-    rows = found.get(set, {})
+    rows = found.get(set_name, {})
     seeds = sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED})
     result: dict[str, dict[int, Any]] = {}
     for start in experiment.arms:
-        steps, lr = plateau(set, start, labels, found), rate(set, start, labels, found)
-        keys = {seed: TunedArm(set, start, labels, steps, seed, lr).key for seed in seeds}
+        steps, lr = plateau(set_name, start, labels, found), rate(set_name, start, labels, found)
+        keys = {seed: TunedArm(set_name, start, labels, steps, seed, lr).key for seed in seeds}
         result[start] = {seed: rows[key] for seed, key in keys.items() if key in rows}
     return result

@@ -20,8 +20,8 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
     for name in names:
         experiment = EXPERIMENTS[name]
         yield f"{name}: {experiment.title}"
-        for set in experiment.sets:
-            yield from _results(name, set, have)
+        for set_name in experiment.sets:
+            yield from _results(name, set_name, have)
         for claim in experiment.claims:
             yield f"  {judgement(name, claim, have)}"
         todo, total = missing([name], seeds), len(wanted([name], seeds, have))
@@ -33,24 +33,26 @@ def listing(names: Sequence[str], seeds: Sequence[int] | None) -> Iterator[str]:
             )
 
 
-def _results(name: str, set: str, have: Results) -> Iterator[str]:
-    for question in questions(set, have):
-        values = accuracies(name, set, question, have)
-        floors = accuracies(name, set, question, have, column="floor")
-        longer = gains(name, set, question, have)
+def _results(name: str, set_name: str, have: Results) -> Iterator[str]:
+    for question in questions(set_name, have):
+        values = accuracies(name, set_name, question, have)
+        floors = accuracies(name, set_name, question, have, column="floor")
+        longer = gains(name, set_name, question, have)
         for label, by_seed in values.items():
             if by_seed:
                 listed = ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed))
-                line = f"  {set}, {question}: {label:28} {mean(by_seed.values()):5.1f} ({listed})"
+                line = (
+                    f"  {set_name}, {question}: {label:28} {mean(by_seed.values()):5.1f} ({listed})"
+                )
                 line += f", floor {mean(floors[label].values()):.1f}"
                 if label in longer:
                     plateau = "on its plateau" if longer[label] < PLATEAU else "still rising"
                     line += f", {longer[label]:+.1f} with twice the steps: {plateau}"
                 yield line
     for variant in EXPERIMENTS[name].arms.values():
-        if row := have[set].get(f"copier, {variant}"):
+        if row := have[set_name].get(f"copier, {variant}"):
             errors = ", ".join(f"{k} {v:.4f}" for k, v in row["errors"].items())
-            yield f"  {set}, errors of copiers under {variant!r}: {errors}"
+            yield f"  {set_name}, errors of copiers under {variant!r}: {errors}"
 
 
 def minutes(todo: Sequence[Arm | TunedArm], have: Results) -> float:
@@ -59,10 +61,10 @@ def minutes(todo: Sequence[Arm | TunedArm], have: Results) -> float:
     Fine-tunings whose plateau is not known yet count with the steps in the middle of the ladder.
     """
     known: dict[tuple[int | str, ...], list[float]] = {}
-    for set, rows in have.items():
+    for set_name, rows in have.items():
         for row in rows.values():
             if "tuned" in row:
-                known.setdefault((set,), []).append(row["minutes"] / row["steps"])
+                known.setdefault((set_name,), []).append(row["minutes"] / row["steps"])
             if "tokens" in row and row["variant"] not in TIMED:
                 known.setdefault(tuple(row["tokens"]), []).append(row["minutes"] / row["steps"])
     total = 0.0

@@ -43,7 +43,9 @@ WAIT = 20.0
 
 def found(names: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """All results on the sets of these experiments."""
-    return {set: results.load(set) for name in names for set in EXPERIMENTS[name].sets}
+    return {
+        set_name: results.load(set_name) for name in names for set_name in EXPERIMENTS[name].sets
+    }
 
 
 def missing(names: Sequence[str], seeds: Sequence[int] | None) -> list[Arm | TunedArm]:
@@ -140,9 +142,9 @@ def token_counts(arm: Arm) -> list[int]:
     return [config.model.grid.num_tokens, mask.visible.shape[1], mask.queries.shape[1]]
 
 
-def probed(encoder: VisionTransformer, set: str, judge: str) -> dict[str, float]:
+def probed(encoder: VisionTransformer, set_name: str, judge: str) -> dict[str, float]:
     """Accuracy of a linear probe by question, on the clips `judge`: "validation" or "test"."""
-    clips = make_set(set)
+    clips = make_set(set_name)
     judged, sampling = getattr(clips, judge), Sampling(encoder.config.num_frames)
     train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, judged))
     return {
@@ -152,42 +154,45 @@ def probed(encoder: VisionTransformer, set: str, judge: str) -> dict[str, float]
 
 
 @lru_cache(maxsize=64)
-def floor_of(set: str, model: ModelConfig, seed: int, judge: str) -> dict[str, float]:
+def floor_of(set_name: str, model: ModelConfig, seed: int, judge: str) -> dict[str, float]:
     """The probe of the encoder that a run with this seed starts from."""
     torch.manual_seed(seed)
-    return probed(MaskedAutoencoder(model).encoder.eval(), set, judge)
+    return probed(MaskedAutoencoder(model).encoder.eval(), set_name, judge)
 
 
 def measure_copiers(name: str, work: Path) -> None:
     """What copying gives away under the masks of an experiment: seconds per mask, no training."""
     experiment = EXPERIMENTS[name]
-    for set in experiment.sets:
+    for set_name in experiment.sets:
         for variant in experiment.arms.values():
             key = f"copier, {variant}"
-            if key not in results.load(set):
-                config = Arm(set, variant, 1, SEARCH_SEED, 1e-3).config
-                clips = make_set(set).test
-                entry = copying_errors(clips.pixels, config, wraps=set.startswith("digits"))
+            if key not in results.load(set_name):
+                config = Arm(set_name, variant, 1, SEARCH_SEED, 1e-3).config
+                clips = make_set(set_name).test
+                entry = copying_errors(clips.pixels, config, wraps=set_name.startswith("digits"))
                 stamp = {"variant": variant, "made": environment(torch.device("cpu"))}
-                results.add(set, key, {"errors": entry} | stamp, work)
+                results.add(set_name, key, {"errors": entry} | stamp, work)
 
 
 def measure_speeds(name: str, work: Path) -> None:
     """For variants that train for as long as the base: their seconds per step, and how many fit in."""
     variants = [v for v in EXPERIMENTS[name].arms.values() if v in TIMED]
-    for set in EXPERIMENTS[name].sets:
-        with FileLock(work / f"{set}, speeds.lock"):
-            if all(f"speed, {v}" in results.load(set) for v in variants):
+    for set_name in EXPERIMENTS[name].sets:
+        with FileLock(work / f"{set_name}, speeds.lock"):
+            if all(f"speed, {v}" in results.load(set_name) for v in variants):
                 continue
-            compared = [Arm(set, v, STEPS[set], SEARCH_SEED, RATES[0]) for v in ("base", *variants)]
+            compared = [
+                Arm(set_name, v, STEPS[set_name], SEARCH_SEED, RATES[0])
+                for v in ("base", *variants)
+            ]
             base, *others = seconds_per_step(compared, ROUNDS)
             for variant, seconds in zip(variants, others, strict=True):
                 entry = {
                     "variant": variant,
                     "seconds_per_step": round(seconds, 5),
                     "seconds_per_step_of_base": round(base, 5),
-                    "budget_seconds": round(STEPS[set] * base),
-                    "steps": max(1, round(STEPS[set] * base / seconds)),
+                    "budget_seconds": round(STEPS[set_name] * base),
+                    "steps": max(1, round(STEPS[set_name] * base / seconds)),
                     "made": environment(torch.device("cpu")),
                 }
-                results.add(set, f"speed, {variant}", entry, work)
+                results.add(set_name, f"speed, {variant}", entry, work)

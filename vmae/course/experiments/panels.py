@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from vmae.course.diagrams import Diagram
 from vmae.course.experiments.table import Claim, Results
 from vmae.course.experiments.verdicts import judged, questions
-from vmae.viz.figure import INK, PALETTE
+from vmae.figures.figure import INK, PALETTE
 
 #: Colour is never the only sign: the n-th arm has the n-th colour and the n-th marker.
 MARKERS = "osD^vPX*"

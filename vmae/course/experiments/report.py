@@ -66,21 +66,21 @@ def pictures(have: Results) -> dict[str, Diagram]:
     """The pictures of what is measured, by file name."""
     drawings: dict[str, Diagram] = {}
     for name, experiment in EXPERIMENTS.items():
-        for set in experiment.sets:
+        for set_name in experiment.sets:
             if experiment.labels:
-                if have[set]:
-                    drawings[f"{name}-{set}.svg"] = labels_and_steps(name, set, have)
+                if have[set_name]:
+                    drawings[f"{name}-{set_name}.svg"] = labels_and_steps(name, set_name, have)
                 continue
-            asked, stem = questions(set, have), f"{name}-{set}".replace(" ", "-")
-            measured = any(any(accuracies(name, set, q, have).values()) for q in asked)
-            copied = any(f"copier, {v}" in have[set] for v in experiment.arms.values())
+            asked, stem = questions(set_name, have), f"{name}-{set_name}".replace(" ", "-")
+            measured = any(any(accuracies(name, set_name, q, have).values()) for q in asked)
+            copied = any(f"copier, {v}" in have[set_name] for v in experiment.arms.values())
             if experiment.copiers and (measured or copied):
-                drawings[f"{stem}.svg"] = what_and_how(name, set, have)
+                drawings[f"{stem}.svg"] = what_and_how(name, set_name, have)
             if measured:
-                drawings[f"{stem}-claims.svg"] = claims(name, set, have)
+                drawings[f"{stem}-claims.svg"] = claims(name, set_name, have)
             if measured and experiment.costs:
                 for q in asked:
-                    drawings[f"{stem}-cost-{q}.svg"] = accuracy_and_cost(name, set, q, have)
+                    drawings[f"{stem}-cost-{q}.svg"] = accuracy_and_cost(name, set_name, q, have)
     return drawings
 
 
@@ -119,11 +119,11 @@ def finding(name: str, have: Results) -> Iterator[str]:
     )
     yield f"{sentence[0].upper()}{sentence[1:]}."
     floors, changes = [], []
-    for set in EXPERIMENTS[name].sets:
-        for q in questions(set, have):
-            by_arm = accuracies(name, set, q, have, column="floor")
+    for set_name in EXPERIMENTS[name].sets:
+        for q in questions(set_name, have):
+            by_arm = accuracies(name, set_name, q, have, column="floor")
             floors += [value for by_seed in by_arm.values() for value in by_seed.values()]
-            changes += list(gains(name, set, q, have).values())
+            changes += list(gains(name, set_name, q, have).values())
     rising = sum(gain >= PLATEAU for gain in changes)
     plateau = "whether twice the steps gain anything is not measured yet"
     if changes:
@@ -145,33 +145,39 @@ def _points(name: str, difference: Difference) -> str:
 
 def _last_gain(name: str, have: Results) -> Iterator[str]:
     """Where the gain of pre-training ends."""
-    for set in EXPERIMENTS[name].sets:
-        own = [claim for claim in EXPERIMENTS[name].claims if claim.set == set]
+    for set_name in EXPERIMENTS[name].sets:
+        own = [claim for claim in EXPERIMENTS[name].claims if claim.set == set_name]
         found_so_far = [(claim, judged(name, claim, have)) for claim in own]
         held = [claim.question for claim, d in found_so_far if d and d.word == "holds"]
         if all(d for _, d in found_so_far):
             most = f"up to {held[-1]} per class" if held else "at no number of labels"
-            yield f"On {set}, {own[0].better} is ahead {most.replace('all labels per class', 'all labels')}."
+            most = most.replace("all labels per class", "all labels")
+            yield f"On {set_name}, {own[0].better} is ahead {most}."
 
 
 def _table(name: str, have: Results) -> list[str]:
     experiment = EXPERIMENTS[name]
     rows = []
-    for set in experiment.sets:
-        for q in questions(set, have):
-            values = accuracies(name, set, q, have)
-            floors, longer = accuracies(name, set, q, have, 1, "floor"), gains(name, set, q, have)
+    for set_name in experiment.sets:
+        for q in questions(set_name, have):
+            values = accuracies(name, set_name, q, have)
+            floors, longer = (
+                accuracies(name, set_name, q, have, 1, "floor"),
+                gains(name, set_name, q, have),
+            )
             for arm, by_seed in values.items():
                 if not by_seed:
                     continue
-                lr = chosen_rate(name, set, q, arm, have)
-                steps = min(row["steps"] for row in entries(name, set, have, 1, q)[arm].values())
+                lr = chosen_rate(name, set_name, q, arm, have)
+                steps = min(
+                    row["steps"] for row in entries(name, set_name, have, 1, q)[arm].values()
+                )
                 gain = longer.get(arm)
                 plateau = (
                     "on its plateau" if gain is not None and gain < PLATEAU else "still rising"
                 )
                 cells = (
-                    set, q, arm, f"{mean(by_seed.values()):.1f}",
+                    set_name, q, arm, f"{mean(by_seed.values()):.1f}",
                     ", ".join(f"{by_seed[seed]:.1f}" for seed in sorted(by_seed)),
                     f"{mean(floors[arm].values()):.1f}", f"{lr:g}", f"{steps:,}",
                     "" if gain is None else f"{gain:+.1f}, {plateau}",
@@ -186,5 +192,9 @@ def _table(name: str, have: Results) -> list[str]:
 def _missing(name: str, have: Results) -> str:
     todo = Counter(arm.set for arm in missing([name], None))
     total = Counter(arm.set for arm in wanted([name], None, have))
-    parts = [f"{set} {todo[set]} of {total[set]}" for set in EXPERIMENTS[name].sets if todo[set]]
+    parts = [
+        f"{set_name} {todo[set_name]} of {total[set_name]}"
+        for set_name in EXPERIMENTS[name].sets
+        if todo[set_name]
+    ]
     return f"Arms not measured yet: {', '.join(parts)}." if parts else "Every arm is measured."

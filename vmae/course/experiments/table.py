@@ -181,8 +181,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         ("images", "videos"),
         {"pre-trained": "pre-trained", "from scratch": "from scratch"},
         claims=tuple(
-            Claim("pre-trained", "from scratch", set, question)
-            for set in ("images", "videos")
+            Claim("pre-trained", "from scratch", set_name, question)
+            for set_name in ("images", "videos")
             for question in (
                 "5 labels",
                 "10 labels",

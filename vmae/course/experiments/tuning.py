@@ -58,13 +58,13 @@ def tuned(arm: TunedArm, folder: Path | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def pretrained(set: str, seed: int, folder: Path | None) -> VisionTransformer:
+def pretrained(set_name: str, seed: int, folder: Path | None) -> VisionTransformer:
     """The encoder of a seed's pre-training; trained again if its weights are not beside `folder`."""
-    arm = recipe_arm(set, seed)
-    source = make_set(set).unlabelled
+    arm = recipe_arm(set_name, seed)
+    source = make_set(set_name).unlabelled
     if folder is None:
         return pretrain(arm.config, progress=Silent(), source=source).model.encoder
-    run = folder.parent / f"{set}, {arm.key}"
+    run = folder.parent / f"{set_name}, {arm.key}"
     with FileLock(f"{run}.lock"):  # the one that a process takes to run the arm
         if not (run / "model.safetensors").exists():
             pretrain(arm.config, run, resume=True, progress=Silent(), source=source)
@@ -74,10 +74,12 @@ def pretrained(set: str, seed: int, folder: Path | None) -> VisionTransformer:
 
 
 @lru_cache(maxsize=256)
-def _probe(set: str, seed: int, trained: bool, work: Path | None, rows: tuple[int, ...]) -> float:
-    clips = make_set(set)
+def _probe(
+    set_name: str, seed: int, trained: bool, work: Path | None, rows: tuple[int, ...]
+) -> float:
+    clips = make_set(set_name)
     judged = clips.validation if seed == SEARCH_SEED else clips.test
-    features = _features(set, seed, trained, work)
+    features = _features(set_name, seed, trained, work)
     train, test = clips.train.labels["all labels"], judged.labels["all labels"]
     chosen = np.array(rows)
     return round(linear_probe((features[0][chosen], train[chosen]), (features[1], test)), 2)
@@ -85,16 +87,16 @@ def _probe(set: str, seed: int, trained: bool, work: Path | None, rows: tuple[in
 
 @lru_cache(maxsize=4)
 def _features(
-    set: str, seed: int, trained: bool, work: Path | None
+    set_name: str, seed: int, trained: bool, work: Path | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of the training clips, and of those that are judged."""
-    config = recipe_arm(set, seed).config
+    config = recipe_arm(set_name, seed).config
     if trained:
-        encoder = pretrained(set, seed, work and work / "probe")
+        encoder = pretrained(set_name, seed, work and work / "probe")
     else:
         torch.manual_seed(seed)
         encoder = MaskedAutoencoder(config.model).encoder.eval()
-    clips = make_set(set)
+    clips = make_set(set_name)
     judged = clips.validation if seed == SEARCH_SEED else clips.test
     sampling = Sampling.of(config.data, config.model.num_frames)
     train, test = (pooled_features(encoder, x, sampling)[0] for x in (clips.train, judged))

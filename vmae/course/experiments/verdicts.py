@@ -53,26 +53,31 @@ def paired(better: Sequence[float], worse: Sequence[float]) -> Difference:
 
 
 def entries(
-    name: str, set: str, found: Results, longer: int = 1, question: str = ""
+    name: str, set_name: str, found: Results, longer: int = 1, question: str = ""
 ) -> dict[str, dict[int, Mapping[str, Any]]]:
     """The entries of an experiment's arms on a set, by name of the arm and seed.
 
     question   with the experiment on labels: their number
     """
     if EXPERIMENTS[name].labels:
-        return labels.entries(name, set, question, found)
-    rows = found.get(set, {})
+        return labels.entries(name, set_name, question, found)
+    rows = found.get(set_name, {})
     names = {variant: label for label, variant in EXPERIMENTS[name].arms.items()}
     result: dict[str, dict[int, Mapping[str, Any]]] = {label: {} for label in names.values()}
     for seed in sorted({row["seed"] for row in rows.values() if "seed" in row} - {SEARCH_SEED}):
-        for arm in arms(name, set, seed, found, longer):
+        for arm in arms(name, set_name, seed, found, longer):
             if row := rows.get(arm.key):
                 result[names[arm.variant]][seed] = row
     return result
 
 
 def accuracies(
-    name: str, set: str, question: str, found: Results, longer: int = 1, column: str = "accuracy"
+    name: str,
+    set_name: str,
+    question: str,
+    found: Results,
+    longer: int = 1,
+    column: str = "accuracy",
 ) -> dict[str, dict[int, float]]:
     """Percent by arm and seed; column "floor" has that of random weights.
 
@@ -82,25 +87,25 @@ def accuracies(
         column = "tuned" if EXPERIMENTS[name].labels else "probe"
     return {
         label: {seed: row[column][question] for seed, row in by_seed.items()}
-        for label, by_seed in entries(name, set, found, longer, question).items()
+        for label, by_seed in entries(name, set_name, found, longer, question).items()
     }
 
 
-def questions(set: str, found: Results) -> tuple[str, ...]:
+def questions(set_name: str, found: Results) -> tuple[str, ...]:
     """The questions that the results on a set answer, few labels first; none before the first result."""
-    asked = {q: None for row in found.get(set, {}).values() for q in row.get("probe", ())}
+    asked = {q: None for row in found.get(set_name, {}).values() for q in row.get("probe", ())}
     order = [labels.question(number) for number in EXPERIMENTS["labels"].labels]
     return tuple(sorted(asked, key=lambda q: order.index(q) if q in order else 0))
 
 
-def chosen_rate(name: str, set: str, question: str, arm: str, found: Results) -> float | None:
+def chosen_rate(name: str, set_name: str, question: str, arm: str, found: Results) -> float | None:
     """The learning rate of an arm; None if its search is not complete."""
     experiment = EXPERIMENTS[name]
     if experiment.labels:
         (number,) = (n for n in experiment.labels if labels.question(n) == question)
-        return labels.rate(set, arm, number, found)
+        return labels.rate(set_name, arm, number, found)
     variant = experiment.arms[arm]
-    return rate(set, variant if variant in experiment.searched else experiment.base, found)
+    return rate(set_name, variant if variant in experiment.searched else experiment.base, found)
 
 
 def judged(name: str, claim: Claim, found: Results) -> Difference | None:
@@ -118,15 +123,15 @@ def judgement(name: str, claim: Claim, found: Results) -> str:
     return f"{difference.word}: {said}: {difference}" if difference else f"not measured yet: {said}"
 
 
-def gains(name: str, set: str, question: str, found: Results) -> dict[str, float]:
+def gains(name: str, set_name: str, question: str, found: Results) -> dict[str, float]:
     """What twice the steps gain, in points, by arm: the mean over the seeds that have both."""
     if EXPERIMENTS[name].labels:  # of the search's seed
         (number,) = (n for n in EXPERIMENTS[name].labels if labels.question(n) == question)
         climbed = {
-            start: labels.gain(set, start, number, found) for start in EXPERIMENTS[name].arms
+            start: labels.gain(set_name, start, number, found) for start in EXPERIMENTS[name].arms
         }
         return {start: value for start, value in climbed.items() if value is not None}
-    short, long = (accuracies(name, set, question, found, longer) for longer in (1, 2))
+    short, long = (accuracies(name, set_name, question, found, longer) for longer in (1, 2))
     both = {label: short[label].keys() & long[label].keys() for label in short}
     return {
         label: mean(long[label][seed] - short[label][seed] for seed in seeds)

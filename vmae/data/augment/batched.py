@@ -18,6 +18,8 @@ _PAIRS = tuple(
 )
 # The 13 positions of a crop, as fractions of the free space: corners, edges, centre, quarter points.
 _PLACES = tuple((y / 4, x / 4) for y in range(5) for x in range(5) if (y + x) % 2 == 0)
+#: Rectangles that random erasing draws: fractions of the frame, and their largest aspect ratio.
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), 1 / 0.3
 #: Rectangles drawn per clip; the first that fits is used.
 TRIES = 10
 
@@ -94,8 +96,6 @@ def random_erase(
     clips: torch.Tensor,
     probability: float = 0.25,
     generator: torch.Generator | None = None,
-    area: tuple[float, float] = (0.02, 1 / 3),
-    aspect: float = 1 / 0.3,
 ) -> torch.Tensor:
     """Replace one rectangle of a clip by noise, at the same position in all frames, with a probability.
 
@@ -106,7 +106,8 @@ def random_erase(
     height, width = clips.shape[-2:]
     device = clips.device
     # The rectangle must be smaller than the frame in both directions.
-    boxes, fits = _rectangles(clips, area, aspect, (height - 1, width - 1), generator)
+    most = height - 1, width - 1
+    boxes, fits = _rectangles(clips, ERASED_AREA, ERASED_ASPECT, most, generator)
     chosen = torch.rand(len(clips), generator=generator, device=device) < probability
     inside = _inside(boxes, height, width) & (fits & chosen).view(-1, 1, 1, 1, 1)
     noise = torch.randn(clips.shape, generator=generator, device=device)

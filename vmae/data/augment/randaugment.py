@@ -18,6 +18,8 @@ OPS = REMAPS + MOVES + ENHANCEMENTS
 #: The largest level, and its effect: degrees, fractions of a side, change of an enhancement factor.
 MAX_LEVEL = 10.0
 ROTATE, SHEAR, TRANSLATE, ENHANCE = 30.0, 0.3, 0.45, 0.9
+#: Standard deviation of the level, and the probability that a drawn operation is applied.
+NOISE, PROBABILITY = 0.5, 0.5
 #: Fill colour of the areas that a moved picture leaves uncovered.
 FILL = 128.0
 # Pillow's weights of red, green and blue in grey, out of 65,536.
@@ -29,15 +31,11 @@ def rand_augment(
     ops: int = 4,
     magnitude: float = 7.0,
     generator: torch.Generator | None = None,
-    noise: float = 0.5,
-    probability: float = 0.5,
 ) -> torch.Tensor:
     """Change colours and geometry of clips (B, 3, T, H, W), uint8 or in [0, 1]; returns [0, 1].
 
-    ops          number of operations drawn per clip, with replacement
-    magnitude    mean level of an operation, 0 to 10
-    noise        standard deviation of the level
-    probability  probability that a drawn operation is applied
+    ops        number of operations drawn per clip, with replacement
+    magnitude  mean level of an operation, 0 to 10
 
     The defaults are `rand-m7-n4-mstd0.5-inc1`, the policy of VideoMAE's fine-tuning. No operation
     mirrors a clip. A clip moves as a whole, so left stays left, but a rotation, of at most 30
@@ -48,9 +46,9 @@ def rand_augment(
     pixels = (255 * to_unit(clips)).round()
     for _ in range(ops):
         op = torch.randint(len(OPS), (batch,), generator=generator, device=device)
-        level = torch.randn(batch, generator=generator, device=device) * noise + magnitude
+        level = torch.randn(batch, generator=generator, device=device) * NOISE + magnitude
         chance = torch.rand(2, batch, generator=generator, device=device)
-        op = torch.where(chance[0] < probability, op, len(OPS))
+        op = torch.where(chance[0] < PROBABILITY, op, len(OPS))
         sign = torch.where(chance[1] < 0.5, -1, 1)
         pixels = apply_ops(pixels, op, sign * level.clamp(0, MAX_LEVEL))
     return pixels / 255

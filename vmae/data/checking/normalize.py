@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -17,12 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae.data.checking.scan import check_video
-from vmae.data.reading.player import VideoError, check_file, pictures, video_stream
+from vmae.data.reading.player import VideoError, check_file, pictures, video_info
 from vmae.data.reading.reader import UNREADABLE_WIDTHS
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.load import load_set
 from vmae.data.sets.public_sets import split_numbers
 from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.data.writing.encode import encode
 from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import atomic_path, only_writer, printable, write_text
 
@@ -44,7 +44,6 @@ def normalize_set(
     out: str | Path,
     short_side: int = 256,
     workers: int = 2,
-    progress: Callable[..., Any] = tqdm,
 ) -> Normalized:
     """Re-encode the set `source` into `out`: H.264, closed GOP of 12, no B-frames, yuv420p, no sound.
 
@@ -74,7 +73,7 @@ def normalize_set(
     spec = {"kind": "normalized", "source": str(source.resolve()), "short_side": short_side}
     begin_set(out, spec)  # a complete set is processed again: originals may have changed
     with only_writer(out):
-        return _write_set(source, out, spec, sets, short_side, workers, progress)
+        return _write_set(source, out, spec, sets, short_side, workers)
 
 
 def _write_set(
@@ -84,8 +83,8 @@ def _write_set(
     sets: list[VideoSet],
     short_side: int,
     workers: int,
-    progress: Callable[..., Any],
 ) -> Normalized:
+    """Write the files and lists of `sets`, which are one set in its several splits."""
     splits = {
         name + (str(number) if number > 1 else ""): videos
         for number, one in enumerate(sets, 1)
@@ -95,7 +94,7 @@ def _write_set(
     names = _names(folder, [video for videos in splits.values() for video in videos])
     jobs = [(path, out / name) for path, name in names.items()]
     done = run_parallel(partial(_normalize, short_side), jobs, workers, chunk=1)
-    done = progress(done, total=len(jobs), desc="normalize")
+    done = tqdm(done, total=len(jobs), desc="normalize")
     reasons = {p: why for (p, _), why in zip(jobs, done, strict=True) if why}
     lists = {
         split: [(names[v.path], v.label) for v in videos if v.path not in reasons]
@@ -142,9 +141,13 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
         # An output gets its original's modification time, which shows whether the original has changed.
         if target.exists() and target.stat().st_mtime_ns == stat.st_mtime_ns:
             return ""
-        rate = _rate(original)
         with atomic_path(target) as temporary:
-            written = _encode(original, temporary, rate, short_side)
+            # The limit keeps rates such as 30000/1001, and what is not stated becomes FFmpeg's default.
+            rate = Fraction(video_info(original).rate or 25).limit_denominator(1001)
+            frames = (_fitted(picture, short_side) for picture in pictures(original, square=True))
+            written = encode(temporary, frames, rate, crf=18, gop=12, movflags="faststart")
+            if not written:
+                raise VideoError(f"{original}: the video contains no frames")
             report = check_video(temporary)
             if report.problems or report.frames != written:
                 why = "; ".join(text for _, text in report.problems) or f"{report.frames} frames"
@@ -155,42 +158,11 @@ def _normalize(short_side: int, job: tuple[Path, Path]) -> str:
     return ""
 
 
-def _rate(path: Path) -> Fraction:
-    """The average frame rate, in frames per second."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            rate = stream.average_rate or stream.guessed_rate or 25
-            return Fraction(rate).limit_denominator(1001)  # keeps 30000/1001
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
-
-
-def _encode(original: Path, target: Path, rate: Fraction, short_side: int) -> int:
-    """Write the new file; returns its number of frames."""
-    count = 0
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        # Scene cuts may add key frames, which is harmless; x264 uses closed GOPs by default.
-        stream.options = {"preset": "veryfast", "crf": "18", "g": "12", "bf": "0"}
-        for count, picture in enumerate(pictures(original, square=True), 1):
-            frame = av.VideoFrame.from_ndarray(_fitted(picture, short_side), format="rgb24")
-            if count == 1:
-                stream.height, stream.width = frame.height, frame.width
-            container.mux(stream.encode(frame))
-        if count == 0:
-            raise VideoError(f"{original}: the video contains no frames")
-        container.mux(stream.encode())
-    return count
-
-
 def _fitted(picture: np.ndarray, short_side: int) -> np.ndarray:
     """A frame (H, W, 3) scaled to `target_size`, and cropped to a width that decord can read."""
     height, width = target_size(picture.shape[0], picture.shape[1], short_side)
-    if (
-        min(picture.shape[:2]) > short_side
-    ):  # an odd edge alone is cropped: scaling changes all pixels
+    # An odd edge alone is cropped, since scaling would change all pixels.
+    if min(picture.shape[:2]) > short_side:
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         picture = frame.reformat(width=width, height=height, interpolation="BILINEAR").to_ndarray()
     while width in UNREADABLE_WIDTHS:

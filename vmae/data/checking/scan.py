@@ -16,22 +16,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from tqdm import tqdm
 
 from vmae.data.reading.player import (
     VideoError,
     check_file,
+    packet_times,
     pictures,
-    pixel_aspect,
-    video_stream,
+    video_info,
 )
 from vmae.data.reading.reader import open_video
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
+from vmae.support.text import first_lines
 
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
 #: Where decord is exact, 0.0 was measured.
@@ -72,7 +72,7 @@ class Report:
     """The findings for one file: (kind, text) of ADVICE in `problems`, of NOTES in `notes`."""
 
     path: str
-    splits: list[str]
+    splits: list[str] = field(default_factory=list)
     label: str = ""
     seconds: float | None = None
     frames: int | None = None
@@ -96,30 +96,25 @@ def scan_set(
 
     samplings   how clips will be taken; a video too short for one of them has a problem
     """
-    splits: dict[Path, list[str]] = {}
-    labels: dict[Path, str] = {}
+    uses: dict[Path, dict[str, int]] = {}  # the label of each file in each split
     for split, part in videos.splits.items():
         for video in part:
-            names = splits.setdefault(video.path, [])
-            labels[video.path] = videos.classes[video.label] if video.label >= 0 else "unlabelled"
-            if split not in names:
-                names.append(split)
-    work = partial(_scan, tuple(samplings))
-    done = run_parallel(work, list(splits.items()), workers, chunk=1)
-    reports = list(progress(done, total=len(splits), desc="scan"))
-    for report, label in zip(reports, labels.values(), strict=True):
-        report.label = label
+            uses.setdefault(video.path, {})[split] = video.label
+    done = run_parallel(partial(_scan, tuple(samplings)), list(uses), workers, chunk=1)
+    reports = list(progress(done, total=len(uses), desc="scan"))
+    for report, labels in zip(reports, uses.values(), strict=True):
+        label = list(labels.values())[-1]
+        report.splits = list(labels)
+        report.label = videos.classes[label] if label >= 0 else "unlabelled"
     _mark_duplicates(reports)
     passed = [(printable(path), ("passed over", path.suffix)) for path in videos.passed_over]
-    return reports + [Report(path, [], notes=[note]) for path, note in passed]
+    return reports + [Report(path, notes=[note]) for path, note in passed]
 
 
-def _scan(samplings: Sequence[Sampling], job: tuple[Path, list[str]]) -> Report:
-    path, splits = job
+def _scan(samplings: Sequence[Sampling], path: Path) -> Report:
     if path.is_dir():
-        return Report(printable(path), splits, notes=[("folders", "folder")])
+        return Report(printable(path), notes=[("folders", "folder")])
     report = check_video(path)
-    report.splits = splits
     if report.frames is None:
         return report
     try:
@@ -134,7 +129,7 @@ def _scan(samplings: Sequence[Sampling], job: tuple[Path, list[str]]) -> Report:
 
 def check_video(path: Path) -> Report:
     """Compare frames of a file as decord reads them with those that a player shows."""
-    report = Report(printable(path), [])
+    report = Report(printable(path))
     try:
         check_file(path)
         with open(path, "rb") as file:
@@ -168,20 +163,13 @@ def check_video(path: Path) -> Report:
 
 def _choose(path: Path, report: Report) -> set[int]:
     """Choose the frames to compare before decoding any; add the container's data to the report."""
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            report.codec = stream.codec_context.codec.canonical_name
-            report.rate = float(stream.average_rate) if stream.average_rate else None
-            report.seconds = container.duration / av.time_base if container.duration else None
-            if (aspect := pixel_aspect(stream)) != 1:
-                text = f"a pixel is {aspect.numerator}:{aspect.denominator}"
-                report.problems.append(("stretched", text))
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(
-            f"{path}: the file could not be opened as a video ({getattr(error, 'strerror', None) or error})"
-        ) from None
+    info = video_info(path)
+    report.codec, report.seconds = info.codec, info.seconds
+    report.rate = float(info.rate) if info.rate else None
+    if info.aspect != 1:
+        text = f"a pixel is {info.aspect.numerator}:{info.aspect.denominator}"
+        report.problems.append(("stretched", text))
+    packets = packet_times(path)
     if all(time is not None for time, _ in packets):
         packets.sort(key=lambda packet: packet[0] or 0)
     total = len(packets)
@@ -252,20 +240,16 @@ def _mark_duplicates(reports: Sequence[Report]) -> None:
     """Add a problem to each file of another split that is also in the train split."""
     for what in ("file_hash", "picture_hash"):
         train = {getattr(r, what): r.path for r in reports if "train" in r.splits}
+        train.pop(None, None)  # files that could not be read
         for report in reports:
-            value = getattr(report, what)
             known = any(kind == "duplicate" for kind, _ in report.problems)
-            if (
-                set(report.splits) - {"train"}
-                and value is not None
-                and value in train
-                and not known
-            ):
+            found = train.get(getattr(report, what))
+            if found and not known and set(report.splits) - {"train"}:
                 same = "the same bytes" if what == "file_hash" else "the same frames"
-                report.problems.append(("duplicate", f"{same} as {train[value]} in train"))
+                report.problems.append(("duplicate", f"{same} as {found} in train"))
 
 
-def summary(reports: Sequence[Report], most: int = 20) -> str:
+def summary(reports: Sequence[Report]) -> str:
     """A text summary: counts, then each kind of problem or note, with advice and the files concerned."""
     bad = sum(bool(report.problems) for report in reports)
     codecs = sorted({report.codec for report in reports if report.codec})
@@ -277,12 +261,10 @@ def summary(reports: Sequence[Report], most: int = 20) -> str:
         lines.append(f"{min(counts)} to {max(counts)} frames; {len(sizes)} sizes, "
                      f"{'x'.join(map(str, sizes[0]))} to {'x'.join(map(str, sizes[-1]))}")  # fmt: skip
     for kind, advice in {**ADVICE, **NOTES}.items():
-        rows = [(r.path, text) for r in reports for k, text in r.problems + r.notes if k == kind]
-        if rows:
-            lines += ["", f"{kind}: {len(rows)} ({advice})"]
-            lines += [f"  {path}: {text}" for path, text in rows[:most]]
-            if len(rows) > most:
-                lines.append(f"  and {len(rows) - most} more (--json FILE lists all of them)")
+        found = [f"{r.path}: {x}" for r in reports for k, x in r.problems + r.notes if k == kind]
+        if found:
+            lines += ["", f"{kind}: {len(found)} ({advice})"]
+            lines += first_lines(found, 20, " (--json FILE lists all of them)")
     return "\n".join(lines)
 
 

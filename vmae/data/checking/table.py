@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmae.data.checking.scan import Report
+from vmae.support.text import aligned
+
+#: Classes in the table.
+MOST = 50
 
 
-def class_table(reports: Sequence[Report], most: int = 50) -> str:
+def class_table(reports: Sequence[Report]) -> str:
     """Classes with the number of videos in each split, their seconds, sizes and frames per second."""
     files = [report for report in reports if report.splits]
     classes = list(dict.fromkeys(report.label for report in files))
     splits = [s for s in ("train", "val", "test") if any(s in report.splits for report in files)]
     rows = [["class", *splits, "seconds", "sizes", "fps"]]
-    for label in classes[:most]:
+    for label in classes[:MOST]:
         own = [report for report in files if report.label == label]
         counts = [str(sum(split in report.splits for report in own)) for split in splits]
         seconds = _range([r.seconds for r in own], "{:.1f}")
@@ -22,11 +26,10 @@ def class_table(reports: Sequence[Report], most: int = 50) -> str:
         )
         size = _ends([f"{width}x{height}" for _, width, height in sizes])
         rows.append([label, *counts, seconds, size, _range([r.rate for r in own], "{:.4g}")])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) for row in rows]
-    if len(classes) > most:
-        lines.append(f"and {len(classes) - most} more classes (--json FILE lists all files)")
-    return "\n".join(line.rstrip() for line in lines)
+    lines = aligned(rows)
+    if len(classes) > MOST:
+        lines.append(f"and {len(classes) - MOST} more classes (--json FILE lists all files)")
+    return "\n".join(lines)
 
 
 def _range(values: Sequence[float | None], form: str) -> str:

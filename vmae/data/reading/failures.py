@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmae.data.sets.videos import SetError
+from vmae.support.text import first_lines
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Failures:
         if not new:
             return
         self.reasons |= new
-        count, shown = len(self.reasons), list(new.values())
-        text = "\n  ".join([f"{count} of {self.total} videos could not be read:", *shown[:20]])
-        text += f"\n  and {len(shown) - 20} more" if len(shown) > 20 else ""
+        count = len(self.reasons)
+        text = f"{count} of {self.total} videos could not be read:"
+        text = "\n".join([text, *first_lines(list(new.values()), 20)])
         if count > self.max_unreadable * self.total:
             raise SetError(
                 f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%}: fix or remove "

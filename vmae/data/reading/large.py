@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
-from vmae.data.reading.player import Upright, VideoError, video_stream
+from vmae.data.reading.player import (
+    Upright,
+    VideoError,
+    decoding,
+    open_container,
+    packet_times,
+)
 
 
 class LargeVideo:
@@ -26,13 +31,8 @@ class LargeVideo:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with av.open(str(path)) as container:
-                stream = video_stream(container, path)
-                packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
-            self._show = Upright()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from None
+        self._show = Upright()
+        packets = packet_times(path)
         self._count = len(packets)
         timed = [(time, key) for time, key in packets if time is not None]
         times = np.array([time for time, _ in timed], dtype=np.int64)
@@ -56,8 +56,7 @@ class LargeVideo:
         return np.stack([self._frame(int(i)) for i in index])
 
     def _open(self) -> None:
-        self._container = av.open(str(self._path))
-        self._stream = video_stream(self._container, self._path)
+        self._container, self._stream = open_container(self._path)
         self._stream.codec_context.thread_count = 1
         self._decoded = self._container.decode(self._stream)
         self._next, self._last = 0, (-1, np.empty(0))
@@ -66,7 +65,7 @@ class LargeVideo:
         if number == self._last[0]:
             return self._last[1]
         start = int(self._starts[np.searchsorted(self._starts, number, "right") - 1])
-        try:
+        with decoding(self._path):
             if number < self._next or start > self._next:
                 self._seek(start)
             frame = self._decode_to(number)
@@ -78,8 +77,6 @@ class LargeVideo:
                     f"{self._path}: frame {number} of {self._count} could not be decoded"
                 )
             self._last = number, self._show(frame, self._stream, self._path)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise self._error(error) from None
         return self._last[1]
 
     def _decode_to(self, number: int) -> Any:
@@ -99,6 +96,3 @@ class LargeVideo:
             return
         self._container.seek(int(self._times[start]), stream=self._stream)
         self._decoded, self._next = self._container.decode(self._stream), start
-
-    def _error(self, error: Exception) -> VideoError:
-        return VideoError(f"{self._path}: the video could not be decoded ({error})")

@@ -72,8 +72,8 @@ class ClipDataset(Dataset[Batch]):
         frames = self._frames(index, lambda n, sampling: sampling.train(n, rng))
         return crop_square(frames, rng)
 
-    def place(self, draw: int, index: int) -> ClipLocation:
-        """Location, in a store in device memory, of the clip that `read` returns."""
+    def locate(self, draw: int, index: int) -> ClipLocation:
+        """Where in device memory the clip is that `read` would return."""
         assert self._on_device is not None
         rng = np.random.default_rng((self.seed, draw, index))
         number = int(self._numbers[index])
@@ -113,10 +113,11 @@ class ClipDataset(Dataset[Batch]):
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         failed: list[tuple[str, str]] = []
         if self._on_device is not None:
-            places, labels = self._each(self.place, keys, failed)
+            places, labels = self._each(self.locate, keys, failed)
             return Batch(self._on_device.gather(places), torch.tensor(labels), failed)
         clips, labels = self._each(self.read, keys, failed)
-        return Batch(_stack(clips), torch.tensor(labels), failed)
+        stacked = torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)  # (B, C, T, H, W)
+        return Batch(stacked, torch.tensor(labels), failed)
 
     def _each(
         self,
@@ -129,7 +130,9 @@ class ClipDataset(Dataset[Batch]):
         labels = []
         for draw, index in keys:
             for attempt in range(TRIES + 1):
-                chosen = _another(self.seed, draw, index, attempt, len(self)) if attempt else index
+                chosen = (
+                    _replacement(self.seed, draw, index, attempt, len(self)) if attempt else index
+                )
                 try:
                     got.append(get(draw, chosen))
                     labels.append(self.source.videos[chosen].label)
@@ -144,7 +147,7 @@ class ClipDataset(Dataset[Batch]):
         return got, labels
 
 
-def _another(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
+def _replacement(seed: int, draw: int, index: int, attempt: int, total: int) -> int:
     """A replacement for an unreadable video, the same one in every run."""
     return int(np.random.default_rng((seed, draw, index, attempt)).integers(total))
 
@@ -293,8 +296,3 @@ def ordered_batches(
         if views:
             yield Batch(torch.cat(views), torch.tensor(labels), [], number, tuple(read))
     Failures(len(dataset), max_unreadable).add(gather(failed))
-
-
-def _stack(clips: list[np.ndarray]) -> torch.Tensor:
-    """Stack clips (T, H, W, C) into a batch (B, C, T, H, W)."""
-    return torch.from_numpy(np.stack(clips)).permute(0, 4, 1, 2, 3)

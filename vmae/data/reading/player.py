@@ -8,6 +8,8 @@ frame to the size of the first.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -38,63 +40,92 @@ def check_file(path: Path) -> None:
         raise VideoError(f"{name}: the file is empty")
 
 
-def video_stream(container: Any, path: str | Path) -> Any:
-    """The video stream that players show, of a container opened by PyAV.
+def open_container(path: str | Path) -> tuple[Any, Any]:
+    """A file opened by PyAV, which the caller closes, and its video stream that players show.
 
-    Raises VideoError if there is no video stream or PyAV does not know its codec.
-    """
-    stream = container.streams.best("video")
-    if stream is None:
-        raise VideoError(f"{path}: the file has no video stream")
-    if stream.codec_context is None:
-        raise VideoError(f"{path}: the video uses an unknown codec")
-    return stream
-
-
-def stream_sizes(path: Path) -> list[tuple[int, int]]:
-    """(width, height) of the video streams, first of the one that players show; without cover pictures.
-
-    Raises VideoError if the file cannot be opened or has no video. decord would too, but it also prints
-    a line for each such file.
+    Raises VideoError if the file cannot be opened, has no video, or has one of an unknown codec.
     """
     try:
-        with av.open(str(path)) as container:
-            best = video_stream(container, path)
-            others = [
-                stream
-                for stream in container.streams.video
-                if stream.index != best.index and not stream.disposition & Disposition.attached_pic
-            ]
-            return [(s.width, s.height) for s in (best, *others) if s.codec_context and s.width]
+        container = av.open(str(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = "not a video file, or truncated before its index"
-        if not isinstance(error, av.error.InvalidDataError):
-            reason = str(error)
+        invalid = isinstance(error, av.error.InvalidDataError)
+        reason = "not a video file, or truncated before its index" if invalid else error
         raise VideoError(f"{path}: the file could not be opened as a video ({reason})") from None
+    stream = container.streams.best("video")
+    if stream is not None and stream.codec_context is not None:
+        return container, stream
+    container.close()
+    if stream is None:
+        raise VideoError(f"{path}: the file has no video stream")
+    raise VideoError(f"{path}: the video uses an unknown codec")
+
+
+@contextmanager
+def decoding(path: str | Path) -> Iterator[None]:
+    """Turn FFmpeg's errors into VideoErrors while the file is read."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: the video could not be decoded ({error})") from None
+
+
+def packet_times(path: Path) -> list[tuple[int | None, bool]]:
+    """For each packet of the video, as stored: when its frame is shown, and whether it is a key frame."""
+    with decoding(path):
+        container, stream = open_container(path)
+        with container:
+            return [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size]
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file states about its video, of the stream that players show.
+
+    sizes    (width, height) of that stream, then of the others, cover pictures apart; if stated
+    rate     frames per second, on average; None: not stated
+    seconds  duration of the file; None: not stated
+    aspect   width of a stored pixel over its height
+    """
+
+    codec: str
+    sizes: tuple[tuple[int, int], ...]
+    rate: Fraction | None
+    seconds: float | None
+    aspect: Fraction
+
+
+def video_info(path: Path) -> VideoInfo:
+    """What a file states, read once per version of it. Raises VideoError if it cannot be opened."""
+    return _video_info(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _video_info(path: Path, _: int) -> VideoInfo:
+    container, best = open_container(path)
+    with decoding(path), container:
+        others = [
+            stream
+            for stream in container.streams.video
+            if stream.index != best.index and not stream.disposition & Disposition.attached_pic
+        ]
+        return VideoInfo(
+            best.codec_context.codec.canonical_name,
+            tuple((s.width, s.height) for s in (best, *others) if s.codec_context and s.width),
+            best.average_rate or best.guessed_rate,
+            container.duration / av.time_base if container.duration else None,
+            pixel_aspect(best),
+        )
 
 
 def frame_rate(path: Path) -> float:
-    """Frames per second of the stream that players show, on average; read once per version of a file.
-
-    Raises VideoError if the file cannot be opened or does not state it.
-    """
+    """Frames per second of a video. Raises VideoError if the file cannot be opened or states none."""
     if path.is_dir():
         raise VideoError(
             f"{printable(path)}: a folder of images has no frame rate, so clip_seconds cannot be used: "
             "set stride instead"
         )
     check_file(path)
-    return _frame_rate(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 16)
-def _frame_rate(path: Path, _: int) -> float:
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
-            rate = stream.average_rate or stream.guessed_rate
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: the file could not be opened as a video ({error})") from None
+    rate = video_info(path).rate
     if not rate:
         raise VideoError(f"{path}: the file does not state its frame rate: run `vmae normalize`")
     return float(rate)
@@ -141,15 +172,13 @@ def pictures(
     Raises VideoError if the file cannot be decoded to its end.
     """
     show = Upright(square)
-    try:
-        with av.open(str(path)) as container:
-            stream = video_stream(container, path)
+    with decoding(path):
+        container, stream = open_container(path)
+        with container:
             for frame in container.decode(stream):
                 if sizes is not None:
                     sizes.add((frame.width, frame.height))
                 yield show(frame, stream, path)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: the video could not be decoded ({error})") from None
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +19,7 @@ import decord
 
 from vmae.data.reading.frame_folders import ImageFolder
 from vmae.data.reading.large import LargeVideo
-from vmae.data.reading.player import VideoError, check_file, stream_sizes
+from vmae.data.reading.player import VideoError, check_file, video_info
 from vmae.data.sets.videos import Video
 
 # What FFmpeg would print about a damaged file, a line for each block, says less than our errors.
@@ -61,7 +60,7 @@ def open_video(path: str | Path) -> VideoReader:
     """
     path = Path(path)
     check_file(path)
-    sizes = _sizes(path)
+    sizes = video_info(path).sizes  # raises before decord could print a line about a bad file
     large = bool(sizes) and _per_piece(sizes[0][0] * sizes[0][1]) == 1
     reader: VideoReader = LargeVideo(path) if large else _DecordReader(path)
     if len(reader) == 0:
@@ -84,7 +83,7 @@ class _DecordReader(VideoReader):
             raise VideoError(
                 f"{path}: the file could not be opened as a video ({_reason(error)})"
             ) from None
-        sizes = _sizes(path)
+        sizes = video_info(path).sizes
         if len(sizes) > 1:  # decord has no option for the stream: its size shows which one it reads
             height, width = self.frames([0]).shape[1:3]
             if sizes.count(sizes[0]) > 1 or {height, width} != set(sizes[0]):
@@ -103,16 +102,6 @@ class _DecordReader(VideoReader):
             raise VideoError(
                 f"{self._path}: the video could not be decoded ({_reason(error)})"
             ) from None
-
-
-def _sizes(path: Path) -> list[tuple[int, int]]:
-    """`stream_sizes`, found once per version of a file: it takes as long as opening the file."""
-    return _sizes_at(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1 << 16)
-def _sizes_at(path: Path, _: int) -> list[tuple[int, int]]:
-    return stream_sizes(path)
 
 
 def _per_piece(pixels: int) -> int:
@@ -158,7 +147,7 @@ def frame_pieces(
     )
     index = np.arange(len(reader)) if choose is None else choose(len(reader))
     # A file's stream says how many frames make a piece; otherwise the first frame shows it.
-    sizes = [] if is_folder else _sizes(video.path)
+    sizes = () if is_folder else video_info(video.path).sizes
     first, size = 0, _per_piece(sizes[0][0] * sizes[0][1]) if sizes else 1
     while True:
         frames = reader.frames(index[first : first + size])

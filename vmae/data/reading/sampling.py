@@ -18,6 +18,7 @@ from vmae.base_config import ConfigError
 from vmae.data.config import DataConfig
 from vmae.data.reading.player import VideoError, frame_rate
 from vmae.data.sets.videos import Video
+from vmae.inference import Inference
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Sampling:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, config: DataConfig, frames: int) -> Sampling:
-        """The sampling set in a run's configuration."""
-        return cls(frames, config.stride, config.sampling, config.short, config.clip_seconds)
+    def of(cls, config: DataConfig | Inference, num_frames: int) -> Sampling:
+        """The sampling that a run's configuration states, or that a classifier was tested with."""
+        return cls(num_frames, config.stride, config.sampling, config.short, config.clip_seconds)
 
     def of_video(self, video: Video) -> Sampling:
         """The same with the stride that the frame rate of a video makes of `seconds`.

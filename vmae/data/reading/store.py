@@ -147,10 +147,8 @@ def build_store(
     """
     videos = [replace(video, path=Path(os.path.abspath(video.path))) for video in videos]
     listed = "".join(f"{v.path} {v.label} {v.first} {v.count}\n" for v in videos)
-    target = (
-        Path(folder)
-        / f"{size}px-{hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-    )
+    digest = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    target = Path(folder) / f"{size}px-{digest}"
     states = {str(video.path): _state(video.path) for video in videos}
     if target.exists():
         store = FrameStore(target)
@@ -166,21 +164,31 @@ def build_store(
         shutil.rmtree(target)
     unfinished = target.with_name(target.name + ".partial")
     with only_writer(unfinished):
-        shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
-        todo = [i for i, shard in enumerate(shards) if not _is_done(unfinished, i, shard, states)]
-        jobs = [(v, unfinished / f".{i}-{n}.part") for i in todo for n, v in enumerate(shards[i])]
-        decoded = run_parallel(partial(_decode, size), jobs, workers)
-        results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
-        for i in todo:
-            _write_shard(
-                unfinished, i, shards[i], islice(results, len(shards[i])), states, len(jobs)
-            )
-        for _ in results:  # so that the progress bar reaches its end
-            pass
-        rows = [json.loads((unfinished / f"{i:05d}.json").read_text()) for i in range(len(shards))]
-        write_text(unfinished / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
+        _write_shards(unfinished, videos, states, size, workers, progress)
     os.replace(unfinished, target)
     return FrameStore(target)
+
+
+def _write_shards(
+    folder: Path,
+    videos: Sequence[Video],
+    states: dict[str, Any],
+    size: int,
+    workers: int,
+    progress: Callable[..., Any],
+) -> None:
+    """Decode the videos of the shards that are still missing, then write the index of all."""
+    shards = [videos[i : i + SHARD] for i in range(0, len(videos), SHARD)]
+    todo = [i for i, shard in enumerate(shards) if not _is_done(folder, i, shard, states)]
+    jobs = [(v, folder / f".{i}-{n}.part") for i in todo for n, v in enumerate(shards[i])]
+    decoded = run_parallel(partial(_decode, size), jobs, workers)
+    results = iter(progress(decoded, total=len(jobs), desc=f"decode to {size} px"))
+    for i in todo:
+        _write_shard(folder, i, shards[i], islice(results, len(shards[i])), states, len(jobs))
+    for _ in results:  # so that the progress bar reaches its end
+        pass
+    rows = [json.loads((folder / f"{i:05d}.json").read_text()) for i in range(len(shards))]
+    write_text(folder / "index.json", json.dumps({"version": _VERSION, "shards": rows}))
 
 
 def _write_shard(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vmae.data.sets.formats import (
-    FOREIGN_SUFFIXES,
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    few,
-)
+from vmae.data.sets.finding import walk
+from vmae.data.sets.formats import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.groups import ucf101_group
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
+from vmae.support.text import few
 
 #: Names of folders that hold a split, in lower case.
 _SPLITS = {
@@ -138,7 +133,7 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
         if not sub.is_dir():
             passed.append(sub)
             continue
-        files = sorted(path for path in walk(sub) if path.name[0] != ".")
+        files = sorted(walk(sub))
         videos = used = [path for path in files if path.suffix.lower() in suffixes]
         if not videos:
             used = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and p.parent != sub]
@@ -147,16 +142,3 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
             found[printable(sub.name)] = videos
         passed += sorted(set(files) - set(used))
     return found
-
-
-def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
-    """Every file below a folder. Links to folders are followed, except to one that they are in."""
-    real = os.path.realpath(folder)
-    above = [str(path) for path in Path(real).parents] if above is None else above
-    if real in above:
-        return
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from walk(path, [*above, real])
-        else:
-            yield path

@@ -2,15 +2,19 @@
 
 The official code splits rows at every space, so it breaks on paths with spaces, on double spaces and
 on Windows line endings (REFERENCE.md 5). Here the path ends at a video suffix, or before the number
-columns at the end. A row in no known format raises ValueError; the caller adds file and line.
+columns at the end. A row in no known format raises ValueError; `parse_rows` adds file and line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
+
+from vmae.data.sets.videos import Video
+from vmae.support.text import few
 
 #: Formats that decord reads exactly in any order (tests/data/test_reading.py).
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".3gp", ".flv", ".wmv")
@@ -26,8 +30,8 @@ _FRAMES_ROW = re.compile(r"(.+?)\s+(-?\d+)\s+(\S+)")
 _ROW = re.compile(r"(.+?)\s+(\S+)")
 _NUMBER = re.compile(r"-?\d+")
 
-#: A parsed row: the path as written, the label, and a frame folder's first image number and count.
-Row = tuple[str, int, int, int | None]
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 def read_text(path: Path, problems: list[str]) -> str:
@@ -54,7 +58,20 @@ def read_lines(path: Path, problems: list[str]) -> list[tuple[str, str]]:
     return [(line, f"{path.name} line {n}: {line[:80]!r}") for n, line in lines if line]
 
 
-def place(name: str, root: str | Path) -> Path:
+def parse_rows(
+    rows: Iterable[tuple[S, str]], parse: Callable[[S], T], problems: list[str]
+) -> list[T]:
+    """What `parse` makes of each (row, location); its ValueErrors become problems, with the location."""
+    found = []
+    for row, where in rows:
+        try:
+            found.append(parse(row))
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    return found
+
+
+def listed_path(name: str, root: str | Path) -> Path:
     """The path of a list entry `name`, without quotes and with backslashes as slashes."""
     name = name.strip().strip('"')
     if os.name != "nt":
@@ -66,19 +83,23 @@ def place(name: str, root: str | Path) -> Path:
     return Path(root) / name
 
 
-def labelled_row(line: str, classes: Sequence[str] | None) -> Row:
-    """A row of a fine-tuning or test list."""
+def labelled_row(line: str, top: str | Path, classes: Sequence[str] | None) -> Video:
+    """The video in a row of a fine-tuning or test list, whose paths are relative to `top`.
+
+    classes   class names; None means that labels are numbers, and any number is allowed
+    """
     if match := _VIDEO_ROW.fullmatch(line):
-        return match[1], _label(match[2], classes), 1, None
+        return Video(listed_path(match[1], top), _label(match[2], classes))
     if match := _FRAMES_ROW.fullmatch(line):
         if int(match[2]) < 1:
             raise ValueError(
                 f"total_frames is {match[2]}; it must be at least 1: expected `frame_folder "
                 "total_frames label`"
             )
-        return match[1], _label(match[3], classes), 1, int(match[2])
+        folder = listed_path(match[1], top)
+        return Video(folder, _label(match[3], classes), count=int(match[2]))
     if match := _ROW.fullmatch(line):
-        return match[1], _label(match[2], classes), 1, None
+        return Video(listed_path(match[1], top), _label(match[2], classes))
     raise ValueError("expected `path label`, separated by a space")
 
 
@@ -108,27 +129,21 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
     return label
 
 
-def unlabelled_row(line: str) -> Row:
-    """A row of a pre-training list, V1's or V2's."""
+def unlabelled_row(line: str, top: str | Path) -> Video:
+    """The video in a row of a pre-training list, V1's or V2's, whose paths are relative to `top`."""
     if _VIDEO.fullmatch(line):
-        return line, -1, 1, None
+        return Video(listed_path(line, top), -1)
     if match := _VIDEO_ROW.fullmatch(line):
-        return match[1], -1, 1, None
+        return Video(listed_path(match[1], top), -1)
     if match := re.fullmatch(r"(.+?)\s+(-?\d+)\s+(-?\d+)", line):
         first, count = int(match[2]), int(match[3])
         if count < 0:  # a video file with a suffix that is not in VIDEO_SUFFIXES
-            return match[1], -1, 1, None
+            return Video(listed_path(match[1], top), -1)
         if first < 0 or count == 0:
             raise ValueError(
                 "expected `frame_folder start total_frames`, with total_frames at least 1"
             )
-        return match[1], -1, first, count
+        return Video(listed_path(match[1], top), -1, first, count)
     if match := _ROW.fullmatch(line):
-        return match[1], -1, 1, None
+        return Video(listed_path(match[1], top), -1)
     raise ValueError("expected `video 0 -1`, `frame_folder start total_frames` or `video label`")
-
-
-def few(names: Sequence[str], most: int = 6) -> str:
-    """Names for a message: the first ones, and the total if there are more."""
-    more = f", ... ({len(names)} in total)" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more

@@ -11,6 +11,8 @@ from vmae.data.sets.videos import Video
 
 #: UCF101's names, v_Class_g01_c02.avi: all clips of a group are of one person in one place.
 _UCF101 = re.compile(r"(.*_g\d+)_c\d+(?!\d)")
+#: Kinetics' names, ID_000010_000020.mp4: seconds of one recording, which other versions cut elsewhere.
+_KINETICS = re.compile(r"(.+)_\d{6}_\d{6}")
 #: Other names that end in the number of a clip, after that of a recording: match12_003.mp4.
 _NUMBERED = re.compile(r"(.*\d.*?)[ _-]+(?:clip|part|seg|shot|scene|c|p|s)?[ _-]*\d{1,4}", re.I)
 
@@ -30,7 +32,8 @@ def recordings(videos: Sequence[Video]) -> dict[Video, str]:
     found = {}
     by_class = defaultdict(set)
     for video in videos:
-        match = _NUMBERED.fullmatch(video.path.name.split(".")[0])
+        stem = video.path.name.split(".")[0]
+        match = _KINETICS.fullmatch(stem) or _NUMBERED.fullmatch(stem)
         if name := ucf101_group(video.path) or (match and match[1]):
             found[video] = name
             by_class[video.label].add(name)
@@ -39,7 +42,10 @@ def recordings(videos: Sequence[Video]) -> dict[Video, str]:
 
 
 def look_alike(train: Sequence[Video], test: Sequence[Video]) -> list[Video]:
-    """The test videos that seem to be cut from the recordings of training videos."""
+    """The test videos that seem to be cut from the recordings of training videos.
+
+    None of Something-Something's, whose names are plain numbers: `vmae scan` compares their frames.
+    """
     found = recordings((*train, *test))
     trained = {found.get(video) for video in train} - {None}
     return [video for video in test if found.get(video) in trained]

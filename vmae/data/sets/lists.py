@@ -8,13 +8,13 @@ a class name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vmae.data.sets.formats import (
-    Row,
     labelled_row,
-    place,
+    parse_rows,
     read_lines,
     read_text,
     unlabelled_row,
@@ -46,7 +46,8 @@ def from_lists(folder: Path, root: str | Path | None, number: str = "") -> Video
         raise_problems(folder, problems)
         classes = tuple(line.strip() for line in lines)
         classes = classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
-    splits = {name: tuple(read_list(path, classes, problems, root)) for name, path in lists.items()}
+    parse = partial(labelled_row, classes=classes)
+    splits = {name: _videos(path, root, problems, parse) for name, path in lists.items()}
     raise_problems(folder, problems)
     if classes is None:
         present = {video.label for videos in splits.values() for video in videos}
@@ -60,43 +61,20 @@ def from_lists(folder: Path, root: str | Path | None, number: str = "") -> Video
     return VideoSet(folder, classes, splits["train"], splits["test"], val=splits.get("val", ()))
 
 
-def read_list(
-    path: Path,
-    classes: Sequence[str] | None,
-    problems: list[str],
-    root: str | Path | None = None,
-) -> list[Video]:
-    """The videos of one labelled list; invalid lines are added to `problems`, with their numbers.
-
-    classes   class names; None means that labels are numbers, and any number is allowed
-    """
-    return _read_rows(path, root, problems, lambda line: labelled_row(line, classes))
-
-
 def from_pretraining_list(path: Path, root: str | Path | None) -> VideoSet:
     """The unlabelled videos of one list; raises SetError with all invalid lines."""
     problems: list[str] = []
-    videos = _read_rows(path, root, problems, unlabelled_row)
+    videos = _videos(path, root, problems, unlabelled_row)
     raise_problems(path, problems)
-    return VideoSet(path.parent, (), tuple(videos), ())
+    return VideoSet(path.parent, (), videos, ())
 
 
-def _read_rows(
-    path: Path,
-    root: str | Path | None,
-    problems: list[str],
-    parse: Callable[[str], Row],
-) -> list[Video]:
-    """Parse rows with `parse`, which returns (name, label, first, count) or raises ValueError."""
-    videos = []
+def _videos(
+    path: Path, root: str | Path | None, problems: list[str], parse: Callable[..., Video]
+) -> tuple[Video, ...]:
+    """The videos of a list, whose rows `parse` reads; invalid lines are added to `problems`."""
     lines = read_lines(path, problems)
-    for line, where in lines:
-        try:
-            name, label, first, count = parse(line)
-            file = place(name, path.parent if root is None else root)
-            videos.append(Video(file, label, first, count))
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
     if not lines and not problems:
         problems.append(f"{path.name}: the list file is empty")
-    return videos
+    top = path.parent if root is None else root
+    return tuple(parse_rows(lines, partial(parse, top=top), problems))

@@ -18,17 +18,17 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vmae.data.sets.folders import from_folders
-from vmae.data.sets.formats import few
 from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.public_sets import load_public
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
+from vmae.support.text import few
 
 
 def load_set(
@@ -76,8 +76,9 @@ def load_set(
             )
         else:
             found = from_folders(folder, foreign)
-        _warn_about_look_alikes(found)
     _check(found)
+    for text in _doubts(found):
+        warnings.warn(f"{found.folder}: {text}", stacklevel=2)
     return found
 
 
@@ -132,56 +133,48 @@ def labelled(videos: VideoSet, split: str, classes: Sequence[str]) -> tuple[Vide
     return tuple(replace(v, label=classes.index(videos.classes[v.label])) for v in chosen)
 
 
-def _warn_about_look_alikes(videos: VideoSet) -> None:
-    """Warn if names show clips of one recording in train and test; published splits are as published."""
-    alike = look_alike(videos.train, videos.test)
-    if alike:
-        warnings.warn(
-            f"{videos.folder}: by their names, {len(alike)} of {len(videos.test)} test videos are cut "
-            "from the same recordings as training videos, so test results will be too optimistic: "
-            f"{few([printable(video.path.name) for video in alike])}. Put all clips of a recording "
-            "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv",
-            stacklevel=3,
-        )
-
-
 def _check(videos: VideoSet) -> None:
-    """Check for test-only classes (an error), for empty ones and for videos in both splits (warnings)."""
+    """Raise SetError for a set without training videos, or for a class that only the test split has."""
     if not videos.train:
         raise SetError(f"{videos.folder}: the dataset has no training videos: add some")
-    held_out = (*videos.val, *videos.test)
-    unseen = sorted({v.label for v in held_out} - {v.label for v in videos.train})
+    unseen = {v.label for v in (*videos.val, *videos.test)} - {v.label for v in videos.train}
     if unseen:
+        names = few([videos.classes[label] for label in sorted(unseen)])
         raise SetError(
-            f"{videos.folder}: classes {few([videos.classes[i] for i in unseen])} appear only in "
-            "the test list: add training videos for these classes, or remove the classes from the test list"
+            f"{videos.folder}: classes {names} appear only in the test list: add training videos for "
+            "these classes, or remove the classes from the test list"
         )
+
+
+def _doubts(videos: VideoSet) -> Iterator[str]:
+    """What is likely to be wrong with a set that can be used all the same."""
     used = {video.label for video in videos.train}
     empty = [name for label, name in enumerate(videos.classes) if label not in used]
     if empty:
         first = (
             "" if 0 in used else ". Labels start at 0: if yours start at 1, subtract 1 from each"
         )
-        warnings.warn(
-            f"{videos.folder}: {len(empty)} of {len(videos.classes)} classes have no videos: "
-            f"{few(empty)}{first}",
-            stacklevel=3,
-        )
+        yield f"{len(empty)} of {len(videos.classes)} classes have no videos: {few(empty)}{first}"
     trained = {(str(video.path), video.first) for video in videos.train}
+    held_out = (*videos.val, *videos.test)
     leaked = [str(v.path) for v in held_out if (str(v.path), v.first) in trained]
     if leaked:
-        warnings.warn(
-            f"{videos.folder}: train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so "
-            f"test results will be too optimistic: {few(leaked)}",
-            stacklevel=3,
+        yield (
+            f"train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so test results will "
+            f"be too optimistic: {few(leaked)}"
         )
-    if videos.passed_over:
-        paths = videos.passed_over
+    if alike := look_alike(videos.train, videos.test):
+        yield (
+            f"by their names, {len(alike)} of {len(videos.test)} test videos are cut from the same "
+            "recordings as training videos, so test results will be too optimistic: "
+            f"{few([printable(video.path.name) for video in alike])}. Put all clips of a recording "
+            "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv"
+        )
+    if paths := videos.passed_over:
         counts = Counter(path.suffix or "without suffix" for path in paths)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(10))
         names = few([printable(path.relative_to(videos.folder)) for path in paths])
-        warnings.warn(
-            f"{videos.folder}: files that are not part of the set: {len(paths)} ({kinds}): {names}. "
-            "`vmae scan` lists them all; `vmae normalize` converts formats such as .mts",
-            stacklevel=3,
+        yield (
+            f"files that are not part of the set: {len(paths)} ({kinds}): {names}. "
+            "`vmae scan` lists them all; `vmae normalize` converts formats such as .mts"
         )

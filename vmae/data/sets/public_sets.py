@@ -18,19 +18,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vmae.data.sets.folders import walk
-from vmae.data.sets.formats import VIDEO_SUFFIXES, few, read_lines
+from vmae.data.sets.finding import FileFinder, find_root, listing, walk
+from vmae.data.sets.formats import VIDEO_SUFFIXES, parse_rows, read_lines
 from vmae.data.sets.videos import SetError, Video, VideoSet, raise_problems
+from vmae.support.text import few
 
-#: Sub-folders of a set that are searched for its videos.
-_PLACES = (".", "videos", "UCF-101", "UCF101", "hmdb51_org", "hmdb51",
-           "20bn-something-something-v2")  # fmt: skip
 #: Sub-folders of a set that are searched for its lists.
 _LISTS = (".", "annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
           "test_train_splits")  # fmt: skip
@@ -80,91 +78,45 @@ def _no_splits(folder: Path, name: str, split: int | None) -> None:
         raise SetError(f"{folder}: split is {split}, but {name} has only one split; omit split")
 
 
-class _Files:
-    """Find video files by folder and stem, so suffixes may differ; each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listed: dict[Path, dict[str, str]] = {}
-
-    def find(self, name: str) -> Path:
-        """The file `name`, or one beside it with another suffix; if neither exists, the path as listed."""
-        path = self.root / name.replace("\\", "/")
-        if path.parent not in self._listed:
-            stems = _stems(path.parent)
-            self._listed[path.parent] = stems | {file: file for file in _videos(path.parent)}
-        listed = self._listed[path.parent]
-        return path.with_name(listed.get(path.name) or listed.get(path.stem, path.name))
-
-
-def _stems(folder: Path) -> dict[str, str]:
-    """File names of the videos in a folder by stem; .mp4 takes precedence over other suffixes."""
-    videos = sorted(_videos(folder), key=lambda name: name.endswith(".mp4"))
-    return {Path(name).stem: name for name in videos}
-
-
-def _videos(folder: Path) -> list[str]:
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
-
-
-def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> _Files:
+def _class_root(folder: Path, root: Path | None, classes: Sequence[str]) -> FileFinder:
     """The folder that contains the class folders."""
-    if root is not None:
-        return _Files(root)
-    for place in (folder, folder.parent):
-        for name in _PLACES:
-            if any((place / name / c).is_dir() for c in classes):
-                return _Files(place / name)
-    raise _no_videos(
-        folder, f"no class folder such as {classes[0]!r}" if classes else "no class folder"
-    )
-
-
-def _no_videos(folder: Path, what: str) -> SetError:
-    places = ", ".join(name for name in _PLACES if name != ".")
-    return SetError(
-        f"{folder}: found the lists, but {what} in the folder itself or in its sub-folders "
-        f"{places}: put the videos there, or pass their folder as root="
-    )
+    what = f"no class folder such as {classes[0]!r}" if classes else "no class folder"
+    return find_root(folder, root, lambda top: any((top / c).is_dir() for c in classes), what)
 
 
 def _ucf101(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSet:
     problems: list[str] = []
     classes: list[str] = []
-    for line, where in read_lines(lists / "classInd.txt", problems):
+
+    def add_class(line: str) -> None:
         number, _, name = line.partition(" ")
-        if number == str(len(classes) + 1) and name.strip():
-            classes.append(name.strip())
-        else:
-            problems.append(f"{where}: expected `{len(classes) + 1} ClassName`; labels start at 1")
+        if number != str(len(classes) + 1) or not name.strip():
+            raise ValueError(f"expected `{len(classes) + 1} ClassName`; labels start at 1")
+        classes.append(name.strip())
+
+    def video(line: str) -> Video:
+        row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
+        name = re.split(r"[/\\]", line)[0]
+        if row is None or not re.search(r"[/\\]", row[1]):
+            raise ValueError("expected `Class/v_Class_g01_c01.avi`, optionally followed by a label")
+        if name not in classes:
+            raise ValueError(f"class {name!r} is not in classInd.txt")
+        number = classes.index(name) + 1
+        if row[2] not in (None, str(number)):
+            raise ValueError(
+                f"the label is {row[2]}, but classInd.txt assigns {name!r} the number {number}"
+            )
+        return Video(files.find(row[1]), number - 1)
+
+    parse_rows(read_lines(lists / "classInd.txt", problems), add_class, problems)
     raise_problems(folder, problems)
     files = _class_root(folder, root, classes)
-    numbers = {name: label for label, name in enumerate(classes)}
-    splits: list[tuple[Video, ...]] = []
+    splits = []
     for kind in ("train", "test"):
         path = lists / f"{kind}list{split:02d}.txt"
         if not path.is_file():
             raise SetError(f"{folder}: split {split} needs {path}; add this file")
-        videos = []
-        for line, where in read_lines(path, problems):
-            row = re.fullmatch(r"(.+\.\w+)(?:\s+(\S+))?", line)
-            name = re.split(r"[/\\]", line)[0]
-            label = numbers.get(name)
-            if row is None or not re.search(r"[/\\]", row[1]):
-                problems.append(
-                    f"{where}: expected `Class/v_Class_g01_c01.avi`, optionally followed by a label"
-                )
-            elif label is None:
-                problems.append(f"{where}: class {name!r} is not in classInd.txt")
-            elif row[2] not in (None, str(label + 1)):
-                problems.append(
-                    f"{where}: the label is {row[2]}, but classInd.txt assigns {name!r} the number "
-                    f"{label + 1}"
-                )
-            else:
-                videos.append(Video(files.find(row[1]), label))
-        splits.append(tuple(videos))
+        splits.append(tuple(parse_rows(read_lines(path, problems), video, problems)))
     raise_problems(folder, problems)
     return VideoSet(folder, tuple(classes), *splits)
 
@@ -177,18 +129,21 @@ def _hmdb51(folder: Path, lists: Path, split: int, root: Path | None) -> VideoSe
     classes = tuple(path.name[: -len(end)] for path in paths)
     files = _class_root(folder, root, classes)
     problems: list[str] = []
-    videos: dict[str, list[Video]] = {"0": [], "1": [], "2": []}  # unused, train, test
-    for label, path in enumerate(paths):
-        for line, where in read_lines(path, problems):
-            name, _, use = line.rpartition(" ")
-            if use in videos and name:
-                videos[use].append(Video(files.find(f"{classes[label]}/{name.strip()}"), label))
-            else:
-                problems.append(
-                    f"{where}: expected `name.avi N` with N = 0 (unused), 1 (train) or 2 (test)"
-                )
+
+    def row(label: int, line: str) -> tuple[str, Video]:
+        name, _, use = line.rpartition(" ")
+        if use not in ("0", "1", "2") or not name:
+            raise ValueError("expected `name.avi N` with N = 0 (unused), 1 (train) or 2 (test)")
+        return use, Video(files.find(f"{classes[label]}/{name.strip()}"), label)
+
+    rows = [
+        found
+        for label, path in enumerate(paths)
+        for found in parse_rows(read_lines(path, problems), partial(row, label), problems)
+    ]
     raise_problems(folder, problems)
-    return VideoSet(folder, classes, tuple(videos["1"]), tuple(videos["2"]))
+    train, test = (tuple(video for use, video in rows if use == number) for number in "12")
+    return VideoSet(folder, classes, train, test)
 
 
 def _json(path: Path) -> Any:
@@ -208,32 +163,34 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
         raise SetError(f"{lists[0]}: number the classes 0, 1, 2, ..., without gaps or repeats")
     classes = tuple(sorted(names, key=lambda name: int(names[name])))
     numbers = {name: label for label, name in enumerate(classes)}
-    places = [root] if root is not None else [folder / name for name in _PLACES]
-    files = next((_Files(place) for place in places if _stems(place)), None)
-    if files is None:
-        if root is not None:
-            raise SetError(f"{root}: found no videos (ID.webm or ID.mp4) in this folder")
-        raise _no_videos(folder, "no videos (ID.webm or ID.mp4)")
+
+    def holds(place: Path) -> bool:  # above the folder there may be other videos
+        return place != folder.parent and bool(listing(place))
+
+    files = find_root(folder, root, holds, "no videos (ID.webm or ID.mp4)")
+
+    def video(row: Any) -> Video:
+        if not isinstance(row, dict) or not row.get("id") or "template" not in row:
+            raise ValueError(f"expected an id and a template, found {str(row)[:80]}")
+        name = re.sub(r"[\[\]]", "", str(row["template"]))
+        if name not in numbers:
+            raise ValueError(f"{lists[0].name} has no {name!r}")
+        return Video(files.find(f"{row['id']}.webm"), numbers[name])
+
     problems: list[str] = []
     splits: list[tuple[Video, ...]] = []
     for path in lists[1:]:
         rows = _json(path)
         if not isinstance(rows, list):
             raise SetError(f"{path}: expected a list of entries, each with an id and a template")
-        videos = []
-        for number, row in enumerate(rows, 1):
-            where = f"{path.name} entry {number}"
-            if not isinstance(row, dict) or not row.get("id") or "template" not in row:
-                problems.append(f"{where}: expected an id and a template, found {str(row)[:80]}")
-                continue
-            name = re.sub(r"[\[\]]", "", str(row["template"]))
-            if name in numbers:
-                videos.append(Video(files.find(f"{row['id']}.webm"), numbers[name]))
-            else:
-                problems.append(f"{where} (id {row['id']}): {lists[0].name} has no {name!r}")
-        splits.append(tuple(videos))
+        entries = ((row, f"{path.name} entry {n}{_id(row)}") for n, row in enumerate(rows, 1))
+        splits.append(tuple(parse_rows(entries, video, problems)))
     raise_problems(folder, problems)
     return VideoSet(folder, classes, *splits)
+
+
+def _id(row: Any) -> str:
+    return f" (id {row['id']})" if isinstance(row, dict) and "id" in row else ""
 
 
 def _kinetics_lists(place: Path) -> list[Path]:
@@ -267,32 +224,29 @@ def _kinetics(folder: Path, lists: Iterable[Path], root: Path | None) -> VideoSe
             "its sub-folders: put the videos there, or pass their folder as root="
         )
     problems: list[str] = []
-    rows: list[list[tuple[Path, str]]] = []
+
+    def row(columns: Sequence[str], line: str) -> tuple[Path, str]:
+        try:
+            values = dict(zip(columns, next(csv.reader([line])), strict=True))
+            start, end = (int(float(values[name])) for name in ("time_start", "time_end"))
+            label, name = values["label"].strip(), values["youtube_id"].strip()
+            if not label or not name:
+                raise ValueError
+        except (KeyError, ValueError):
+            raise ValueError(f"use {','.join(columns)}, with times in seconds") from None
+        stem = f"{name}_{start:06d}_{end:06d}"
+        return by_stem.get(stem, top / label / f"{stem}.mp4"), label
+
+    splits = []
     for path in lists:
-        lines = read_lines(path, problems)
-        columns = (
-            [name.strip().strip('"').lower() for name in lines[0][0].split(",")] if lines else []
-        )
-        found = []
-        for line, where in lines[1:]:
-            values = next(csv.reader([line]))
-            row = dict(zip(columns, values, strict=False))
-            try:
-                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-                label, name = row["label"].strip(), row["youtube_id"].strip()
-                if not label or not name or len(values) != len(columns):
-                    raise ValueError
-            except (KeyError, ValueError):
-                problems.append(f"{where}: use {','.join(columns)}, with times in seconds")
-                continue
-            stem = f"{name}_{start:06d}_{end:06d}"
-            found.append((by_stem.get(stem, top / label / f"{stem}.mp4"), label))
-        rows.append(found)
+        (head, _), *lines = read_lines(path, problems) or [("", "")]
+        columns = [name.strip().strip('"').lower() for name in head.split(",")]
+        splits.append(parse_rows(lines, partial(row, columns), problems))
     raise_problems(folder, problems)
-    classes = tuple(sorted({label for _, label in rows[0]}))  # numbered as in common label maps
-    unknown = sorted({label for _, label in rows[1]} - set(classes))
+    classes = tuple(sorted({label for _, label in splits[0]}))  # numbered as in common label maps
+    unknown = sorted({label for _, label in splits[1]} - set(classes))
     if unknown:
         raise SetError(f"{folder}: classes {few(unknown)} need training videos")
     numbers = {name: label for label, name in enumerate(classes)}
-    train, test = (tuple(Video(path, numbers[name]) for path, name in found) for found in rows)
+    train, test = (tuple(Video(path, numbers[name]) for path, name in rows) for rows in splits)
     return VideoSet(folder, classes, train, test)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vmae.support.text import first_lines
+
 
 class SetError(ValueError):
     """An unusable set; the message names files and lines and says how to fix them.
@@ -61,7 +63,5 @@ class VideoSet:
 def raise_problems(folder: Path, problems: Sequence[str]) -> None:
     """Raise SetError with all of `problems`, if there are any."""
     if problems:
-        shown = "\n  ".join(problems[:50])
-        more = f"\n  and {len(problems) - 50} more" if len(problems) > 50 else ""
-        text = f"{folder}: {len(problems)} lines could not be used:\n  {shown}{more}"
-        raise SetError(text, problems)
+        text = f"{folder}: {len(problems)} lines could not be used:"
+        raise SetError("\n".join([text, *first_lines(problems, 50)]), problems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,14 +18,34 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int = 12, crf: int = 
     decord reads every frame of such a file exactly, and the same frames give the same bytes. H and W
     must be even (yuv420p).
     """
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.thread_count = 1
-        stream.options = {"preset": "veryfast", "crf": str(crf), "g": "8", "bf": "0"}
-        for frame in frames:
+    with atomic_path(path) as temporary:
+        encode(temporary, frames, fps, crf, gop=8)
+
+
+def encode(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: int | Fraction,
+    crf: int,
+    gop: int,
+    **options: str,
+) -> int:
+    """Write frames (H, W, 3) uint8 of one even size as H.264 mp4; returns their number.
+
+    gop      frames from one key frame to the next; scene cuts may add key frames, which is harmless,
+             and x264 closes its groups by default
+    options  of the mp4 format
+    """
+    count = 0
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
+        stream.options = {"preset": "veryfast", "crf": str(crf), "g": str(gop), "bf": "0"}
+        for count, frame in enumerate(frames, 1):
+            if count == 1:
+                stream.height, stream.width = frame.shape[:2]
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-        container.close()  # flush before the file is renamed
+        if count:
+            container.mux(stream.encode())
+    return count

@@ -8,23 +8,23 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Patch
 
-from vmae.viz.colours import DECODER, ENCODER
-from vmae.viz.figure import INK, show, style
+from vmae.figures.colours import DECODER, ENCODER
+from vmae.figures.figure import INK, show, style
+
+#: Of each matrix, in inches.
+HEIGHT = 2.4
 
 
-def dependence(
-    items: Mapping[str, tuple[torch.Tensor, int]], alt: str, height: float = 2.4
-) -> None:
+def dependence(items: Mapping[str, tuple[torch.Tensor, int]], alt: str) -> None:
     """One matrix per model, outputs down and inputs across, filled where the output depends on the input.
 
     items   by the model's name: (outputs, inputs) bool, and how many of the first outputs are the
             encoder's; the others are the decoder's
-    height  of each matrix, in inches
     """
     shapes = [matrix.shape[1] / matrix.shape[0] for matrix, _ in items.values()]
     with style():
         figure, axes = plt.subplots(
-            1, len(items), figsize=(height * sum(shapes) + 0.8 * len(items), height + 0.9),
+            1, len(items), figsize=(HEIGHT * sum(shapes) + 0.8 * len(items), HEIGHT + 0.9),
             width_ratios=shapes, squeeze=False, layout="constrained",
         )  # fmt: skip
         for axis, (name, (matrix, encoders)) in zip(axes[0], items.items(), strict=True):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from matplotlib.colors import to_rgb
 
+from vmae.figures.colours import HIDDEN, MASK_TOKEN, TARGET, VISIBLE
 from vmae.grid import TokenGrid
 from vmae.masking import Mask
-from vmae.viz.colours import HIDDEN, MASK_TOKEN, TARGET, VISIBLE
 
 #: Pixels along the side of a token.
 SIDE = 8

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 
-from vmae.viz.figure import INK, PALETTE, show, style
+from vmae.figures.figure import INK, PALETTE, show, style
 
 
 def stacked(

@@ -20,7 +20,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageFont
 
-from vmae.viz.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, VISIBLE
+from vmae.figures.colours import CLASS_TOKEN, DECODER, ENCODER, PREDICTED, TARGET, VISIBLE
 
 #: Colours that colour-blind readers can tell apart (Okabe and Ito), in order of use.
 PALETTE = tuple(role.colour for role in (ENCODER, TARGET, PREDICTED, CLASS_TOKEN, DECODER, VISIBLE))

@@ -9,9 +9,17 @@ from typing import Any
 
 from IPython.display import HTML, display
 
+from vmae.figures.charts import curve_figure
+from vmae.figures.figure import bundle
 from vmae.support.progress import ProgressFile, Record
-from vmae.viz.charts import curve_figure
-from vmae.viz.figure import bundle
+
+
+def _bar(done: int, total: int, name: str, text: str) -> HTML:
+    """A progress bar, which screen readers call by its name, and a text beside it."""
+    return HTML(
+        f'<progress value="{done}" max="{total}" style="width:16em" aria-label="{escape(name)}">'
+        f"</progress> {escape(text)}"
+    )
 
 
 def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
@@ -20,10 +28,7 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
     def text(done: int) -> HTML:
         left = f", {(time.monotonic() - start) / done * (total - done):.0f} s left" if done else ""
         end = f", {time.monotonic() - start:.0f} s" if done == total else left
-        return HTML(
-            f'<progress value="{done}" max="{total}" style="width:16em" aria-label="{escape(desc)}">'
-            f"</progress> {escape(desc)}: {done:,} of {total:,}{end}"
-        )
+        return _bar(done, total, desc, f"{desc}: {done:,} of {total:,}{end}")
 
     start = shown = time.monotonic()
     bar = display(text(0), display_id=True)  # None in a plain script
@@ -39,18 +44,18 @@ def track(iterable: Iterable[Any], total: int, desc: str = "") -> Iterator[Any]:
 class LiveCurve:
     """A run's progress in a notebook: a bar with the time left, and a growing loss curve."""
 
-    def __init__(self, alt: str = "Training loss over steps.", ylabel: str = "loss") -> None:
-        self.alt, self.ylabel = alt, ylabel
+    def __init__(self, alt: str = "Training loss over steps.") -> None:
+        self.alt = alt
 
     def start(self, title: str, step: int, steps: int) -> None:
         """Show an empty bar; the curve follows with the first record."""
         self._title, self._steps, self._first = title, steps, step
         self._records: list[Record] = []
-        self._bar = display(HTML(self._text(step, None)), display_id=True)
+        self._bar = display(self._shown_bar(step, None), display_id=True)
         self._figure: Any = None
-        self._shown = 0.0
+        self._drawn_at = 0.0
 
-    def _text(self, step: int, record: Record | None) -> str:
+    def _shown_bar(self, step: int, record: Record | None) -> HTML:
         text = f"{self._title}: step {step} of {self._steps}"
         if record:
             done = max(1, step - self._first)
@@ -59,21 +64,18 @@ class LiveCurve:
                 f" · loss {record.loss:.4f} · {record.clips_per_second:,.0f} clips/s · "
                 f"{record.seconds:.0f} s elapsed, {left:.0f} s left"
             )
-        return (
-            f'<progress value="{step}" max="{self._steps}" style="width:16em" '
-            f'aria-label="{escape(self._title)}"></progress> {escape(text)}'
-        )
+        return _bar(step, self._steps, self._title, text)
 
     def update(self, step: int, record: Record | None) -> None:
         """Advance the bar with every record; redraw the curve every five seconds and at the end."""
         if record is None or self._bar is None:  # None in a plain script
             return
         self._records.append(record)
-        self._bar.update(HTML(self._text(step, record)))
-        if record.seconds - self._shown < 5 and step != self._steps:
+        self._bar.update(self._shown_bar(step, record))
+        if record.seconds - self._drawn_at < 5 and step != self._steps:
             return
-        self._shown = record.seconds
-        data, metadata = bundle(curve_figure({self._title: self._records}, self.ylabel), self.alt)
+        self._drawn_at = record.seconds
+        data, metadata = bundle(curve_figure({self._title: self._records}, "loss"), self.alt)
         if self._figure is None:
             self._figure = display(data, metadata=metadata, raw=True, display_id=True)
         else:

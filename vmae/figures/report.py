@@ -18,6 +18,9 @@ from vmae.data.reading.reader import VideoError
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
 from vmae.data.sets.videos import Video
+from vmae.figures.charts import confusion, curves, lines, table
+from vmae.figures.figure import page, paragraph
+from vmae.figures.strips import film_strips
 from vmae.support.files import printable, write_text
 from vmae.support.progress import Record
 from vmae.train.classifier import load_classifier, load_test
@@ -25,9 +28,6 @@ from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
 from vmae.train.validation import best_row, read_validation
-from vmae.viz.charts import confusion, curves, lines, table
-from vmae.viz.figure import page, paragraph
-from vmae.viz.pictures import film_strips
 
 #: The largest number of classes whose confusion matrix is drawn; of more, the commonest confusions.
 DRAWN = 40

@@ -1,0 +1,24 @@
+"""Text of messages: long lists cut short, and tables in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def few(names: Sequence[str]) -> str:
+    """Names in one line: the first six, and the total if there are more."""
+    more = f", ... ({len(names)} in total)" if len(names) > 6 else ""
+    return ", ".join(map(repr, names[:6])) + more
+
+
+def first_lines(lines: Sequence[str], most: int, rest: str = "") -> list[str]:
+    """The first `most` lines, indented, and how many more there are; `rest` says where to find those."""
+    more = [f"and {len(lines) - most} more{rest}"] if len(lines) > most else []
+    return [f"  {line}" for line in (*lines[:most], *more)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table as lines, with columns as wide as their longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return [line.rstrip() for line in lines]
