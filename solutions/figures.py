@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import vmae
+from vmae.course.making import FILM, FilmSpec, render, render_film
 from vmae.data import (
-    FILM,
     ClipDataset,
-    FilmSpec,
     MotionSpec,
     Sampling,
     VideoFiles,
@@ -28,8 +27,6 @@ from vmae.data import (
     random_flip,
     random_resized_crop,
     read_frames,
-    render,
-    render_film,
     resize_frames,
 )
 from vmae.masking import make_mask
