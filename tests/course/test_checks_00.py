@@ -9,11 +9,12 @@ import runpy
 import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
+from styles_00 import RIGHT
 
 import vmae
 from vmae import ROOT
 from vmae.config import MaskConfig, ModelConfig
-from vmae.course.checks import exercises, verdict
+from vmae.course.checks import check, exercises, verdict
 from vmae.course.checks import notebook_00 as right
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -25,46 +26,9 @@ ALL = exercises("00")
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-# ---- right answers in other styles -----------------------------------------------------------------
-
-
-def count_at_once(frames, height, width, tubelet):
-    p_t, p_h, p_w = tubelet
-    return frames * height * width // (p_t * p_h * p_w)
-
-
-def count_by_loop(frames, height, width, tubelet):
-    sides = zip((frames, height, width), tubelet, strict=True)
-    t, h, w = (len(range(0, side, step)) for side, step in sides)
-    return t * h * w
-
-
-def hide_by_loop(picture, hidden, patch):
-    out = picture.clone()
-    for row, column in hidden.nonzero().tolist():
-        out[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 0.5
-    return out
-
-
-def hide_by_kron(picture, hidden, patch):
-    pixels = torch.kron(hidden.long(), torch.ones(patch, patch).long())
-    return picture * (1 - pixels) + 0.5 * pixels
-
-
-def hide_by_view(picture, hidden, patch):
-    channels, height, width = picture.shape
-    out = picture.clone().view(channels, height // patch, patch, width // patch, patch)
-    return out.masked_fill_(hidden[:, None, :, None], 0.5).view(channels, height, width)
-
-
-@right_answers(
-    {
-        "token_count": [count_at_once, count_by_loop],
-        "hide": [hide_by_loop, hide_by_kron, hide_by_view],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"00.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -94,6 +58,16 @@ def hide_in_place(picture, hidden, patch):
 )
 def test_other_wrong_answers_are_rejected(name, answer, words):
     assert_rejected(ALL[f"00.{name}"], answer, words)
+
+
+def test_the_lesson_quotes_what_the_check_says_of_its_example(capsys, monkeypatch):
+    """Learners type the wrong answer in the card of exercise 1; its message stands below."""
+    monkeypatch.delenv("VMAE_STRICT", raising=False)
+    source = (ROOT / "solutions" / "00_start_here.py").read_text(encoding="utf-8")
+    (line,) = re.findall(r"type `return (.*)`", source)
+    check("00.token_count", eval(f"lambda frames, height, width, tubelet: {line}"))
+    (quoted,) = re.findall(r"# ```text\n((?:# .*\n)+?)# ```", source)
+    assert re.sub("^# ", "", quoted, flags=re.M) == capsys.readouterr().out
 
 
 def test_the_drawing_has_as_many_squares_as_the_learner_counts(drawn):
