@@ -12,13 +12,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.decomposition import PCA
 from torch import nn
 
 from vmae import ROOT, viz
 from vmae.config import ModelConfig
 from vmae.course.checks import notebook_02 as lesson_02
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.drawings import as_colours
 from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.grid import TokenGrid
 from vmae.grid import gather_tokens as take
@@ -483,9 +483,7 @@ def _draw_weights(result: State, config: ModelConfig, _: State) -> None:
         encoder.load_state_dict(weights)
         with torch.no_grad():
             latents = encoder.eval().forward_features(lesson_02._cat()[:, :, None])[0, 1:]
-        components = torch.tensor(PCA(3, random_state=0).fit_transform(latents.numpy()))
-        low, high = (components.quantile(q, dim=0) for q in (0.02, 0.98))
-        shown[name] = ((components - low) / (high - low)).clamp(0, 1).view(14, 14, 3)
+        shown[name] = as_colours(latents).view(14, 14, 3)
     viz.pictures(
         shown,
         "The cat, and its 196 latents as colours (three principal components): those of the encoder that "
