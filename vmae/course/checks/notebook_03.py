@@ -172,6 +172,13 @@ def _mixed(wrong: type[nn.Module]) -> type[nn.Module]:
     return type("Wrong", (wrong, lesson_02.MAE), {})
 
 
+class _ShuffledTwice(lesson_02.MAE):
+    """`take` gets ids_shuffle in place of ids_restore."""
+
+    def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+        return super().forward_decoder(latents, ids_restore.argsort(dim=1))
+
+
 class _Decoupled(lesson_02.MAE):
     """Latents are detached, so that the encoder is not trained."""
 
@@ -613,6 +620,9 @@ EXERCISES = (
             "the patches have no positions: add self.pos_embed[:, 1:]": _mixed(
                 lesson_02._NoPositions
             ),
+            "the class token lacks its position: add self.pos_embed[:, :1] to it": _mixed(
+                lesson_02._ClassTokenWithoutPosition
+            ),
             "hidden patches are set to zero, not left out: keep only the visible ones": _mixed(
                 lesson_02._HiddenAsZeros
             ),
@@ -624,6 +634,8 @@ EXERCISES = (
             ),
             "the order is not restored before the decoder: put every token at the index of its patch, "
             "with ids_restore": _mixed(lesson_02._NotRestored),
+            "the tokens are shuffled once more, with ids_shuffle: put them back with its inverse, "
+            "ids_restore = ids_shuffle.argsort(dim=1)": _ShuffledTwice,
             "the decoder's positions are added before the order is restored: add them afterwards": _mixed(
                 lesson_02._PositionsBeforeRestoring
             ),
@@ -754,6 +766,11 @@ EXERCISES = (
             ),
             "each image's features are standardised separately: compute each feature's mean "
             "and standard deviation across images, with dim=0": _rows,
+            "one mean and one standard deviation are shared by all features: compute both for each "
+            "feature, with dim=0": lambda train, test: (
+                (train - train.mean()) / train.std(correction=0),
+                (test - train.mean()) / train.std(correction=0),
+            ),
             "only the mean is subtracted: divide by each feature's standard deviation as well": (
                 lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
             ),
