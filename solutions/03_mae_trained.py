@@ -107,9 +107,10 @@ config = ModelConfig.mae(
 )
 torch.manual_seed(0)
 encoder = vit.VisionTransformer(config)  # 1. an encoder, here untrained
+# 2. one vector for each image
 features = [train.pooled_features(encoder, x, data.Sampling(1)) for x in (train_set, test_set)]
 floor.compare(train.linear_probe(*features))  # 3. fit on training images, judged on test images
-print("2. one vector for each image:", features[0][0].shape)
+print("features of the training images:", features[0][0].shape)
 
 # %% [markdown]
 # A good half, from a network that knows nothing. A random network still mixes pixels into 64 numbers that differ from image to image, and with four thousand labels a
@@ -496,19 +497,15 @@ def to_picture(patches: torch.Tensor) -> torch.Tensor:
     return (final.unpatchify(patches[None])[0] * std + mean).clamp(0, 1)
 
 
-shown = {
-    f"visible {i + 1}": to_picture(torch.where(hidden[i, :, None], 0, patches[i])) for i in range(7)
-}
-shown["nothing"] = torch.full((3, 16, 16), 0.5)
+quarter = torch.where(hidden[:7, :, None], 0, patches[:7])
+shown = [("visible", to_picture(x)) for x in quarter] + [("nothing", torch.full((3, 16, 16), 0.5))]
 with torch.no_grad():
     for step, snapshot in runs[0].items():
         _, predicted, _ = snapshot(test_in[:7], noise[:7])
         pasted = torch.where(hidden[:7, :, None], predicted, patches[:7])
         _, alone, _ = snapshot(test_in[:1], noise[:1], 1.0)
-        shown |= {
-            f"step {step}" + " " * i: to_picture(x) for i, x in enumerate([*pasted, alone[0]])
-        }
-shown |= {f"original {i + 1}": to_picture(patches[i]) for i in range(7)}
+        shown += [(f"step {step}", to_picture(x)) for x in (*pasted, alone[0])]
+shown += [("original", to_picture(x)) for x in patches[:7]]
 viz.pictures(
     shown,
     "Rows: the visible quarter of seven digits; the same with hidden patches predicted after 0, 50, 300 "
