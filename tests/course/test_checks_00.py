@@ -41,6 +41,7 @@ def hide_in_place(picture, hidden, patch):
             (lambda *a: None, "is the `return` missing"),
             (lambda *a: right.token_count(*a) + 1, "got 13; expected 12"),
             (lambda *a: "12", "got '12'"),
+            (lambda T, H, W, p: T / p[0] * H / p[1] * W / p[2], "a float, 12.0: divide with //"),
             (lambda T, H, W, p: T // p * 4, "it raises TypeError"),
         ],
         "hide": [

@@ -58,6 +58,14 @@ def _colour(role: Role, axes: int) -> torch.Tensor:
     return torch.tensor(to_rgb(role.colour)).view(3, *[1] * (axes - 1))
 
 
+def _a_fraction(answer: Callable[..., Any]) -> str | None:
+    """What is wrong with the type of a count, or None."""
+    result = answer(4, 32, 48, (2, 16, 16))
+    if isinstance(result, float):
+        return f"the count is a float, {result}: divide with //, which gives whole numbers"
+    return None
+
+
 TOKEN_COUNT = Exercise(
     "00.token_count",
     token_count,
@@ -86,6 +94,7 @@ TOKEN_COUNT = Exercise(
         ),
     },
     draw=_draw_count,
+    inspect=_a_fraction,
 )
 
 # ---- hiding ----------------------------------------------------------------------------------------
@@ -116,6 +125,14 @@ def _corner(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Te
 def _one_pixel(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
     out = picture.clone()
     out[:, ::patch, ::patch][:, hidden] = 0.5
+    return out
+
+
+def _no_channels(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
+    """Rows and columns index the first two axes, of which the first is the channels."""
+    out = picture.clone()
+    for row, column in hidden.nonzero().tolist():
+        out[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 0.5
     return out
 
 
@@ -161,6 +178,9 @@ HIDE = Exercise(
         "only the first pixel of each patch is painted over: paint over the whole patch, "
         "patch x patch pixels": _one_pixel,
         "only the first channel is painted over: set all three channels to 0.5": _one_channel,
+        "the first axis of a picture is its channels: index it as picture[:, rows, columns]": (
+            _no_channels
+        ),
         "hidden patches are painted black: paint them grey (0.5)": lambda picture, hidden, patch: torch.where(
             _over(hidden, patch), 0.0, picture
         ),
