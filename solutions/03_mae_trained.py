@@ -88,8 +88,8 @@ print("an image", tuple(images.shape[1:]), f"from {images.min():.1f} to {images.
 # ## The whole, with a dummy
 #
 # Everything in this lesson leads up to three lines: encode images, keep one vector of each, and see how well a linear layer reads the digit from it.
-# That is a *linear probe* (線性探測), the usual examination for an encoder that is not trained any further. As a dummy, the encoder has random weights. Nothing has been
-# learned yet; guessing gives 10 %.
+# That is a *linear probe* (線性探測), the usual examination for an encoder that is not trained any further. As a dummy, the encoder has random weights, so nothing has been
+# learned yet. Guessing gets 10 % of the digits right. What will the probe get? Write a percentage in place of `None`, then run both cells.
 
 # %%
 ### BEGIN SOLUTION
@@ -107,9 +107,10 @@ config = ModelConfig.mae(
 )
 torch.manual_seed(0)
 encoder = vit.VisionTransformer(config)  # 1. an encoder, here untrained
+# 2. one vector for each image
 features = [train.pooled_features(encoder, x, data.Sampling(1)) for x in (train_set, test_set)]
 floor.compare(train.linear_probe(*features))  # 3. fit on training images, judged on test images
-print("2. one vector for each image:", features[0][0].shape)
+print("features of the training images:", features[0][0].shape)
 
 # %% [markdown]
 # A good half, from a network that knows nothing. A random network still mixes pixels into 64 numbers that differ from image to image, and with four thousand labels a
@@ -293,8 +294,8 @@ viz.lines(
 # %% [markdown]
 # ## Weight decay
 #
-# *Weight decay* (權重衰減) pulls weights towards 0, which helps for matrices. A bias or the scale of a norm is a vector, and would be hindered in its job; neither MAE nor VideoMAE decays
-# vectors. The mask token is a vector at heart but is stored with three axes, (1, 1, E). VideoMAE exempts it by name. MAE's code has no such list, so its mask and class tokens *do* decay.
+# *Weight decay* (權重衰減) pulls weights towards 0 at every step. That keeps matrices from growing, but a bias or the scale of a norm has a job to do far from 0, so neither MAE nor VideoMAE decays
+# these vectors. The mask token is a special case: a vector, but stored with three axes, (1, 1, E). VideoMAE exempts it by name. MAE's code exempts nothing by name, so its mask and class tokens *do* decay.
 # The package follows each for its own family.
 #
 # ### Exercise 3 · which parameters decay
@@ -357,8 +358,8 @@ print(f"{counts[0]} of {sum(counts)} parameters decay")
 #
 # **Difficulty** ●●○ · **about 15 minutes** · build a training loop
 #
-# For every learning rate, one step: choose `batch` images at random, draw noise (`model.grid.num_tokens` numbers for each), call the model, set the rate in every group of the optimiser
-# (`group["lr"] = lr`), and update. All draws come from `generator`, so that a seed repeats the run.
+# Take one step for every learning rate: choose `batch` images at random, draw noise (`model.grid.num_tokens` numbers for each image), call the model, set the learning rate in every one of
+# `optimizer.param_groups` (`group["lr"] = lr`), and update the weights. Draw all random numbers from `generator`, so that the same seed gives the same run.
 
 
 # %%
@@ -442,8 +443,8 @@ for seed in viz.track(range(seeds), seeds, "runs"):
 assert all(len(losses) == steps and np.isfinite(losses).all() for losses in curves.values())
 
 # %% [markdown]
-# With raw pixels as targets, no fixed number means "nothing learned", as 1 does for normalised ones. So compute some: the error of one grey for all images, and of the mean colour
-# of what is visible.
+# With normalised targets, a loss of 1 means that nothing has been learned. Raw pixels have no such fixed number, so we compute two baselines: the error of one grey for all images, and that of the mean
+# colour of each image's visible patches.
 
 # %%
 patches = runs[0][0].patchify(test_in)  # (n, 16, 48)
@@ -496,19 +497,15 @@ def to_picture(patches: torch.Tensor) -> torch.Tensor:
     return (final.unpatchify(patches[None])[0] * std + mean).clamp(0, 1)
 
 
-shown = {
-    f"visible {i + 1}": to_picture(torch.where(hidden[i, :, None], 0, patches[i])) for i in range(7)
-}
-shown["nothing"] = torch.full((3, 16, 16), 0.5)
+quarter = torch.where(hidden[:7, :, None], 0, patches[:7])
+shown = [("visible", to_picture(x)) for x in quarter] + [("nothing", torch.full((3, 16, 16), 0.5))]
 with torch.no_grad():
     for step, snapshot in runs[0].items():
         _, predicted, _ = snapshot(test_in[:7], noise[:7])
         pasted = torch.where(hidden[:7, :, None], predicted, patches[:7])
         _, alone, _ = snapshot(test_in[:1], noise[:1], 1.0)
-        shown |= {
-            f"step {step}" + " " * i: to_picture(x) for i, x in enumerate([*pasted, alone[0]])
-        }
-shown |= {f"original {i + 1}": to_picture(patches[i]) for i in range(7)}
+        shown += [(f"step {step}", to_picture(x)) for x in (*pasted, alone[0])]
+shown += [("original", to_picture(x)) for x in patches[:7]]
 viz.pictures(
     shown,
     "Rows: the visible quarter of seven digits; the same with hidden patches predicted after 0, 50, 300 "
@@ -532,16 +529,16 @@ for step, snapshot in runs[0].items():
 # %% [markdown]
 # ## From pre-training to use
 #
-# After pre-training the decoder is thrown away, and the encoder's weights are copied by name into a model for the task: here the package's vision transformer, which reads clips, so that an image is a
-# clip of one frame. This is where official names pay off, and where a silent bug is waiting.
+# After pre-training the decoder is thrown away, and the encoder's weights are copied by name into a model for the task. Here that is the package's vision transformer, which reads clips: to it, an image is a
+# clip of one frame. Now the official names pay off, and a silent bug is waiting.
 #
 # ### Exercise 5 · the bug
 #
 # **Difficulty** ●●○ · **about 10 minutes** · find the bug
 #
 # A colleague pre-trained on several GPUs. `DistributedDataParallel` wraps the model, so every name in her checkpoint starts with `module.`, as in `module.blocks.0.norm1.weight`. The program below
-# should load the encoder and skip the decoder. It runs without a warning, and the probe then gives *exactly* what random weights give. Find out why, and fix it so that this cannot happen
-# silently again.
+# should load the encoder and skip the decoder. It runs without a warning, and the probe then gives *exactly* what random weights give. Find out why, and fix it. The check accepts every program
+# that loads all of the encoder's weights; a good one also raises an error when one of them is missing, so that this cannot happen silently again.
 
 
 # %%
@@ -695,8 +692,8 @@ viz.table(
 #
 # ## Encoding or decoding
 #
-# MAE gives most of its depth to the encoder. It is often said that decoding is the easier half. Test it: begin with one block on each side, and add two more blocks, either to the encoder or to the decoder. At these
-# sizes both cost almost the same.
+# MAE gives most of its depth to the encoder, and it is often said that decoding is the easier half. Let us test that: begin with one block on each side and add two more, either to the encoder or to the decoder. At these
+# sizes both cost almost the same. Which of the two will reconstruct better?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -749,8 +746,8 @@ viz.table(
 #
 # ## Few labels
 #
-# *Fine-tuning* (微調) trains the encoder too, with labels. Suppose that only 50 images per class have one. Start from your pre-trained encoder, or *from scratch* (從頭訓練): same images, same steps. The first edition of this
-# lesson stopped after 150 steps and reported a huge gain. Was that fair?
+# *Fine-tuning* (微調) trains the encoder too, with labels. Suppose that only 50 images per class have one. Start from your pre-trained encoder, or *from scratch* (從頭訓練), with the same images and as many steps. An earlier version of this
+# lesson stopped both after 150 steps and reported a huge gain from pre-training. Was that fair? Predict what happens to the gain when both train eight times as long.
 
 # %%
 ### BEGIN SOLUTION
@@ -792,7 +789,7 @@ print(f"gain after {few:,} steps: {gains[few]:.1f} points; after {many:,}: {gain
 #
 # ### Both at their plateau
 #
-# The experiment on labels asks the same properly (`data/experiments/README.md`): for each start and each number of labels, steps are doubled until that gains less than 2 points, and learning rates are searched for both, on images kept for
+# The course's experiment on labels asks the same question properly (`data/experiments/README.md`). For each start and each number of labels, the steps are doubled until that gains less than 2 points, and the learning rate is searched for both starts, on images kept for
 # this purpose. Only then are the seeds compared. The picture shows what has been measured so far.
 
 # %%
@@ -810,7 +807,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
         print(verdicts.judgement("labels", claim, found))
 
 # %% [markdown]
-# Look for two places: where the gain is largest, and where it ends. With enough labels scratch should catch up, because labels can teach what pre-training taught; where a panel is empty, nobody has measured that here yet. Where a verdict is inconclusive, these seeds cannot decide.
+# Look for two places: where the gain is largest, and where it ends. With enough labels, training from scratch should catch up, because labels can teach what pre-training taught. An empty panel has not been measured here yet, and "inconclusive" means that these seeds cannot decide.
 #
 # ## Open questions
 #

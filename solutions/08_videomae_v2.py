@@ -394,7 +394,7 @@ for name, scheme in {"V1": MaskConfig("tube", 0.75), "V2": v2.replace(mask_ratio
 # **Difficulty** ●●○ · **about 10 minutes** · find the bug
 #
 # A colleague's program for that loss. Its result is plausible and falls during training; the colleague has even checked that it counts 704 queries. But the check begins with a predictor that is perfect wherever the encoder hasn't seen
-# the token, and wrong on visible tokens only. The loss should be 0. Run the cell, compare the two matrices that it draws, and fix the program.
+# the token, and wrong on visible tokens only. The loss should be 0. Run the cell, compare your loss with the bars that it draws, and fix the program.
 
 
 # %%

@@ -891,7 +891,7 @@ h200 = train.planned(recipe.pretrain, train.hardware("h200"), train.clips_of(rec
 rows.append(
     {"recipe": "gpu", "device": run["made"]["device"],
      "s per step, planned": f"{h200.seconds / h200.steps:.3f}",
-     "measured": f"{run['batch'] / run["clips per second"]:.3f}",
+     "measured": f"{run['batch'] / run['clips per second']:.3f}",
      "GB, planned": f"{h200.memory / 1e9:.1f}", "GB, measured": f"{run['peak memory, GB']:.1f}"}
 )  # fmt: skip
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")

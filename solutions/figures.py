@@ -156,7 +156,7 @@ def levels() -> Figure:
 
 
 def reconstructions(tile: int = 112) -> list[Image.Image]:
-    """Clips of shots that the film model never saw, a frame a picture: original, masked, painted."""
+    """Clips of shots that the film model never saw, a frame a picture: original, masked, predicted."""
     model = vmae.load(FOLDER / "weights" / "film").eval()
     config = Recipe.load("film").pretrain
     data = render_film(vmae.at_root(config.data.path), FILM, FilmSpec(frames=32, overlap=16))
@@ -167,7 +167,7 @@ def reconstructions(tile: int = 112) -> list[Image.Image]:
     mask = make_mask(config.mask, model.config.grid, len(batch), generator)
     with torch.inference_mode():
         done = model.reconstruct(batch, mask)
-    rows = {"video": batch, "seen": done.masked, "painted": done.pasted}
+    rows = {"video": batch, "visible": done.masked, "predicted": done.pasted}
     names = [Image.new("RGBA", (90, tile)) for _ in rows]
     font = ImageFont.load_default(17)
     for name, picture in zip(rows, names, strict=True):

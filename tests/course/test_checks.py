@@ -123,9 +123,12 @@ def test_differences_are_put_into_sentences():
     assert difference([1, 2], (1, 2), 0) is None
     assert difference((1,), (1, 2), 0) == "got 1 value; expected 2 values"
     assert difference((1, 3), (1, 2), 0) == "value 2: got 3; expected 2"
+    assert difference({1, 2}, [1, 2], 0) == "the result is of type set; expected list"
     assert difference(torch.tensor(2.0), 2.0, 1e-4) is None
     scalar = difference(torch.tensor(2.5), torch.tensor(2.0), 1e-4)
     assert scalar == "got 2.5; expected 2"
+    scalar = difference(torch.tensor(1.16432), torch.tensor(1.16402), 1e-4)
+    assert scalar == "got 1.1643; expected 1.164"
     assert "expected 6.5" in difference(6, 6.5, 1e-4)
 
 

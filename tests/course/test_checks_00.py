@@ -1,70 +1,30 @@
-"""Lesson 00: its checks, its glossary, and the tiny checkpoint that it uses."""
+"""Lesson 00: its checks, its glossary, its map."""
 
 from __future__ import annotations
 
 import json
 import re
-import runpy
 
 import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
+from styles_00 import RIGHT
 
-import vmae
 from vmae import ROOT
-from vmae.config import MaskConfig, ModelConfig
-from vmae.course.checks import exercises, verdict
+from vmae.config import MaskConfig
+from vmae.course.checks import check, exercises, verdict
 from vmae.course.checks import notebook_00 as right
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
-from vmae.train import Recipe
-from vmae.weights import save_weights
 
 ALL = exercises("00")
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
-# ---- right answers in other styles -----------------------------------------------------------------
-
-
-def count_at_once(frames, height, width, tubelet):
-    p_t, p_h, p_w = tubelet
-    return frames * height * width // (p_t * p_h * p_w)
-
-
-def count_by_loop(frames, height, width, tubelet):
-    sides = zip((frames, height, width), tubelet, strict=True)
-    t, h, w = (len(range(0, side, step)) for side, step in sides)
-    return t * h * w
-
-
-def hide_by_loop(picture, hidden, patch):
-    out = picture.clone()
-    for row, column in hidden.nonzero().tolist():
-        out[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 0.5
-    return out
-
-
-def hide_by_kron(picture, hidden, patch):
-    pixels = torch.kron(hidden.long(), torch.ones(patch, patch).long())
-    return picture * (1 - pixels) + 0.5 * pixels
-
-
-def hide_by_view(picture, hidden, patch):
-    channels, height, width = picture.shape
-    out = picture.clone().view(channels, height // patch, patch, width // patch, patch)
-    return out.masked_fill_(hidden[:, None, :, None], 0.5).view(channels, height, width)
-
-
-@right_answers(
-    {
-        "token_count": [count_at_once, count_by_loop],
-        "hide": [hide_by_loop, hide_by_kron, hide_by_view],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"00.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers of other kinds ------------------------------------------------------------------
@@ -81,6 +41,7 @@ def hide_in_place(picture, hidden, patch):
             (lambda *a: None, "is the `return` missing"),
             (lambda *a: right.token_count(*a) + 1, "got 13; expected 12"),
             (lambda *a: "12", "got '12'"),
+            (lambda T, H, W, p: T / p[0] * H / p[1] * W / p[2], "a float, 12.0: divide with //"),
             (lambda T, H, W, p: T // p * 4, "it raises TypeError"),
         ],
         "hide": [
@@ -94,6 +55,16 @@ def hide_in_place(picture, hidden, patch):
 )
 def test_other_wrong_answers_are_rejected(name, answer, words):
     assert_rejected(ALL[f"00.{name}"], answer, words)
+
+
+def test_the_lesson_quotes_what_the_check_says_of_its_example(capsys, monkeypatch):
+    """Learners type the wrong answer in the card of exercise 1; its message stands below."""
+    monkeypatch.delenv("VMAE_STRICT", raising=False)
+    source = (ROOT / "solutions" / "00_start_here.py").read_text(encoding="utf-8")
+    (line,) = re.findall(r"type `return (.*)`", source)
+    check("00.token_count", eval(f"lambda frames, height, width, tubelet: {line}"))
+    (quoted,) = re.findall(r"# ```text\n((?:# .*\n)+?)# ```", source)
+    assert re.sub("^# ", "", quoted, flags=re.M) == capsys.readouterr().out
 
 
 def test_the_drawing_has_as_many_squares_as_the_learner_counts(drawn):
@@ -150,69 +121,3 @@ def test_the_executed_map_names_every_lesson():
     built = sorted(path.name for path in (ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
     missing = [name for name in built if f"../notebooks/{name}" not in shown]
     assert missing == [], "run `python solutions/build.py --execute 00` after all other lessons"
-
-
-# ---- the tiny checkpoint ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shipping() -> dict:
-    return runpy.run_path(str(ROOT / "solutions" / "ship.py"))
-
-
-def finished_run(folder, model: MaskedAutoencoder, **changes):
-    """The files that pre-training this model with the recipe `evening` leaves behind."""
-    folder.mkdir()
-    config = Recipe.load("evening").changed(pretrain=changes).pretrain
-    config.replace(model=model.config).to_yaml(folder / "config.yaml")
-    save_weights(model, folder / "model.safetensors")
-    start = {"step": 0, "time": "2026-11-22", "commit": "c0ffee", "changed_files": 0}
-    start |= {"torch": "2", "device": "CPU", "python": "3"}
-    (folder / "environment.json").write_text(json.dumps([start, start | {"step": 40}]))
-    records = [{"step": step, "loss": 1 / step, "seconds": step} for step in (50, 100)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    return folder
-
-
-def test_a_run_is_shipped_and_replaces_an_earlier_one(tmp_path, shipping):
-    torch.manual_seed(0)
-    model = MaskedAutoencoder(Recipe.load("evening").pretrain.model)
-    run = finished_run(tmp_path / "run", model)
-    target = tmp_path / "tiny"
-    for _ in range(2):  # the second replaces the first
-        assert shipping["ship"](run, target) == target
-    assert sorted(p.name for p in target.iterdir()) == [
-        "config.yaml",
-        "model.safetensors",
-        "stamp.json",
-    ]
-    shipped = vmae.load(target).state_dict()
-    assert all(torch.equal(shipped[name], value) for name, value in model.state_dict().items())
-    stamp = json.loads((target / "stamp.json").read_text())
-    assert (stamp["recipe"], stamp["steps"], stamp["loss"]) == ("evening", 100, 0.01)
-    assert [start["step"] for start in stamp["starts"]] == [0, 40]
-    assert stamp["starts"][0]["commit"] == "c0ffee"
-
-
-def test_a_changed_recipe_is_not_called_by_its_name(tmp_path, shipping):
-    model = MaskedAutoencoder(Recipe.load("evening").pretrain.model)
-    run = finished_run(tmp_path / "run", model, **{"optim.lr": 1e-3})
-    assert shipping["stamp_of"](run)["recipe"] is None
-
-
-def test_a_large_model_is_not_shipped(tmp_path, shipping):
-    large = ModelConfig.videomae("tiny", depth=20, embed_dim=256, num_heads=4)
-    run = finished_run(tmp_path / "run", MaskedAutoencoder(large))
-    with pytest.raises(ValueError, match=r"MB of weights; at most 6 ship"):
-        shipping["ship"](run, tmp_path / "tiny")
-    assert not (tmp_path / "tiny").exists()
-
-
-def test_the_shipped_checkpoint_is_a_small_trained_autoencoder(shipping):
-    folder = ROOT / "data" / "tiny"
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= shipping["LARGEST"]["tiny"]
-    stamp = json.loads((folder / "stamp.json").read_text())
-    model = vmae.load(folder)
-    assert isinstance(model, MaskedAutoencoder)
-    recipe = Recipe.load(stamp["recipe"]).pretrain
-    assert model.config == recipe.model and stamp["steps"] == recipe.optim.steps

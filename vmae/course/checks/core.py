@@ -11,7 +11,7 @@ import importlib
 import os
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -156,6 +156,9 @@ def difference(result: Any, expected: Any, tolerance: float) -> str | None:
         ]
         return _first_difference(pairs, tolerance)
     if isinstance(expected, tuple | list):
+        if isinstance(result, set | dict | str | Iterator):
+            kinds = type(result).__name__, type(expected).__name__
+            return f"the result is of type {kinds[0]}; expected {kinds[1]}"
         if not isinstance(result, tuple | list) or len(result) != len(expected):
             count = len(result) if isinstance(result, tuple | list) else 1
             return f"got {_values(count)}; expected {_values(len(expected))}"
@@ -212,14 +215,20 @@ def _array_difference(
     if (apart <= allowed).all():
         return None
     if not actual.ndim:
-        return f"got {actual.item():.4g}; expected {right.item():.4g}"
+        return _unequal(actual.item(), right.item())
     place = np.unravel_index(int((apart - allowed).argmax()), tuple(apart.shape))
     index = tuple(map(int, place))
     share = 100 * (apart > allowed).double().mean().item()
     return (
         f"the shape is correct, but {share:.0f} % of the values are wrong: at index {index}, "
-        f"got {actual[place].item():.4g}; expected {right[place].item():.4g}"
+        f"{_unequal(actual[place].item(), right[place].item())}"
     )
+
+
+def _unequal(result: float, expected: float) -> str:
+    """Both numbers, with as many digits as show that they differ."""
+    digits = next((n for n in range(4, 9) if f"{result:.{n}g}" != f"{expected:.{n}g}"), 9)
+    return f"got {result:.{digits}g}; expected {expected:.{digits}g}"
 
 
 def _continue_with_reference(exercise: Exercise, text: str) -> Callable[..., Any]:

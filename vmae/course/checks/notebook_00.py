@@ -1,4 +1,4 @@
-"""Exercises of notebook 00, a first try: count the tokens, paint the hidden patches grey."""
+"""Exercises of notebook 00, a first try: count the tokens, turn the hidden patches grey."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 
 from vmae import ROOT, grid
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import crop_square
+from vmae.viz.colours import HIDDEN, VISIBLE, Role
 
 Sides = tuple[int, int, int]
 
@@ -44,13 +46,25 @@ def _draw_count(
     _, h, w = _steps(frames, height, width, tubelet)
     steps = min(most, max(1, -(-result // (h * w))))
     filled = (torch.arange(steps * h * w) < result).view(1, steps, h, w)
-    colours = torch.tensor([[0.75, 0.75, 0.75], [0.0, 0.447, 0.698]]).view(2, 3, 1, 1, 1)
     viz.film_strips(
-        {f"{result} tokens": torch.where(filled, colours[1], colours[0])},
+        {f"{result} tokens": torch.where(filled, _colour(VISIBLE, 4), _colour(HIDDEN, 4))},
         alt=f"{result} blue squares, one for each token that the learner's function counts, on a grid of "
         f"{h} by {w}, one picture per time step.",
         grid=1,
     )
+
+
+def _colour(role: Role, axes: int) -> torch.Tensor:
+    """A role's colour, to be broadcast over pictures of so many axes: (3, 1, ...)."""
+    return torch.tensor(to_rgb(role.colour)).view(3, *[1] * (axes - 1))
+
+
+def _a_fraction(answer: Callable[..., Any]) -> str | None:
+    """What is wrong with the type of a count, or None."""
+    result = answer(4, 32, 48, (2, 16, 16))
+    if isinstance(result, float):
+        return f"the count is a float, {result}: divide with //, which gives whole numbers"
+    return None
 
 
 TOKEN_COUNT = Exercise(
@@ -81,13 +95,14 @@ TOKEN_COUNT = Exercise(
         ),
     },
     draw=_draw_count,
+    inspect=_a_fraction,
 )
 
-# ---- painting --------------------------------------------------------------------------------------
+# ---- hiding ----------------------------------------------------------------------------------------
 
 
 def hide(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
-    """A picture (C, H, W) in [0, 1] with its hidden patches (h, w) painted grey, 0.5."""
+    """A picture (C, H, W) in [0, 1] with its hidden patches (h, w) in grey, 0.5."""
     return torch.where(_over(hidden, patch), 0.5, picture)
 
 
@@ -114,6 +129,14 @@ def _one_pixel(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch
     return out
 
 
+def _no_channels(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
+    """Rows and columns index the first two axes, of which the first is the channels."""
+    out = picture.clone()
+    for row, column in hidden.nonzero().tolist():
+        out[row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = 0.5
+    return out
+
+
 def _cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     frame = read_frames(ROOT / "data" / "big_buck_bunny_shot.mp4", lambda _: np.array([60]))
     square = torch.from_numpy(resize_frames(crop_square(frame), 96))[0]
@@ -127,10 +150,12 @@ def _cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 def _draw_hidden(
     result: torch.Tensor, picture: torch.Tensor, hidden: torch.Tensor, patch: int
 ) -> None:
+    mask = torch.where(_over(hidden, patch), _colour(HIDDEN, 3), _colour(VISIBLE, 3))
     viz.pictures(
-        {"picture": picture, "hidden (yellow)": hidden.float(), "yours": result},
-        alt="A frame of the film; the mask, with hidden patches in yellow; and the frame as "
-        "painted by the learner's function.",
+        {"picture": picture, "mask: hidden is grey": mask, "yours": result},
+        alt="A frame of the film; its mask, with hidden patches in grey and visible ones in blue; and the "
+        "frame as the learner's function returns it.",
+        height=2.0,
     )
 
 
@@ -154,6 +179,9 @@ HIDE = Exercise(
         "only the first pixel of each patch is painted over: paint over the whole patch, "
         "patch x patch pixels": _one_pixel,
         "only the first channel is painted over: set all three channels to 0.5": _one_channel,
+        "the first axis of a picture is its channels: index it as picture[:, rows, columns]": (
+            _no_channels
+        ),
         "hidden patches are painted black: paint them grey (0.5)": lambda picture, hidden, patch: torch.where(
             _over(hidden, patch), 0.0, picture
         ),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from matplotlib.colors import to_rgb
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
@@ -25,6 +26,7 @@ from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.positions import sincos_1d
 from vmae.support.progress import Record
+from vmae.viz.colours import TARGET
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Inputs = tuple[torch.Tensor, ...]
@@ -117,19 +119,74 @@ def attention(
     return F.scaled_dot_product_attention(q, k, v), weights
 
 
+#: The cat in patches of _SIDE x _SIDE pixels: their grid, and the one whose attention is drawn, an eye.
+_SIDE, _PATCHES, _EYE = 6, (12, 18), (4, 6)
+
+
 def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    square = tuple(2 * torch.randn(2, 3, 9, 4, generator=g) for _ in range(3))
+    """The cat and its mirror image; then random numbers.
+
+    Each patch of the cat is described to three heads, by its colour, its position, or position and
+    brightness. Queries and keys are such that q·k falls with the squared distance of two descriptions,
+    as in a Gaussian kernel. The values are colours and brightness.
+    """
+    rows, columns = _PATCHES
+    pixels = patchify(cat(rows * _SIDE, columns * _SIDE)[None], _SIDE)[0]  # (216, P)
+    colour = pixels.unflatten(1, (-1, 3)).mean(1)  # (216, 3)
+    light = colour.mean(1, keepdim=True)
+    lines = torch.arange(rows).float(), torch.arange(columns).float()
+    place = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1).flatten(0, 1)  # (216, 2)
+    both = torch.cat((0.3 * place, 14 * light), dim=1)
+    alike = torch.stack((18 * colour, F.pad(place, (0, 1)), both))  # (3, 216, 3)
+    alike = alike - alike.mean(1, keepdim=True)  # small numbers, for small rounding errors
+    queries = 2 * F.pad(alike, (0, 1), value=1.0)  # (3, 216, 4); 2 is the square root of d
+    keys = torch.cat((alike, -alike.square().sum(-1, keepdim=True) / 2), dim=-1)
+    values = torch.cat((colour, light), dim=1).expand(3, -1, -1)
+    cats = [torch.stack((x, _mirrored(x))) for x in (queries, keys, values)]
     other = [torch.randn(1, 2, n, 5, generator=g) for n in (4, 7, 7)]
-    return [square, tuple(other)]
+    return [tuple(cats), tuple(other)]
+
+
+def _mirrored(x: torch.Tensor) -> torch.Tensor:
+    """Vectors of patches (3, 216, 4), from right to left."""
+    return x.unflatten(1, _PATCHES).flip(2).flatten(1, 2)
 
 
 def _draw_attention(result: Any, *_: torch.Tensor) -> None:
-    weights = result[1][0]
+    output, weights = result
+    rows, columns = _PATCHES
+    photo = cat(rows * _SIDE, columns * _SIDE)
+    shown = {"a query, framed": _framed(photo, *_EYE)}
+    query = weights[0, :, _EYE[0] * columns + _EYE[1]]  # (heads, M)
+    for name, row in zip(("colour", "position", "both"), query, strict=True):
+        light = (row / row.max()).clamp(0, 1).sqrt().view(rows, columns)
+        light = light.repeat_interleave(_SIDE, 0).repeat_interleave(_SIDE, 1)  # (H, W)
+        shown[f"its keys, by {name}"] = _framed(photo * (0.25 + 0.75 * light), *_EYE)
+    outputs = output[0, :2, :, :3].transpose(-2, -1).unflatten(-1, _PATCHES)  # (2, 3, h, w)
+    shown |= {
+        f"your output, by {n}": x for n, x in zip(("colour", "position"), outputs, strict=True)
+    }
     viz.pictures(
-        {f"head {i}": head for i, head in enumerate(weights)},
-        alt="The learner's attention weights in three heads, one row per query and one column per key.",
-        height=2.0,
+        shown,
+        alt="The cat with one patch framed, the query, on an eye; three times the cat, bright where the "
+        "learner's weights for that query are large: on patches of like colour, on nearby patches, and on "
+        "nearby patches of like brightness; and the outputs of the first two heads, the cat in coarse "
+        "squares, with slightly simplified colours and blurred.",
+        columns=3,
+        height=1.5,
     )
+
+
+def _framed(picture: torch.Tensor, row: int, column: int) -> torch.Tensor:
+    """A copy of a picture (3, H, W) with a frame around one patch."""
+    out = picture.clone()
+    top, left = row * _SIDE, column * _SIDE
+    out[:, top : top + _SIDE, left : left + _SIDE] = torch.tensor(to_rgb(TARGET.colour)).view(
+        3, 1, 1
+    )
+    inner = slice(top + 1, top + _SIDE - 1), slice(left + 1, left + _SIDE - 1)
+    out[:, *inner] = picture[:, *inner]
+    return out
 
 
 def _weighted(weigh: Callable[..., torch.Tensor]) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from einops import rearrange
@@ -18,6 +17,7 @@ from vmae import ROOT, grid
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.drawings import as_colours, loss_among
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.grid import TokenGrid
 from vmae.grid import gather_tokens as take
@@ -478,15 +478,19 @@ def _draw_masks(result: Masking, noise: torch.Tensor, ratio: float) -> None:
 
 def _draw_encoder(result: Masking, arguments: dict[str, Any], inputs: tuple[Any, ...]) -> None:
     latents, hidden, _ = result
+    kept = inputs[1][0].argsort()[: latents.shape[1] - 1]  # patches in the order of the latents
+    colours = torch.full((196, 3), 0.5)
+    colours[kept] = as_colours(latents[0, 1:].detach())
     viz.pictures(
         {
             f"{int((~hidden[0]).sum())} patches not hidden": _greyed(
                 patchify(_cat(), 16), hidden[0]
             ),
-            f"latents, {tuple(latents[0].shape)}": latents[0].T,
+            f"latents, {tuple(latents[0].shape)}, as colours": colours.view(14, 14, 3),
         },
-        "The patches of the cat that you report as visible; and what your encoder makes of them with "
-        "the shipped weights, one column per token.",
+        "The patches of the cat that you report as visible; and the latents that your encoder makes of "
+        "them with the shipped weights, each in its patch: three principal components as colours, so that "
+        "eyes, fur and background differ.",
     )
 
 
@@ -530,35 +534,24 @@ def _draw_tokens(result: torch.Tensor, *case: torch.Tensor) -> None:
 
 
 def _draw_patches(result: torch.Tensor, patches: torch.Tensor) -> None:
-    both = {"patches": patches, "yours": result, "expected": standardize(patches)}
-    with viz.style():
-        figure, axes = plt.subplots(1, 3, figsize=(6.2, 1.5), layout="constrained")
-        for axis, (name, x) in zip(axes, both.items(), strict=True):
-            ink = {part: {"color": viz.INK} for part in ("boxprops", "whiskerprops", "capprops")}
-            axis.boxplot(x[0].T.numpy(), showfliers=False, **ink)
-            axis.set_title(name, fontsize=8)
-            axis.set_xlabel("patch", fontsize=8)
-    viz.show(
-        figure,
-        "Box plots of the values in each patch: as given, after your function, and as expected.",
+    both = {"yours": result, "expected": standardize(patches)}
+    viz.pictures(
+        {"the cat": unpatchify(patches[:1] / 255, 14, 14, 16)[0]}
+        | {name: unpatchify(x[:1] / 5 + 0.5, 14, 14, 16)[0] for name, x in both.items()},
+        "The cat; its patches as your function standardises them, and as they should be: every patch has "
+        "the same mean and contrast, so that whiskers and plain fur are equally strong.",
     )
 
 
 def _draw_loss(result: torch.Tensor, *case: torch.Tensor) -> None:
     predicted, target, hidden = case
-    over = {
-        "visible patches": masked_loss(predicted, target, ~hidden),
-        "all patches": _error(predicted, target).mean(),
-        "hidden patches": masked_loss(*case),
-    }
-    with viz.style():
-        figure, axis = plt.subplots(figsize=(5, 1.3))
-        axis.barh(list(over), [float(x) for x in over.values()], color=viz.PALETTE[0], alpha=0.75)
-        axis.axvline(float(result), color=viz.PALETTE[4], lw=2)
-        axis.set_title(f"mean squared error; the line marks yours, {float(result):.3g}", fontsize=8)
-    viz.show(
-        figure,
-        f"Mean squared errors over visible, all and hidden patches; yours is {float(result):.3g}.",
+    loss_among(
+        {
+            "visible patches": masked_loss(predicted, target, ~hidden),
+            "all patches": _error(predicted, target).mean(),
+            "hidden patches": masked_loss(*case),
+        },
+        result,
     )
 
 
@@ -684,7 +677,9 @@ def _target_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     )  # nearly flat, so that the epsilon matters
     flat = torch.rand(3, 4, 27, generator=g)
     flat[1, 2] = 0.5
-    return [(patches,), (flat,)]
+    # the cat, and a darker one, of 0 to 255: the epsilon does not matter here
+    photos = 255 * patchify(torch.cat((_cat(), 0.6 * _cat().flip(-1))), 16)  # (2, 196, 768)
+    return [(photos,), (patches,), (flat,)]
 
 
 def _loss_cases(g: torch.Generator) -> list[tuple[Any, ...]]:

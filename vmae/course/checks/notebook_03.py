@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.decomposition import PCA
 from torch import nn
 
 from vmae import ROOT
@@ -20,6 +19,7 @@ from vmae.config import ModelConfig
 from vmae.course import viz
 from vmae.course.checks import notebook_02 as lesson_02
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.drawings import as_colours
 from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.grid import TokenGrid
 from vmae.grid import gather_tokens as take
@@ -171,6 +171,13 @@ def _named(
 def _mixed(wrong: type[nn.Module]) -> type[nn.Module]:
     """Lesson 02's MAE with a mistake in one of its parts."""
     return type("Wrong", (wrong, lesson_02.MAE), {})
+
+
+class _ShuffledTwice(lesson_02.MAE):
+    """`take` gets ids_shuffle in place of ids_restore."""
+
+    def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
+        return super().forward_decoder(latents, ids_restore.argsort(dim=1))
 
 
 class _Decoupled(lesson_02.MAE):
@@ -484,9 +491,7 @@ def _draw_weights(result: State, config: ModelConfig, _: State) -> None:
         encoder.load_state_dict(weights)
         with torch.no_grad():
             latents = encoder.eval().forward_features(lesson_02._cat()[:, :, None])[0, 1:]
-        components = torch.tensor(PCA(3, random_state=0).fit_transform(latents.numpy()))
-        low, high = (components.quantile(q, dim=0) for q in (0.02, 0.98))
-        shown[name] = ((components - low) / (high - low)).clamp(0, 1).view(14, 14, 3)
+        shown[name] = as_colours(latents).view(14, 14, 3)
     viz.pictures(
         shown,
         "The cat, and its 196 latents as colours (three principal components): those of the encoder that "
@@ -616,6 +621,9 @@ EXERCISES = (
             "the patches have no positions: add self.pos_embed[:, 1:]": _mixed(
                 lesson_02._NoPositions
             ),
+            "the class token lacks its position: add self.pos_embed[:, :1] to it": _mixed(
+                lesson_02._ClassTokenWithoutPosition
+            ),
             "hidden patches are set to zero, not left out: keep only the visible ones": _mixed(
                 lesson_02._HiddenAsZeros
             ),
@@ -627,6 +635,8 @@ EXERCISES = (
             ),
             "the order is not restored before the decoder: put every token at the index of its patch, "
             "with ids_restore": _mixed(lesson_02._NotRestored),
+            "the tokens are shuffled once more, with ids_shuffle: put them back with its inverse, "
+            "ids_restore = ids_shuffle.argsort(dim=1)": _ShuffledTwice,
             "the decoder's positions are added before the order is restored: add them afterwards": _mixed(
                 lesson_02._PositionsBeforeRestoring
             ),
@@ -757,6 +767,11 @@ EXERCISES = (
             ),
             "each image's features are standardised separately: compute each feature's mean "
             "and standard deviation across images, with dim=0": _rows,
+            "one mean and one standard deviation are shared by all features: compute both for each "
+            "feature, with dim=0": lambda train, test: (
+                (train - train.mean()) / train.std(correction=0),
+                (test - train.mean()) / train.std(correction=0),
+            ),
             "only the mean is subtracted: divide by each feature's standard deviation as well": (
                 lambda train, test: (train - train.mean(dim=0), test - train.mean(dim=0))
             ),

@@ -8,7 +8,6 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from einops import rearrange
@@ -19,6 +18,7 @@ from vmae import ROOT, grid
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.drawings import loss_among
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import crop_square
@@ -662,20 +662,13 @@ def _draw_loss(
 ) -> None:
     error = (predictions - gather_tokens(targets, mask.queries)).square().mean(-1)
     counted = torch.zeros_like(error).scatter(1, mask.targets, 1.0).bool()
-    over = {
-        "other queries": error[~counted].mean(),
-        "all queries": error.mean(),
-        "targets": error[counted].mean(),
-    }
-    with viz.style():
-        figure, axis = plt.subplots(figsize=(5, 1.3))
-        axis.barh(list(over), [float(x) for x in over.values()], color=viz.PALETTE[0], alpha=0.75)
-        axis.axvline(float(result), color=viz.PALETTE[4], lw=2)
-        axis.set_title(f"mean squared error; the line marks yours, {float(result):.3g}", fontsize=8)
-    viz.show(
-        figure,
-        "Mean squared errors over targets, over all queries and over those that are no targets; yours is "
-        f"{float(result):.3g}.",
+    loss_among(
+        {
+            "other queries": error[~counted].mean(),
+            "all queries": error.mean(),
+            "targets": error[counted].mean(),
+        },
+        result,
     )
 
 

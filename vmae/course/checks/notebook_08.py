@@ -11,6 +11,7 @@ from vmae import ROOT
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.drawings import loss_among
 from vmae.course.checks.modules import ModuleCase, module_exercise, weights_of
 from vmae.course.making import render
 from vmae.data import MotionSpec, resize_frames
@@ -431,16 +432,14 @@ def _draw_loss(
     hidden: torch.Tensor,
     queries: torch.Tensor,
 ) -> None:
-    viz.pictures(
+    error, counts = _errors(predictions, goals, queries), _at(hidden, queries)
+    loss_among(
         {
-            f"error of each query (your loss: {result:.3f}, expected: 0)": _errors(
-                predictions, goals, queries
-            ),
-            "queries that the loss should count": _at(hidden, queries).float(),
+            "queries on visible tokens": error[~counts].mean(),
+            "all queries": error.mean(),
+            "queries on hidden tokens": error[counts].mean(),
         },
-        "Two matrices with one row per clip: the error of each query, zero wherever the encoder has not "
-        "seen the token; and the queries that the loss should count, all the others.",
-        height=0.6,
+        result,
     )
 
 

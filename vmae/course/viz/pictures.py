@@ -64,7 +64,8 @@ def player(clips: Mapping[str, torch.Tensor], alt: str, fps: int = 8, height: in
 
 
 def pictures(
-    items: Mapping[str, torch.Tensor | np.ndarray],
+    items: Mapping[str, torch.Tensor | np.ndarray]
+    | Sequence[tuple[str, torch.Tensor | np.ndarray]],
     alt: str,
     height: float = 1.6,
     columns: int | None = None,
@@ -73,14 +74,16 @@ def pictures(
 ) -> None:
     """Show images and matrices side by side, with their names above.
 
-    items     images (3, H, W) or (H, W, 3), uint8 or float in [0, 1]; matrices (H, W)
+    items     by name: images (3, H, W) or (H, W, 3), uint8 or float in [0, 1]; matrices (H, W). Pairs
+              of name and picture, where names repeat
     height    of each picture, in inches
     columns   pictures per row; None: all in one row
     limits    for matrices: the values of the first and last colour; None: each matrix's own range
     """
-    values = [_for_matplotlib(item) for item in items.values()]
-    across = columns or len(items)
-    rows = -(-len(items) // across)
+    pairs = list(items.items() if isinstance(items, Mapping) else items)
+    values = [_for_matplotlib(item) for _, item in pairs]
+    across = columns or len(pairs)
+    rows = -(-len(pairs) // across)
     widths = [min(4.0, max(0.4, x.shape[1] / x.shape[0])) for x in values[:across]]
     size = (height * sum(widths) + 0.15 * across, (height + 0.25) * rows)
     options: Any = {"cmap": cmap, "aspect": "auto", "interpolation": "nearest"}
@@ -90,7 +93,9 @@ def pictures(
         try:
             for axis in axes.flat:
                 axis.axis("off")
-            names = [_wrapped(name, height * widths[i % across]) for i, name in enumerate(items)]
+            names = [
+                _wrapped(name, height * widths[i % across]) for i, (name, _) in enumerate(pairs)
+            ]
             for axis, name, x in zip(axes.flat, names, values, strict=False):
                 axis.imshow(x, **options)
                 axis.set_title(name, fontsize=_NAME)
