@@ -43,7 +43,9 @@ def add_to(subparsers: Any) -> None:
     command = subparsers.add_parser(
         "predict", help="predict the classes of videos with a classifier"
     )
-    command.add_argument("model", type=Path, help="a run's folder, or weights in any layout")
+    command.add_argument(
+        "model", help="a run's folder, weights in any layout, or OWNER/NAME on the Hugging Face hub"
+    )
     command.add_argument("path", type=Path, help="a video, or a folder of videos")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write a table instead of lines")
     command.add_argument(

@@ -30,11 +30,13 @@ def load_start(config: FinetuneConfig) -> tuple[FinetuneConfig, VisionTransforme
     """
     model, source = config.model, None
     if config.start_from is not None:
+        path = at_root(config.start_from)
         source = load_encoder(
-            at_root(config.start_from),
+            path if path.exists() else config.start_from,  # then perhaps a model of the hub
             num_frames=model.num_frames,
             img_size=model.img_size,
             keep_head=True,
+            state_key=config.state_key,
         )
     if config.size_from_weights:
         if source is None:
