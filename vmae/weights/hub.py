@@ -19,37 +19,50 @@ from vmae.weights.files import FILES
 
 #: Kinds of weights, in order of preference: the first that a model has is downloaded.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pth")
-_ID = re.compile(r"([a-z\d][\w.-]*)/([a-z\d][\w.-]*)(?:@([\w./-]+))?", re.IGNORECASE | re.ASCII)
+_ID = re.compile(r"([a-z\d][\w.-]*/[a-z\d][\w.-]*)(?:@([\w./-]+))?", re.IGNORECASE | re.ASCII)
 _FILE = (".safetensors", ".bin", ".pth", ".pt", ".json", ".yaml")
+
+
+def hub_id(name: str | Path | None) -> tuple[str, str | None] | None:
+    """The model and the revision that a string names on the hub; None for what exists here, or a file.
+
+    A Path is never an id, nor is a string that ends like a file of weights.
+    """
+    found = _ID.fullmatch(name) if isinstance(name, str) else None
+    if found is None or at_root(found[0]).exists() or Path(found[0]).suffix in _FILE:
+        return None
+    return found[1], found[2]
 
 
 def local_path(path: str | Path) -> Path:
     """`path` itself, or the weights that it names on the hub, downloaded if they are not cached.
 
-    A hub id is a string `owner/name` or `owner/name@revision`. What exists here always wins, and a
-    Path, or a string that ends like a file, is never an id. If a folder `owner` exists here, the
-    string is taken for a mistyped path, unless it has a revision.
-
-    Raises CheckpointError, which says what was looked for in both places, what went wrong, and how to
-    get the weights otherwise.
+    What exists here always wins. If a folder `owner` exists here, `owner/name` is taken for a mistyped
+    path; with a revision, it is an id. Raises CheckpointError, which says what both readings found and
+    how to get the weights otherwise.
     """
-    found = _ID.fullmatch(path) if isinstance(path, str) else None
-    if found is None or Path(path).exists() or Path(path).suffix in _FILE:
+    named = hub_id(path)
+    if named is None:
         return Path(path)
-    owner, name, revision = found.groups()
-    if revision is None and at_root(owner).is_dir():
+    owner, name = named[0].split("/")
+    if named[1] is None and at_root(owner).is_dir():
         raise CheckpointError(
             f"{path}: the folder {owner} has no {name}. Correct the path; or, for the model of this "
             f"name on the Hugging Face hub, write {path}@main"
         )
-    return _fetch(f"{owner}/{name}", revision)
+    return _fetch(*named)
+
+
+def pinned(name: str, path: Path) -> str:
+    """`name` with the commit that `local_path` found, `path`; if it is no id, itself."""
+    named, commit = hub_id(name), re.search(r"/snapshots/([0-9a-f]{40})(/|$)", path.as_posix())
+    return f"{named[0]}@{commit[1]}" if named and commit else name
 
 
 def _fetch(repo: str, revision: str | None) -> Path:
     """The folder of a model's weights in the cache, or its only file if that has a name of its own."""
-    folder = _snapshot(repo, revision, "*.json")
     for pattern in _WEIGHTS:
-        _snapshot(repo, folder.name, pattern)  # the commit: a new one may arrive meanwhile
+        folder = _snapshot(repo, revision, pattern)
         found = sorted(folder.glob(pattern))
         if any((folder / name).exists() for name in FILES):
             return folder
@@ -67,12 +80,12 @@ def _fetch(repo: str, revision: str | None) -> Path:
 
 
 def _snapshot(repo: str, revision: str | None, pattern: str) -> Path:
-    """Download the files of the top folder that match; returns the folder of the commit in the cache."""
+    """Download JSON and what matches from the top folder; returns its commit's folder in the cache."""
     from huggingface_hub import snapshot_download  # takes a second, which paths need not wait for
 
     try:
         folder = snapshot_download(
-            repo, revision=revision, allow_patterns=pattern, ignore_patterns="*/*"
+            repo, revision=revision, allow_patterns=["*.json", pattern], ignore_patterns="*/*"
         )
     except Exception as error:  # of the hub, of the HTTP client or of the disk
         raise CheckpointError(_explanation(error, repo, revision)) from error
