@@ -19,10 +19,11 @@ from conftest import randomize
 from huggingface_hub import constants
 from published_layouts import build, official_finetuned, official_pretrain, same
 from safetensors.torch import load_file, save_file
+from test_parity_videomae import hf_config
 
 from vmae import ROOT
 from vmae.cli import main
-from vmae.config import ModelConfig
+from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
 from vmae.train.config import FinetuneConfig
 from vmae.train.starting import load_start
 from vmae.vit import VisionTransformer
@@ -30,6 +31,7 @@ from vmae.weights import CheckpointError, class_names, load, load_encoder, save
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 VIDEOMAE, V2 = "MCG-NJU/videomae-tiny-finetuned", "OpenGVLab/VideoMAEv2-Tiny"
+PRETRAINED = "MCG-NJU/videomae-tiny"
 
 
 def published(folder: Path, tiny: ModelConfig) -> dict[str, Path]:
@@ -53,6 +55,22 @@ def published(folder: Path, tiny: ModelConfig) -> dict[str, Path]:
     (v2 / "config.json").write_text(json.dumps(config))
     (v2 / "modeling_videomaev2.py").write_text("raise SystemExit('code of the model ran')")
     return {VIDEOMAE: videomae, V2: v2}
+
+
+def pretrained(folder: Path, tiny: ModelConfig) -> Path:
+    """The same for a pre-trained model of MCG-NJU: written by transformers, weights in a pickle."""
+    transformers = pytest.importorskip("transformers")
+    model = randomize(transformers.VideoMAEForPreTraining(hf_config(tiny, use_mean_pooling=False)))
+    model.save_pretrained(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    crop = {"height": 32, "width": 32}
+    processor = {
+        "feature_extractor_type": "VideoMAEFeatureExtractor", "crop_size": crop, "resample": 2,
+        "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "size": {"shortest_edge": 32},
+    }  # fmt: skip
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
 
 
 def lay(cache: Path, repo: str, files: Path) -> None:
@@ -86,6 +104,15 @@ def test_from_the_cache(tmp_path, cache, tiny):
     assert class_names(VIDEOMAE) == ("walk", "run", "jump") == load(VIDEOMAE).class_names
     assert (load(V2).config.num_heads, load(V2).num_classes) == (4, None)
     same(load_encoder(V2).state_dict(), expected[V2])
+
+
+def test_a_pretrained_model(tmp_path, cache, tiny):
+    expected = load(pretrained(tmp_path / "files", tiny))
+    lay(cache, PRETRAINED, tmp_path / "files")
+    assert expected.config == tiny and load(PRETRAINED).config == tiny
+    same(load(PRETRAINED).state_dict(), expected.state_dict())
+    encoder = load_encoder(PRETRAINED, keep_head=True)
+    assert torch.equal(encoder.norm.weight, expected.encoder.norm.weight)
 
 
 def test_a_run_starts_from_an_id(tmp_path, cache, tiny):
