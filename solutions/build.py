@@ -97,7 +97,7 @@ def output_problems(output: NotebookNode) -> list[str]:
     found = []
     data = output.get("data", {})
     if "image/png" in data and not output.metadata.get("image/png", {}).get("alt"):
-        found.append("a figure without alt text; show it with vmae.viz")
+        found.append("a figure without alt text; show it with viz")
     for tag in re.findall(r"<(?:img|video)\b[^>]*", str(data.get("text/html", ""))):
         if not re.search(r'(alt|aria-label)="[^"]+"', tag):
             found.append("a picture or video without alt text")

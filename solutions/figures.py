@@ -31,9 +31,9 @@ from vmae.data import (
     read_frames,
     resize_frames,
 )
+from vmae.figures import INK, style, to_frames
 from vmae.masking import make_mask
 from vmae.train import Recipe
-from vmae.viz import INK, style, to_frames
 
 FOLDER = vmae.ROOT / "data"
 SIZE = 112

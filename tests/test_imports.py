@@ -16,7 +16,7 @@ from vmae import ROOT
 ORDER = (
     "vmae", "base_config", "grid", "config", "inference", "positions", "init", "layers", "masking",
     "vit", "mae",
-    "support", "weights", "data", "cost", "train", "predict", "figures", "course", "viz", "cli",
+    "support", "weights", "data", "cost", "train", "predict", "figures", "course", "cli",
     "__main__",
 )  # fmt: skip
 #: The same inside data/.

@@ -14,7 +14,7 @@ import results
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from vmae.viz import INK, PALETTE, style
+from vmae.figures import INK, PALETTE, style
 
 #: From the bottom up. Precisions differ in colour and in pattern.
 LOOK: dict[str, dict[str, Any]] = {

@@ -53,6 +53,39 @@ def test_split_chooses(classifier, two_classes, capsys, split, videos):
     assert found["videos"] == videos
 
 
+def test_a_list_is_one_test_set(classifier, motion_mini, tmp_path, capsys):
+    found = evaluated(capsys, classifier, "--data", str(motion_mini / "test.csv"))
+    assert found["set"] == str(motion_mini / "test.csv") and found["videos"] == 24
+    whole = evaluated(capsys, classifier, "--data", str(motion_mini), "--split", "test")
+    assert {**found, "set": 0, "split": 0} == {**whole, "set": 0, "split": 0}
+    # Alone: labels are numbers, or names, of the model's classes.
+    videos = load_set(motion_mini).test[:6]
+    for number, label in enumerate((lambda v: v.label, lambda v: CLASSES[v.label])):
+        alone = tmp_path / str(number) / "mine.csv"
+        alone.parent.mkdir()
+        alone.write_text("".join(f"{video.path} {label(video)}\n" for video in videos))
+        assert evaluated(capsys, classifier, "--data", str(alone))["videos"] == 6
+    for data, words in (
+        (["--split", "train"], "mine.csv has no train videos: choose from test or all"),
+        (["--knn"], "--knn also need training videos: pass a folder with train.csv and test.csv"),
+    ):
+        assert main(["evaluate", classifier, "--data", str(alone), *data]) == 1
+        assert words in capsys.readouterr().err
+    for label, words in (
+        ("9", "label 9 is not between 0 and 7"),
+        ("fly", "unknown class 'fly'"),
+        ("-1", "the label -1 (unlabelled) is allowed only in a pre-training list"),
+        ("", "expected `path label`"),
+    ):
+        alone.write_text(f"{videos[0].path} {label}\n")
+        assert main(["evaluate", classifier, "--data", str(alone)]) == 1
+        assert words in capsys.readouterr().err
+    (alone.parent / "classes.txt").write_text("other\n" * 2)
+    alone.write_text(f"{videos[0].path} 1\n")
+    assert main(["evaluate", classifier, "--data", str(alone)]) == 1
+    assert "has the classes 'other', but the model was trained on" in capsys.readouterr().err
+
+
 def test_without_another_set_it_is_the_test_split(classifier, capsys):
     assert evaluated(capsys, classifier)["videos"] == 24
     assert evaluated(capsys, classifier, "--split", "train")["videos"] == 48
@@ -60,6 +93,11 @@ def test_without_another_set_it_is_the_test_split(classifier, capsys):
 
 
 def test_what_cannot_be_tested(classifier, two_classes, capsys):
+    assert main(["evaluate", "MCG-NJU/videomae-base"]) == 1
+    assert (
+        "MCG-NJU/videomae-base has no config.yaml: pass the folder of a run"
+        in capsys.readouterr().err
+    )
     data = ["evaluate", classifier, "--data", str(two_classes)]
     assert main([*data, "--split", "val"]) == 1
     assert "has no val videos: choose from train, test or all" in capsys.readouterr().err

@@ -11,8 +11,9 @@ from einops import einsum, rearrange
 from styles_01 import RIGHT, patchify_by_loops, positions_by_columns
 from torch import nn
 
-from vmae import layers, vit, viz
+from vmae import layers, vit
 from vmae.config import ModelConfig
+from vmae.course import viz
 from vmae.course.checks import exercises, notebook_01, verdict
 from vmae.course.checks.notebook_01 import Attention, Block, TorchAttention, VisionTransformer
 

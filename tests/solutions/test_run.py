@@ -18,8 +18,9 @@ import pytest
 import run as program
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from vmae import ROOT, viz
+from vmae import ROOT
 from vmae.config import MaskConfig
+from vmae.course import viz
 from vmae.data import DataConfig
 from vmae.support.progress import ProgressFile, Silent
 from vmae.train import OptimConfig, PretrainConfig, pretrain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import MODEL, curve, pretraining, run
 
 from vmae.base_config import ConfigError
@@ -13,7 +14,7 @@ from vmae.config import ModelConfig
 from vmae.data import DataConfig, SetError
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, Recipe, finetune, open_sources
-from vmae.train.starting import check_source
+from vmae.train.starting import check_source, load_start
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, save
 
@@ -64,6 +65,27 @@ def test_weights_of_another_size_name_the_recipe_before_decoding(data, tmp_path,
     with pytest.raises(ConfigError, match=words):
         check_source(weights, Recipe.load("v1-k400-b").finetune)
     check_source(weights, Recipe.load("v1-k400-s").finetune)
+
+
+def test_the_entry_of_the_weights_to_start_from(data, tmp_path, capsys):
+    model = MODEL.replace(num_heads=1)  # as files of this width are read
+    first, second = (VisionTransformer(model).state_dict() for _ in range(2))
+    torch.save({"model": first, "model_ema": second}, tmp_path / "both.pth")
+    config = FinetuneConfig(model=model, data=data, start_from=str(tmp_path / "both.pth"))
+    name = "blocks.0.mlp.fc1.weight"
+    with pytest.warns(UserWarning, match="pass state_key='model_ema'"):
+        assert torch.equal(load_start(config)[1].state_dict()[name], first[name])
+    source = load_start(config.replace(state_key="model_ema"))[1]
+    assert torch.equal(source.state_dict()[name], second[name])
+
+    config.replace(start_from=None).to_yaml(tmp_path / "config.yaml")
+    command = ["finetune", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--encoder", config.start_from, "--state-key", "model_emma"]) == 1
+    assert "model_emma" in capsys.readouterr().err
+    assert main([*command, "--state-key", "model_ema"]) == 1
+    words = "state_key is 'model_ema', an entry of the weights to start from, but this run starts from scratch"
+    assert words in capsys.readouterr().err
+    assert not decoded(data) and not (tmp_path / "run").exists()
 
 
 def test_a_start_that_failed_leaves_the_folder_free(data, tmp_path, monkeypatch):

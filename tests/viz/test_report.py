@@ -12,11 +12,11 @@ import torch
 from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, Sampling, Video, write_video
+from vmae.figures import results
 from vmae.figures.figure import page
 from vmae.figures.report import interval
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
-from vmae.viz import results
 
 
 def told(test: Evaluation, videos, classes, sampling=None) -> str:

@@ -13,8 +13,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import IntSlider
 from PIL import Image
 
-from vmae import viz
 from vmae.config import MaskConfig
+from vmae.course import viz
 from vmae.course.viz.explorer import controlled
 from vmae.figures.figure import bundle, style
 from vmae.grid import TokenGrid

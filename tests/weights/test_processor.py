@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,27 @@ def test_what_a_processor_does_that_nothing_here_can(tmp_path, tiny):
         path.write_text(json.dumps(fields | change))
         with pytest.raises(CheckpointError, match=words):
             load(tmp_path / "hf")
+
+
+@pytest.mark.parametrize(
+    "resample,name", [(3, "3 .bicubic."), (0, "0 .nearest."), (9, "9 .unknown.")]
+)
+def test_another_filter_is_reported(tmp_path, tiny, resample, name):
+    theirs = transformers.VideoMAEForVideoClassification(
+        hf_config(tiny, use_mean_pooling=True, num_labels=5)
+    )
+    with_processor(theirs, tmp_path / "hf")
+    path = tmp_path / "hf" / "preprocessor_config.json"
+    fields = json.loads(path.read_text())
+    assert fields["resample"] == 2  # what transformers and we do if it is not stated
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "hf")
+        path.write_text(json.dumps(fields | {"resample": None}))
+        load(tmp_path / "hf")
+    path.write_text(json.dumps(fields | {"resample": resample}))
+    with pytest.warns(UserWarning, match=f"resample is {name}, but frames are resized bilinearly"):
+        load(tmp_path / "hf")
 
 
 def test_classifiers_of_several_labels(tmp_path, tiny):

@@ -80,7 +80,7 @@ def test_convert_from_the_command_line(tmp_path, capsys, tiny):
         ([str(tmp_path / "ours"), "--to", "vmae"], "would be overwritten by its own conversion"),
         (
             [str(tmp_path / "hf"), "--to", "vmae"],
-            "files that are not part of a vmae export (config.json",
+            "files that are not part of a vmae export (README.md, config.json",
         ),
     ):
         assert main([*run, *arguments]) == 1

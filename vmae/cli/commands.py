@@ -166,8 +166,9 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.train.validation import best_row
 
     config = _recipe(arguments).finetune
-    if arguments.encoder:
-        config = config.replace(start_from=str(arguments.encoder))
+    for field, given in (("start_from", arguments.encoder), ("state_key", arguments.state_key)):
+        if given is not None:
+            config = config.replace(**{field: given})
     config, encoder = load_start(config)
     check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
     sources = open_sources(config)

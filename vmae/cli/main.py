@@ -196,9 +196,14 @@ def _parser() -> argparse.ArgumentParser:
         if name == "finetune":
             command.add_argument(
                 "--encoder",
-                type=Path,
-                help="weights to start from, pre-trained or those of a classifier, in any layout "
-                "that `vmae convert` can read",
+                metavar="WEIGHTS",
+                help="weights to start from, pre-trained or those of a classifier: like the source "
+                "of `vmae convert`",
+            )
+            command.add_argument(
+                "--state-key",
+                metavar="KEY",
+                help="entry of the weights to take, such as model_ema (default: the raw weights)",
             )
 
     results.add_to(subparsers)
@@ -242,7 +247,8 @@ def _parser() -> argparse.ArgumentParser:
         "convert", help="convert weights between the official, Hugging Face and vmae layouts"
     )
     convert.add_argument(
-        "source", type=Path, help="weights to convert: a file or folder in any of these layouts"
+        "source",
+        help="weights in any of these layouts: a file, a folder, or OWNER/NAME on the Hugging Face hub",
     )
     convert.add_argument(
         "target", type=Path, help="output folder, or a .pth file for the official layout"

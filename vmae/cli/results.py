@@ -16,7 +16,9 @@ def add_to(subparsers: Any) -> None:
     test = subparsers.add_parser("evaluate", help="evaluate a classifier saved by `vmae finetune`")
     test.add_argument("model", type=Path, help="folder passed to `vmae finetune` as --out")
     test.add_argument(
-        "--data", type=Path, help="evaluate on a different dataset with classes of the model"
+        "--data",
+        type=Path,
+        help="evaluate on a different dataset with classes of the model: a folder, or a labelled list",
     )
     test.add_argument(
         "--split",
@@ -43,7 +45,9 @@ def add_to(subparsers: Any) -> None:
     command = subparsers.add_parser(
         "predict", help="predict the classes of videos with a classifier"
     )
-    command.add_argument("model", type=Path, help="a run's folder, or weights in any layout")
+    command.add_argument(
+        "model", help="a run's folder, weights in any layout, or OWNER/NAME on the Hugging Face hub"
+    )
     command.add_argument("path", type=Path, help="a video, or a folder of videos")
     command.add_argument("--csv", type=Path, metavar="FILE", help="write a table instead of lines")
     command.add_argument(
@@ -84,6 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Test a classifier on its own set or another one, and print the report."""
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
+    from vmae.data.sets.lists import from_test_list
     from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
     from vmae.train.classifier import load_classifier
@@ -92,8 +97,19 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     model, classes, config = load_classifier(arguments.model)
     # Without --data, test as in training: the same set and split, the same view of the clips.
-    videos = load_set(at_root(arguments.data)) if arguments.data else open_set(config.data)
     probes = arguments.probe or arguments.knn  # these train on the training videos
+    given = at_root(arguments.data) if arguments.data else None
+    if given is None:
+        videos = open_set(config.data)
+    elif not given.is_file():
+        videos = load_set(given)
+    elif probes:
+        raise ValueError(
+            f"{given} is one list, of test videos, but --probe and --knn also need training videos: "
+            "pass a folder with train.csv and test.csv"
+        )
+    else:
+        videos = from_test_list(given, classes)
     split = arguments.split or ("all" if arguments.data and not probes else "test")
     if probes and split in ("train", "all"):
         raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")

@@ -39,8 +39,16 @@ def save_classifier(
 def load_classifier(
     folder: str | Path,
 ) -> tuple[VisionTransformer, tuple[str, ...], FinetuneConfig]:
-    """Load what `save_classifier` wrote: the model, its class names, its configuration."""
+    """Load what `save_classifier` wrote: the model, its class names, its configuration.
+
+    Raises CheckpointError for any other folder.
+    """
     folder = Path(folder)
+    if not (folder / "config.yaml").exists():
+        raise CheckpointError(
+            f"{folder} has no config.yaml: pass the folder of a run of `vmae finetune`, which says how "
+            "to test. `vmae predict` takes any weights"
+        )
     config = FinetuneConfig.from_yaml(folder / "config.yaml")
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
     model = VisionTransformer(config.model, len(classes))

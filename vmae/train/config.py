@@ -148,8 +148,11 @@ class FinetuneConfig(RunConfig):
         )
     )
     start_from: str | None = None
-    """Weights to start from: a file in any layout that `vmae convert` reads, or the folder of a run,
-    pre-trained or fine-tuned (`vmae finetune --encoder`). None: from scratch."""
+    """Weights to start from: a file in any layout that `vmae convert` reads, the folder of a run,
+    pre-trained or fine-tuned, or a model of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION
+    (`vmae finetune --encoder`). None: from scratch."""
+    state_key: str | None = None
+    """The entry of that file to take, such as "model_ema"; None: the raw weights."""
     size_from_weights: bool = False
     """Take the encoder's size (width, depth, heads, tubelet) from `start_from`; clips stay as they are."""
     frozen_layers: int = 0

@@ -44,6 +44,7 @@ FREE_FIELDS = (
     "test_clips",
     "test_crops",
     "start_from",
+    "state_key",
     "data.num_workers",
     "data.cache_dir",
     "data.cache",

@@ -16,6 +16,7 @@ from vmae.train.config import FinetuneConfig
 from vmae.train.recipe import RECIPES, Recipe
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
+from vmae.weights.hub import local_path, pinned
 from vmae.weights.loading import load_encoder
 
 #: Fields of a model's configuration that its weights fix.
@@ -26,15 +27,21 @@ _PASS = "pass the folder or file of one as encoder (`vmae finetune --encoder`)"
 def load_start(config: FinetuneConfig) -> tuple[FinetuneConfig, VisionTransformer | None]:
     """The weights in `config.start_from`, and the configuration with their size if it is to take it.
 
-    Raises ConfigError for weights that the run cannot start from, CheckpointError for unusable files.
+    The id of a model on the hub gets its commit, which the run's config.yaml then records. Raises
+    ConfigError for weights that the run cannot start from, CheckpointError for unusable files.
     """
     model, source = config.model, None
     if config.start_from is not None:
+        path = at_root(config.start_from)
+        if not path.exists():
+            path = local_path(config.start_from)
+            config = config.replace(start_from=pinned(config.start_from, path))
         source = load_encoder(
-            at_root(config.start_from),
+            path,
             num_frames=model.num_frames,
             img_size=model.img_size,
             keep_head=True,
+            state_key=config.state_key,
         )
     if config.size_from_weights:
         if source is None:
@@ -66,6 +73,11 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
             f"frozen_layers is {config.frozen_layers}, but this run starts from scratch, so these "
             "layers would never learn anything: pass weights (`vmae finetune --encoder`), or set "
             "frozen_layers to 0"
+        )
+    if config.state_key is not None and source is None:
+        raise ConfigError(
+            f"state_key is {config.state_key!r}, an entry of the weights to start from, but this run "
+            "starts from scratch: pass weights (`vmae finetune --encoder`), or leave state_key out"
         )
     if config.head_rows is not None and not head:
         raise ConfigError(

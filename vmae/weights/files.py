@@ -177,7 +177,8 @@ def read_tensors(path: str | Path, state_key: str | None = None) -> tuple[State,
         with open(path, "rb") as stream:
             start = stream.read(16)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: the file does not exist") from None
+        hub = "" if path.suffix else ". (A model on the Hugging Face hub is OWNER/NAME)"
+        raise CheckpointError(f"{path}: the file does not exist{hub}") from None
     if start[8:9] == b"{":  # safetensors: the length of the header, then its JSON
         try:
             return find_weights(load_file(path), path, state_key)

@@ -3,6 +3,7 @@
 A file's layout is recognised by its parameter names.
 
     model = load("videomae_vitb_k400.pth")        # official, mmaction2, Hugging Face, our runs
+    model = load("MCG-NJU/videomae-base")         # from the Hugging Face hub
     encoder = load_encoder("checkpoint.pth")
 
 No file stores LayerNorm's epsilon. Here it is 1e-6, as in the official code. Hugging Face configures
@@ -22,6 +23,7 @@ from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import FILES, WeightFile, open_weights, read_json
+from vmae.weights.hub import local_path
 from vmae.weights.layouts import config_of
 from vmae.weights.models import (
     check_pooling,
@@ -48,7 +50,10 @@ def load(
     interpolate: bool = False,
     state_key: str | None = None,
 ) -> MaskedAutoencoder | VisionTransformer:
-    """Load the model from a file or folder, in eval mode.
+    """Load the model from a file, a folder or the Hugging Face hub, in eval mode.
+
+    path    a path; or "owner/name", also "owner/name@revision", which is downloaded and cached by
+            huggingface_hub unless it exists here
 
     Returns a MaskedAutoencoder if the file has a decoder, a classifier if it has a head, otherwise
     an encoder. Sizes are inferred from shapes. What shapes do not determine comes, in this order,
@@ -73,6 +78,7 @@ def load(
     file runs. Raises CheckpointError if the file cannot be read or does not fit, listing all names
     that are missing, unexpected or of another shape. Warns about what it skips or guesses.
     """
+    path = local_path(path)
     file = open_weights(path, state_key)
     config = _config(
         file,
@@ -121,7 +127,7 @@ def load_encoder(
     interpolate: bool = False,
     state_key: str | None = None,
 ) -> VisionTransformer:
-    """Load the encoder from a file or folder of any kind, in eval mode, without decoder and head.
+    """Load the encoder from weights of any kind, in eval mode, without decoder and head.
 
     keep_head   for `finetune` to start from: if the file is a classifier, return it with its head;
                 otherwise, say nothing about a decoder or a final norm, which it never uses
@@ -130,8 +136,9 @@ def load_encoder(
     not a substitute. The encoder then ends with an identity, so that its features are those the
     classifier averages, and `pooled` applies `fc_norm` to their mean;
     `VisionTransformer.load_encoder` accepts it like any other encoder.
-    Keywords and errors are those of `load`; warns about what it skips.
+    `path`, keywords and errors are those of `load`; warns about what it skips.
     """
+    path = local_path(path)
     file = open_weights(path, state_key)
     kept = keep_head and has_head(file)
     if not kept:
@@ -140,7 +147,7 @@ def load_encoder(
     return _classifier(path, file, config) if kept else encoder_of(file, config)
 
 
-def _classifier(path: str | Path, file: WeightFile, config: ModelConfig) -> VisionTransformer:
+def _classifier(path: Path, file: WeightFile, config: ModelConfig) -> VisionTransformer:
     """The classifier with the file's weights and, from its folder, class names."""
     count = len(file.state["head.weight"])
     with skip_init():
@@ -160,7 +167,7 @@ def _classifier(path: str | Path, file: WeightFile, config: ModelConfig) -> Visi
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
     """The class names of a classifier, or None if its folder has none."""
-    path = Path(path)
+    path = local_path(path)
     if not path.is_dir() and path.name not in FILES:  # perhaps in a folder of downloads
         return None
     folder = path if path.is_dir() else path.parent

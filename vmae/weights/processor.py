@@ -15,12 +15,14 @@ from vmae.config import ModelConfig
 from vmae.inference import Inference
 from vmae.mae import MaskedAutoencoder
 from vmae.vit import VisionTransformer, channel_statistics
-from vmae.weights.errors import CheckpointError
+from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.files import WeightFile
 
 #: What both processors, VideoMAE's and ViT's, do about fields that are missing.
 _MEAN = _STD = 0.5
 _SIDE = 224
+#: Pillow's filters by number. Frames are resized with number 2 here, which both take if none is stated.
+_FILTERS = ("nearest", "Lanczos", "bilinear", "bicubic", "box", "Hamming")
 
 
 def fold_statistics(file: WeightFile, model: MaskedAutoencoder | VisionTransformer) -> None:
@@ -93,6 +95,13 @@ def inference_of(file: WeightFile, config: ModelConfig) -> Inference:
         inference = _resizing(file, config) if kept is None else Inference.from_dict(kept)
     except ValueError as error:
         raise _unusable(file, str(error)) from None
+    resample = file.processor.get("resample")
+    if resample not in (None, 2):
+        name = _FILTERS[resample] if resample in range(len(_FILTERS)) else "unknown"
+        warn(
+            f"{file.path.with_name('preprocessor_config.json')}: resample is {resample} ({name}), but "
+            "frames are resized bilinearly here: probabilities may differ a little"
+        )
     return inference.replace(multi_label=problem == "multi_label_classification")
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from vmae.mae import MaskedAutoencoder
 from vmae.support.files import atomic_path, write_text
 from vmae.vit import VisionTransformer
+from vmae.weights.card import model_card
 from vmae.weights.errors import CheckpointError, warn
 from vmae.weights.layouts import hf_config, official_arguments
 from vmae.weights.loading import load, load_encoder, numbered
@@ -32,10 +33,13 @@ def save(
     path: str | Path,
     to: str = "vmae",
     classes: Sequence[str] | None = None,
+    source: str | Path | None = None,
 ) -> Path:
     """Save a model and its class names in one of three layouts; returns `path`.
 
     classes     class names, by default the model's own `class_names`
+    source      for the card of "hf": the folder of the run that trained the model, or the id of the
+                model on the hub that this is a copy of
 
     vmae        a folder: model.safetensors, config.yaml; of a classifier also inference.yaml, and
                 classes.txt if there are names
@@ -44,11 +48,11 @@ def save(
                 heads, class names or how the classifier is applied
     hf          a folder for from_pretrained of transformers: VideoMAEForPreTraining,
                 VideoMAEForVideoClassification, VideoMAEModel, ViTMAEForPreTraining, ViTMAEModel
-                or, for an MAE classifier, ViTForImageClassification
+                or, for an MAE classifier, ViTForImageClassification; with a model card, README.md
 
     Raises ValueError if the layout cannot express the model, CheckpointError if the folder contains
-    other files. An existing export is replaced. Weights are written last: an incomplete folder has
-    none.
+    other files. An existing export is replaced, but a README.md that differs stays, with a warning.
+    Weights are written last: an incomplete folder has none.
     """
     path = Path(path)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
@@ -102,6 +106,13 @@ def save(
         texts["config.json"] = json.dumps(values, indent=2) + "\n"
         processor = hf_processor(config, inference)
         texts["preprocessor_config.json"] = json.dumps(processor, indent=2) + "\n"
+        card = model_card(path.resolve().name, config, values, source)
+        if (path / "README.md").exists() and (path / "README.md").read_text("utf-8") != card:
+            warn(
+                f"{path / 'README.md'} stays as it is; to have the card of these weights, delete it first"
+            )
+        else:
+            texts["README.md"] = card
         state = to_hf(state, config)
     _clear(path, to)
     for name, text in texts.items():
@@ -119,7 +130,7 @@ def _clear(folder: Path, to: str) -> None:
     """Remove an earlier export, weights first; refuse a folder that contains anything else."""
     own = ["model.safetensors", "config.yaml", "classes.txt", "inference.yaml"]
     if to == "hf":
-        own = ["model.safetensors", "config.json", "preprocessor_config.json"]
+        own = ["model.safetensors", "config.json", "preprocessor_config.json", "README.md"]
     others = sorted({p.name for p in folder.iterdir()} - set(own)) if folder.exists() else []
     config = folder / "config.yaml"
     if not others and config.exists() and "\nmodel:" in "\n" + config.read_text(encoding="utf-8"):
@@ -130,7 +141,8 @@ def _clear(folder: Path, to: str) -> None:
             "choose an empty folder"
         )
     for name in own:
-        (folder / name).unlink(missing_ok=True)
+        if name != "README.md":  # someone may have written into it
+            (folder / name).unlink(missing_ok=True)
 
 
 def convert(
@@ -147,9 +159,9 @@ def convert(
     normalize_targets: bool | None = None,
     state_key: str | None = None,
 ) -> Path:
-    """Convert a file or folder of any layout to another, including class names; returns `target`.
+    """Convert weights of any layout to another, including class names; returns `target`.
 
-    Keywords and errors are those of `load` and `save`; `encoder_only` drops the decoder and head.
+    `source`, keywords and errors are those of `load` and `save`; `encoder_only` drops the decoder and head.
     """
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(
@@ -175,4 +187,4 @@ def convert(
             normalize_targets=normalize_targets,
             state_key=state_key,
         )
-    return save(model, target, to)
+    return save(model, target, to, source=source)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import torch
 from sklearn.decomposition import PCA
 
-from vmae import viz
+from vmae.course import viz
 
 
 def loss_among(errors: Mapping[str, torch.Tensor], result: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.data.reading.reader import read_frames, resize_frames
 from vmae.data.reading.sampling import crop_square
-from vmae.viz.colours import HIDDEN, VISIBLE, Role
+from vmae.figures.colours import HIDDEN, VISIBLE, Role
 
 Sides = tuple[int, int, int]
 

@@ -24,9 +24,9 @@ from vmae import ROOT, grid, layers
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
 from vmae.course.checks.modules import ModuleCase, module_exercise
+from vmae.figures.colours import TARGET
 from vmae.positions import sincos_1d
 from vmae.support.progress import Record
-from vmae.viz.colours import TARGET
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Inputs = tuple[torch.Tensor, ...]

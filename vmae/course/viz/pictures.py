@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any

@@ -108,8 +108,8 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
         return classes.index(text)
     if re.fullmatch(r"-1|0\s+-1", text):
         raise ValueError(
-            "the label -1 (unlabelled) is allowed only in a pre-training list; pass the path of "
-            "such a list file rather than its folder"
+            "the label -1 (unlabelled) is allowed only in a pre-training list; for pre-training, pass "
+            "the path of such a list file rather than its folder"
         )
     if not _NUMBER.fullmatch(text):
         known = (

@@ -8,7 +8,7 @@ a class name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,13 +39,7 @@ def from_lists(folder: Path, root: str | Path | None, number: str = "") -> Video
             f"only, pass the path of the training list: {folder / 'train.csv'}"
         )
     problems: list[str] = []
-    names = folder / "classes.txt"
-    classes: tuple[str, ...] | None = None
-    if names.exists():
-        lines = read_text(names, problems).splitlines()
-        raise_problems(folder, problems)
-        classes = tuple(line.strip() for line in lines)
-        classes = classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
+    classes = _class_names(folder)
     parse = partial(labelled_row, classes=classes)
     splits = {name: _videos(path, root, problems, parse) for name, path in lists.items()}
     raise_problems(folder, problems)
@@ -59,6 +53,29 @@ def from_lists(folder: Path, root: str | Path | None, number: str = "") -> Video
             )
         classes = tuple(map(str, range(max(present) + 1)))
     return VideoSet(folder, classes, splits["train"], splits["test"], val=splits.get("val", ()))
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    """The names in classes.txt, if there is one."""
+    if not (folder / "classes.txt").exists():
+        return None
+    problems: list[str] = []
+    lines = read_text(folder / "classes.txt", problems).splitlines()
+    raise_problems(folder, problems)
+    classes = tuple(line.strip() for line in lines)
+    return classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
+
+
+def from_test_list(path: Path, classes: Sequence[str]) -> VideoSet:
+    """The videos of one labelled list, all for testing; raises SetError with all invalid lines.
+
+    Labels are names or numbers of the classes in a classes.txt beside the list, else of `classes`.
+    """
+    problems: list[str] = []
+    classes = _class_names(path.parent) or tuple(classes)
+    videos = _videos(path, None, problems, partial(labelled_row, classes=classes))
+    raise_problems(path, problems)
+    return VideoSet(path, classes, (), videos)
 
 
 def from_pretraining_list(path: Path, root: str | Path | None) -> VideoSet:
