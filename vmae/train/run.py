@@ -8,7 +8,6 @@ seed and k alone.
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -29,15 +28,15 @@ from vmae.train.checkpoint import (
     Checkpoint,
     full_state,
     load_state,
-    newest_step,
     restore_optimizer,
     save_state,
 )
 from vmae.train.config import RunConfig
 from vmae.train.devices import accelerator_for
-from vmae.train.interrupts import Stopped, StopRequest, explained, nonfinite_error, save_batch
+from vmae.train.interrupts import Stopped, StopRequest, explained
 from vmae.train.log import Log, cost
 from vmae.train.monitoring import Watched, mfu_per_clip
+from vmae.train.nonfinite import check_finite
 from vmae.train.run_folder import (
     check_folder,
     claim_run,
@@ -219,7 +218,8 @@ class Run:
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         meeting = self.log.due(step) or self._save_is_due(step)
         if meeting:  # losses are read here, so every process waits anyway
-            self._check_finite(step, loss, lr)
+            losses_by_step = self.log.pending() | {step: float(self.log.mean(loss[None]))}
+            check_finite(self, losses_by_step, lr)
         record = self.log.add(step, loss, lr)
         self.done = step
         self.shown.update(step, record)
@@ -257,35 +257,6 @@ class Run:
                 else ""
             )
             raise Stopped(f"stopped by a signal after step {step} of {self.log.steps}{kept}")
-
-    def _check_finite(self, step: int, loss: torch.Tensor, lr: float) -> None:
-        """Save the clips of steps whose loss is not finite; raise if the run is to stop at one."""
-        losses = self.log.pending() | {step: float(self.log.mean(loss[None]))}
-        new = [s for s, x in losses.items() if x - x != 0 and s not in self.reported]
-        self.reported.update(new)
-        for number in new[:1] if self.config.on_nonfinite == "stop" else new:
-            blame = self._save_clips(number)
-            if self.config.on_nonfinite == "stop":
-                kept = newest_step(self.folder / "checkpoints") if self.folder else 0
-                raise nonfinite_error(losses[number], number, lr, blame, kept)
-            if self.main:
-                text = f"the loss at step {number} is {losses[number]}: skipping this step{blame}"
-                warnings.warn(text, stacklevel=3)
-
-    @torch.no_grad()
-    def _save_clips(self, step: int) -> str:
-        """Read the clips of a step again, save those of this process, and name the culprits."""
-        videos, batch = self.batches.reread(step)
-        losses, tensors = self.inspect(step, batch)
-        rows = (~losses.isfinite()).nonzero().flatten().tolist()
-        blamed = sorted({videos[row // self.config.repeated_aug] for row in rows}) or videos
-        text = f"; its clips are from {', '.join(blamed[:5])}"
-        text += " and others" if len(blamed) > 5 else ""
-        if self.folder:
-            path = self.folder / f"nonfinite-step-{step:08d}-{self.rank}.safetensors"
-            save_batch(path, tensors, videos)
-            text += f", saved in {path}"
-        return text
 
     # ---- after the last step -------------------------------------------------------------------
 
