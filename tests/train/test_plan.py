@@ -69,9 +69,15 @@ def test_decoding_limits_a_run_without_a_store_and_the_cores_that_it_needs_are_c
 def test_precision_is_what_the_run_would_use():
     config = Recipe.load("gpu").pretrain
     assert precision_on(config, CARDS["h100"]) == "bf16"
-    assert precision_on(config, CARDS["t4"]) == "fp32"
-    with pytest.raises(ConfigError, match=r"NVIDIA T4 does not compute in bf16: set precision"):
+    assert precision_on(config, CARDS["t4"]) == "fp16"
+    with pytest.raises(
+        ConfigError, match=r'NVIDIA T4 does not compute in bf16: .* to "fp16", or to'
+    ):
         precision_on(config.replace(precision="bf16"), CARDS["t4"])
+    cpu = replace(CARDS["t4"], name="a CPU", matmul={"fp32": 1e11, "bf16": 5e10}, overlaps=False)
+    assert precision_on(config, cpu) == "fp32"
+    with pytest.raises(ConfigError, match=r'a CPU does not compute in fp16: .* to "fp32", or to'):
+        precision_on(config.replace(precision="fp16"), cpu)
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones():

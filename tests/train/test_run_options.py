@@ -45,7 +45,6 @@ from vmae.train import (
     checkpoint,
     checkpointed,
     compile_blocks,
-    devices,
     interrupts,
     monitoring,
     run_folder,
@@ -93,17 +92,6 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(config):
         torch.testing.assert_close(parts.model.state_dict()[name], tensor, atol=1e-5, rtol=0)
     with pytest.raises(ConfigError, match=r"batch_size 8 must be divisible by 1 processes times"):
         run(config.replace(grad_accum_steps=3))
-
-
-def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(monkeypatch):
-    def supported(including_emulation=True):  # as on a T4
-        return including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert devices.auto_precision(gpu=True) == "fp32"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert devices.auto_precision(gpu=True) == "bf16"
-    assert devices.auto_precision(gpu=False) == "fp32"
 
 
 def test_bf16_works_on_a_cpu_and_is_near_fp32(config):

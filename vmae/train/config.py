@@ -82,8 +82,9 @@ class RunConfig(Config):
     Something-Something."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run. "cuda": an NVIDIA or AMD GPU. "auto": such a GPU where there is one, else the CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of matrix products. "auto": bf16 on a GPU that supports it, else fp32. "bf16" works on a CPU too."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products. "auto": bf16 on a GPU that computes in it, fp16 with a loss scaler on an older
+    one, fp32 on a CPU. "bf16" works on a CPU too; it is never emulated on a GPU."""
     grad_accum_steps: int = 1
     """Micro-batches that a process computes its batch in: less memory, the same gradient."""
     activation_checkpointing: bool = False

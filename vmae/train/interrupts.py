@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from vmae.cost.memory import training_memory
 from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
+from vmae.train.devices import auto_precision
 
 #: Exit status of a run that saved a checkpoint and stopped at a signal: "try again" (EX_TEMPFAIL).
 STOPPED_STATUS = 75
@@ -118,8 +119,10 @@ def _smaller(config: RunConfig, batch: int, reason: str) -> str:
             f"  activation_checkpointing: true  {less}, same results, a third more compute"
         )
     if config.precision == "fp32":
-        less = needs(config.replace(precision="bf16"), views)
-        lines.append(f"  precision: bf16  {less}, in a new folder")
+        half = auto_precision(config.device != "cpu" and torch.cuda.is_available())
+        half = "bf16" if half == "fp32" else half
+        less = needs(config.replace(precision=half), views)
+        lines.append(f"  precision: {half}  {less}, in a new folder")
     smaller = config.optim.batch_size // 2
     rate = "" if config.optim.base_batch_size else "; scale optim.lr with it"
     less = needs(config, max(1, views // 2))

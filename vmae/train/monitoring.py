@@ -6,12 +6,12 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from vmae.cost import classifier_multiply_adds, flops_share, pretraining_multiply_adds
 from vmae.support.progress import Progress, ProgressFile, Record
 from vmae.train.config import PretrainConfig, RunConfig
+from vmae.train.devices import DTYPES, precision_of
 
 #: Share of the steps after which a loss of 1.0 deserves a warning, and how close to 1 it must be.
 LATE, NEAR_ONE = 0.2, 0.97
@@ -26,7 +26,7 @@ def mfu_per_clip(config: RunConfig, accelerator: Accelerator) -> float | None:
         forward = pretraining_multiply_adds(config.model, config.mask)["total"]
     else:
         forward = classifier_multiply_adds(config.model)
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = DTYPES[precision_of(accelerator)]
     work = forward * config.repeated_aug  # `clips_per_second` counts videos
     return flops_share(work, accelerator.device, dtype, accelerator.num_processes)
 

@@ -1,4 +1,4 @@
-"""Steps whose loss is NaN or infinite: which clips are to blame, and whether the run may continue."""
+"""Steps whose loss or gradients are NaN or infinite: what is to blame, and whether the run may continue."""
 
 from __future__ import annotations
 
@@ -28,10 +28,26 @@ def check_finite(run: Run, losses: Mapping[int, float], lr: float) -> None:
         blame = _save_clips(run, number)
         if run.config.on_nonfinite == "stop":
             kept = newest_step(run.folder / "checkpoints") if run.folder else 0
-            raise nonfinite_error(losses[number], number, lr, blame, kept)
+            fp16 = "; fp16 ends at 65504, so precision fp32 may help" if run.scaler else ""
+            raise nonfinite_error(losses[number], number, lr, fp16 + blame, kept)
         if run.main:
             text = f"the loss at step {number} is {losses[number]}: skipping this step{blame}"
             warnings.warn(text, stacklevel=3)
+
+
+def check_scale(run: Run, step: int, lr: float) -> None:
+    """Raise FloatingPointError if gradients overflow in fp16 even where the loss is not scaled up.
+
+    Before that, a step whose gradients overflow is no failure: it is how the scale is found.
+    """
+    if run.scaler and (scale := run.scaler.get_scale()) < 1:
+        kept = newest_step(run.folder / "checkpoints") if run.folder else 0
+        raise FloatingPointError(
+            f"gradients overflow in fp16 at step {step}, although the loss scale is down to {scale:g} "
+            f"({int(run.log.skipped)} steps were skipped): lower the learning rate (now {lr:.2g}), "
+            "lengthen the warm-up, or set precision to fp32 in a new folder"
+            + (f"; the checkpoint of step {kept} is kept" if kept else "")
+        )
 
 
 @torch.no_grad()

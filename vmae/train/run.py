@@ -32,11 +32,11 @@ from vmae.train.checkpoint import (
     save_state,
 )
 from vmae.train.config import RunConfig
-from vmae.train.devices import accelerator_for
+from vmae.train.devices import accelerator_for, precision_of
 from vmae.train.interrupts import Stopped, StopRequest, explained
 from vmae.train.log import Log, cost
 from vmae.train.monitoring import Watched, mfu_per_clip
-from vmae.train.nonfinite import check_finite
+from vmae.train.nonfinite import check_finite, check_scale
 from vmae.train.run_folder import (
     check_folder,
     claim_run,
@@ -62,10 +62,10 @@ def open_run(
     """
     path = Path(folder) if folder is not None else None
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
-    used = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    used = config.replace(precision=precision_of(accelerator))
     with (
         lock(path) if path and accelerator.is_main_process else nullcontext(),
-        explained(config.replace(precision=used), accelerator.num_processes, path),
+        explained(used, accelerator.num_processes, path),
     ):
         if path and accelerator.is_main_process:
             check_folder(path, config, resume)  # before anything is decoded
@@ -101,6 +101,7 @@ class Run:
     ) -> None:
         self.config, self.folder, self.resume = config, folder, resume
         self.accelerator, self.device = accelerator, accelerator.device
+        self.scaler: torch.amp.GradScaler | None = accelerator.scaler  # of the loss, in fp16
         self.main = accelerator.is_main_process
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
         self.stop = StopRequest(accelerator)
@@ -139,13 +140,15 @@ class Run:
         self.start = self.step = self.done = self.saved = found.step
         model, optimizer = self.accelerator.prepare(model, optimizer)
         restore_optimizer(optimizer, found.optimizer)
+        if self.scaler and found.scaler:
+            self.scaler.load_state_dict(found.scaler)
         self.model: nn.Module = self.accelerator.unwrap_model(model)
         self.optimizer = optimizer
         self.batches = batches
-        self._open_log(batches, found.losses)
+        self._open_log(batches, found)
         return model, optimizer
 
-    def _open_log(self, batches: Batches, pending: list[float]) -> None:
+    def _open_log(self, batches: Batches, found: Checkpoint) -> None:
         self.log = Log(
             self.config.log_every,
             batches.optim.batch_size,
@@ -156,7 +159,7 @@ class Run:
             partial(self.accelerator.reduce, reduction="mean"),
             self.config.on_nonfinite == "skip",
         )
-        self.log.resume(self.start, pending)
+        self.log.resume(self.start, found.losses, found.skipped)
         self.failures = Failures(len(batches.dataset), self.config.data.max_unreadable)
         if self.folder and self.main:
             claim_run(self.folder, self.config, self.start, self.device, self.world_size)
@@ -205,13 +208,15 @@ class Run:
     def clip_or_skip(self, model: nn.Module, optimizer: Any) -> None:
         """Clip the norm of all gradients; if it is not finite, the optimizer's step does nothing.
 
-        `found_inf` stays on the device: nobody waits to find out.
+        `found_inf` stays on the device: nobody waits to find out. In fp16, gradients are unscaled
+        first, and after a step that does nothing the loss is scaled by half as much.
         """
         limit = self.batches.optim.clip_grad
         limit = float("inf") if limit is None else limit
         norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         optimizer.optimizer.found_inf = 1.0 - norm.isfinite().float()
+        self.log.skipped += ~norm.isfinite()
 
     def end_step(self, step: int, losses: list[torch.Tensor], lr: float) -> None:
         """Log a step from the losses of its micro-batches; save and stop if it is time to."""
@@ -220,6 +225,7 @@ class Run:
         if meeting:  # losses are read here, so every process waits anyway
             losses_by_step = self.log.pending() | {step: float(self.log.mean(loss[None]))}
             check_finite(self, losses_by_step, lr)
+            check_scale(self, step, lr)
         record = self.log.add(step, loss, lr)
         self.done = step
         self.shown.update(step, record)
@@ -240,7 +246,9 @@ class Run:
         weights, optimizer = full_state(self.model), full_state(self.optimizer)
         if self.main:
             loss = self.log.records[-1].loss if self.log.records else float("inf")
-            state = Checkpoint(step, optimizer, pending, loss)
+            scaler = self.scaler.state_dict() if self.scaler else None
+            skipped = int(self.log.skipped)
+            state = Checkpoint(step, optimizer, pending, loss, skipped, scaler)
             keep = self.config.keep_checkpoints
             save_state(self.folder / "checkpoints", state, weights, keep, self.best_by_loss)
         self.saved = step
