@@ -113,6 +113,17 @@ def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):
     assert re.search(r"steps +1,200 +240", out)
 
 
+def test_recipes_for_small_cards_fit_them():
+    """And gpu-small's minutes are those of a sitting."""
+    small, ucf101 = Recipe.load("gpu-small"), Recipe.load("ucf101-1gpu")
+    rows = {row[""]: row for row in plan_table(small, CARDS["t4"])}
+    assert rows["precision"]["pre-training"] == rows["precision"]["fine-tuning"] == "fp16"
+    assert float(rows["minutes"]["pre-training"]) < 30
+    tables = [plan_table(small, CARDS["t4"]), plan_table(ucf101, CARDS["l4"], videos=9_537)]
+    memory = [row for table in tables for row in table if row[""] == "memory"]
+    assert not [row for row in memory if "does not fit" in str(row)]
+
+
 def test_the_memory_that_a_card_took_is_what_a_plan_says():
     """Measured with 13,800 videos of 24 frames of 112 pixels on the card."""
     entry = json.loads((ROOT / "data" / "bench" / "cuda.json").read_text())
