@@ -45,7 +45,7 @@ def scaled(monkeypatch):
     """Runs in fp16 on the CPU; `scaled(scale)` is the loss scale that they start with."""
     scales = {"first": 2.0**10}
 
-    def fp16_accelerator(precision, device, accumulate):
+    def fp16_accelerator(precision, device, accumulate, *_):
         accelerator = accelerator_for("fp32", "cpu", accumulate)
         accelerator.state._mixed_precision = "fp16"
         accelerator.native_amp = True

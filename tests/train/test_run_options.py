@@ -246,7 +246,7 @@ def test_the_matmul_rate_is_a_rate():
 
 def test_a_loss_that_stays_at_one_is_explained_once(config):
     normalized = config.replace(model=MODEL.replace(normalize_targets=True))
-    shown = monitoring.Watched(Silent(), normalized, None)
+    shown = monitoring.Watched(Silent(), normalized, None, accelerator_for("fp32", "cpu"))
     shown.start("pre-train", 0, 100)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -255,17 +255,6 @@ def test_a_loss_that_stays_at_one_is_explained_once(config):
     assert len(said) == 1
     assert "0.990 after 40 of 100 steps" in str(said[0].message)
     assert "predicting the mean of every patch gives 1.0" in str(said[0].message)
-
-
-def test_tensorboard_gets_the_log_or_a_message(config, tmp_path, monkeypatch):
-    config = config.replace(tensorboard=True)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.warns(UserWarning, match="pip install tensorboard"):
-        run(config, tmp_path / "without")
-    monkeypatch.undo()
-    pytest.importorskip("tensorboard")
-    run(config, tmp_path / "with")
-    assert list((tmp_path / "with/tensorboard").glob("events*"))
 
 
 # ---- a NaN loss ----------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 
-from vmae.base_config import Config, ConfigError
+from vmae.base_config import Config, ConfigError, current_names
 from vmae.config import MaskConfig, ModelConfig
 from vmae.data.config import DataConfig
 from vmae.masking import make_mask
@@ -100,8 +101,8 @@ class RunConfig(Config):
     """Steps from one record of the log to the next."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, beside the best."""
-    tensorboard: bool = False
-    """Write the log for TensorBoard too."""
+    log_with: Literal[None, "tensorboard", "wandb", "trackio"] = None
+    """A tracker that gets the log too: TensorBoard, Weights & Biases or trackio."""
     log_mfu: bool | None = None
     """Log model FLOPs utilisation: achieved FLOP/s over the device's matmul rate, measured at the
     start. None: on a GPU."""
@@ -109,6 +110,15 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("repeated_aug grad_accum_steps save_every log_every keep_checkpoints", 1)
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "") -> Self:
+        """Also accepts `tensorboard: true` or `false`, from before there were other trackers."""
+        if isinstance(values, Mapping):
+            values = current_names(cls, values)
+            if isinstance(values.get("log_with"), bool):
+                values["log_with"] = "tensorboard" if values["log_with"] else None
+        return super().from_dict(values, where)
 
     def require_rgb(self) -> None:
         """Raise ConfigError if the model cannot read `data`; a source of one's own may have other clips."""

@@ -8,6 +8,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import torch
@@ -23,8 +24,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PEER_TIMEOUT = timedelta(hours=1)
 
 
-def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -> Accelerator:
-    """Accelerate's view of the device and the processes, at a precision.
+def accelerator_for(
+    precision: str,
+    device: str = "auto",
+    accumulate: int = 1,
+    log_with: str | None = None,
+    folder: Path | None = None,
+) -> Accelerator:
+    """Accelerate's view of the device and the processes, at a precision; its tracker writes to `folder`.
 
     A GPU is one that PyTorch calls "cuda" (NVIDIA or AMD). Nothing here has been tried on Apple's
     GPUs, so a Mac uses its CPU. Precision "auto" is that of `auto_precision`. In "fp16",
@@ -66,6 +73,8 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
         mixed_precision=wanted,
         cpu=cpu,
         gradient_accumulation_steps=accumulate,
+        log_with=log_with,
+        project_dir=folder,
         fsdp_plugin=sharding,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PEER_TIMEOUT)],
     )

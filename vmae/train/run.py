@@ -35,7 +35,7 @@ from vmae.train.config import RunConfig
 from vmae.train.devices import accelerator_for, precision_of
 from vmae.train.interrupts import Stopped, StopRequest, explained
 from vmae.train.log import Log, cost
-from vmae.train.monitoring import Watched, mfu_per_clip
+from vmae.train.monitoring import Watched, mfu_per_clip, require_tracker
 from vmae.train.nonfinite import check_finite, check_scale
 from vmae.train.run_folder import (
     check_folder,
@@ -61,7 +61,10 @@ def open_run(
     need less, CheckpointError if the folder is in use.
     """
     path = Path(folder) if folder is not None else None
-    accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
+    require_tracker(config, path)
+    accelerator = accelerator_for(
+        config.precision, config.device, config.grad_accum_steps, config.log_with, path
+    )
     used = config.replace(precision=precision_of(accelerator))
     with (
         lock(path) if path and accelerator.is_main_process else nullcontext(),
@@ -105,7 +108,9 @@ class Run:
         self.main = accelerator.is_main_process
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
         self.stop = StopRequest(accelerator)
-        self.shown: Progress = Watched(progress, config, folder) if self.main else Silent()
+        self.shown: Progress = (
+            Watched(progress, config, folder, accelerator) if self.main else Silent()
+        )
         self.training = ExitStack()  # what holds from the first step to the last
         self.start = self.step = self.done = self.saved = 0
         self.reported: set[int] = set()
@@ -182,8 +187,8 @@ class Run:
         inspect   called only for steps whose loss is NaN or infinite, to name the clips
         """
         self.inspect = inspect
-        self.training.callback(self.shown.close)
         self.shown.start(title, self.start, self.log.steps)
+        self.training.callback(self.shown.close)
         self.training.enter_context(self.stop.watched())
         wanted = self.config.activation_checkpointing
         self.training.enter_context(checkpointed(self.model, wanted))
