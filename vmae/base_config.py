@@ -37,7 +37,7 @@ FIRST_EDITION: dict[str, dict[str, str]] = {
         "repeat": "repeated_aug", "accumulate": "grad_accum_steps", "keep": "keep_checkpoints",
         "checkpointing": "activation_checkpointing", "utilisation": "log_mfu",
         "rand_ops": "randaug_num_ops", "rand_magnitude": "randaug_magnitude",
-        "erase": "random_erase_prob",
+        "erase": "random_erase_prob", "tensorboard": "log_with",
     },
     "Record": {"utilisation": "mfu"},
 }  # fmt: skip

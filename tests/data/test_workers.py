@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vmae.data import ClipDataset, Sampling, StepBatches, VideoFiles, load_set, train_loader
 from vmae.data.reading import workers
-from vmae.data.reading.workers import WorkerError, run_parallel
+from vmae.data.reading.workers import WorkerError, rendering_workers, run_parallel
 
 SCRIPT = """
 import sys
@@ -94,3 +95,17 @@ def test_a_container_with_little_shared_memory(motion_mini, tmp_path):
     error = started("unshare", "-m", "sh", "-c", SMALL + command)
     assert "0.1 MB are free in /dev/shm: start the container with more" in error
     assert_free(tmp_path / "run")
+
+
+def test_renderers_are_as_many_as_cores_and_memory_allow(monkeypatch):
+    def machine(cores: int, gigabytes: float) -> None:
+        memory = SimpleNamespace(available=int(gigabytes * 1e9))
+        monkeypatch.setattr(workers.os, "sched_getaffinity", lambda _: range(cores), raising=False)
+        monkeypatch.setattr(workers.psutil, "virtual_memory", lambda: memory)
+
+    machine(cores=8, gigabytes=64)
+    assert [rendering_workers(n) for n in (None, 0, 1, 4, 64)] == [8, 1, 1, 4, 8]
+    machine(cores=64, gigabytes=2)
+    assert [rendering_workers(n) for n in (None, 2, 64)] == [4, 2, 4]
+    machine(cores=2, gigabytes=0.1)
+    assert rendering_workers() == 1

@@ -69,9 +69,15 @@ def test_decoding_limits_a_run_without_a_store_and_the_cores_that_it_needs_are_c
 def test_precision_is_what_the_run_would_use():
     config = Recipe.load("gpu").pretrain
     assert precision_on(config, CARDS["h100"]) == "bf16"
-    assert precision_on(config, CARDS["t4"]) == "fp32"
-    with pytest.raises(ConfigError, match=r"NVIDIA T4 does not compute in bf16: set precision"):
+    assert precision_on(config, CARDS["t4"]) == "fp16"
+    with pytest.raises(
+        ConfigError, match=r'NVIDIA T4 does not compute in bf16: .* to "fp16", or to'
+    ):
         precision_on(config.replace(precision="bf16"), CARDS["t4"])
+    cpu = replace(CARDS["t4"], name="a CPU", matmul={"fp32": 1e11, "bf16": 5e10}, overlaps=False)
+    assert precision_on(config, cpu) == "fp32"
+    with pytest.raises(ConfigError, match=r'a CPU does not compute in fp16: .* to "fp32", or to'):
+        precision_on(config.replace(precision="fp16"), cpu)
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones():
@@ -105,6 +111,17 @@ def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):
     assert "pre-training" in out
     assert "fine-tuning" in out
     assert re.search(r"steps +1,200 +240", out)
+
+
+def test_recipes_for_small_cards_fit_them():
+    """And gpu-small's minutes are those of a sitting."""
+    small, ucf101 = Recipe.load("gpu-small"), Recipe.load("ucf101-1gpu")
+    rows = {row[""]: row for row in plan_table(small, CARDS["t4"])}
+    assert rows["precision"]["pre-training"] == rows["precision"]["fine-tuning"] == "fp16"
+    assert float(rows["minutes"]["pre-training"]) < 30
+    tables = [plan_table(small, CARDS["t4"]), plan_table(ucf101, CARDS["l4"], videos=9_537)]
+    memory = [row for table in tables for row in table if row[""] == "memory"]
+    assert not [row for row in memory if "does not fit" in str(row)]
 
 
 def test_the_memory_that_a_card_took_is_what_a_plan_says():

@@ -20,9 +20,10 @@ from vmae.train import (
     open_sources,
     pretrain,
 )
+from vmae.train.run_folder import differences
 
 #: Recipes of this course's own, which have no row.
-OWN = {"cpu", "evening", "film", "gpu", "own", "own-cpu"}
+OWN = {"cpu", "evening", "film", "gpu", "gpu-small", "own", "own-cpu", "ucf101-1gpu"}
 #: So many videos a set is pretended to have; any number will do.
 VIDEOS = 20_000
 
@@ -286,6 +287,37 @@ def test_the_rates_follow_a_smaller_batch(part):
     assert after.min_lr == pytest.approx(before.min_lr / ratio, rel=1e-12)
     assert after.steps == before.steps * ratio
     assert after.warmup_ratio == before.warmup_ratio  # a share of the steps, so the same epochs
+
+
+def changed_fields(name: str, of: str) -> set[str]:
+    """Where a recipe differs from another, by dotted name."""
+    recipes = (Recipe.load(x).to_dict() for x in (of, name))
+    return {line.split(":")[0] for line in differences(*recipes)}
+
+
+def test_gpu_small_is_the_recipe_gpu_in_less_memory():
+    assert changed_fields("gpu-small", of="gpu") == {
+        f"{part}.{field}"
+        for part in ("pretrain", "finetune")
+        for field in ("data.cache_on_device", "data.num_workers", "grad_accum_steps")
+    }
+
+
+def test_ucf101_on_one_gpu_has_the_published_steps_clips_and_rates():
+    published, adapted = Recipe.load("v1-ucf101-b"), Recipe.load("ucf101-1gpu")
+    same = {"grad_accum_steps", "compile", "data.num_workers"}  # these change no result
+    before = {f"optim.{name}" for name in ("epochs", "batch_size", "base_batch_size")}
+    assert changed_fields("ucf101-1gpu", of="v1-ucf101-b") == {
+        *(f"pretrain.{name}" for name in same | before | {"repeated_aug"}),
+        *(f"finetune.{name}" for name in same),
+    }
+    one, eight = (recipe.pretrain for recipe in (adapted, published))
+    count = one.optim.batch_size * one.repeated_aug
+    assert count == eight.optim.batch_size
+    assert one.optim.epochs * one.repeated_aug == eight.optim.epochs
+    a, b = (config.optim.resolved(9_537) for config in (one, eight))
+    assert (a.lr, a.min_lr) == (b.lr, b.min_lr)
+    assert a.steps == pytest.approx(b.steps, rel=0.02)
 
 
 def test_rates_are_absolute_without_lr_batch():

@@ -45,7 +45,6 @@ from vmae.train import (
     checkpoint,
     checkpointed,
     compile_blocks,
-    devices,
     interrupts,
     monitoring,
     run_folder,
@@ -93,17 +92,6 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(config):
         torch.testing.assert_close(parts.model.state_dict()[name], tensor, atol=1e-5, rtol=0)
     with pytest.raises(ConfigError, match=r"batch_size 8 must be divisible by 1 processes times"):
         run(config.replace(grad_accum_steps=3))
-
-
-def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(monkeypatch):
-    def supported(including_emulation=True):  # as on a T4
-        return including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert devices.auto_precision(gpu=True) == "fp32"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-    assert devices.auto_precision(gpu=True) == "bf16"
-    assert devices.auto_precision(gpu=False) == "fp32"
 
 
 def test_bf16_works_on_a_cpu_and_is_near_fp32(config):
@@ -258,7 +246,7 @@ def test_the_matmul_rate_is_a_rate():
 
 def test_a_loss_that_stays_at_one_is_explained_once(config):
     normalized = config.replace(model=MODEL.replace(normalize_targets=True))
-    shown = monitoring.Watched(Silent(), normalized, None)
+    shown = monitoring.Watched(Silent(), normalized, None, accelerator_for("fp32", "cpu"))
     shown.start("pre-train", 0, 100)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -267,17 +255,6 @@ def test_a_loss_that_stays_at_one_is_explained_once(config):
     assert len(said) == 1
     assert "0.990 after 40 of 100 steps" in str(said[0].message)
     assert "predicting the mean of every patch gives 1.0" in str(said[0].message)
-
-
-def test_tensorboard_gets_the_log_or_a_message(config, tmp_path, monkeypatch):
-    config = config.replace(tensorboard=True)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.warns(UserWarning, match="pip install tensorboard"):
-        run(config, tmp_path / "without")
-    monkeypatch.undo()
-    pytest.importorskip("tensorboard")
-    run(config, tmp_path / "with")
-    assert list((tmp_path / "with/tensorboard").glob("events*"))
 
 
 # ---- a NaN loss ----------------------------------------------------------------------------------

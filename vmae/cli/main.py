@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--frames", type=int, help="number of frames per video")
     render.add_argument("--pixels", type=int, help="frame width and height in pixels (minimum: 64)")
     render.add_argument("--seed", type=int, help="random seed for the videos")
-    render.add_argument("--num-workers", **workers)
+    render.add_argument(
+        "--num-workers",
+        type=int,
+        help="number of worker processes (default and maximum: what cores and memory allow)",
+    )
     render.set_defaults(run=commands.render)
 
     environment = subparsers.add_parser(

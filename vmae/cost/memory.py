@@ -29,7 +29,7 @@ class Memory:
     weights      float32
     gradients    float32
     optimizer    AdamW's two moments, float32
-    activations  kept for the backward pass, plus in bf16 the copies of the weights
+    activations  kept for the backward pass, plus in bf16 and fp16 the copies of the weights
     """
 
     weights: int
@@ -59,8 +59,8 @@ def training_memory(config: RunConfig, clips: int, sharded: int = 1) -> Memory:
             frozen = sum(map(parameters, list(model.blocks.children())[: _frozen(config)]))
         count = parameters(model)
     share, trained = 4 * count // sharded, 4 * (count - frozen) // sharded
-    bf16 = config.precision == "bf16"
-    activations = clips * clip_activations(config, bf16) + (2 * count if bf16 else 0)
+    half = config.precision in ("bf16", "fp16")
+    activations = clips * clip_activations(config, half) + (2 * count if half else 0)
     return Memory(share, trained, 2 * trained, activations)
 
 
@@ -69,13 +69,13 @@ def _frozen(config: RunConfig) -> int:
     return getattr(config, "frozen_layers", 0)
 
 
-def clip_activations(config: RunConfig, bf16: bool) -> int:
-    """Bytes that one clip keeps for the backward pass.
+def clip_activations(config: RunConfig, half: bool) -> int:
+    """Bytes that one clip keeps for the backward pass; `half`: in bf16 or fp16.
 
     With activation checkpointing a block keeps only its input, and the largest block is held once in
     full while its gradient is computed.
     """
-    model, low = config.model, 2 if bf16 else 4  # bytes per number that matrix products read
+    model, low = config.model, 2 if half else 4  # bytes per number that matrix products read
     class_token = model.family == "mae"
     clip = model.channels * model.num_frames * model.img_size**2
     pixels, width = model.grid.token_dim, model.embed_dim
@@ -106,7 +106,7 @@ def clip_activations(config: RunConfig, bf16: bool) -> int:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    fused = is_fused(device, torch.bfloat16 if bf16 else torch.float32)
+    fused = is_fused(device, torch.bfloat16 if half else torch.float32)
     blocks = [_block(tokens, dim, heads, model, low, fused) for _, tokens, dim, heads in stacks]
     for (depth, tokens, dim, _), block in zip(stacks, blocks, strict=True):
         kept += depth * (4 * tokens * dim if config.activation_checkpointing else block)

@@ -20,6 +20,7 @@ class Record:
 
     memory_gb     peak memory of the process so far; on a GPU, peak GPU memory
     mfu           achieved FLOP/s over the measured matmul rate of the device, if it is known
+    skipped       steps so far that changed nothing, because a gradient was NaN or infinite
     """
 
     step: int
@@ -29,6 +30,7 @@ class Record:
     seconds: float
     memory_gb: float = 0.0
     mfu: float | None = None
+    skipped: int = 0
 
 
 class Progress(Protocol):
@@ -59,6 +61,8 @@ class Bar(Progress):
             shown = {"loss": f"{record.loss:.4f}", "clips/s": f"{record.clips_per_second:.0f}"}
             if record.mfu is not None:
                 shown["of peak"] = f"{record.mfu:.0%}"
+            if record.skipped:
+                shown["skipped"] = str(record.skipped)
             self._bar.set_postfix(shown, refresh=False)
 
     def close(self) -> None:

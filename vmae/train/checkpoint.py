@@ -36,12 +36,16 @@ class Checkpoint:
 
     losses   those since the last record of the log
     loss     the last logged mean, by which the best checkpoint is chosen
+    skipped  steps so far that changed nothing, because a gradient was NaN or infinite
+    scaler   the state of the loss scaler in fp16
     """
 
     step: int = 0
     optimizer: dict[str, Any] | None = None
     losses: list[float] = field(default_factory=list)
     loss: float = math.inf
+    skipped: int = 0
+    scaler: dict[str, Any] | None = None
 
 
 def save_state(
@@ -61,8 +65,9 @@ def save_state(
     with atomic_path(target) as temporary:
         temporary.mkdir()
         write_weights(weights, temporary / "model.safetensors")
-        torch.save({"optimizer": state.optimizer}, temporary / "state.pt")
-        facts = {"step": state.step, "loss": state.loss, "losses": state.losses}
+        kept = {"optimizer": state.optimizer, "scaler": state.scaler}
+        torch.save(kept, temporary / "state.pt")
+        facts = {name: getattr(state, name) for name in ("step", "loss", "losses", "skipped")}
         (temporary / "step.json").write_text(json.dumps(facts))
     best = None
     if by_loss:
@@ -87,8 +92,9 @@ def load_state(folder: Path, model: nn.Module) -> Checkpoint:
             with safe_open(path / "model.safetensors", "pt"):
                 pass  # the header shows whether the file is complete
             found = Checkpoint(
-                int(facts["step"]), state["optimizer"], facts.get("losses", []), _loss(path)
-            )
+                int(facts["step"]), state["optimizer"], facts.get("losses", []), _loss(path),
+                facts.get("skipped", 0), state.get("scaler"),
+            )  # fmt: skip
         except Exception as error:  # the readers raise many kinds for a damaged file
             warnings.warn(
                 f"{path} is corrupt ({error}): the previous checkpoint will be used instead",

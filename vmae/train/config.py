@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 
-from vmae.base_config import Config, ConfigError
+from vmae.base_config import Config, ConfigError, current_names
 from vmae.config import MaskConfig, ModelConfig
 from vmae.data.config import DataConfig
 from vmae.masking import make_mask
@@ -82,8 +83,9 @@ class RunConfig(Config):
     Something-Something."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run. "cuda": an NVIDIA or AMD GPU. "auto": such a GPU where there is one, else the CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of matrix products. "auto": bf16 on a GPU that supports it, else fp32. "bf16" works on a CPU too."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products. "auto": bf16 on a GPU that computes in it, fp16 with a loss scaler on an older
+    one, fp32 on a CPU. "bf16" works on a CPU too; it is never emulated on a GPU."""
     grad_accum_steps: int = 1
     """Micro-batches that a process computes its batch in: less memory, the same gradient."""
     activation_checkpointing: bool = False
@@ -99,8 +101,8 @@ class RunConfig(Config):
     """Steps from one record of the log to the next."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, beside the best."""
-    tensorboard: bool = False
-    """Write the log for TensorBoard too."""
+    log_with: Literal[None, "tensorboard", "wandb", "trackio"] = None
+    """A tracker that gets the log too: TensorBoard, Weights & Biases or trackio."""
     log_mfu: bool | None = None
     """Log model FLOPs utilisation: achieved FLOP/s over the device's matmul rate, measured at the
     start. None: on a GPU."""
@@ -108,6 +110,15 @@ class RunConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require("repeated_aug grad_accum_steps save_every log_every keep_checkpoints", 1)
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "") -> Self:
+        """Also accepts `tensorboard: true` or `false`, from before there were other trackers."""
+        if isinstance(values, Mapping):
+            values = current_names(cls, values)
+            if isinstance(values.get("log_with"), bool):
+                values["log_with"] = "tensorboard" if values["log_with"] else None
+        return super().from_dict(values, where)
 
     def require_rgb(self) -> None:
         """Raise ConfigError if the model cannot read `data`; a source of one's own may have other clips."""

@@ -8,6 +8,7 @@ import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,17 +18,25 @@ from accelerate.utils import DistributedType
 
 from vmae.base_config import ConfigError
 
+#: Of matrix products, by the name of a precision.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 #: A process that waits this long for the others gives up; waiting for a set to be decoded counts.
 PEER_TIMEOUT = timedelta(hours=1)
 
 
-def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -> Accelerator:
-    """Accelerate's view of the device and the processes, at a precision.
+def accelerator_for(
+    precision: str,
+    device: str = "auto",
+    accumulate: int = 1,
+    log_with: str | None = None,
+    folder: Path | None = None,
+) -> Accelerator:
+    """Accelerate's view of the device and the processes, at a precision; its tracker writes to `folder`.
 
     A GPU is one that PyTorch calls "cuda" (NVIDIA or AMD). Nothing here has been tried on Apple's
-    GPUs, so a Mac uses its CPU. Precision "auto" is bf16 on a GPU that supports it and fp32
-    elsewhere: the tiny model, which is what a CPU trains, is slower in bf16. A ViT-S may be faster in
-    "bf16" on a CPU too. Raises ConfigError if a GPU is requested and there is none.
+    GPUs, so a Mac uses its CPU. Precision "auto" is that of `auto_precision`. In "fp16",
+    `accelerator.scaler` scales the loss. Raises ConfigError if a GPU is requested and there is none,
+    or a precision that the device lacks.
     """
     gpu = torch.cuda.is_available()
     if device == "cuda" and not gpu:
@@ -36,8 +45,18 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
             'has one, install the PyTorch build that matches its driver, set device to "cpu", or '
             "use the recipe `cpu`, which is designed for two CPU cores"
         )
+    native = auto_precision(gpu and device != "cpu")
+    if precision == "bf16" and native == "fp16":
+        raise ConfigError(
+            f'precision is "bf16", which {torch.cuda.get_device_name()} can only emulate: set '
+            'precision to "fp16", or to "auto", which chooses it'
+        )
+    if precision == "fp16" and native == "fp32":
+        raise ConfigError(
+            'precision is "fp16", which needs a GPU: set precision to "auto", which is fp32 on a CPU'
+        )
     if precision == "auto":
-        precision = auto_precision(gpu and device != "cpu")
+        precision = native
     wanted = "no" if precision == "fp32" else precision
     # Accelerate would pick any accelerator; processes without one communicate by gloo, on the CPU only.
     cpu = device == "cpu" or not gpu
@@ -54,6 +73,8 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
         mixed_precision=wanted,
         cpu=cpu,
         gradient_accumulation_steps=accumulate,
+        log_with=log_with,
+        project_dir=folder,
         fsdp_plugin=sharding,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PEER_TIMEOUT)],
     )
@@ -68,20 +89,28 @@ def accelerator_for(precision: str, device: str = "auto", accumulate: int = 1) -
 
 
 def auto_precision(gpu: bool) -> str:
-    """bf16 on a GPU that computes in it; older GPUs emulate it, which is slower than fp32."""
-    native = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if native else "fp32"
+    """bf16 on a GPU that computes in it; fp16 on an older one, which would only emulate bf16; fp32 on a
+    CPU: the tiny model, which is what a CPU trains, is slower in bf16 (a ViT-S may be faster)."""
+    if not gpu:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def precision_of(accelerator: Accelerator) -> str:
+    """The precision in use, by the name that configurations give it."""
+    return "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
 
 
 def inference_autocast(
     device: torch.device | str, accelerator: Accelerator | None = None
 ) -> AbstractContextManager[None]:
-    """Around forward passes without gradients: bf16 on a GPU that computes in it, unless the run of
-    `accelerator` is in fp32. On a CPU nothing changes."""
-    wanted = auto_precision(torch.device(device).type == "cuda")
-    if wanted == "fp32" or (accelerator and accelerator.mixed_precision == "no"):
+    """Around forward passes without gradients: the precision of the run of `accelerator`, or else the
+    one that suits the GPU. On a CPU nothing changes."""
+    gpu = torch.device(device).type == "cuda"
+    wanted = precision_of(accelerator) if accelerator else auto_precision(gpu)
+    if wanted == "fp32" or not gpu:
         return nullcontext()
-    return torch.autocast("cuda", torch.bfloat16)
+    return torch.autocast("cuda", DTYPES[wanted])
 
 
 def _sharding() -> FullyShardedDataParallelPlugin:

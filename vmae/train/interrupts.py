@@ -1,22 +1,21 @@
-"""What may end a run early: a signal, a lost process, too little memory, a NaN or infinite loss."""
+"""What may end a run early: a signal, a lost process, too little memory."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
 
 from vmae.cost.memory import training_memory
-from vmae.support.files import atomic_path
 from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
+from vmae.train.devices import auto_precision
 
 #: Exit status of a run that saved a checkpoint and stopped at a signal: "try again" (EX_TEMPFAIL).
 STOPPED_STATUS = 75
@@ -120,31 +119,12 @@ def _smaller(config: RunConfig, batch: int, reason: str) -> str:
             f"  activation_checkpointing: true  {less}, same results, a third more compute"
         )
     if config.precision == "fp32":
-        less = needs(config.replace(precision="bf16"), views)
-        lines.append(f"  precision: bf16  {less}, in a new folder")
+        half = auto_precision(config.device != "cpu" and torch.cuda.is_available())
+        half = "bf16" if half == "fp32" else half
+        less = needs(config.replace(precision=half), views)
+        lines.append(f"  precision: {half}  {less}, in a new folder")
     smaller = config.optim.batch_size // 2
     rate = "" if config.optim.base_batch_size else "; scale optim.lr with it"
     less = needs(config, max(1, views // 2))
     lines.append(f"  optim.batch_size: {smaller}  {less}, in a new folder{rate}")
     return "\n".join(lines)
-
-
-def save_batch(path: Path, tensors: Mapping[str, torch.Tensor], videos: Sequence[str]) -> None:
-    """Save a batch for inspection: its tensors, and the paths of its videos in the metadata."""
-    with atomic_path(path) as temporary:
-        whole = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        save_file(whole, temporary, {"videos": "\n".join(videos)})
-
-
-def nonfinite_error(
-    loss: float, step: int, lr: float, more: str = "", kept: int = 0
-) -> FloatingPointError:
-    """The error for a NaN or infinite loss.
-
-    more   the clips to blame        kept   the step of the newest checkpoint; 0 if there is none
-    """
-    checkpoint = f"; the checkpoint of step {kept} is kept" if kept else ""
-    return FloatingPointError(
-        f"the loss is {loss} at step {step}: lower the learning rate (now {lr:.2g}), lengthen the "
-        f"warm-up, or set clip_grad{checkpoint}{more}"
-    )

@@ -38,8 +38,9 @@ class Log:
     skips: bool = False
     records: list[Record] = field(default_factory=list)
 
-    def resume(self, step: int, pending: list[float] | None = None) -> None:
+    def resume(self, step: int, pending: list[float] | None = None, skipped: int = 0) -> None:
         """Keep the records up to `step` and the losses since the last one; start the clock from there."""
+        self.skipped = torch.tensor(skipped, device=self.device)
         if self.path and self.path.exists():
             self.records = [row for row in read_records(self.path) if row.step <= step]
             text = "".join(json.dumps(asdict(r)) + "\n" for r in self.records)
@@ -88,7 +89,7 @@ class Log:
         record = Record(
             step, losses.mean().item(), lr, rate, self._before + now - self._start,
             peak_memory(self.device) / 1e9 if self.device else 0.0,
-            self.flops_share and rate * self.flops_share,
+            self.flops_share and rate * self.flops_share, int(self.skipped),
         )  # fmt: skip
         self._last, self._timed = now, step
         self.records.append(record)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from vmae.cost import training_memory
 from vmae.data.reading.loader import Source
 from vmae.train.config import FinetuneConfig
-from vmae.train.devices import device_name
+from vmae.train.devices import device_name, precision_of
 from vmae.train.finetune import Sources, labelled_clips
 from vmae.train.plan import Clips, planned, this_device
 
@@ -23,7 +23,7 @@ def overview(config: FinetuneConfig, sources: Sources, accelerator: Accelerator)
     """A few lines: the model, the videos and their classes, steps, memory of a step, minutes."""
     train, model = labelled_clips(config, sources), config.model
     optim = config.optim.resolved(len(train.videos))
-    fitting = config.replace(precision="bf16" if accelerator.mixed_precision == "bf16" else "fp32")
+    fitting = config.replace(precision=precision_of(accelerator))
     clips = optim.batch_size * config.repeated_aug
     each = clips // (accelerator.num_processes * config.grad_accum_steps)
     memory = training_memory(fitting, max(1, each)).total / 1e9

@@ -187,11 +187,15 @@ def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
 
 def precision_on(config: RunConfig, device: Hardware) -> str:
     """The precision of a run on a device, "auto" resolved as the run itself does."""
+    native = "fp32"
+    if device.overlaps:
+        native = "bf16" if "bf16" in device.matmul else "fp16"
     if config.precision == "auto":
-        return "bf16" if device.overlaps and "bf16" in device.matmul else "fp32"
+        return native
     if config.precision not in device.matmul:
         raise ConfigError(
-            f'{device.name} does not compute in {config.precision}: set precision to "auto"'
+            f"{device.name} does not compute in {config.precision}: set precision to "
+            f'"{native}", or to "auto", which chooses it'
         )
     return config.precision
 

@@ -8,7 +8,6 @@ seed and k alone.
 from __future__ import annotations
 
 import signal
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -29,15 +28,15 @@ from vmae.train.checkpoint import (
     Checkpoint,
     full_state,
     load_state,
-    newest_step,
     restore_optimizer,
     save_state,
 )
 from vmae.train.config import RunConfig
-from vmae.train.devices import accelerator_for
-from vmae.train.interrupts import Stopped, StopRequest, explained, nonfinite_error, save_batch
+from vmae.train.devices import accelerator_for, precision_of
+from vmae.train.interrupts import Stopped, StopRequest, explained
 from vmae.train.log import Log, cost
-from vmae.train.monitoring import Watched, mfu_per_clip
+from vmae.train.monitoring import Watched, mfu_per_clip, require_tracker
+from vmae.train.nonfinite import check_finite, check_scale
 from vmae.train.run_folder import (
     check_folder,
     claim_run,
@@ -62,11 +61,14 @@ def open_run(
     need less, CheckpointError if the folder is in use.
     """
     path = Path(folder) if folder is not None else None
-    accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
-    used = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    require_tracker(config, path)
+    accelerator = accelerator_for(
+        config.precision, config.device, config.grad_accum_steps, config.log_with, path
+    )
+    used = config.replace(precision=precision_of(accelerator))
     with (
         lock(path) if path and accelerator.is_main_process else nullcontext(),
-        explained(config.replace(precision=used), accelerator.num_processes, path),
+        explained(used, accelerator.num_processes, path),
     ):
         if path and accelerator.is_main_process:
             check_folder(path, config, resume)  # before anything is decoded
@@ -102,10 +104,13 @@ class Run:
     ) -> None:
         self.config, self.folder, self.resume = config, folder, resume
         self.accelerator, self.device = accelerator, accelerator.device
+        self.scaler: torch.amp.GradScaler | None = accelerator.scaler  # of the loss, in fp16
         self.main = accelerator.is_main_process
         self.rank, self.world_size = accelerator.process_index, accelerator.num_processes
         self.stop = StopRequest(accelerator)
-        self.shown: Progress = Watched(progress, config, folder) if self.main else Silent()
+        self.shown: Progress = (
+            Watched(progress, config, folder, accelerator) if self.main else Silent()
+        )
         self.training = ExitStack()  # what holds from the first step to the last
         self.start = self.step = self.done = self.saved = 0
         self.reported: set[int] = set()
@@ -140,13 +145,15 @@ class Run:
         self.start = self.step = self.done = self.saved = found.step
         model, optimizer = self.accelerator.prepare(model, optimizer)
         restore_optimizer(optimizer, found.optimizer)
+        if self.scaler and found.scaler:
+            self.scaler.load_state_dict(found.scaler)
         self.model: nn.Module = self.accelerator.unwrap_model(model)
         self.optimizer = optimizer
         self.batches = batches
-        self._open_log(batches, found.losses)
+        self._open_log(batches, found)
         return model, optimizer
 
-    def _open_log(self, batches: Batches, pending: list[float]) -> None:
+    def _open_log(self, batches: Batches, found: Checkpoint) -> None:
         self.log = Log(
             self.config.log_every,
             batches.optim.batch_size,
@@ -157,7 +164,7 @@ class Run:
             partial(self.accelerator.reduce, reduction="mean"),
             self.config.on_nonfinite == "skip",
         )
-        self.log.resume(self.start, pending)
+        self.log.resume(self.start, found.losses, found.skipped)
         self.failures = Failures(len(batches.dataset), self.config.data.max_unreadable)
         if self.folder and self.main:
             claim_run(self.folder, self.config, self.start, self.device, self.world_size)
@@ -180,8 +187,8 @@ class Run:
         inspect   called only for steps whose loss is NaN or infinite, to name the clips
         """
         self.inspect = inspect
-        self.training.callback(self.shown.close)
         self.shown.start(title, self.start, self.log.steps)
+        self.training.callback(self.shown.close)
         self.training.enter_context(self.stop.watched())
         wanted = self.config.activation_checkpointing
         self.training.enter_context(checkpointed(self.model, wanted))
@@ -206,20 +213,24 @@ class Run:
     def clip_or_skip(self, model: nn.Module, optimizer: Any) -> None:
         """Clip the norm of all gradients; if it is not finite, the optimizer's step does nothing.
 
-        `found_inf` stays on the device: nobody waits to find out.
+        `found_inf` stays on the device: nobody waits to find out. In fp16, gradients are unscaled
+        first, and after a step that does nothing the loss is scaled by half as much.
         """
         limit = self.batches.optim.clip_grad
         limit = float("inf") if limit is None else limit
         norm = self.accelerator.clip_grad_norm_(model.parameters(), limit)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         optimizer.optimizer.found_inf = 1.0 - norm.isfinite().float()
+        self.log.skipped += ~norm.isfinite()
 
     def end_step(self, step: int, losses: list[torch.Tensor], lr: float) -> None:
         """Log a step from the losses of its micro-batches; save and stop if it is time to."""
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         meeting = self.log.due(step) or self._save_is_due(step)
         if meeting:  # losses are read here, so every process waits anyway
-            self._check_finite(step, loss, lr)
+            losses_by_step = self.log.pending() | {step: float(self.log.mean(loss[None]))}
+            check_finite(self, losses_by_step, lr)
+            check_scale(self, step, lr)
         record = self.log.add(step, loss, lr)
         self.done = step
         self.shown.update(step, record)
@@ -240,7 +251,9 @@ class Run:
         weights, optimizer = full_state(self.model), full_state(self.optimizer)
         if self.main:
             loss = self.log.records[-1].loss if self.log.records else float("inf")
-            state = Checkpoint(step, optimizer, pending, loss)
+            scaler = self.scaler.state_dict() if self.scaler else None
+            skipped = int(self.log.skipped)
+            state = Checkpoint(step, optimizer, pending, loss, skipped, scaler)
             keep = self.config.keep_checkpoints
             save_state(self.folder / "checkpoints", state, weights, keep, self.best_by_loss)
         self.saved = step
@@ -257,35 +270,6 @@ class Run:
                 else ""
             )
             raise Stopped(f"stopped by a signal after step {step} of {self.log.steps}{kept}")
-
-    def _check_finite(self, step: int, loss: torch.Tensor, lr: float) -> None:
-        """Save the clips of steps whose loss is not finite; raise if the run is to stop at one."""
-        losses = self.log.pending() | {step: float(self.log.mean(loss[None]))}
-        new = [s for s, x in losses.items() if x - x != 0 and s not in self.reported]
-        self.reported.update(new)
-        for number in new[:1] if self.config.on_nonfinite == "stop" else new:
-            blame = self._save_clips(number)
-            if self.config.on_nonfinite == "stop":
-                kept = newest_step(self.folder / "checkpoints") if self.folder else 0
-                raise nonfinite_error(losses[number], number, lr, blame, kept)
-            if self.main:
-                text = f"the loss at step {number} is {losses[number]}: skipping this step{blame}"
-                warnings.warn(text, stacklevel=3)
-
-    @torch.no_grad()
-    def _save_clips(self, step: int) -> str:
-        """Read the clips of a step again, save those of this process, and name the culprits."""
-        videos, batch = self.batches.reread(step)
-        losses, tensors = self.inspect(step, batch)
-        rows = (~losses.isfinite()).nonzero().flatten().tolist()
-        blamed = sorted({videos[row // self.config.repeated_aug] for row in rows}) or videos
-        text = f"; its clips are from {', '.join(blamed[:5])}"
-        text += " and others" if len(blamed) > 5 else ""
-        if self.folder:
-            path = self.folder / f"nonfinite-step-{step:08d}-{self.rank}.safetensors"
-            save_batch(path, tensors, videos)
-            text += f", saved in {path}"
-        return text
 
     # ---- after the last step -------------------------------------------------------------------
 

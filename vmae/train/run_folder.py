@@ -39,7 +39,7 @@ FREE_FIELDS = (
     "activation_checkpointing",
     "compile",
     "on_nonfinite",
-    "tensorboard",
+    "log_with",
     "log_mfu",
     "test_clips",
     "test_crops",

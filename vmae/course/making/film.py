@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from vmae import ROOT
 from vmae.data.reading.reader import open_video
-from vmae.data.reading.workers import run_parallel
+from vmae.data.reading.workers import rendering_workers, run_parallel
 from vmae.data.writing.encode import write_video
 from vmae.data.writing.folder import begin_set, finish_set
 from vmae.support.files import only_writer
@@ -133,7 +133,7 @@ def render_film(
     folder: str | Path,
     film: str | Path,
     spec: FilmSpec,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[..., Any] = tqdm,
 ) -> Path:
     """Cut `film` into a set in `folder`. Like `render_set`, it resumes after an interruption.
@@ -148,7 +148,8 @@ def render_film(
         clips = choose_clips(spec, film)
         todo = [clip for clip in clips if not (folder / spec.name(*clip)).exists()]
         groups = [todo[i : i + 16] for i in range(0, len(todo), 16)]  # each opens the film once
-        done = run_parallel(partial(_write_clips, folder, film, spec), groups, workers, chunk=1)
+        work = partial(_write_clips, folder, film, spec)
+        done = run_parallel(work, groups, rendering_workers(workers), chunk=1)
         for _ in progress(done, total=len(groups), desc=f"cut {film.name}"):
             pass
         lists: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vmae.course.making.scenes import scene, texture
-from vmae.data.reading.workers import run_parallel
+from vmae.data.reading.workers import rendering_workers, run_parallel
 from vmae.data.sets.motion_specs import MotionSpec
 from vmae.data.writing.encode import write_video
 from vmae.data.writing.folder import begin_set, finish_set
@@ -94,10 +94,12 @@ def _drifting_digits(
 def render_set(
     folder: str | Path,
     spec: MotionSpec,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[..., Any] = tqdm,
 ) -> Path:
     """Render a whole set into `folder`: videos/, train.csv, test.csv, classes.txt, set.json.
+
+    workers   at most as many processes; None: as many as cores and memory allow
 
     An interrupted call resumes where it stopped; a complete set is left unchanged.
     Raises FileExistsError if the folder holds another set, DiskError if the set does not fit,
@@ -112,7 +114,7 @@ def render_set(
     require_space(folder, int(len(todo) * spec.frames * frame_bytes))
     work = partial(_render_file, folder, spec)
     with only_writer(folder):
-        done = run_parallel(work, todo, workers)
+        done = run_parallel(work, todo, rendering_workers(workers))
         for _ in progress(done, total=len(todo), desc=f"render {folder.name}"):
             pass
         lists = {

@@ -13,10 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from torch.utils.data import DataLoader, Dataset
 
 #: Where worker processes leave a batch for the main process, on Linux.
 SHARED = Path("/dev/shm")
+
+
+#: Bytes of memory that a process which renders may take: measured, 0.42 GB, mostly libraries.
+RENDERER = 500_000_000
 
 
 class WorkerError(RuntimeError):
@@ -53,6 +58,14 @@ def check_workers(shared: int = 0) -> None:
             f"--shm-size={math.ceil(2 * shared / 1e9)}g, use fewer workers or a smaller batch, or set "
             "num_workers to 0"
         )
+
+
+def rendering_workers(wanted: int | None = None) -> int:
+    """How many processes render: as many as `wanted`, as there are cores, and as memory has room for."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on a Mac or on Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    room = psutil.virtual_memory().available // RENDERER
+    return max(1, min(cores if wanted is None else wanted, cores, room))
 
 
 def run_parallel(
