@@ -46,11 +46,9 @@ import torch
 from torch.nn import functional as F
 
 import vmae
-from vmae import cli, data, train, viz
+from vmae import cli, data, train
 from vmae.config import MaskConfig, ModelConfig
-from vmae.course import diagrams, making
-from vmae.course.checks import check
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, making, predict, viz
 from vmae.masking import make_mask
 
 started = time.perf_counter()

@@ -47,12 +47,10 @@ from einops import rearrange
 from torch import nn
 
 import vmae
-from vmae import cost, grid, layers, positions, vit, viz
+from vmae import cost, grid, layers, positions, vit
 from vmae.config import ModelConfig
-from vmae.course import diagrams
-from vmae.course.checks import check
 from vmae.course.checks.notebook_01 import Suspect, cat
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, predict, viz
 from vmae.train import Record, peak_memory
 
 os.chdir(vmae.ROOT)

@@ -41,11 +41,9 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import vmae
-from vmae import cost, grid, masking, positions, viz
+from vmae import cost, grid, masking, positions
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
-from vmae.course import diagrams
-from vmae.course.checks import check
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, predict, viz
 from vmae.init import init_linears
 from vmae.layers import NORM_EPS, Block
 

@@ -45,12 +45,11 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 import vmae
-from vmae import cost, data, grid, mae, train, vit, viz
+from vmae import cost, data, grid, mae, train, vit
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
-from vmae.course import diagrams
-from vmae.course.checks import check, notebook_02
+from vmae.course.checks import notebook_02
 from vmae.course.experiments import label_figures, results, sets, table, verdicts
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, predict, viz
 
 os.chdir(vmae.ROOT)  # paths are relative to the checkout, wherever Jupyter was started
 torch.set_num_threads(1)  # models as small as this one gain nothing from more

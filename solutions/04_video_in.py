@@ -49,11 +49,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import vmae
-from vmae import data, train, viz, weights
+from vmae import data, train, weights
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, ModelConfig
-from vmae.course import diagrams
-from vmae.course.checks import check
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, predict, viz
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.positions import sincos_1d, sincos_2d
 from vmae.vit import PatchEmbed

@@ -44,12 +44,10 @@ import torch
 from einops import rearrange, repeat
 
 import vmae
-from vmae import cost, data, train, vit, viz
+from vmae import cost, data, train, vit
 from vmae.config import MaskConfig, ModelConfig
-from vmae.course import diagrams, making
-from vmae.course.checks import check
 from vmae.course.experiments import copier, figures, results, table, verdicts
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, making, predict, viz
 from vmae.grid import TokenGrid, patchify, unpatchify
 from vmae.masking import Mask, make_mask
 

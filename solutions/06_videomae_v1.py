@@ -46,12 +46,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import vmae
-from vmae import cost, data, init, layers, mae, masking, positions, train, viz
+from vmae import cost, data, init, layers, mae, masking, positions, train
 from vmae.config import IMAGENET_MEAN, IMAGENET_STD, MaskConfig, ModelConfig
-from vmae.course import diagrams, gallery, making
-from vmae.course.checks import check
-from vmae.course.experiments import figures, results, table, verdicts
-from vmae.course.predictions import predict
+from vmae.course import experiments
+from vmae.course.lessons import check, diagrams, gallery, making, predict, viz
 from vmae.grid import TokenGrid, gather_tokens, patchify, unpatchify
 
 os.chdir(vmae.ROOT)  # paths are relative to the checkout, wherever Jupyter was started
@@ -184,7 +182,7 @@ diagrams.asymmetry(cubes, MaskConfig("random", 0.9))
 # is not a time, so the course's experiments also timed a training step, for a tiny model on one CPU core:
 
 # %%
-timed = results.load("textures")
+timed = experiments.results.load("textures")
 base = next(x["seconds_per_step_of_base"] for k, x in timed.items() if k.startswith("speed"))
 rows = [{"design": "VideoMAE", "ms per step": f"{1000 * base:.0f}", "times": "1.0"}]
 for design in ("large decoder", "encoder sees all", "symmetric"):
@@ -1072,12 +1070,18 @@ viz.explorer(
 
 # %%
 tested = ("masks", "dense", "ratio", "targets", "cost")
-found = {s: results.load(s) for name in tested for s in table.EXPERIMENTS[name].sets}
+found = {
+    s: experiments.results.load(s)
+    for name in tested
+    for s in experiments.table.EXPERIMENTS[name].sets
+}
 rows = []
 for name in tested:
-    for claim in table.EXPERIMENTS[name].claims:
-        difference = verdicts.judged(name, claim, found)
-        floors = verdicts.accuracies(name, claim.set, claim.question, found, column="floor")
+    for claim in experiments.table.EXPERIMENTS[name].claims:
+        difference = experiments.verdicts.judged(name, claim, found)
+        floors = experiments.verdicts.accuracies(
+            name, claim.set, claim.question, found, column="floor"
+        )
         level = [*floors[claim.better].values(), *floors[claim.worse].values()]
         rows.append(
             {
@@ -1092,11 +1096,11 @@ viz.table(rows, caption="The claims, tested at a small scale: linear probe, pair
 
 # %%
 for name in ("ratio", "targets", "cost"):
-    for s in table.EXPERIMENTS[name].sets:
-        if verdicts.questions(s, found):
-            display(figures.claims(name, s, found))
+    for s in experiments.table.EXPERIMENTS[name].sets:
+        if experiments.verdicts.questions(s, found):
+            display(experiments.figures.claims(name, s, found))
         else:
-            print(f"{table.EXPERIMENTS[name].title} Not measured yet on {s}.")
+            print(f"{experiments.table.EXPERIMENTS[name].title} Not measured yet on {s}.")
 
 # %% [markdown]
 # Reasons to keep in mind when you read the verdicts:

@@ -43,10 +43,9 @@ from ipywidgets import IntSlider
 from safetensors.torch import load_file
 
 import vmae
-from vmae import data, train, viz
+from vmae import data, train
 from vmae.config import ModelConfig
-from vmae.course import making
-from vmae.course.checks import check
+from vmae.course.lessons import check, making, viz
 from vmae.layers import DropPath
 from vmae.predict import predict
 from vmae.vit import VisionTransformer

@@ -52,12 +52,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vmae
-from vmae import cost, data, positions, train, vit, viz
+from vmae import cost, data, positions, train, vit
 from vmae.config import MaskConfig, ModelConfig
-from vmae.course import diagrams, making
-from vmae.course.checks import check
 from vmae.course.experiments import figures, results, table, values, verdicts
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, making, predict, viz
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import Mask, MaskError, make_mask, running_cell_maps
 

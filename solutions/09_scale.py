@@ -56,11 +56,9 @@ import torch
 import torch.nn.functional as F
 
 import vmae
-from vmae import cost, data, train, vit, viz
+from vmae import cost, data, train, vit
 from vmae.config import MaskConfig, ModelConfig
-from vmae.course import diagrams, making
-from vmae.course.checks import check
-from vmae.course.predictions import predict
+from vmae.course.lessons import check, diagrams, making, predict, viz
 from vmae.grid import gather_tokens, patchify
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask

@@ -59,10 +59,10 @@ from pathlib import Path
 import torch
 
 import vmae
-from vmae import train, vit, viz, weights
+from vmae import mae, train, vit, weights
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.experiments import paired
-from vmae.course.making import FILM, FilmSpec, render_film, render_set
+from vmae.course.lessons import making, viz
 from vmae.data import (
     SIZES,
     Sampling,
@@ -73,7 +73,6 @@ from vmae.data import (
     spec_named,
     with_sizes,
 )
-from vmae.mae import pixel_targets
 from vmae.masking import make_mask
 from vmae.predict import predict
 
@@ -123,9 +122,11 @@ print(
 
 # %%
 if data == "motion":
-    render_set(data_path, spec, workers=os.cpu_count() or 1, progress=viz.track)
+    making.render_set(data_path, spec, workers=os.cpu_count() or 1, progress=viz.track)
 elif data == "film":
-    render_film(data_path, FILM, FilmSpec(), workers=os.cpu_count() or 1, progress=viz.track)
+    making.render_film(
+        data_path, making.FILM, making.FilmSpec(), workers=os.cpu_count() or 1, progress=viz.track
+    )
 videos = load_set(data_path)
 chance = 100 / len(videos.classes)
 print(f"{len(videos.train):,} videos to train on, {len(videos.test):,} to test on")
@@ -275,7 +276,7 @@ viz.player(
 # %%
 test = next(ordered_batches(sources.test, sampling, batch=64)).clips.cpu()
 mask = make_mask(ask_all, model.grid, len(test), torch.Generator().manual_seed(seed + 2))
-targets = pixel_targets(test, mask, model)  # (B, M, P)
+targets = mae.pixel_targets(test, mask, model)  # (B, M, P)
 with torch.inference_mode():
     predicted = autoencoder(test, mask)
 errors = {

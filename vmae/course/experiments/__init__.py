@@ -8,5 +8,6 @@ verdicts  paired statistics     figures  pictures                    report    t
 `values`, `verdict`, `CLAIMS` and `PREFERRED` are those of the first edition, which lesson 08 shows.
 """
 
+from vmae.course.experiments import figures, results, table, verdicts
 from vmae.course.experiments.first_edition import CLAIMS, PREFERRED, values, verdict
 from vmae.course.experiments.verdicts import paired
