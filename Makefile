@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALLER ?= uv
 
-.PHONY: help run test test-browser lab notebooks bench clean
+.PHONY: help setup run test test-browser lab notebooks bench clean
 help:
 	@echo "make run        the last notebook, end to end; PARAMS='-p recipe gpu' changes its parameters"
+	@echo "make setup      .venv with the pins, and nothing else"
 	@echo "make test       all tests"
 	@echo "make test-browser  the notebooks in JupyterLab, driven in Chromium; screenshots in runs/browser"
 	@echo "make lab        JupyterLab on notebooks/"
@@ -23,6 +24,8 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.half-made),--clear )$(VENV)
 	$(BIN)/python solutions/install.py $(INSTALLER)
 	@touch $@
+
+setup: $(READY)
 
 run: $(READY)
 	@$(BIN)/python solutions/run.py $(PARAMS)
