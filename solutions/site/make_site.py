@@ -12,6 +12,7 @@ error, and so is a link inside the site that leads nowhere.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parents[1]
 sys.path.insert(0, str(SITE.parent))  # the builder's modules
 
+from build import sources
 from lesson import lesson_code
 from links import broken_links
 from reference import diagrams_page, reference_pages
@@ -132,6 +134,11 @@ def main() -> int:
         "--only", nargs="+", default=[], metavar="NN", help="of the lessons, these alone"
     )
     arguments = parser.parse_args()
+    if importlib.util.find_spec("sphinx_book_theme") is None:
+        parser.error("Sphinx is missing: `make site`, or `python -m pip install -e '.[site]'`")
+    numbers = [path.stem[:2] for path in sources()]
+    if unknown := sorted(set(arguments.only) - set(numbers)):
+        parser.error(f"no lesson {', '.join(unknown)}: choose from {', '.join(numbers)}")
     source, html = arguments.folder / "source", arguments.folder / "html"
     lay_out(source, arguments.only)
     for made in (html, arguments.folder / "doctrees"):  # Sphinx does not notice changed docstrings
