@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INSTALLER ?= uv
 
-.PHONY: help run test test-browser lab notebooks bench clean
+.PHONY: help setup run test test-browser lab notebooks site bench clean
 help:
 	@echo "make run        the last notebook, end to end; PARAMS='-p recipe gpu' changes its parameters"
+	@echo "make setup      .venv with the pins, and nothing else"
 	@echo "make test       all tests"
 	@echo "make test-browser  the notebooks in JupyterLab, driven in Chromium; screenshots in runs/browser"
 	@echo "make lab        JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
+	@echo "make site       executed lessons, diagrams, guide and API as a site: runs/site/html"
 	@echo "make bench      reading, augmentation, models against Hugging Face and the published algorithm: ratios; half an hour"
 	@echo "make clean      remove runs and what was rendered; .venv stays"
 	@echo "make INSTALLER=pip ...  set up .venv without uv"
@@ -23,6 +25,8 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(if $(wildcard $(VENV)/.half-made),--clear )$(VENV)
 	$(BIN)/python solutions/install.py $(INSTALLER)
 	@touch $@
+
+setup: $(READY)
 
 run: $(READY)
 	@$(BIN)/python solutions/run.py $(PARAMS)
@@ -43,6 +47,10 @@ lab: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python solutions/build.py
+
+site: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[site]'
+	$(BIN)/python solutions/site/make_site.py
 
 bench: $(READY)
 	$(BIN)/python tests/bench/reading.py

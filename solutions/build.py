@@ -16,8 +16,9 @@ code makes `--check` fail, and leaves the solution as it was executed until it i
 the committed outputs stay, timings included, if only names changed (see renaming.py) and the new
 outputs are the same (see compare.py); with `--fresh` the new ones are written in any case.
 
-Every notebook gets the same first code cell, which says how `vmae` is installed where it is not, and
-where to clone it from once pyproject.toml states the public address.
+Every notebook gets the same first code cell, which says how `vmae` is installed where it is not. Once
+pyproject.toml states the public address, this cell installs it on Colab and Kaggle, and each learner's
+notebook and the table in README.md have badges that open it there.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
+from badges import in_readme
 from execution import execute, verify
-from lesson import code_hash, learner, read_source, solution, text_of, write
+from lesson import address, code_hash, learner, read_source, solution, text_of, write
 from nbformat import NotebookNode
 
 SOLUTIONS = Path(__file__).resolve().parent
 NOTEBOOKS = SOLUTIONS.parent / "notebooks"
+README = SOLUTIONS.parent / "README.md"
 MACHINE_PATH = re.compile(r"(?<![\w.])(/root|/home|/tmp|/work|/Users|/mnt|[A-Z]:\\+Users)[/\\]")
 LARGEST = 1_500_000  # bytes of a built notebook
 
@@ -63,7 +66,7 @@ def builds(path: Path) -> dict[Path, NotebookNode]:
     """Both notebooks of a lesson, by the file that they belong into."""
     built = path.with_suffix(".ipynb")
     return {
-        NOTEBOOKS / built.name: learner(read_source(path)),
+        NOTEBOOKS / built.name: learner(read_source(path), path),
         built: solution(read_source(path), built),
     }
 
@@ -121,6 +124,10 @@ def check() -> list[str]:
             for picture, data in pictures(notebook).items():
                 if not picture.exists() or picture.read_bytes() != data:
                     problems.append(f"pictures/{picture.name}: differs from {name}; run build.py")
+    if README.read_text(encoding="utf-8") != in_readme(
+        README.read_text(encoding="utf-8"), address()
+    ):
+        problems.append("README.md: the badges in its table are others; run build.py")
     for path in sorted([*NOTEBOOKS.glob("*.ipynb"), *SOLUTIONS.glob("*.ipynb")]):
         if path not in expected:
             problems.append(f"{path.parent.name}/{path.name}: has no source NN_name.py")
@@ -153,6 +160,7 @@ def main() -> int:
             for picture, data in pictures(notebook).items():
                 picture.parent.mkdir(exist_ok=True)
                 picture.write_bytes(data)
+    README.write_text(in_readme(README.read_text(encoding="utf-8"), address()), encoding="utf-8")
     return 0
 
 

@@ -1,7 +1,8 @@
 """A lesson as a notebook: the learner's, with solutions taken out, and the solution's, with outputs.
 
-Every notebook gets the same first code cell, the guard: it says how `vmae` is installed where it is not,
-and names the public address once pyproject.toml states one. The stamp of a solution, `vmae` in its
+Every notebook gets the same first code cell, the guard: it says how `vmae` is installed where it is not.
+Once pyproject.toml states the public address, it does that itself on Colab and Kaggle, with hosted.py,
+and the learner's notebook has their badges. The stamp of a solution, `vmae` in its
 metadata, holds a hash of its code cells: outputs belong to that code alone.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from badges import badges
 from nbformat import NotebookNode
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
@@ -28,11 +30,26 @@ except ModuleNotFoundError:
     raise SystemExit(
         "This kernel has no vmae. In a terminal, in the folder of the checkout:\\n"
         "    python -m pip install -r requirements.txt -e .\\n"
-{clone}        "Then restart the kernel."
+        "Then restart the kernel."
     ) from None"""
-CLONE = """\
-        "On Colab and Kaggle, in a cell: !git clone {address} course && pip install -e course\\n"
-"""
+#: The same with an address: it says where a checkout comes from, and on Colab and Kaggle does it all.
+GUARD_WITH_ADDRESS = """\
+try:
+    import vmae
+except ModuleNotFoundError:
+    import os, pathlib, runpy, subprocess
+
+    if not {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & os.environ.keys():
+        raise SystemExit(
+            "This kernel has no vmae. In a terminal, in the folder of the checkout:\\n"
+            "    python -m pip install -r requirements.txt -e .\\n"
+            "Then restart the kernel. A checkout comes from: git clone {address}"
+        ) from None
+    if not pathlib.Path("course").exists():
+        clone = ["git", "clone", "--quiet", "--depth=1", "{address}", "course"]
+        if subprocess.run(clone).returncode:
+            raise SystemExit("git clone failed. On Kaggle, switch Internet on in the settings.") from None
+    runpy.run_path("course/solutions/hosted.py")["main"]()"""
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
@@ -43,9 +60,9 @@ def address() -> str | None:
 
 
 def guard() -> str:
-    """The first code cell of every notebook, which says how `vmae` is installed where it is not."""
+    """The first code cell of every notebook: what to do, or what it does, where `vmae` is not installed."""
     stated = address()
-    return GUARD.format(clone=CLONE.format(address=stated) if stated else "")
+    return GUARD_WITH_ADDRESS.format(address=stated) if stated else GUARD
 
 
 def read_source(path: Path) -> NotebookNode:
@@ -66,8 +83,11 @@ def read_source(path: Path) -> NotebookNode:
     return notebook
 
 
-def learner(notebook: NotebookNode) -> NotebookNode:
-    """The same with solutions taken out."""
+def learner(notebook: NotebookNode, path: Path) -> NotebookNode:
+    """The notebook of the lesson at `path` with solutions taken out, and badges under its title."""
+    if found := badges(f"notebooks/{path.stem}.ipynb", address()):
+        title, _, text = notebook.cells[0].source.partition("\n")
+        notebook.cells[0].source = f"{title}\n\n{' '.join(found)}\n{text}"
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = REGION.sub(_stub, cell.source)

@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import vmae
 from vmae import ROOT
 
 
@@ -114,9 +115,36 @@ def test_the_types_are_right():
 
 
 def test_the_spelling_is_right():
-    read = [*ROOT.glob("*.md"), *ROOT.glob("solutions/*.py"), *ROOT.glob("data/*.md")]
+    read = [
+        *ROOT.glob("*.md"),
+        ROOT / "CITATION.cff",
+        *ROOT.glob("solutions/*.py"),
+        *ROOT.glob("data/*.md"),
+    ]
     folders = [ROOT / name for name in ("vmae", "tests", ".github")]
     assert_passes("codespell_lib", *map(str, read + folders))
+
+
+def test_one_version_everywhere():
+    newest = re.search(r"^## (\S+), (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert newest[1] == citation["version"] == vmae.__version__
+    released = str(citation.get("date-released", "not released yet"))
+    assert newest[2] == released, "the date of the release, in CHANGELOG.md and CITATION.cff"
+
+
+def test_classifiers_name_the_tested_versions_of_python():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert named == ci["jobs"]["pins"]["strategy"]["matrix"]["python"]
+
+
+def test_the_dev_container_is_set_up_as_make_does():
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+    target = settings["postCreateCommand"].removeprefix("make ")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{target}: \$\(READY\)$", makefile, re.M)
 
 
 def test_committed_media_have_a_licence():

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from vmae.mae import MaskedAutoencoder
     from vmae.vit import VisionTransformer
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 _SOURCE = Path(__file__).resolve().parents[1]
 #: The folder of data/ and runs/: the checkout, or the working folder if there is no checkout.

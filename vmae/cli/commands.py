@@ -205,20 +205,6 @@ def progress(arguments: argparse.Namespace) -> None:
                 print(f"        {mistake}")
 
 
-def convert(arguments: argparse.Namespace) -> None:
-    """Convert weights to another layout."""
-    from vmae.weights.saving import convert
-
-    print(
-        convert(
-            arguments.source, arguments.target, arguments.to, drop_head=arguments.drop_head,
-            encoder_only=arguments.encoder_only, num_frames=arguments.num_frames, img_size=arguments.img_size,
-            num_heads=arguments.num_heads, decoder_num_heads=arguments.decoder_num_heads,
-            normalize_targets=arguments.normalize_targets, state_key=arguments.state_key,
-        )
-    )  # fmt: skip
-
-
 def experiments(arguments: argparse.Namespace) -> None:
     """Print results and verdicts; with --measure, measure what is missing first.
 
