@@ -22,6 +22,7 @@ from vmae.course.checks.modules import ModuleCase, module_exercise
 from vmae.course.making import render
 from vmae.data import MotionSpec, resize_frames
 from vmae.grid import patchify
+from vmae.init import init_linears
 from vmae.layers import NORM_EPS, Block
 from vmae.positions import build_pos_embed
 from vmae.vit import PatchEmbed
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
         self.register_buffer("pos_embed", table, persistent=False)
         sizes = config.embed_dim, config.num_heads, config.mlp_ratio
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
+        init_linears(self, partial(nn.init.trunc_normal_, std=0.02))
 
     def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
         """Clips (B, C, T, H, W), uint8 or in [0, 1], to tokens (B, N, D)."""
@@ -67,7 +69,8 @@ class Classifier(Encoder):
         self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
         self.head = nn.Linear(config.embed_dim, num_classes)
         with torch.no_grad():
-            self.head.weight.mul_(HEAD_SCALE)
+            for parameter in self.head.parameters():
+                parameter.mul_(HEAD_SCALE)
 
     def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
         """One vector per clip: (B, N, D) -> (B, D)."""
