@@ -142,7 +142,7 @@ def loop_with_a_scheduler(model, batches, steps, lr=1e-3, decay=1.0):
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.detach().numpy().item())
     return losses
 
 

@@ -298,7 +298,7 @@ def drops_in_the_test(branch, rate, training):
             (WithSoftmax, "return the logits"),
             (WithLastNorm, "`norm.weight` is not on the card"),
             (Renamed, "`fc` must be called `head`"),
-            (OverTheWidth, "it raises RuntimeError"),
+            (OverTheWidth, "the mean is taken over the width"),
             (UnscaledHead, "the head's initial weights are too large"),
         ],
         "fine_tune": [

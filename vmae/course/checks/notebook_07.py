@@ -237,6 +237,11 @@ class _Largest(Classifier):
         return self.fc_norm(tokens.amax(1))
 
 
+class _OverTheWidth(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens.mean(2))  # fails unless there are as many tokens as channels
+
+
 class _NormFirst(Classifier):
     def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.fc_norm(tokens).mean(1)
@@ -384,14 +389,15 @@ def _judge_drop(function: Callable[..., Any]) -> str | None:
         return IN_PLACE
     if not torch.allclose(function(x.clone(), rate, False), x):
         return IN_THE_TEST
+    draws = torch.stack([function(x.clone(), rate, True) / x for _ in range(60)])  # (60, B, N, D)
+    if problem := _spread(draws) or _size(draws, rate):
+        return problem
     if not torch.allclose(function(x.clone(), 0.0, True), x):
         return "with a rate of 0, branches change: nothing may be dropped then"
-    factor = out / x  # (B, N, D)
-    draws = torch.stack([function(x.clone(), rate, True) / x for _ in range(60)])
-    return _spread(factor, draws) or _size(draws, rate)
+    return None
 
 
-def _spread(factor: torch.Tensor, draws: torch.Tensor) -> str | None:
+def _spread(draws: torch.Tensor) -> str | None:
     """Whether each clip has a draw of its own, and each call new ones."""
     clip = draws[:, :, :1, :1]
     if (draws - clip).abs().max() > 1e-4:
@@ -399,7 +405,7 @@ def _spread(factor: torch.Tensor, draws: torch.Tensor) -> str | None:
         if (draws - draws[:, :1]).abs().max() <= 1e-4:
             return "all clips share one draw: draw once per clip, with a tensor of shape (B, 1, 1)"
         return TOKEN_BY_TOKEN if tokens else ONE_BY_ONE
-    if (clip == clip[:, :1]).all():
+    if (clip - clip[:, :1]).abs().max() <= 1e-4:
         return WHOLE_BATCH
     if all(torch.equal(draws[0], other) for other in draws[1:]):
         return SAME_DRAWS
@@ -550,7 +556,8 @@ def _run_loop(
     if isinstance(losses, list | tuple) and len(losses) == _STEPS:
         losses = [float(x) if isinstance(x, torch.Tensor) else x for x in losses]
     moves = {
-        f"the way of layer {i}, in % of the head's": 100 * x / (way[-1] or 1) for i, x in enumerate(way)
+        f"the way of layer {i}, in % of the head's": 100 * x / (way[-1] or 1)
+        for i, x in enumerate(way)
     }
     return {"the losses": losses} | moves | {"the way of the head": 1000 * way[-1]}
 
@@ -674,6 +681,7 @@ _CLASSIFIER = module_exercise(
         "tubelet. Average all tokens": _FirstToken,
         "only the last token is classified: average all tokens": _LastToken,
         "the largest value over the tokens is taken: take their mean": _Largest,
+        "the mean is taken over the width: average over the tokens, axis 1": _OverTheWidth,
         "fc_norm is applied to each token: average first, then normalise the mean": _NormFirst,
         "fc_norm is not used: normalise the mean before the head": _NoNorm,
         "the result is a softmax: return the logits, since cross_entropy applies it": _WithSoftmax,
