@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
+from styles_07 import RIGHT
+from torch import nn
 
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_07 as right
 from vmae.data import mix
+from vmae.layers import DropPath
 from vmae.mae import MaskedAutoencoder
 from vmae.train import OptimConfig, mean_of_views, parameter_groups
 from vmae.vit import VisionTransformer
@@ -38,6 +43,36 @@ def test_the_package_loads_the_same_tensors(tiny):
     clips = random_clips(tiny, 2)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(clips), package.eval()(clips), rtol=0, atol=0)
+
+
+def test_the_package_classifies_the_same(tiny):
+    torch.manual_seed(0)
+    package = randomize(VisionTransformer(tiny, 5)).eval()
+    ours = right.Classifier(tiny, 5)
+    ours.load_state_dict(package.state_dict())
+    clips = random_clips(tiny, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(clips), package(clips), rtol=1e-5, atol=1e-5)
+
+
+def test_the_package_drops_branches_alike():
+    torch.manual_seed(0)
+    ones = torch.ones(40_000, 1, 1)
+    ours, package = right.drop_path(ones, 0.25, True), DropPath(0.25)(ones)
+    assert set(ours.unique().tolist()) == set(package.unique().tolist())
+    assert ours.mean().item() == pytest.approx(package.mean().item(), abs=0.02)
+
+
+def test_layer_decay_slows_the_early_layers_of_the_loop(tiny):
+    batch = random_clips(tiny, 6).float() / 255, torch.full((6, 5), 0.2)
+    ways = {}
+    for decay in (1.0, 0.3):
+        torch.manual_seed(0)
+        model = right.Classifier(tiny, 5)
+        before = model.patch_embed.proj.weight.detach().clone()
+        right.fine_tune(model, [batch] * 5, 5, decay=decay)
+        ways[decay] = (model.patch_embed.proj.weight - before).abs().mean().item()
+    assert ways[0.3] < 0.1 * ways[1.0]
 
 
 @pytest.mark.parametrize("decay", [0.75, 0.9])
@@ -69,61 +104,9 @@ def test_the_package_averages_views_the_same_way():
     torch.testing.assert_close(ours.log(), mean_of_views(logits))
 
 
-# ---- right answers in other styles ---------------------------------------------------------------
-
-
-def transfer_from_the_file(classifier, file):
-    found = {}
-    for theirs in file:
-        own = theirs.removeprefix("encoder.")
-        if theirs.startswith("encoder.") and own in classifier:
-            found[own] = theirs
-    return found
-
-
-def transfer_by_part(classifier, file):
-    kept = [x for x in classifier if x.split(".")[0] in ("patch_embed", "blocks")]
-    return {x: "encoder." + x for x in kept}
-
-
-def rate_by_table(name, depth, decay):
-    part, _, rest = name.partition(".")
-    layer = {"patch_embed": 0, "blocks": rest.split(".")[0]}.get(part, depth)
-    scales = [decay**k for k in range(depth + 1, -1, -1)]
-    return scales[int(layer) + (part != "patch_embed")]
-
-
-def mixed_by_loop(clips, labels, classes, share, smoothing):
-    out, targets = torch.empty_like(clips), torch.full((len(labels), classes), smoothing / classes)
-    for i, label in enumerate(labels):
-        j = len(labels) - 1 - i
-        out[i] = torch.lerp(clips[j], clips[i], share)
-        targets[i, label] += share * (1 - smoothing)
-        targets[i, labels[j]] += (1 - share) * (1 - smoothing)
-    return out, targets
-
-
-def views_by_index(logits, videos):
-    total = torch.zeros(int(videos.max()) + 1, logits.shape[1])
-    total.index_add_(0, videos, F.softmax(logits, dim=-1))
-    return total / torch.bincount(videos)[:, None]
-
-
-def views_by_matrix(logits, videos):
-    whose = F.one_hot(videos).float()  # (views, videos)
-    return (whose / whose.sum(0)).T @ logits.softmax(-1)
-
-
-@right_answers(
-    {
-        "transfer": [transfer_from_the_file, transfer_by_part],
-        "rate_scale": [rate_by_table],
-        "mix_batch": [mixed_by_loop],
-        "mean_over_views": [views_by_index, views_by_matrix],
-    }
-)
+@right_answers(RIGHT)
 def test_right_answers_in_other_styles_pass(name, answer):
-    assert verdict(ALL[f"07.{name}"], answer) is None
+    assert verdict(ALL[name], answer) is None
 
 
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
@@ -174,6 +157,122 @@ def over_all(logits, videos):
     return logits.softmax(1).mean(0)
 
 
+class OnTheFirstToken(right.Classifier):
+    def forward(self, clips):
+        return self.head(self.fc_norm(self.forward_features(clips)[:, 0]))
+
+
+class WithSoftmax(right.Classifier):
+    def forward(self, clips):
+        return F.softmax(self.head(self.pooled(self.forward_features(clips))), dim=1)
+
+
+class WithLastNorm(right.Classifier):
+    def __init__(self, config, num_classes):
+        super().__init__(config, num_classes)
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+
+    def forward(self, clips):
+        return self.head(self.fc_norm(self.norm(self.forward_features(clips)).mean(1)))
+
+
+class Renamed(right.Encoder):
+    def __init__(self, config, num_classes):
+        super().__init__(config)
+        self.fc_norm = nn.LayerNorm(config.embed_dim)
+        self.fc = nn.Linear(config.embed_dim, num_classes)
+
+
+class OverTheWidth(right.Classifier):
+    def forward(self, clips):
+        return self.head(self.fc_norm(self.forward_features(clips).mean(-1)))
+
+
+class UnscaledHead(right.Encoder):
+    def __init__(self, config, num_classes):
+        super().__init__(config)
+        self.fc_norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.head = nn.Linear(config.embed_dim, num_classes)
+
+    def forward(self, clips):
+        return self.head(self.fc_norm(self.forward_features(clips).mean(1)))
+
+
+def looped(body):
+    """A loop whose steps are `body(step, steps, lr, optimizer, loss of a function)`."""
+
+    def loop(model, batches, steps, lr=1e-3, decay=1.0):
+        groups = [
+            {
+                "params": [p],
+                "scale": right.rate_scale(name, len(model.blocks), decay),
+                "weight_decay": 0.05 * (p.ndim > 1),
+            }
+            for name, p in model.named_parameters()
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=lr)
+        losses = []
+        for step, (clips, targets) in zip(range(steps), batches, strict=False):
+            now = lr * min(1.0, (step + 1) / (0.1 * steps))
+            now *= 0.5 * (1 + math.cos(math.pi * step / steps))
+            body(optimizer, now)
+            loss = F.cross_entropy(model(clips), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return loop
+
+
+def planted(optimizer, now):
+    for group in optimizer.param_groups:
+        group["lr"] = now
+
+
+def divided(optimizer, now):
+    for group in optimizer.param_groups:
+        group["lr"] = now / group["scale"]
+
+
+def cumulative(optimizer, now):
+    for group in optimizer.param_groups:
+        group["done"] = group.get("done", 1.0) * group["scale"]
+        group["lr"] = now * group["done"]
+
+
+def no_losses(*arguments, **options):
+    right.fine_tune(*arguments, **options)
+
+
+def dropout(branch, rate, training):
+    return F.dropout(branch, rate, training)
+
+
+def kept_with_rate(branch, rate, training):
+    if not training:
+        return branch
+    return branch * torch.bernoulli(torch.full((len(branch), 1, 1), rate)) / (1 - rate)
+
+
+def unscaled(branch, rate, training):
+    if not training:
+        return branch
+    return branch * (torch.rand(len(branch), 1, 1) > rate)
+
+
+def all_or_none(branch, rate, training):
+    if training and torch.rand(()) < rate:
+        return torch.zeros_like(branch)
+    return branch / (1 - rate) if training else branch
+
+
+def drops_in_the_test(branch, rate, training):
+    return branch * (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
+
+
 @wrong_answers(
     {
         "transfer": [
@@ -193,6 +292,29 @@ def over_all(logits, videos):
             (not_smoothed, "the labels are not smoothed"),
             (in_place, "it modifies its arguments"),
             (only_the_clips, "got 1 value; expected 2 values"),
+        ],
+        "Classifier": [
+            (OnTheFirstToken, "only the first token is classified"),
+            (WithSoftmax, "return the logits"),
+            (WithLastNorm, "`norm.weight` is not on the card"),
+            (Renamed, "`fc` must be called `head`"),
+            (OverTheWidth, "the mean is taken over the width"),
+            (UnscaledHead, "the head's initial weights are too large"),
+        ],
+        "fine_tune": [
+            (looped(planted), "the loop overwrites each group's learning rate"),
+            (looped(divided), "do not divide"),
+            (looped(cumulative), "multiplied in at every step"),
+            (no_losses, "the losses: there is none"),
+            (lambda m, b, steps, **k: right.fine_tune(m, b, 3, **k), "got 3 values|losses"),
+        ],
+        "drop_path": [
+            (dropout, "numbers are dropped one by one"),
+            (kept_with_rate, "kept with probability `rate`"),
+            (unscaled, "are not scaled, so the mean shrinks"),
+            (all_or_none, "kept or dropped together"),
+            (drops_in_the_test, "dropped in the test, too"),
+            (lambda x, rate, training: None, "result is None"),
         ],
         "mean_over_views": [
             (best_logits, "the logits are averaged"),

@@ -1,16 +1,32 @@
-"""Exercises of notebook 07: weight transfer, layer-wise learning rates, mixup, multi-view testing."""
+"""Exercises of notebook 07: transfer, classifier, layer decay, its loop, mixup, drop path, views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import nn
 
+from vmae import ROOT
+from vmae.config import ModelConfig
 from vmae.course import viz
 from vmae.course.checks.core import Exercise
+from vmae.course.checks.modules import ModuleCase, module_exercise
+from vmae.course.making import render
+from vmae.data import MotionSpec, resize_frames
+from vmae.grid import patchify
+from vmae.init import init_linears
+from vmae.layers import NORM_EPS, Block
+from vmae.positions import build_pos_embed
+from vmae.vit import PatchEmbed
 
 # ---- reference solutions -------------------------------------------------------------------------
 
@@ -21,6 +37,72 @@ def transfer(classifier: list[str], file: list[str]) -> dict[str, str]:
     Source: `run_class_finetuning.py`, which strips "encoder." and loads whatever matches.
     """
     return {own: f"encoder.{own}" for own in classifier if f"encoder.{own}" in file}
+
+
+class Encoder(nn.Module):
+    """What a classifier keeps of pre-training: `patch_embed` and `blocks`, by their official names."""
+
+    pos_embed: torch.Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.grid = config, config.grid
+        self.patch_embed = PatchEmbed(config)
+        table = build_pos_embed(config, config.embed_dim)  # (N, D)
+        self.register_buffer("pos_embed", table, persistent=False)
+        sizes = config.embed_dim, config.num_heads, config.mlp_ratio
+        self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
+        init_linears(self, partial(nn.init.trunc_normal_, std=0.02))
+
+    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, C, T, H, W), uint8 or in [0, 1], to tokens (B, N, D)."""
+        x = self.patch_embed(patchify(clips, self.grid)) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Classifier(Encoder):
+    """Mean pooling, `fc_norm` and `head` after an encoder. Source: `modeling_finetune.py`."""
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config)
+        self.fc_norm = nn.LayerNorm(config.embed_dim, eps=NORM_EPS)
+        self.head = nn.Linear(config.embed_dim, num_classes)
+        with torch.no_grad():
+            for parameter in self.head.parameters():
+                parameter.mul_(HEAD_SCALE)
+
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        """One vector per clip: (B, N, D) -> (B, D)."""
+        return self.fc_norm(tokens.mean(1))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes) of clips (B, C, T, H, W)."""
+        return self.head(self.pooled(self.forward_features(clips)))
+
+
+#: Factor on the initial weights of a head (`init_scale`).
+HEAD_SCALE = 0.001
+
+
+def fine_tune(
+    model: Any,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    lr: float = 1e-3,
+    decay: float = 1.0,
+) -> list[float]:
+    """Train a classifier on clips and targets (B, classes); the loss of every step."""
+    return _trained(model, batches, steps, lr, decay)
+
+
+def drop_path(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    """Drop the branches (B, N, D) of some clips, and scale up the others. Source: timm's `drop_path`."""
+    if not training or rate == 0:
+        return branch
+    kept = torch.rand(len(branch), 1, 1) >= rate
+    return branch * kept / (1 - rate)
 
 
 def rate_scale(name: str, depth: int, decay: float) -> float:
@@ -141,6 +223,261 @@ def _in_a_row(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
     return logits.softmax(1).unflatten(0, (count, -1)).mean(1)
 
 
+class _FirstToken(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens[:, 0])
+
+
+class _LastToken(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens[:, -1])
+
+
+class _Largest(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens.amax(1))
+
+
+class _OverTheWidth(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens.mean(2))  # fails unless there are as many tokens as channels
+
+
+class _NormFirst(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.fc_norm(tokens).mean(1)
+
+
+class _NoNorm(Classifier):
+    def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.mean(1)
+
+
+class _WithSoftmax(Classifier):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        return super().forward(clips).softmax(-1)
+
+
+class _LargeHead(Classifier):
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.head.reset_parameters()
+
+
+HEAD_TOO_LARGE = (
+    "the head's initial weights are too large: multiply them by 0.001, so that all classes begin with "
+    "nearly the same probability"
+)
+
+
+def _head_scale(answer: Any) -> str | None:
+    """What is wrong with the initial weights of a learner's class, whose structure is right."""
+    torch.manual_seed(0)
+    weight = answer(ModelConfig.videomae("tiny"), 5).head.weight
+    if not weight.any():
+        return (
+            "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
+            "multiply them by 0.001 instead"
+        )
+    return HEAD_TOO_LARGE if weight.abs().max() > 0.01 else None
+
+
+class _ZeroHead(Classifier):
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        nn.init.zeros_(self.head.weight)
+
+
+def _schedule(step: int, steps: int, lr: float) -> float:
+    """Warm-up over a tenth of the steps, and a cosine."""
+    warm = min(1.0, (step + 1) / (0.1 * steps))
+    return lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _scaled(group: dict[str, Any], now: float) -> None:
+    group["lr"] = now * group["scale"]
+
+
+def _same(group: dict[str, Any], now: float) -> None:
+    group["lr"] = now
+
+
+def _shrinking(group: dict[str, Any], now: float) -> None:
+    group["rate"] = group.get("rate", 1.0) * group["scale"]
+    group["lr"] = now * group["rate"]
+
+
+def _divided(group: dict[str, Any], now: float) -> None:
+    group["lr"] = now / group["scale"]
+
+
+def _only_scale(group: dict[str, Any], now: float) -> None:
+    group["lr"] = 1e-3 * group["scale"]
+
+
+def _trained(
+    model: Any,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    lr: float,
+    decay: float,
+    set_lr: Callable[[dict[str, Any], float], None] = _scaled,
+    zero: bool = True,
+    update: bool = True,
+    scales: Callable[[str, int, float], float] = rate_scale,
+) -> list[float]:
+    """`fine_tune` with options for its mistakes."""
+    groups = [
+        {
+            "params": [p],
+            "scale": scales(name, len(model.blocks), decay),
+            "weight_decay": 0.05 * (p.ndim > 1),
+        }
+        for name, p in model.named_parameters()
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=lr)
+    model.train()
+    losses = []
+    for step, (clips, targets) in zip(range(steps), batches, strict=False):
+        for group in optimizer.param_groups:
+            set_lr(group, _schedule(step, steps, lr))
+        loss = F.cross_entropy(model(clips), targets)
+        if zero:
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if update:
+            optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _loop(**options: Any) -> Callable[..., list[float]]:
+    """A training loop that makes a mistake."""
+
+    def loop(
+        model: Any, batches: Any, steps: int, lr: float = 1e-3, decay: float = 1.0
+    ) -> list[float]:
+        return _trained(model, batches, steps, lr, decay, **options)
+
+    return loop
+
+
+def _head_scaled_too(name: str, depth: int, decay: float) -> float:
+    return decay * rate_scale(name, depth, decay)
+
+
+# ---- the dropped branches, judged by what every correct function has in common --------------------
+
+
+def _judge_drop(function: Callable[..., Any]) -> str | None:
+    """What is wrong with a function that drops branches, or None."""
+    g, rate = torch.Generator().manual_seed(0), 0.25
+    x = torch.rand(96, 5, 7, generator=g) + 0.5
+    torch.manual_seed(0)
+    with suppress(Exception):  # a wrong result cannot always be drawn
+        _draw_drop(function)
+    given = x.clone()
+    out = function(given, rate, True)
+    if out is None:
+        return "the result is None: is the `return` missing?"
+    if not isinstance(out, torch.Tensor) or out.shape != x.shape:
+        shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        return f"the result is {shape}; expected a tensor of shape {tuple(x.shape)}"
+    if out.dtype != x.dtype:
+        return f"the dtype is {out.dtype}; expected {x.dtype}"
+    if not torch.equal(given, x):
+        return IN_PLACE
+    if not torch.allclose(function(x.clone(), rate, False), x):
+        return IN_THE_TEST
+    draws = torch.stack([function(x.clone(), rate, True) / x for _ in range(60)])  # (60, B, N, D)
+    if problem := _spread(draws) or _size(draws, rate):
+        return problem
+    if not torch.allclose(function(x.clone(), 0.0, True), x):
+        return "with a rate of 0, branches change: nothing may be dropped then"
+    return None
+
+
+def _spread(draws: torch.Tensor) -> str | None:
+    """Whether each clip has a draw of its own, and each call new ones."""
+    clip = draws[:, :, :1, :1]
+    if (draws - clip).abs().max() > 1e-4:
+        tokens = (draws - draws[..., :1]).abs().max() <= 1e-4
+        if (draws - draws[:, :1]).abs().max() <= 1e-4:
+            return "all clips share one draw: draw once per clip, with a tensor of shape (B, 1, 1)"
+        return TOKEN_BY_TOKEN if tokens else ONE_BY_ONE
+    if (clip - clip[:, :1]).abs().max() <= 1e-4:
+        return WHOLE_BATCH
+    if all(torch.equal(draws[0], other) for other in draws[1:]):
+        return SAME_DRAWS
+    return None
+
+
+def _size(draws: torch.Tensor, rate: float) -> str | None:
+    """Whether branches are kept as often, and scaled as much, as they should be."""
+    kept = draws[..., 0, 0] != 0
+    share, scale = kept.double().mean().item(), draws[..., 0, 0][kept].mean().item()
+    if abs(share - rate) < 0.05:
+        return SWAPPED
+    if abs(share - (1 - rate)) > 0.03:
+        return f"{100 * share:.0f} % of the branches are kept; expected {100 * (1 - rate):.0f} %"
+    if abs(scale - 1) < 1e-3:
+        return UNSCALED
+    if abs(scale - (1 - rate)) < 1e-3:
+        return SHRUNK
+    if abs(scale - 1 / rate) < 1e-3:
+        return BY_RATE
+    if abs(scale - 1 / (1 - rate)) > 1e-3:
+        return f"the branches that are kept are multiplied by {scale:.3f}; expected {1 / (1 - rate):.3f}"
+    return None
+
+
+IN_PLACE = "it modifies its arguments in place: work on a copy, since the caller still needs them"
+IN_THE_TEST = "branches are dropped in the test, too: return the branch unchanged unless `training`"
+TOKEN_BY_TOKEN = (
+    "tokens are dropped one by one: a clip's whole branch is kept or dropped, so draw with the shape "
+    "(B, 1, 1)"
+)
+ONE_BY_ONE = (
+    "numbers are dropped one by one, as in dropout: a clip's whole branch is kept or dropped, so draw "
+    "with the shape (B, 1, 1)"
+)
+WHOLE_BATCH = (
+    "all clips of the batch are kept or dropped together: draw for each clip, with the shape "
+    "(B, 1, 1)"
+)
+SAME_DRAWS = "every call drops the same clips: do not seed the generator inside"
+SWAPPED = "branches are kept with probability `rate`: that is the probability to drop them"
+UNSCALED = "the branches that are kept are not scaled, so the mean shrinks: divide them by 1 - rate"
+SHRUNK = "the branches that are kept are multiplied by 1 - rate: divide by it instead"
+BY_RATE = "the branches that are kept are divided by `rate`: divide by 1 - rate instead"
+
+
+def _dropped(
+    shape: Callable[[torch.Tensor], tuple[int, ...]] = lambda x: (len(x), 1, 1),
+    keep: Callable[[float], float] = lambda rate: 1 - rate,
+    scale: Callable[[float], float] = lambda rate: 1 / (1 - rate),
+    always: bool = False,
+    seeded: bool = False,
+) -> Callable[[torch.Tensor, float, bool], torch.Tensor]:
+    """`drop_path` with options for its mistakes."""
+
+    def drop(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+        if rate == 0 or not (training or always):
+            return branch
+        g = torch.Generator().manual_seed(0) if seeded else None
+        kept = torch.rand(shape(branch), generator=g) < keep(rate)
+        return branch * kept * scale(rate)
+
+    return drop
+
+
+def _in_place(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
+    if training and rate:
+        branch *= (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
+    return branch
+
+
 # ---- inputs and drawings -------------------------------------------------------------------------
 
 
@@ -170,15 +507,104 @@ def _rate_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
     return [(name, depth, decay) for depth, decay in ((12, 0.75), (24, 0.9)) for name in names]
 
 
+def _classifier_cases(g: torch.Generator) -> list[ModuleCase]:
+    """Rendered clips for a model of their size; then another on a grid with three different sides."""
+    tiny = ModelConfig.videomae("tiny")
+    frames = [
+        resize_frames(render(MotionSpec("textures"), "test", i)[0], tiny.img_size) for i in (3, 5)
+    ]
+    clips = torch.stack([torch.from_numpy(x.copy()).permute(3, 0, 1, 2) for x in frames])
+    other = tiny.replace(num_frames=6, img_size=20, embed_dim=24, num_heads=2, depth=1)
+    noise = torch.rand(3, 3, *other.grid.clip, generator=g)
+    return [
+        ({"config": tiny, "num_classes": 8}, (clips,)),
+        ({"config": other, "num_classes": 5}, (noise,)),
+    ]
+
+
+#: Of the check of the loop: steps, layer decay, classes.
+_STEPS, _DECAY, _CLASSES = 12, 0.4, 5
+
+
+def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
+    """Depth and size of a classifier, and batches of clips with soft targets."""
+    config = ModelConfig.videomae("tiny", depth=3, embed_dim=24, num_heads=2, num_frames=4)
+    batches = [
+        (
+            torch.rand(6, 3, *config.grid.clip, generator=g),
+            torch.rand(6, _CLASSES, generator=g).softmax(1),
+        )
+        for _ in range(_STEPS + 3)
+    ]
+    return [(config, batches)]
+
+
+def _run_loop(
+    answer: Callable[..., Any], config: ModelConfig, batches: list[Any]
+) -> dict[str, Any]:
+    """The losses, and how far each layer has moved, in percent of the head's way."""
+    torch.manual_seed(0)
+    model = Classifier(config, _CLASSES)
+    nn.init.normal_(model.head.weight, std=0.1)  # otherwise the first steps leave the encoder alone
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    losses = answer(model, iter(batches), _STEPS, lr=1e-3, decay=_DECAY)
+    moved: dict[int, list[float]] = {}
+    for name, p in model.named_parameters():
+        if p.ndim > 1:
+            layer = round(math.log(rate_scale(name, 3, 0.5), 0.5))
+            moved.setdefault(4 - layer, []).append((p - before[name]).abs().mean().item())
+    way = [float(np.mean(moved[layer])) for layer in sorted(moved)]
+    if isinstance(losses, list | tuple) and len(losses) == _STEPS:
+        losses = [float(x) if isinstance(x, torch.Tensor) else x for x in losses]
+    moves = {
+        f"the way of layer {i}, in % of the head's": 100 * x / (way[-1] or 1)
+        for i, x in enumerate(way)
+    }
+    return {"the losses": losses} | moves | {"the way of the head": 1000 * way[-1]}
+
+
+def _draw_loop(result: dict[str, Any], *_: Any) -> None:
+    yours = [value for name, value in result.items() if "% of the head" in name]
+    right = [100 * _DECAY ** (4 - layer) for layer in range(5)]
+    viz.lines(
+        range(5),
+        {"your loop": yours, f"layer decay {_DECAY}": right},
+        "How far each layer moves in your loop, from the patch embedding to the head, beside the share "
+        "of the head's learning rate that layer decay gives it.",
+        xlabel="layer: 0 the patch embedding, 1 to 3 the blocks, 4 the head",
+        ylabel="way, % of the head's",
+    )
+
+
+def _draw_drop(function: Callable[..., Any]) -> None:
+    rates = [0.5 * block / 11 for block in range(12)]
+    rows = [function(torch.ones(32, 2, 3), rate, True)[:, 0, 0] for rate in rates]
+    viz.pictures(
+        {"your function: rows are 12 blocks, columns 32 clips; dark: dropped": torch.stack(rows)},
+        "A matrix with a row for each of 12 blocks, whose rates rise from 0 to 0.5, and a column for each "
+        "of 32 clips: dark where the branch is dropped.",
+        height=1.8,
+        cmap="gray",
+        limits=(0, None),
+    )
+
+
+def _photo(name: str, rows: int, columns: int) -> torch.Tensor:
+    """A photo that ships, (3, rows, columns) in [0, 1]."""
+    image = Image.open(ROOT / "data" / "photos" / f"{name}.jpg").convert("RGB")
+    pixels = np.asarray(image.resize((columns, rows), Image.Resampling.BOX)).copy()
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
 def _mix_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    cases: list[tuple[Any, ...]] = []
-    for labels, classes, share, smoothing in (
-        ([0, 3, 1, 2], 5, 0.7, 0.1),
-        ([2, 0, 2, 1], 3, 0.2, 0.3),
-    ):
-        clips = torch.rand(4, 3, 2, 6, 8, generator=g)
-        cases.append((clips, torch.tensor(labels), classes, share, smoothing))
-    return cases
+    """Two-frame clips of photos, the second frame shifted; then noise."""
+    stills = [_photo(name, 60, 80) for name in ("cat", "astronaut", "coffee", "rocket")]
+    photos = torch.stack([torch.stack((x, x.roll(4, 2)), 1) for x in stills])  # (4, 3, 2, 60, 80)
+    noise = torch.rand(4, 3, 2, 6, 8, generator=g)
+    return [
+        (photos, torch.tensor([0, 3, 1, 2]), 5, 0.7, 0.1),
+        (noise, torch.tensor([2, 0, 2, 1]), 3, 0.2, 0.3),
+    ]
 
 
 def _view_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
@@ -221,8 +647,19 @@ def _draw_mix(result: tuple[torch.Tensor, torch.Tensor], clips: torch.Tensor, *_
             "your mix": result[0][0, :, 0],
             "your targets": result[1],
         },
-        "A clip, its partner, your mix of the two, and your targets, one row per clip.",
-        height=1.1,
+        "A cat, its partner a rocket, your mix of the two, and your targets, one row per clip.",
+        height=1.3,
+    )
+
+
+def _draw_classifier(output: torch.Tensor, arguments: dict[str, Any], inputs: Any) -> None:
+    clips = inputs[0]
+    shown = {f"clip {i}": x[:, 0] for i, x in enumerate(clips)}
+    viz.pictures(
+        shown | {"your logits, one row per clip": output},
+        "The first frames of two clips with photo textures, and the logits of your classifier, which has "
+        "random weights: a row for each clip, a column for each of eight classes.",
+        height=1.3,
     )
 
 
@@ -235,6 +672,27 @@ def _draw_views(result: torch.Tensor, logits: torch.Tensor, _: torch.Tensor) -> 
         limits=(0, 1),
     )
 
+
+_CLASSIFIER = module_exercise(
+    "07.Classifier",
+    Classifier,
+    _classifier_cases,
+    {
+        "only the first token is classified: VideoMAE has no class token, so token 0 is one corner "
+        "tubelet. Average all tokens": _FirstToken,
+        "only the last token is classified: average all tokens": _LastToken,
+        "the largest value over the tokens is taken: take their mean": _Largest,
+        "the mean is taken over the width: average over the tokens, axis 1": _OverTheWidth,
+        "fc_norm is applied to each token: average first, then normalise the mean": _NormFirst,
+        "fc_norm is not used: normalise the mean before the head": _NoNorm,
+        "the result is a softmax: return the logits, since cross_entropy applies it": _WithSoftmax,
+        HEAD_TOO_LARGE: _LargeHead,
+        "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
+        "multiply them by 0.001 instead": _ZeroHead,
+    },
+    draw=_draw_classifier,
+    renamed={"norm": "fc_norm", "fc": "head", "classifier": "head", "linear": "head"},
+)
 
 EXERCISES = (
     Exercise(
@@ -257,6 +715,9 @@ EXERCISES = (
             },
         },
         draw=_draw_transfer,
+    ),
+    dataclasses.replace(
+        _CLASSIFIER, inspect=lambda a: (_CLASSIFIER.inspect or _head_scale)(a) or _head_scale(a)
     ),
     Exercise(
         "07.rate_scale",
@@ -324,6 +785,48 @@ EXERCISES = (
             ),
         },
         draw=_draw_mix,
+    ),
+    Exercise(
+        "07.fine_tune",
+        fine_tune,
+        _loop_cases,
+        {
+            "every layer moves at the head's rate: the loop overwrites each group's learning rate "
+            "without its scale": _loop(set_lr=_same),
+            "the scale is multiplied in at every step, so the early layers soon stop: compute each rate "
+            "from the schedule's, which does not contain the scale": _loop(set_lr=_shrinking),
+            "early layers learn faster than the head: multiply by the scale, do not divide": _loop(
+                set_lr=_divided
+            ),
+            "warm-up and cosine are lost: multiply the schedule's rate of this step by the scale": (
+                _loop(set_lr=_only_scale)
+            ),
+            "the gradients of all steps add up: call optimizer.zero_grad() before backward": _loop(
+                zero=False
+            ),
+            "no weight changes: call optimizer.step() after backward": _loop(update=False),
+            "the head is slowed down, too: its scale is 1": _loop(scales=_head_scaled_too),
+        },
+        draw=_draw_loop,
+        run=_run_loop,
+        tolerance=2e-3,
+    ),
+    Exercise(
+        "07.drop_path",
+        drop_path,
+        mistakes={
+            IN_THE_TEST: _dropped(always=True),
+            ONE_BY_ONE: _dropped(shape=lambda x: tuple(x.shape)),
+            TOKEN_BY_TOKEN: _dropped(shape=lambda x: (*x.shape[:2], 1)),
+            WHOLE_BATCH: _dropped(shape=lambda x: (1, 1, 1)),
+            SWAPPED: _dropped(keep=lambda rate: rate),
+            UNSCALED: _dropped(scale=lambda rate: 1.0),
+            SHRUNK: _dropped(scale=lambda rate: 1 - rate),
+            BY_RATE: _dropped(scale=lambda rate: 1 / rate),
+            SAME_DRAWS: _dropped(seeded=True),
+            IN_PLACE: _in_place,
+        },
+        judge=_judge_drop,
     ),
     Exercise(
         "07.mean_over_views",
