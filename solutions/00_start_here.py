@@ -505,6 +505,7 @@ display(Markdown("\n".join(lines)))
 # | interpolation | 內插 | values between known ones |
 # | joint | 聯合 | attention of every token to every token, over space and time |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
+# | k-NN | 最近鄰 | the nearest labelled clips vote |
 # | key | 鍵 | what a token offers to be found by |
 # | key frame | 關鍵影格 | a frame stored whole, from which decoding can start |
 # | label smoothing | 標籤平滑 | the right class gives a little of its probability to all |
@@ -536,6 +537,7 @@ display(Markdown("\n".join(lines)))
 # | multiply-add | 乘加運算 | one multiplication and one addition; the papers' FLOP |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | patch | 圖塊 | a square of pixels that becomes one token |
+# | PCA | 主成分分析 | the directions in which vectors vary most |
 # | position | 位置編碼 | a vector that depends only on where a token is |
 # | position embedding | 位置編碼 | a vector that depends only on where a token is |
 # | positions | 位置編碼 | vectors that depend only on where tokens are |
@@ -573,6 +575,7 @@ display(Markdown("\n".join(lines)))
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | restore the original order of tokens |
 # | utilisation | 利用率 | achieved FLOP/s over the measured rate |
+# | validation | 驗證 | chooses the epoch, apart from training and test |
 # | value | 值 | what attention averages |
 # | visible | 可見 | what the encoder sees |
 # | vision transformer | 視覺轉換器 | a transformer whose tokens are image patches |

@@ -1311,7 +1311,7 @@ print("new head:", tuple(again.head.weight.shape))
 # | latent representation | 潛在表示 | the encoder's output for a token |
 # | PCA | 主成分分析 | the directions in which vectors vary most |
 # | attention map | 注意力圖 | how much a token takes from each other |
-# | head of attention | 多頭 | one of several attentions side by side in a block |
+# | head (of attention) | 多頭 | one of several attentions side by side in a block |
 # | tubelet | 時空立方體 | a block of pixels over a few frames, one token |
 # | validation | 驗證 | chooses the epoch, apart from training and test |
 # | stride | 取樣間隔 | frames from one sampled frame to the next |
