@@ -1297,7 +1297,7 @@ print("new head:", tuple(again.head.weight.shape))
 # |---|---|---|
 # | fine-tuning | 微調 | training on labels, from pre-trained weights |
 # | from scratch | 從頭訓練 | training from random weights |
-# | head | 分類頭 | the linear layer from pooled features to classes |
+# | head (of a classifier) | 分類頭 | the linear layer from pooled features to classes |
 # | mean pooling | 平均池化 | the mean of all tokens stands for the clip |
 # | class token | 分類詞元 | an extra token that stands for no tubelet; VideoMAE has none |
 # | position | 位置編碼 | a vector that tells a token where it is |
