@@ -135,17 +135,12 @@ def gain(set_name: str, start: str, labels: int | None, found: Results) -> float
 def wanted(
     name: str, seeds: Sequence[int], found: Results, pretrained: Mapping[tuple[str, int], bool]
 ) -> list[TunedArm]:
-    """The arms of an experiment: searches, ladders as far as they are known to go, then seed by seed.
+    """The arms of an experiment, one set after the other, so that its picture is complete early: searches,
+    ladders as far as they are known to go, then seed by seed.
 
     pretrained   by set and seed: whether the weights are measured, without which an arm has to wait
     """
     experiment, result = EXPERIMENTS[name], list[TunedArm]()
-    runs = [
-        (s, n, start)
-        for s in experiment.sets
-        for n in experiment.labels
-        for start in experiment.arms
-    ]
 
     def arm(
         set_name: str,
@@ -158,19 +153,19 @@ def wanted(
         waits = start == _PRETRAINED and not pretrained[set_name, seed]
         result.append(TunedArm(set_name, start, labels, steps, seed, None if waits else lr))
 
-    for set_name, labels, start in runs:
-        for tried in RATES if labels in SEARCHED else ():
-            arm(set_name, start, labels, JUDGED, SEARCH_SEED, tried)
-    for set_name, labels, start in runs:
-        lr, measured = rate(set_name, start, labels, found), climb(set_name, start, labels, found)
-        known = plateau(set_name, start, labels, found) is not None
-        for steps in LADDER[: max(3, len(measured) + (not known))]:
-            arm(set_name, start, labels, steps, SEARCH_SEED, lr)
-    for seed in seeds:
-        for set_name, labels, start in runs:
-            lr, most = rate(set_name, start, labels, found), plateau(set_name, start, labels, found)
-            arm(set_name, start, labels, LADDER[0], seed, lr)
-            arm(set_name, start, labels, most, seed, lr)
+    for set_name in experiment.sets:
+        runs = [(set_name, start, n) for n in experiment.labels for start in experiment.arms]
+        for run in runs:
+            for tried in RATES if run[2] in SEARCHED else ():
+                arm(*run, JUDGED, SEARCH_SEED, tried)
+        for run in runs:
+            measured, known = climb(*run, found), plateau(*run, found) is not None
+            for steps in LADDER[: max(3, len(measured) + (not known))]:
+                arm(*run, steps, SEARCH_SEED, rate(*run, found))
+        for seed in seeds:
+            for run in runs:
+                arm(*run, LADDER[0], seed, rate(*run, found))
+                arm(*run, plateau(*run, found), seed, rate(*run, found))
     return list(dict.fromkeys(result))
 
 
