@@ -16,7 +16,7 @@ import torch
 from lesson import lesson_code, read_source
 from test_notebooks import parameters
 
-from vmae.course import checks
+from vmae.course import lessons
 
 COURSE = Path(__file__).resolve().parents[1] / "course"
 STYLES = {path.stem[-2:]: path.stem for path in COURSE.glob("styles_*.py")}
@@ -30,13 +30,13 @@ LESSONS = [path for path in build.sources() if path.stem[:2] in STYLES]
 def test_a_lesson_runs_with_right_answers_in_another_style(path, style, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(COURSE))
     right = importlib.import_module(STYLES[path.stem[:2]]).RIGHT
-    strict, given = checks.check, set()
+    strict, given = lessons.check, set()
 
     def check(name, _):
         given.add(name)
         return strict(name, right[name][style])
 
-    monkeypatch.setattr(checks, "check", check)
+    monkeypatch.setattr(lessons, "check", check)
     monkeypatch.setenv("VMAE_STRICT", "1")
     small, where, threads = parameters(path.stem, tmp_path), os.getcwd(), torch.get_num_threads()
     space: dict = {"__name__": "__main__"}
