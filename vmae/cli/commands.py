@@ -171,7 +171,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
             config = config.replace(**{field: given})
     config, encoder = load_start(config)
     check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
-    sources = open_sources(config)
+    sources = open_sources(config, arguments.out if arguments.resume else None)
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     if accelerator.is_main_process:
         print(overview(config, sources, accelerator), file=sys.stderr, flush=True)

@@ -94,6 +94,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.train.classifier import load_classifier
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
+    from vmae.train.splits import kept
 
     model, classes, config = load_classifier(arguments.model)
     # Without --data, test as in training: the same set and split, the same view of the clips.
@@ -101,6 +102,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     given = at_root(arguments.data) if arguments.data else None
     if given is None:
         videos = open_set(config.data)
+        if splits := kept(arguments.model, videos):
+            videos = splits.as_set()
     elif not given.is_file():
         videos = load_set(given)
     elif probes:
