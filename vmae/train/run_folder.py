@@ -208,7 +208,8 @@ def check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
         return
     if not resume:
         raise CheckpointError(
-            f"{folder} already contains a run: resume that run, or choose another folder"
+            f"{folder} already contains a run: add --resume to continue it (in Python, resume=True), or "
+            "choose another folder"
         )
     refuse_other(folder, config, FREE_FIELDS)
     _refuse_other_numbers(folder, config)
