@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import warnings
 from importlib import import_module
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import MODEL
+from small_runs import MODEL, StopAt
 
 from vmae.cli.main import main
 from vmae.data import DataConfig, SetError, load_set, write_video
@@ -200,3 +201,41 @@ def test_a_new_class_does_not_renumber_those_of_a_run(config, clips, tmp_path):
     assert {(v.path.parent.name, v.label) for v in sources.train.videos} == {
         ("bright", 0), ("dark", 1),
     }  # fmt: skip
+
+
+# ---- a run that has not ended --------------------------------------------------------------------
+
+
+def test_an_unfinished_run_predicts_names_and_says_so(config, clips, tmp_path, capsys):
+    run, video = tmp_path / "run", str(clips / "dark" / "a.mp4")
+    config = config.replace(optim=config.optim.replace(steps=8), save_every=100)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config, open_sources(config), None, StopAt(6), run)
+    capsys.readouterr()
+    assert main(["predict", str(run), video]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"a\.mp4: (bright|dark) \d", out)
+    assert f"vmae: {run} is not finished (step 6 of 8): these are the weights of step 4" in err
+    assert (
+        "the best so far on its validation videos. To finish the run" in err and "--resume" in err
+    )
+    assert main(["evaluate", str(run)]) == 0
+    assert "is not finished (step 6 of 8)" in capsys.readouterr().err
+    assert main(["report", str(run)]) == 1
+    assert "--resume" in capsys.readouterr().err
+    kept = run / "checkpoints" / "step-00000006"
+    assert main(["predict", str(kept), video]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"a\.mp4: (bright|dark) \d", out)
+    assert "these are the weights of its checkpoint step-00000006" in err
+    (run / "model.safetensors").unlink()  # as before the first validation, or without any
+    assert main(["predict", str(run), video]) == 1
+    assert f"pass the newest checkpoint of this run, {kept}" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_nothing_of_it(config, clips, tmp_path, capsys):
+    config = config.replace(optim=config.optim.replace(epochs=1.0), labels_per_class=2)
+    finetune(config, open_sources(config), None, Silent(), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(clips / "dark" / "a.mp4")]) == 0
+    assert "not finished" not in capsys.readouterr().err

@@ -92,12 +92,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.sets.lists import from_test_list
     from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
-    from vmae.train.classifier import load_classifier
+    from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
     from vmae.train.splits import kept
 
     model, classes, config = load_classifier(arguments.model)
+    if note := unfinished(arguments.model):
+        print(f"vmae: {note}", file=sys.stderr)
     # Without --data, test as in training: the same set and split, the same view of the clips.
     probes = arguments.probe or arguments.knn  # these train on the training videos
     given = at_root(arguments.data) if arguments.data else None
@@ -171,6 +173,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from vmae.predict import passed_over, predict_all, to_csv, used_inference, videos_in
     from vmae.support.files import printable, write_text
     from vmae.support.text import few
+    from vmae.train.classifier import unfinished
     from vmae.train.devices import accelerator_for
     from vmae.vit import VisionTransformer
 
@@ -182,6 +185,8 @@ def predict(arguments: argparse.Namespace) -> int:
         names = few([printable(path.relative_to(arguments.path)) for path in others])
         print(f"passed over, as they are not videos: {names}", file=sys.stderr)
     model = load(arguments.model)
+    if note := unfinished(arguments.model):
+        print(f"vmae: {note}", file=sys.stderr)
     inference = used_inference(model, arguments.stride, arguments.clips, arguments.crops)
     print(f"each video: {inference.described(model.config.num_frames)}", file=sys.stderr)
     # Lines are their own display of progress.

@@ -161,6 +161,16 @@ def left_out(folder: Path) -> list[str]:
     return [printable(row["path"]) for row in rows if row["unreadable"]]
 
 
+def training_videos(folder: Path, per_class: int | None) -> int:
+    """How many videos the run in `folder` trains on, of `per_class` videos of each class if it is given."""
+    rows = [
+        r for r in _read(folder / "splits.csv") if r["split"] == "train" and not r["unreadable"]
+    ]
+    if per_class is None:
+        return len(rows)
+    return per_class * len((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
+
+
 def _read(path: Path) -> list[dict[str, str]]:
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
     return list(csv.DictReader(io.StringIO(text, newline="")))
