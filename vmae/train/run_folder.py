@@ -46,6 +46,7 @@ FREE_FIELDS = (
     "start_from",
     "state_key",
     "data.num_workers",
+    "data.max_unreadable",
     "data.cache_dir",
     "data.cache",
     "data.cache_on_device",
