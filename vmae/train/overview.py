@@ -12,12 +12,12 @@ from vmae.cost import training_memory
 from vmae.data.reading.checking import CHECKED
 from vmae.data.reading.loader import Source
 from vmae.data.reading.sources import VideoFiles, unwrap_subset
-from vmae.support.files import printable
 from vmae.support.text import few
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name, precision_of
 from vmae.train.finetune import Sources, labelled_clips
 from vmae.train.plan import Clips, planned, this_device
+from vmae.train.splits import relative
 
 #: A class with so many times the videos of another is worth a remark.
 IMBALANCED = 3
@@ -62,7 +62,7 @@ def _unreadable(sources: Sources) -> list[str]:
     if splits is None or not isinstance(unwrap_subset(sources.train)[0], VideoFiles):
         return []  # a store has said which it could not decode
     if rows := splits.left_out:
-        names = few([printable(row.video.path.name) for row in rows])
+        names = few([relative(row.video.path, splits.folder) for row in rows])
         return [f"unreadable {len(rows)} of {len(splits.rows)} videos, left out: {names}"]
     if len(splits.rows) > CHECKED:
         return [f"unreadable not checked, as there are over {CHECKED:,} videos: `vmae scan` does"]

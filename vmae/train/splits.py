@@ -147,7 +147,7 @@ def kept(folder: str | Path, videos: VideoSet) -> Splits | None:
          "folder uses them)"),
     ):  # fmt: skip
         if found:
-            names = few([_relative(video.path, videos.folder) for video in found])
+            names = few([relative(video.path, videos.folder) for video in found])
             warnings.warn(f"{path}: {what}: {names}", stacklevel=2)
     how = f"as this run began ({path.name} in its folder)"
     splits = Splits(videos.folder, classes, rows, how, frozenset(gone))
@@ -202,5 +202,6 @@ def _key(video: Video, classes: tuple[str, ...]) -> tuple[str, int, str]:
     return os.path.abspath(video.path), video.first, name
 
 
-def _relative(path: Path, folder: Path) -> str:
+def relative(path: Path, folder: Path) -> str:
+    """A path as text, without the folder that it lies in."""
     return printable(path.relative_to(folder) if path.is_relative_to(folder) else path)
