@@ -11,7 +11,7 @@ help:
 	@echo "make setup      .venv with the pins, and nothing else"
 	@echo "make test       all tests"
 	@echo "make test-browser  the notebooks in JupyterLab, driven in Chromium; screenshots in runs/browser"
-	@echo "make lab        JupyterLab on notebooks/"
+	@echo "make lab        JupyterLab on notebooks/; LAB='--no-browser --port 8889' passes options, LAB=--allow-root as root"
 	@echo "make notebooks  rebuild notebooks from solutions/*.py"
 	@echo "make site       executed lessons, diagrams, guide and API as a site: runs/site/html"
 	@echo "make bench      reading, augmentation, models against Hugging Face and the published algorithm: ratios; half an hour"
@@ -43,7 +43,7 @@ test-browser: $(READY)
 	VMAE_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
 lab: $(READY)
-	$(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/python -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 notebooks: $(READY)
 	$(BIN)/python solutions/build.py

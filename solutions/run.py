@@ -34,6 +34,8 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.log import logger
 from tqdm import tqdm
 
+from vmae.support.text import rate
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "10_full_run.ipynb"
 BAR = (
@@ -82,7 +84,7 @@ class Display:
             )  # fmt: skip
             self.printed, self.timed = time.monotonic(), False
         if line.get("loss") is not None:
-            shown = f"loss {line['loss']:.4f}, {line['clips_per_second']:,.0f} clips/s"
+            shown = f"loss {line['loss']:.4f}, {rate(line['clips_per_second'])} clips/s"
             self.bar.set_postfix_str(shown, refresh=False)
         if step > self.bar.n and not self.timed:
             # What the first step took was the start of workers: no estimate of the others.

@@ -27,6 +27,7 @@ from vmae.data.sets.videos import SetError, Video
 from vmae.inference import Inference
 from vmae.mae import MaskedAutoencoder
 from vmae.support.files import printable
+from vmae.support.near import not_found
 from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
 from vmae.train.evaluate import mean_of_views, view_logits
@@ -220,7 +221,7 @@ def videos_in(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise SetError(f"{printable(path)}: no such file or folder")
+        raise SetError(not_found(path, "file or folder", at_root=False))
     suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES
     files = [p for p in walk(path) if p.suffix.lower() in suffixes]
     if not files:
@@ -228,6 +229,11 @@ def videos_in(path: Path) -> list[Path]:
             f"{printable(path)}: the folder contains no videos ({', '.join(VIDEO_SUFFIXES)})"
         )
     return files
+
+
+def passed_over(path: Path, videos: Sequence[Path]) -> list[Path]:
+    """The other files below a folder, except those whose name begins with a dot."""
+    return sorted(set(walk(path)) - set(videos)) if path.is_dir() else []
 
 
 def to_csv(predictions: Sequence[Prediction], folder: Path) -> str:

@@ -69,6 +69,7 @@ def test_a_folder_becomes_a_table_with_a_row_for_every_video(model, folder, tmp_
         "2 clips of 8 frames over 1 s, 3 crops of each, short ones repeat their last frame" in err
     )
     assert "3/3" in err, "a progress bar"
+    assert "passed over, as they are not videos: 'notes.txt'\n" in err
     rows = rows_of(table)
     assert [row["file"] for row in rows] == ["damaged.avi", "inside/short.MP4", "long, name.mp4"]
     assert "could not be opened as a video" in rows[0]["error"]

@@ -43,16 +43,16 @@ def test_model_and_data_change_in_both_parts_and_the_rest_in_one(command):
 @pytest.mark.parametrize(
     "change,words",
     [
-        ("optim.stepz=3", "no field pretrain.optim.stepz (did you mean steps?)"),
-        ("optimm.steps=3", "no field pretrain.optimm (did you mean optim?)"),
-        ("lr=1", "no field pretrain.lr (did you mean optim.lr?)"),
-        ("model.img_sise=32", "no field pretrain.model.img_sise (did you mean img_size?)"),
+        ("optim.stepz=3", "no field optim.stepz (did you mean steps?)"),
+        ("optimm.steps=3", "no field optimm (did you mean optim?)"),
+        ("lr=1", "no field lr (did you mean optim.lr?)"),
+        ("model.img_sise=32", "no field model.img_sise (did you mean img_size?)"),
         ("optim.lr.x=3", "optim.lr.x: lr is a single value, so it has no field 'x'"),
-        ("optim=3", "pretrain.optim must map field names to values; it is 3"),
+        ("optim=3", "optim must map field names to values; it is 3"),
         ("optim.steps=[1", "'[1' is not a value that YAML knows"),
-        ("optim.steps=many", "pretrain.optim.steps is 'many'; it must be of type int"),
-        ("optim.steps=null", "pretrain.optim.steps is None; it must be of type int"),
-        ("optim.betas=0.9", "pretrain.optim.betas is 0.9; it must be a list of 2 values"),
+        ("optim.steps=many", "optim.steps is 'many'; it must be of type int"),
+        ("optim.steps=null", "optim.steps is None; it must be of type int"),
+        ("optim.betas=0.9", "optim.betas is 0.9; it must be a list of 2 values"),
         ("model.img_size=[224, 160]", "it must be a single value of type int"),
         ("model.channels=1", "model.channels is 1; it must be 3"),
         ("model.depth=0", "depth is 0; it must be at least 1"),
@@ -73,7 +73,9 @@ def test_a_wrong_field_is_one_message_before_anything_starts(change, words, tmp_
 
 
 def test_a_misspelt_recipe_is_named_with_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match=r"'v1-ucf101' \(did you mean v1-ucf101-b\?\): choose"):
+    with pytest.raises(
+        ConfigError, match=r"'v1-ucf101' \(did you mean v1-ucf101-b\?\): choose from these, or pass"
+    ):
         Recipe.load("v1-ucf101")
 
 

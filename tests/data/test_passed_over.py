@@ -143,7 +143,7 @@ def test_a_name_that_is_not_utf8_is_one_named_bad_file(badly_named, tmp_path, ca
     with pytest.warns(UserWarning, match=f"(?s)1 of 16 videos could not be read.*{reason}"):
         assert len(open_source(config, videos.train, 16, 8).videos) == 15
     with pytest.raises(SetError, match=f"(?s)1 of 16 videos.*{reason}"):
-        open_source(config.replace(max_unreadable=0.05), videos.train, 16, 8)
+        open_source(config.replace(max_unreadable=0.0), videos.train, 16, 8)
 
     capsys.readouterr()
     out = tmp_path / "scan.json"

@@ -519,13 +519,19 @@ def test_each_unreadable_video_is_counted_and_reported_once():
 
 
 def test_max_unreadable_applies_in_testing_too(tiny, motion_mini, bad_files):
-    videos = [*load_set(motion_mini).test[:9], Video(bad_files["text"], 0)]
+    bad = [Video(bad_files[name], 0) for name in ("text", "empty")]
     model = VisionTransformer(tiny, 8)
+    videos = [*load_set(motion_mini).test[:8], *bad]
     files, sampling = VideoFiles(videos, tiny.img_size), Sampling(tiny.num_frames)
-    with pytest.raises(SetError, match="1 of 10 .*"):
+    with pytest.raises(SetError, match="2 of 10 .*"):
         evaluate(model, files, sampling)
-    with pytest.warns(UserWarning, match="1 of 10 videos could not be read"):
-        assert len(evaluate(model, files, sampling, max_unreadable=0.1).labels) == 9
+    with pytest.warns(UserWarning, match="2 of 10 videos could not be read"):
+        assert len(evaluate(model, files, sampling, max_unreadable=0.2).labels) == 8
+    one = VideoFiles(
+        videos[:9], tiny.img_size
+    )  # a single video stops no run, however small its set
+    with pytest.warns(UserWarning, match="1 of 9 videos could not be read"):
+        assert len(evaluate(model, one, sampling).labels) == 8
 
 
 # ---- batches -------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     sources = open_sources(config)
     equal = config.replace(labels_per_class=5)
     text = overview(equal, sources, accelerator_for("fp32"))
-    assert "2, with 5 to 5 training videos each" in text
+    assert "2, with 5 training videos each" in text
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}

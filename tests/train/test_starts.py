@@ -36,7 +36,7 @@ def test_an_occupied_folder_is_refused_before_decoding(data, tmp_path, capsys):
         command = "finetune" if isinstance(kind, FinetuneConfig) else "pretrain"
         out = ["--out", str(tmp_path / "run")]
         assert main([command, str(tmp_path / "config.yaml"), *out]) == 1
-        assert "already contains a run" in capsys.readouterr().err
+        assert "already contains a run: add --resume to continue it" in capsys.readouterr().err
     assert not decoded(data)
 
 

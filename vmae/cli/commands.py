@@ -8,7 +8,8 @@ import os
 import sys
 from typing import Any
 
-from vmae import ROOT, at_root
+from vmae import ROOT
+from vmae.support.recipes import recipe_file
 
 
 def render(arguments: argparse.Namespace) -> None:
@@ -44,7 +45,7 @@ def store(arguments: argparse.Namespace) -> None:
     from vmae.data.reading.loader import open_source
     from vmae.data.sets.load import load_set
 
-    videos = load_set(at_root(arguments.set))
+    videos = load_set(arguments.set)
     config = DataConfig(path=str(arguments.set), num_workers=arguments.num_workers)
     for split, part in videos.splits.items():
         source = open_source(config, part, arguments.pixels, num_frames=1)
@@ -113,12 +114,13 @@ def _recipe(arguments: argparse.Namespace):
 
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a recipe will take on a device, and what is not measured about it."""
+    recipe_file(arguments.config)
     from vmae.train.plan import hardware, plan_table
 
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
-        there = {"data.path": str(arguments.data.resolve()), "data.root": None}
+        there = {"data.path": str(arguments.data), "data.root": None}
         recipe = recipe.with_fields("both", there)
     found = plan_table(recipe, device, arguments.videos)
     print(f"{arguments.config} on {device.name}, expected:")
@@ -133,6 +135,7 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def training(arguments: argparse.Namespace) -> int:
     """Pre-train or fine-tune; returns a status of its own if a signal stopped the run."""
+    recipe_file(arguments.config)  # a mistyped name need not wait for PyTorch
     from accelerate import PartialState
 
     from vmae.train.interrupts import STOPPED_STATUS, Stopped
@@ -171,7 +174,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
             config = config.replace(**{field: given})
     config, encoder = load_start(config)
     check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
-    sources = open_sources(config)
+    sources = open_sources(config, arguments.out if arguments.resume else None)
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     if accelerator.is_main_process:
         print(overview(config, sources, accelerator), file=sys.stderr, flush=True)

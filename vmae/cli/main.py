@@ -111,9 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     progress.set_defaults(run=commands.progress)
 
-    store = subparsers.add_parser(
-        "store", help="decode a dataset once and cache its frames on disk"
-    )
+    store = subparsers.add_parser("store", help="decode a dataset once, into a cache on disk")
     store.add_argument("set", type=Path, help="dataset folder or list file")
     store.add_argument(
         "--pixels",
@@ -135,9 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         "--recipe",
         help="recipe name or YAML file that says how clips are taken, instead of these two",
     )
-    scan.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the full report to FILE"
-    )
+    scan.add_argument("--json", type=Path, metavar="FILE", help="also write the report to FILE")
     scan.add_argument("--num-workers", **workers)
     scan.set_defaults(run=commands.scan)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vmae import at_root
+from vmae.support.near import require
 
 
 def add_to(subparsers: Any) -> None:
@@ -91,18 +92,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.sets.lists import from_test_list
     from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
-    from vmae.train.classifier import load_classifier
+    from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
+    from vmae.train.splits import kept
 
     model, classes, config = load_classifier(arguments.model)
+    if note := unfinished(arguments.model):
+        print(f"vmae: {note}", file=sys.stderr)
     # Without --data, test as in training: the same set and split, the same view of the clips.
     probes = arguments.probe or arguments.knn  # these train on the training videos
     given = at_root(arguments.data) if arguments.data else None
     if given is None:
         videos = open_set(config.data)
+        if splits := kept(arguments.model, videos):
+            videos = splits.as_set()
     elif not given.is_file():
-        videos = load_set(given)
+        videos = load_set(arguments.data)
     elif probes:
         raise ValueError(
             f"{given} is one list, of test videos, but --probe and --knn also need training videos: "
@@ -160,20 +166,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict the classes of a file or of all videos in a folder; returns 1 if any is unreadable."""
+    require(arguments.path, "file or folder")
     from tqdm import tqdm
 
     from vmae import load
-    from vmae.predict import predict_all, to_csv, used_inference, videos_in
+    from vmae.predict import passed_over, predict_all, to_csv, used_inference, videos_in
     from vmae.support.files import printable, write_text
+    from vmae.support.text import few
+    from vmae.train.classifier import unfinished
     from vmae.train.devices import accelerator_for
     from vmae.vit import VisionTransformer
 
     for name in ("top", "every"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise ValueError(f"--{name} is {value}; it must be greater than 0")
+    paths = videos_in(arguments.path)  # before the model, which takes longer
+    if others := passed_over(arguments.path, paths):
+        names = few([printable(path.relative_to(arguments.path)) for path in others])
+        print(f"passed over, as they are not videos: {names}", file=sys.stderr)
     model = load(arguments.model)
+    if note := unfinished(arguments.model):
+        print(f"vmae: {note}", file=sys.stderr)
     inference = used_inference(model, arguments.stride, arguments.clips, arguments.crops)
-    paths = videos_in(arguments.path)
     print(f"each video: {inference.described(model.config.num_frames)}", file=sys.stderr)
     # Lines are their own display of progress.
     found = predict_all(
@@ -198,6 +212,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> None:
     """Write the report of a fine-tuning run as one HTML file."""
+    require(arguments.folder, "folder of a run")
     from vmae.figures.report import write_report
 
     print(write_report(arguments.folder, arguments.out))

@@ -23,10 +23,12 @@ from vmae.figures.figure import page, paragraph
 from vmae.figures.strips import film_strips
 from vmae.support.files import printable, write_text
 from vmae.support.progress import Record
+from vmae.support.text import few
 from vmae.train.classifier import load_classifier, load_test
 from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
+from vmae.train.splits import left_out
 from vmae.train.validation import best_row, read_validation
 
 #: The largest number of classes whose confusion matrix is drawn; of more, the commonest confusions.
@@ -245,10 +247,12 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         )
     optim, data = config.optim, config.data
     length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
+    unread = left_out(folder)
     started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     rows = {
         "videos": data.path,
+        **({"left out, unreadable": f"{len(unread)}: {few(unread)}"} if unread else {}),
         "model": f"{config.model.size}, {config.model.num_frames} frames of {config.model.img_size} "
         f"pixels, {clip}",
         "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from vmae.support.text import rate
+
 
 @dataclass
 class Record:
@@ -58,7 +60,7 @@ class Bar(Progress):
     def update(self, step: int, record: Record | None) -> None:
         self._bar.update(step - self._bar.n)
         if record:
-            shown = {"loss": f"{record.loss:.4f}", "clips/s": f"{record.clips_per_second:.0f}"}
+            shown = {"loss": f"{record.loss:.4f}", "clips/s": rate(record.clips_per_second)}
             if record.mfu is not None:
                 shown["of peak"] = f"{record.mfu:.0%}"
             if record.skipped:

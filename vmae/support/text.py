@@ -11,6 +11,11 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:6])) + more
 
 
+def rate(number: float) -> str:
+    """A rate such as clips per second: whole, but below 10 with two significant digits."""
+    return f"{number:.2g}" if number < 9.95 else f"{number:,.0f}"
+
+
 def first_lines(lines: Sequence[str], most: int, rest: str = "") -> list[str]:
     """The first `most` lines, indented, and how many more there are; `rest` says where to find those."""
     more = [f"and {len(lines) - most} more{rest}"] if len(lines) > most else []

@@ -1,6 +1,7 @@
 """Training: configurations and recipes, pre-training, fine-tuning, testing."""
 
 from vmae.support.progress import Bar, Progress, Record, Silent
+from vmae.support.recipes import RECIPES
 from vmae.train.classifier import load_classifier, save_classifier
 from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig
 from vmae.train.devices import accelerator_for, device_name, peak_memory
@@ -24,7 +25,7 @@ from vmae.train.plan import (
     this_device,
 )
 from vmae.train.pretrain import PretrainResult, pretrain
-from vmae.train.recipe import RECIPES, Recipe
+from vmae.train.recipe import Recipe
 from vmae.train.run_folder import environment, free_folder
 from vmae.train.schedule import adamw, layer_of, learning_rate, parameter_groups
 from vmae.train.speed import checkpointed, compile_blocks

@@ -13,9 +13,13 @@ from vmae.data.reading.sources import Source
 from vmae.data.sets.videos import Video
 from vmae.inference import Inference
 from vmae.support.files import atomic_path, printable, write_text
+from vmae.support.near import near
+from vmae.train.checkpoint import newest_step
 from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.run_folder import refuse_other
+from vmae.train.splits import training_videos
+from vmae.train.validation import best_row, read_validation
 from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError
 from vmae.weights.tensors import load_weights, save_weights
@@ -46,8 +50,8 @@ def load_classifier(
     folder = Path(folder)
     if not (folder / "config.yaml").exists():
         raise CheckpointError(
-            f"{folder} has no config.yaml: pass the folder of a run of `vmae finetune`, which says how "
-            "to test. `vmae predict` takes any weights"
+            f"{folder} has no config.yaml{near(folder, False)}: pass the folder of a run of "
+            "`vmae finetune`, which says how to test. `vmae predict` takes any weights"
         )
     config = FinetuneConfig.from_yaml(folder / "config.yaml")
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
@@ -55,6 +59,30 @@ def load_classifier(
     load_weights(model, folder / "model.safetensors")
     model.class_names, model.inference = classes, Inference.of_run(config.to_dict())
     return model.eval(), classes, config
+
+
+def unfinished(path: str | Path) -> str:
+    """What to know about the weights at a path if they are of a fine-tuning run that has not ended.
+
+    path   of a run's folder, or of one of its checkpoints; anything else gives an empty text
+    """
+    path = Path(path)
+    run = path.parents[1] if path.parent.name == "checkpoints" else path
+    if not (run / "environment.json").exists() or not (run / "splits.csv").exists():
+        return ""
+    config = FinetuneConfig.from_yaml(run / "config.yaml")
+    total = config.optim.resolved(training_videos(run, config.labels_per_class)).steps
+    rows = read_validation(run / "validation.jsonl")
+    done = max(newest_step(run / "checkpoints"), *(int(row["step"]) for row in rows), 0)
+    if done >= total:
+        return ""
+    which = f"of its checkpoint {path.name}"
+    if path == run and rows:
+        which = f"of step {best_row(rows)['step']}, the best so far on its validation videos"
+    return (
+        f"{run} is not finished (step {done} of {total}): these are the weights {which}. To finish "
+        "the run, give its command again with --resume"
+    )
 
 
 def save_test(test: Evaluation, source: Source, folder: str | Path) -> None:

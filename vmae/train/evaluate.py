@@ -10,10 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from vmae.data.augment.batched import view_of
 from vmae.data.config import DataConfig
@@ -155,6 +151,10 @@ def linear_probe(
     train, test: features (videos, D) and labels (videos,). `strength` is scikit-learn's C, the
     inverse of the L2 penalty.
     """
+    from sklearn.linear_model import LogisticRegression  # seconds, which few need to wait for
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
     return 100 * float(probe.fit(*train).score(*test))
 
@@ -170,6 +170,8 @@ def knn_probe(
     train, test: as in `linear_probe`. A neighbour at cosine distance d has the weight
     exp((1 - d) / temperature). Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4.
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     probe = KNeighborsClassifier(
         min(neighbours, len(train[0])),
         metric="cosine",

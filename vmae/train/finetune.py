@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from vmae.data.augment.batched import (
@@ -20,10 +21,11 @@ from vmae.data.augment.batched import (
     view_of,
 )
 from vmae.data.augment.randaugment import rand_augment
+from vmae.data.reading.checking import CHECKED, unreadable
 from vmae.data.reading.loader import Batch, Source, Subset, open_set, open_source
 from vmae.data.reading.sampling import Sampling
 from vmae.data.sets.load import require_labels
-from vmae.data.sets.subsets import few_labels, hold_out
+from vmae.data.sets.subsets import few_labels
 from vmae.inference import Inference
 from vmae.support.progress import Progress, Record, Silent
 from vmae.train.batches import Batches, seeded, step_seed
@@ -32,7 +34,9 @@ from vmae.train.config import FinetuneConfig
 from vmae.train.devices import accelerator_for
 from vmae.train.evaluate import Evaluation, evaluate
 from vmae.train.run import Run, open_run
+from vmae.train.run_folder import holds_run
 from vmae.train.schedule import adamw, learning_rate, set_lr
+from vmae.train.splits import Splits, choose, keep, kept
 from vmae.train.starting import start_from
 from vmae.train.validation import Validation
 from vmae.vit import VisionTransformer
@@ -44,6 +48,7 @@ class Sources:
 
     val     clips to validate on, if the configuration wants any
     split   how they were chosen
+    splits  the lists of videos, which a run keeps in its folder; None: it keeps none
     """
 
     classes: tuple[str, ...]
@@ -51,24 +56,49 @@ class Sources:
     test: Source
     val: Source | None = None
     split: str = "none"
+    splits: Splits | None = None
 
 
-def open_sources(config: FinetuneConfig, **progress: Any) -> Sources:
-    """The splits of `config.data.path`, decoded once if the configuration says so."""
+def open_sources(
+    config: FinetuneConfig, folder: str | Path | None = None, **progress: Any
+) -> Sources:
+    """The splits of `config.data.path`, decoded once if the configuration says so.
+
+    folder   of a run to resume: its videos stay in the splits that it began with
+
+    Without a store, the test clips of every video are read once, in sets of up to CHECKED videos:
+    unreadable ones are left out now, rather than found in the test. Raises SetError if there are
+    more of them than `config.data.max_unreadable`.
+    """
     config.require_rgb()
     accelerator = accelerator_for(config.precision, config.device)
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
+    with accelerator.main_process_first():
+        videos = open_set(data)
+        resumed = kept(folder, videos) if folder and holds_run(Path(folder)) else None
+        splits = resumed or choose(config, require_labels(videos))
+        _enough(splits, config)  # raises before anything is decoded
+    if not data.cache and not resumed and len(splits.rows) <= CHECKED:
+        found: list[Any] = [None]
+        if accelerator.is_main_process:
+            every = list(dict.fromkeys(row.video for row in splits.rows))
+            sampling = Sampling.of(data, frames)
+            found = [unreadable(every, sampling, config.test_clips, data.num_workers, **progress)]
+        splits = splits.without(broadcast_object_list(found)[0], data.max_unreadable)
+        _enough(splits, config)
     with accelerator.main_process_first():  # one process decodes, the others find the cache
-        videos = require_labels(open_set(data))
-        chosen, held_out, split = hold_out(videos, config.val_share, config.seed)
-        if config.labels_per_class is not None:  # raises before anything is decoded
-            few_labels(chosen, config.labels_per_class, videos.classes, config.seed)
         train, val, test = (
             open_source(data, part, size, frames, accelerator.device, **progress) if part else None
-            for part in (chosen, held_out, videos.test)
+            for part in (splits.split(name) for name in ("train", "val", "test"))
         )
     assert train is not None and test is not None  # `require_labels` has seen to it
-    return Sources(videos.classes, train, test, val, split)
+    return Sources(splits.classes, train, test, val, splits.how, splits)
+
+
+def _enough(splits: Splits, config: FinetuneConfig) -> None:
+    """Raise SetError if a class has fewer training videos than `labels_per_class`."""
+    if config.labels_per_class is not None:
+        few_labels(splits.split("train"), config.labels_per_class, splits.classes, config.seed)
 
 
 @dataclass
@@ -144,6 +174,8 @@ def finetune(
         optimizer = adamw(classifier, batches.optim, config.model.depth)
         model, optimizer = run.prepare(classifier, optimizer, batches)
         run.starts_from(encoder.state_dict() if encoder is not None else None)
+        if sources.splits and run.folder and run.main:
+            keep(run.folder, sources.splits, resumed=run.start > 0)
         model.train()
         validation = None
         if (val := sources.val) is not None:
@@ -173,6 +205,7 @@ def finetune(
 
         trained = validation.model if validation else untrained(config, sources.classes)
         cost = run.finish(trained)
+        cost["unreadable_videos"] += len(sources.splits.left_out) if sources.splits else 0
         if validation:
             trained.load_state_dict(validation.best)
         if run.folder and run.main:

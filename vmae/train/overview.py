@@ -9,11 +9,15 @@ from functools import partial
 from accelerate import Accelerator
 
 from vmae.cost import training_memory
+from vmae.data.reading.checking import CHECKED
 from vmae.data.reading.loader import Source
+from vmae.data.reading.sources import VideoFiles, unwrap_subset
+from vmae.support.text import few
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name, precision_of
 from vmae.train.finetune import Sources, labelled_clips
 from vmae.train.plan import Clips, planned, this_device
+from vmae.train.splits import relative
 
 #: A class with so many times the videos of another is worth a remark.
 IMBALANCED = 3
@@ -39,6 +43,7 @@ def overview(config: FinetuneConfig, sources: Sources, accelerator: Accelerator)
         f"clips      {model.num_frames} frames ({span}) of {model.img_size} pixels",
         f"videos     {len(train.videos):,} to train on, {val:,} to validate on, "
         f"{len(sources.test.videos):,} to test on",
+        *_unreadable(sources),
         *([f"validation {sources.split}"] if val else []),
         *(f"classes    {line}" for line in balance(train, sources.classes)),
         f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
@@ -51,12 +56,26 @@ def overview(config: FinetuneConfig, sources: Sources, accelerator: Accelerator)
     return "\n".join(map(fold, lines))
 
 
+def _unreadable(sources: Sources) -> list[str]:
+    """The videos left out because they cannot be read; or that nobody has tried."""
+    splits = sources.splits
+    if splits is None or not isinstance(unwrap_subset(sources.train)[0], VideoFiles):
+        return []  # a store has said which it could not decode
+    if rows := splits.left_out:
+        names = few([relative(row.video.path, splits.folder) for row in rows])
+        return [f"unreadable {len(rows)} of {len(splits.rows)} videos, left out: {names}"]
+    if len(splits.rows) > CHECKED:
+        return [f"unreadable not checked, as there are over {CHECKED:,} videos: `vmae scan` does"]
+    return ["unreadable none"]
+
+
 def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
     """How many training videos the classes have; if far from equally many, what to do about it."""
     counts = Counter(video.label for video in train.videos)
     named = sorted((counts[label], name) for label, name in enumerate(classes))
     (least, rare), (most, common) = named[0], named[-1]
-    lines = [f"{len(classes)}, with {least} to {most} training videos each"]
+    each = f"{least}" if least == most else f"{least} to {most}"
+    lines = [f"{len(classes)}, with {each} training videos each"]
     if most >= IMBALANCED * max(1, least):
         lines.append(
             f"{common!r} has {most} and {rare!r} {least}: accuracy will favour the large classes, so "

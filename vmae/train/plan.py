@@ -29,6 +29,7 @@ from vmae.data.reading.sources import VideoFiles
 from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.masking import make_mask
+from vmae.support.text import rate
 from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
 from vmae.train.devices import device_name
 from vmae.train.recipe import Recipe
@@ -233,8 +234,8 @@ def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> l
     def row(quantity: str, value: Any) -> dict[str, str]:
         return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
 
-    def rate(_: RunConfig, plan: StagePlan) -> str:
-        return f"{plan.clips / plan.seconds:,.0f}"
+    def clips_per_second(_: RunConfig, plan: StagePlan) -> str:
+        return rate(plan.clips / plan.seconds)
 
     def decoding(config: RunConfig, plan: StagePlan) -> str:
         if config.data.cache:
@@ -257,7 +258,7 @@ def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> l
         row("clips", lambda _, p: f"{p.clips:,}"),
         row("tokens per clip", lambda _, p: p.tokens),
         row("multiply-adds per clip", lambda _, p: f"{p.multiply_adds / 1e9:,.2f} billion"),
-        row("clips per second", rate),
+        row("clips per second", clips_per_second),
         row("minutes", lambda _, p: f"{p.seconds / 60:,.1f}"),
         row("limited by", lambda _, p: p.limit),
         row("memory", fits),

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vmae.base_config import Config, ConfigError, current_names, did_you_mean
+from vmae.base_config import Config, ConfigError, current_names
+from vmae.support.recipes import recipe_file
 from vmae.train.config import FinetuneConfig, PretrainConfig
-
-#: Recipes that ship with the package.
-RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,7 @@ class Recipe(Config):
     @classmethod
     def load(cls, name: str | Path) -> Recipe:
         """A recipe that ships, by name (`cpu`, `gpu`), or a YAML file, by path."""
-        shipped = RECIPES / f"{name}.yaml"
-        path = Path(name)
-        if not shipped.exists() and path.suffix not in (".yaml", ".yml"):
-            names = sorted(p.stem for p in RECIPES.glob("*.yaml"))
-            raise ConfigError(
-                f"unknown recipe {str(name)!r}{did_you_mean(str(name), names)}: choose from "
-                f"{', '.join(names)}, or pass a YAML file"
-            )
-        return cls.from_yaml(shipped if shipped.exists() else path)
+        return cls.from_yaml(recipe_file(name))
 
     def changed(self, both: dict[str, Any] | None = None, **parts: dict[str, Any]) -> Recipe:
         """A copy with fields changed, by dotted name: in `both` parts, in `pretrain`, in `finetune`.
@@ -76,6 +66,11 @@ class Recipe(Config):
             shared = name.split(".")[0] in ("model", "data")
             for one in ("pretrain", "finetune") if shared or part == "both" else (part,):
                 _put(values[one], name, value)
+        # Errors in what is changed name a field as it was given, without the part that it is in.
+        if part in ("pretrain", "both"):
+            PretrainConfig.from_dict(values["pretrain"])
+        if part in ("finetune", "both"):
+            FinetuneConfig.from_dict(values["finetune"])
         return Recipe.from_dict(values)
 
 

@@ -46,6 +46,7 @@ FREE_FIELDS = (
     "start_from",
     "state_key",
     "data.num_workers",
+    "data.max_unreadable",
     "data.cache_dir",
     "data.cache",
     "data.cache_on_device",
@@ -208,7 +209,8 @@ def check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
         return
     if not resume:
         raise CheckpointError(
-            f"{folder} already contains a run: resume that run, or choose another folder"
+            f"{folder} already contains a run: add --resume to continue it (in Python, resume=True), or "
+            "choose another folder"
         )
     refuse_other(folder, config, FREE_FIELDS)
     _refuse_other_numbers(folder, config)

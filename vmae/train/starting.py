@@ -12,10 +12,13 @@ from torch import nn
 from vmae import at_root
 from vmae.base_config import ConfigError
 from vmae.config import ModelConfig
+from vmae.support.near import not_found
+from vmae.support.recipes import RECIPES
 from vmae.train.config import FinetuneConfig
-from vmae.train.recipe import RECIPES, Recipe
+from vmae.train.recipe import Recipe
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
+from vmae.weights.errors import CheckpointError
 from vmae.weights.hub import local_path, pinned
 from vmae.weights.loading import load_encoder
 
@@ -35,6 +38,11 @@ def load_start(config: FinetuneConfig) -> tuple[FinetuneConfig, VisionTransforme
         path = at_root(config.start_from)
         if not path.exists():
             path = local_path(config.start_from)
+            if not path.exists():
+                raise CheckpointError(
+                    f"{not_found(config.start_from, 'file or folder of weights')}. A model on the "
+                    "Hugging Face hub is OWNER/NAME"
+                )
             config = config.replace(start_from=pinned(config.start_from, path))
         source = load_encoder(
             path,

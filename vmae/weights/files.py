@@ -22,6 +22,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from vmae.config import ModelConfig
 from vmae.inference import Inference
+from vmae.support.near import near
 from vmae.weights import inert
 from vmae.weights.entries import find_weights
 from vmae.weights.errors import CheckpointError, warn
@@ -32,6 +33,7 @@ FILES = (
     "model.safetensors", "model.safetensors.index.json",
     "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
+_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 #: What a detector of mmaction2 has beside its backbone.
 _DETECTOR = ("roi_head.", "rpn_head.", "neck.")
 
@@ -70,10 +72,12 @@ def open_weights(path: str | Path, state_key: str | None = None) -> WeightFile:
     if path.is_dir():
         candidates = [path / name for name in FILES if (path / name).exists()]
         if not candidates:
+            steps = sorted((path / "checkpoints").glob("step-*"))
+            instead = (
+                f"the newest checkpoint of this run, {steps[-1]}" if steps else "the weights file"
+            )
             raise CheckpointError(
-                f"{path} contains neither {FILES[0]} nor {FILES[2]}, whole or sharded: pass the "
-                "path of the weights file. (An unfinished run keeps its weights in "
-                "checkpoints/step-N)"
+                f"{path} contains neither {FILES[0]} nor {FILES[2]}, whole or sharded: pass {instead}"
             )
         weights = candidates[0]
     read = _read_shards if weights.name.endswith(".index.json") else read_tensors
@@ -178,7 +182,7 @@ def read_tensors(path: str | Path, state_key: str | None = None) -> tuple[State,
             start = stream.read(16)
     except FileNotFoundError:
         hub = "" if path.suffix else ". (A model on the Hugging Face hub is OWNER/NAME)"
-        raise CheckpointError(f"{path}: the file does not exist{hub}") from None
+        raise CheckpointError(f"{path}: the file does not exist{near(path)}{hub}") from None
     if start[8:9] == b"{":  # safetensors: the length of the header, then its JSON
         try:
             return find_weights(load_file(path), path, state_key)
@@ -188,12 +192,22 @@ def read_tensors(path: str | Path, state_key: str | None = None) -> tuple[State,
             ) from None
     if not start.startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
         what = "the file is empty" if not start else f"the file starts with {start!r}"
+        if path.suffix in (".json", ".yaml", ".yml", ".txt") and start:
+            what = f"it is a text file beside them: {_weights_beside(path)}"
         if start.startswith(b"version https://"):
             what = "the file is a Git LFS pointer: run git lfs pull"
         elif start.lstrip().startswith(b"<"):
             what = "the file is a web page: download the weights file itself"
         raise CheckpointError(f"{path} is neither a safetensors nor a PyTorch file; {what}")
     return find_weights(_unpickle(path), path, state_key)
+
+
+def _weights_beside(path: Path) -> str:
+    """What to pass instead of a file that is not weights."""
+    found = sorted(p.name for p in path.parent.iterdir() if p.suffix in _SUFFIXES)
+    if any(name in FILES for name in found):
+        return f"pass the folder, {path.parent}"
+    return f"pass {' or '.join(found[:3]) or 'a .safetensors, .bin or .pth file'}"
 
 
 def _unpickle(path: Path) -> Any:

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from vmae import at_root
+from vmae.support.near import near
 from vmae.weights.errors import CheckpointError
 from vmae.weights.files import FILES
 
@@ -47,8 +48,8 @@ def local_path(path: str | Path) -> Path:
     owner, name = named[0].split("/")
     if named[1] is None and at_root(owner).is_dir():
         raise CheckpointError(
-            f"{path}: the folder {owner} has no {name}. Correct the path; or, for the model of this "
-            f"name on the Hugging Face hub, write {path}@main"
+            f"{path}: the folder {owner} has no {name}{near(path)}. Correct the path; or, for the "
+            f"model of this name on the Hugging Face hub, write {path}@main"
         )
     return _fetch(*named)
 
@@ -97,7 +98,7 @@ def _explanation(error: Exception, repo: str, revision: str | None) -> str:
     from huggingface_hub import constants, errors
 
     name = repo if revision is None else f"{repo}@{revision}"
-    here = f"{name}: there is no such file or folder here"
+    here = f"{name}: there is no such file or folder here{near(repo)}"
     folder = "download its files elsewhere, and pass the path of their folder"
     if isinstance(error, errors.RevisionNotFoundError):
         return (

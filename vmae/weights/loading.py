@@ -171,6 +171,8 @@ def class_names(path: str | Path) -> tuple[str, ...] | None:
     if not path.is_dir() and path.name not in FILES:  # perhaps in a folder of downloads
         return None
     folder = path if path.is_dir() else path.parent
+    if folder.parent.name == "checkpoints":  # run/checkpoints/step-N
+        folder = folder.parent.parent
     text_file = folder / "classes.txt"
     if text_file.exists():
         return tuple(text_file.read_text(encoding="utf-8").splitlines())

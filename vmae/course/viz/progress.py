@@ -12,6 +12,7 @@ from IPython.display import HTML, display
 from vmae.figures.charts import curve_figure
 from vmae.figures.figure import bundle
 from vmae.support.progress import ProgressFile, Record
+from vmae.support.text import rate
 
 
 def _bar(done: int, total: int, name: str, text: str) -> HTML:
@@ -61,7 +62,7 @@ class LiveCurve:
             done = max(1, step - self._first)
             left = record.seconds / max(step, done) * (self._steps - step)
             text += (
-                f" · loss {record.loss:.4f} · {record.clips_per_second:,.0f} clips/s · "
+                f" · loss {record.loss:.4f} · {rate(record.clips_per_second)} clips/s · "
                 f"{record.seconds:.0f} s elapsed, {left:.0f} s left"
             )
         return _bar(step, self._steps, self._title, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from vmae.support.text import first_lines
 class Failures:
     """The unreadable videos of a run, each counted and reported once.
 
-    total            number of videos in the split
-    max_unreadable   the run stops if a larger share of them is unreadable
+    total            number of videos in the split, or in the set
+    max_unreadable   the run stops if a larger share of them is unreadable. One video never stops it,
+                     so that small sets can be used too, unless the share is 0
     reasons          why each failed path could not be read
     """
 
@@ -32,9 +34,16 @@ class Failures:
         count = len(self.reasons)
         text = f"{count} of {self.total} videos could not be read:"
         text = "\n".join([text, *first_lines(list(new.values()), 20)])
-        if count > self.max_unreadable * self.total:
+        limit = max(self.max_unreadable * self.total, math.ceil(self.max_unreadable))
+        if count > limit:
+            enough = math.ceil(100 * count / self.total) / 100
+            leave = (
+                f"to leave them out, raise the limit, as by --set data.max_unreadable={enough:g}"
+            )
             raise SetError(
-                f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%}: fix or remove "
-                "these videos, or raise max_unreadable. Run `vmae scan` to list every unreadable video"
+                f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%} (here at most "
+                f"{math.floor(limit)}): remove these videos, replace them, or run `vmae normalize`, "
+                f"which repairs some{f'; {leave}' * (enough < 1)}. `vmae scan` lists every "
+                "unreadable video"
             )
         warnings.warn(f"{text}\nThe run will continue without these videos.", stacklevel=2)

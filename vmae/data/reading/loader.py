@@ -196,7 +196,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 def open_set(config: DataConfig) -> VideoSet:
     """The set named in a run's configuration."""
     root = None if config.root is None else at_root(config.root)
-    return load_set(at_root(config.path), split=config.split, root=root)
+    return load_set(config.path, split=config.split, root=root)
 
 
 def open_source(

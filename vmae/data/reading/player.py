@@ -49,7 +49,7 @@ def open_container(path: str | Path) -> tuple[Any, Any]:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError, ValueError) as error:
         invalid = isinstance(error, av.error.InvalidDataError)
-        reason = "not a video file, or truncated before its index" if invalid else error
+        reason = "not a video file, or truncated before its index" if invalid else _words(error)
         raise VideoError(f"{path}: the file could not be opened as a video ({reason})") from None
     stream = container.streams.best("video")
     if stream is not None and stream.codec_context is not None:
@@ -66,7 +66,12 @@ def decoding(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: the video could not be decoded ({error})") from None
+        raise VideoError(f"{path}: the video could not be decoded ({_words(error)})") from None
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the number and the file name that Python adds."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def packet_times(path: Path) -> list[tuple[int | None, bool]]:

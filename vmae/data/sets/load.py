@@ -16,19 +16,26 @@ A missing video is not an error here; it is reported when it is read.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vmae import at_root
 from vmae.data.sets.folders import from_folders
 from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
+from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.public_sets import load_public
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
+from vmae.support.near import not_found
 from vmae.support.text import few
+
+#: Names that `vmae render film` gives its sets.
+_FILM = re.compile(r"film(-speed)?(-\d+)?")
 
 
 def load_set(
@@ -39,6 +46,7 @@ def load_set(
 ) -> VideoSet:
     """Load a set in any of the layouts above.
 
+    folder    a folder or a list; a relative path that is not in the working folder is one in `vmae.ROOT`
     split     for UCF101 and HMDB51, which have three splits: 1 (the default), 2 or 3
     root      the folder of the videos, if they are not beside the lists
     foreign   take from class folders also videos that decord does not read exactly, such as .mts:
@@ -49,14 +57,14 @@ def load_set(
     from the same recordings, about classes without videos, and about files in class folders that are
     not part of the set. The videos themselves are not opened.
     """
-    folder = Path(folder)
+    given, folder = folder, at_root(folder)
     if folder.is_file():
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
-        raise SetError(
-            f"{folder}: no such folder or list file. Run `vmae render` to create the motion and "
-            "film datasets; data/README.md describes the layouts of other datasets"
-        )
+        name = folder.name
+        what = "motion" if spec_named(name) else "film" if _FILM.fullmatch(name) else None
+        way = f"Run `vmae render {what}` to create it" if what else "Correct the path"
+        raise SetError(f"{not_found(given, 'folder or list file')}. {way}")
     if (folder / "set.partial.json").exists():
         raise SetError(
             f"{folder}: this dataset is incomplete because its creation was interrupted: to finish "
