@@ -20,7 +20,7 @@ PLATFORMS = {
 ROW = re.compile(
     r"^(\| \d\d \| \[[^]]+\]\((notebooks/\w+\.ipynb)\) \|)(?: \[!.*?\) \|)?(?= \[)", re.M
 )
-HEAD = re.compile(r"^(\| \| learner \|)(?: one click \|)?(.*\n)(?:\|---)+\|$", re.M)
+HEAD = re.compile(r"^(\| \| notebook \|)(?: one click \|)?(.*\n)(?:\|---)+\|$", re.M)
 
 
 def badges(notebook: str, address: str | None) -> list[str]:

@@ -54,8 +54,7 @@ def sentence() -> str:
     return (
         f"On two CPU cores, from a fresh clone, the set-up takes {taken['set-up'] / 60:.1f} minutes where "
         f"downloads are quick. Lesson 00 then shows its first picture after {taken['first picture']:.0f} "
-        f"seconds, and lesson 01 reaches its first exercise after {taken['first exercise']:.0f}. `make run` "
-        f"ends after {taken['make run'] / 60:.1f} minutes."
+        f"seconds, and lesson 01 reaches its first exercise after {taken['first exercise']:.0f}."
     )
 
 

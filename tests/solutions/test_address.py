@@ -79,7 +79,7 @@ def test_badges_are_under_the_title_of_a_learners_notebook_and_in_the_readme(add
     assert sum("Open in Colab" in row and "Open in Kaggle" in row for row in rows) == (
         len(build.sources()) if address else 0
     )
-    table = filled.split("## The notebooks\n\n")[1].split("\n\n")[0].splitlines()
+    table = filled.split("## The lessons\n\n")[1].split("\n\n")[0].splitlines()
     assert len({line.count(" |") for line in table if "---" not in line}) == 1
     assert table[1].count("|") == table[0].count("|")
     assert badges.in_readme(filled, address) == filled
