@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,21 @@ def test_two_processes_validate_as_one(nursery, config, tmp_path, kind):
     kept = load_classifier(tmp_path / "two")[0].state_dict()
     assert kept.keys() == load_classifier(tmp_path / "one")[0].state_dict().keys()
     assert report(log.with_suffix(".0"))["best_step"] == best_row(two)["step"]
+
+
+def test_two_processes_leave_out_the_same_videos(nursery, config, tmp_path):
+    """One of them reads the test clips of all videos, and tells the other what it found."""
+    clips = Path(shutil.copytree(config.data.path, tmp_path / "clips"))
+    sorted(clips.rglob("*.mp4"))[0].write_bytes(b"no video")
+    data = config.data.replace(path=str(clips), cache=False, num_workers=0)
+    tuning = FinetuneConfig(model=config.model, data=data, optim=config.optim, log_every=4)
+    tuning.to_yaml(tmp_path / "config.yaml")
+    command, log = ("finetune", str(tmp_path / "config.yaml"), "--out"), tmp_path / "log"
+    for process in nursery.start_group(log, 2, *command, str(tmp_path / "run"), **DDP):
+        assert nursery.wait(process) == 0, log.with_suffix(".0").read_text()
+    assert report(log.with_suffix(".0"))["unreadable_videos"] == 1
+    for rank in "01":
+        assert "1 of 72 videos could not be read" in log.with_suffix(f".{rank}").read_text()
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

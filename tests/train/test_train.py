@@ -347,7 +347,8 @@ def test_recipes_load_and_their_masks_fit(name):
 
 
 def test_an_unknown_recipe_lists_those_there_are(tmp_path):
-    with pytest.raises(ConfigError, match="choose from cpu, evening, film, gpu"):
+    words = r"choose from these, or pass a YAML file:\n  cpu, evening, film, gpu"
+    with pytest.raises(ConfigError, match=words):
         Recipe.load("tpu")
     (tmp_path / "mine.yaml").write_text("pretrain: {optim: {steps: [}}")
     with pytest.raises(ConfigError, match="mine.yaml: the file is not valid YAML"):
