@@ -895,7 +895,7 @@ rows.append(
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")
 
 # %% [markdown]
-# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and 1.4 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
+# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and 1.2 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
 
 # %%
 # NBVAL_CHECK_OUTPUT
