@@ -90,6 +90,13 @@ TRIED = (
     ),
     (
         "07_fine_tuning",
+        "07.Classifier",
+        "self.head(self.fc_norm(x.mean(dim=1)))",
+        "self.head(self.fc_norm(x).mean(dim=1))",
+        "fc_norm is applied to each token",
+    ),
+    (
+        "07_fine_tuning",
         "07.mean_over_views",
         "shares[videos == v].mean(dim=0)",
         "logits[videos == v].mean(dim=0).softmax(0)",
