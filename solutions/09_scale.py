@@ -81,7 +81,7 @@ diagrams.data_path(train.Recipe.load("gpu").pretrain)
 # %% [markdown]
 # *Figure: from file to step. Above, what the CPU does; below, what the device does. Every box can be the slowest.*
 #
-# Our model has the published grid, 8x14x14, on frames of 112 pixels, and a small encoder, so that a CPU can bear it.
+# Our model has the published grid, 8x14x14, on frames of 112 pixels, and a small encoder, so that a CPU can run it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -313,7 +313,7 @@ def fresh(kind: type[MaskedAutoencoder]) -> MaskedAutoencoder:
 
 
 # %% [markdown]
-# The slow model's attention shall be written out, too. That is yours to write.
+# The slow model also computes its attention step by step, without a fused kernel. Writing that is your job.
 #
 # ### Exercise 2 · attention, written out
 #
@@ -509,7 +509,7 @@ assert torch.equal(read(store, 4), read(files, 4))
 climb("store", Rung(ladder["uint8"].model, store))
 
 # %% [markdown]
-# The clips are identical. The price is disk. Where it is too small, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most, since training takes less time there and decoding doesn't:
+# The clips are identical. The price is disk space. Where there is too little of it, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most, since training takes less time there and decoding doesn't:
 # "GPU at 0 %" is one of the most frequent questions in the official repositories.
 #
 # ## bf16
