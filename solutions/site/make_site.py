@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -33,12 +34,15 @@ from reference import diagrams_page, reference_pages
 #: What is copied: documents, and the files that these show or link to.
 COPIED = (
     "*.md", "LICENSE", "data/**/*.md", "data/**/*.svg", "data/**/*.png", "data/**/*.webp", "solutions/pictures/*",
-    "notebooks/*.ipynb", "vmae/**/*.md", "vmae/train/recipes/*.yaml", ".github/*.md",
+    "notebooks/*.ipynb", "vmae/**/*.md", "tests/bench/*.md", "vmae/train/recipes/*.yaml", ".github/*.md",
 )  # fmt: skip
 #: Left out of a lesson's page: what only a kernel can show.
 LIVE = "application/vnd.jupyter.widget-view+json"
 #: The pages beside the README's sections, by the heading of the sidebar that they stand under.
-GUIDE = ("data/README", "vmae/train/README", "vmae/train/recipes/README", "data/experiments/README")
+GUIDE = (
+    "vmae/README", "data/README", "vmae/train/README", "vmae/train/recipes/README",
+    "data/experiments/README", "tests/bench/README", "vmae/TROUBLESHOOTING",
+)  # fmt: skip
 PROJECT = (
     "TEACHING",
     "CONTRIBUTING",
@@ -65,6 +69,12 @@ def split_readme(text: str) -> tuple[str, dict[str, str]]:
         name = re.sub(r"\W+", "-", title.lower()).strip("-")
         pages[name] = f"# {title[3:]}\n" + re.sub(r"^##(#+ )", r"#\1", body, flags=re.M)
     return head + "".join(sections[: last + 1]), pages
+
+
+def to_sections(text: str, sections: Iterable[str]) -> str:
+    """A document whose links to sections of the README lead to the pages that these have become."""
+    names = "|".join(map(re.escape, sections))
+    return re.sub(rf"\]\((?:(?:\.\./)*README\.md)?#({names})\)", r"](/\1.md)", text)
 
 
 def linked(text: str, absent: list[str]) -> str:
@@ -122,7 +132,8 @@ def lay_out(source: Path, only: list[str]) -> None:
         target.parent.mkdir(exist_ok=True)
         target.write_text(text, encoding="utf-8")
     for path in source.rglob("*.md"):
-        path.write_text(linked(path.read_text(encoding="utf-8"), absent), encoding="utf-8")
+        text = to_sections(path.read_text(encoding="utf-8"), sections)
+        path.write_text(linked(text, absent), encoding="utf-8")
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ API = {
     "cost": ("Cost", ("vmae.cost",)),
     "train": ("Training", ("vmae.train",)),
     "predict": ("Prediction", ("vmae.predict", "vmae.inference")),
-    "viz": ("Figures", ("vmae.viz",)),
+    "viz": ("Figures", ("vmae.figures", "vmae.course.viz")),
     "diagrams": ("Drawing diagrams", ("vmae.course.diagrams",)),
 }
 

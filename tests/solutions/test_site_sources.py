@@ -1,0 +1,49 @@
+"""What the site is made from, without Sphinx: the modules of the API pages, and links to the README's sections."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import sys
+
+import pytest
+
+from vmae import ROOT
+
+SITE = ROOT / "solutions" / "site"
+
+
+def test_the_pages_of_the_api_name_modules_that_exist():
+    reference = runpy.run_path(str(SITE / "reference.py"))
+    for _, modules in reference["API"].values():
+        for name in modules:
+            importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("[a](README.md#your-own-videos)", "[a](/your-own-videos.md)"),
+        ("[a](../README.md#your-own-videos)", "[a](/your-own-videos.md)"),
+        ("[a](#your-own-videos)", "[a](/your-own-videos.md)"),
+        ("[a](#the-lessons)", "[a](#the-lessons)"),
+        ("[a](data/README.md)", "[a](data/README.md)"),
+    ],
+)
+def test_links_to_sections_of_the_readme_lead_to_their_pages(link, expected, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(SITE), *sys.path])
+    make_site = runpy.run_path(str(SITE / "make_site.py"))
+    _, sections = make_site["split_readme"]((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert make_site["to_sections"](link, sections) == expected
+
+
+def test_every_link_to_a_section_of_the_readme_names_one():
+    headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    slugs = {re.sub(r"\W+", "-", heading.lower()).strip("-") for heading in headings}
+    for path in [ROOT / "README.md", ROOT / "TEACHING.md", *(ROOT / "vmae").rglob("*.md")]:
+        prefix = (
+            r"" if path.name == "README.md" and path.parent == ROOT else r"(?:\.\./)*README\.md"
+        )
+        for name in re.findall(rf"\]\({prefix}#([\w-]+)\)", path.read_text(encoding="utf-8")):
+            assert name in slugs, f"{path.relative_to(ROOT)}: README.md has no section {name}"
