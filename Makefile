@@ -49,7 +49,7 @@ notebooks: $(READY)
 	$(BIN)/python solutions/build.py
 
 site: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[site]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[site]'
 	$(BIN)/python solutions/site/make_site.py
 
 bench: $(READY)

@@ -27,7 +27,7 @@ API = {
     ),
     "masking": ("Masking", ("vmae.masking",)),
     "weights": ("Weights", ("vmae.weights",)),
-    "data": ("Data", ("vmae.data",)),
+    "data": ("Data", ("vmae.data", "vmae.course.making")),
     "cost": ("Cost", ("vmae.cost",)),
     "train": ("Training", ("vmae.train",)),
     "predict": ("Prediction", ("vmae.predict", "vmae.inference")),

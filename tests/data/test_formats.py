@@ -237,6 +237,10 @@ def test_something_something(tmp_path, old):
     top = tmp_path / "20bn-something-something-v2"
     assert rows(videos, "train", top) == [("12.webm", 1), ("7.webm", 0)]
     assert rows(videos, "test", top) == [("30.mp4", 0)], "the suffix is the file's, not the list's"
+    if lists != tmp_path:  # the folder above the lists, given as root
+        (tmp_path / "7.webm").touch()
+        found = load_set(lists, root=tmp_path)
+        assert tmp_path / "7.webm" in {video.path for video in found.train}
     with pytest.raises(SetError, match="only one split"):
         load_set(tmp_path, split=1)
     dump("train", [push, {"id": "5"}, {**hold, "template": "Eating [something]"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -516,6 +517,16 @@ def test_each_unreadable_video_is_counted_and_reported_once():
     assert len(caught) == 1
     with pytest.raises(SetError, match="3 of 10 .*\n  c is bad\n.*max_unreadable = 20%.*vmae scan"):
         failures.add([("c", "c is bad")])
+
+
+@pytest.mark.parametrize(("count", "total"), [(29, 100), (57, 100), (29, 50), (1, 3)])
+def test_the_limit_that_the_error_advises_is_enough(count, total):
+    bad = [(f"{i}", f"{i} is bad") for i in range(count)]
+    with pytest.raises(SetError) as error:
+        Failures(total, 0.0).add(bad)
+    advised = float(re.search(r"max_unreadable=(\d\.\d+)", str(error.value))[1])
+    with pytest.warns(UserWarning, match=f"{count} of {total} videos could not be read"):
+        Failures(total, advised).add(bad)
 
 
 def test_max_unreadable_applies_in_testing_too(tiny, motion_mini, bad_files):

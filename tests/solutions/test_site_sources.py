@@ -41,7 +41,8 @@ def test_links_to_sections_of_the_readme_lead_to_their_pages(link, expected, mon
 def test_every_link_to_a_section_of_the_readme_names_one():
     headings = re.findall(r"^## (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
     slugs = {re.sub(r"\W+", "-", heading.lower()).strip("-") for heading in headings}
-    for path in [ROOT / "README.md", ROOT / "TEACHING.md", *(ROOT / "vmae").rglob("*.md")]:
+    folders = (ROOT / name for name in ("vmae", "data", "tests/bench"))
+    for path in [*ROOT.glob("*.md"), *(page for top in folders for page in top.rglob("*.md"))]:
         prefix = (
             r"" if path.name == "README.md" and path.parent == ROOT else r"(?:\.\./)*README\.md"
         )

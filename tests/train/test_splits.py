@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from small_runs import MODEL, StopAt
 
 from vmae.cli.main import main
 from vmae.data import DataConfig, SetError, load_set, write_video
+from vmae.data.reading.loader import Subset
 from vmae.train import FinetuneConfig, OptimConfig, Silent, finetune, open_sources
+from vmae.train.classifier import unfinished
 from vmae.weights import CheckpointError
 
 
@@ -240,3 +243,23 @@ def test_a_finished_run_says_nothing_of_it(config, clips, tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(clips / "dark" / "a.mp4")]) == 0
     assert "not finished" not in capsys.readouterr().err
+
+
+def test_a_run_that_ended_on_fewer_videos_is_finished(config, tmp_path):
+    """Epochs are of the videos that are left, fewer than splits.csv lists."""
+    config = config.replace(optim=config.optim.replace(epochs=4.0), val_share=None)
+    sources = open_sources(config)
+    fewer = Subset(sources.train, list(range(4, len(sources.train.videos))))
+    finetune(config, replace(sources, train=fewer), None, Silent(), tmp_path / "run")
+    assert unfinished(tmp_path / "run") == ""
+
+
+def test_a_tracker_that_is_missing_is_named_before_anything_is_read(
+    config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("vmae.train.monitoring.get_available_trackers", list)
+    monkeypatch.setattr(
+        import_module("vmae.train.finetune"), "unreadable", None
+    )  # whoever calls it fails otherwise
+    assert main(command(tmp_path, "--set", "log_with=wandb")) == 1
+    assert 'log_with is "wandb", but the package wandb is not installed' in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_a_tracker_that_does_not_start_says_why(config, tmp_path, service, monke
         raise LookupError("no api key")
 
     monkeypatch.setattr(tracking.LOGGER_TYPE_TO_CLASS["wandb"], "start", offline)
-    with pytest.raises(RuntimeError, match="wandb did not start .no api key.: .* log_with to null"):
+    with pytest.raises(ConfigError, match="wandb did not start .no api key.: .* log_with to null"):
         run(config.replace(log_with="wandb"), tmp_path / "run")
     assert service.open == 0
 

@@ -121,9 +121,31 @@ def test_what_someone_wrote_on_a_card_stays(tmp_path, tiny):
         save(model, folder, "hf")  # nobody wrote anything
     path = folder / "README.md"
     path.write_text(path.read_text().replace("license: unknown", "license: mit"))
-    with pytest.warns(UserWarning, match="README.md stays as it is; to have the card of these"):
+    with pytest.warns(
+        UserWarning, match="README.md is not the card of these weights, and stays as it is"
+    ):
         save(model, folder, "hf", CLASSES)
     assert "license: mit" in path.read_text() and load(folder).class_names == tuple(CLASSES)
     path.unlink()
     save(model, folder, "hf")
     assert card(folder)[0]["license"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "data: {train: a}", "data: [", "data: {path: other}\noptim: {}"]
+)
+def test_a_strangers_config_beside_a_download_is_not_that_of_its_run(tmp_path, tiny, text):
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    model = build("classifier", tiny, tiny)
+    save(model, downloads / "x.pth", "official")
+    (downloads / "config.yaml").write_text(text)
+    folder = save(model, tmp_path / "mine", "hf", source=downloads / "x.pth")
+    assert (folder / "README.md").read_text().count("Not known to the program") == 2
+
+
+def test_the_card_of_a_checkpoint_is_that_of_its_run(run, tmp_path, tiny):
+    step = run / "checkpoints" / "step-00000001"
+    step.mkdir(parents=True, exist_ok=True)
+    folder = save(build("classifier", tiny, tiny), tmp_path / "mine", "hf", source=step)
+    assert "Fine-tuned on the videos of" in (folder / "README.md").read_text()

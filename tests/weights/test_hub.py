@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from hub_server import COMMIT, PRETRAINED, V2, VIDEOMAE, Hub, lay, pretrained, published
 from huggingface_hub import constants
 from published_layouts import build, official_pretrain, same
+from safetensors.torch import load_file
 
 from vmae import ROOT
 from vmae.cli.main import main
@@ -104,6 +106,11 @@ def test_names_that_the_cache_lacks(tmp_path, cache, tiny, capsys):
         load("a--b/c")
 
 
+def test_a_path_is_looked_for_in_the_same_places_everywhere(cache):
+    """One of the checkout is found from any folder, as `finetune --encoder` and near names have it."""
+    assert load("data/tiny").config == load(ROOT / "data" / "tiny").config
+
+
 def test_weights_under_other_names(tmp_path, cache):
     (tmp_path / "one").mkdir()
     torch.save({"model": official_pretrain()}, tmp_path / "one" / "checkpoint.pth")
@@ -175,6 +182,20 @@ def test_a_command_downloads_once_and_then_works_offline(hub, tmp_path):
         assert load(tmp_path / out).class_names == ("walk", "run", "jump")
         assert f"base_model: {VIDEOMAE}" in (tmp_path / out / "README.md").read_text()
     assert len(hub.downloads()) == 3
+
+
+def test_shards_of_pickles_are_downloaded_too(hub):
+    """Their index is JSON, so it is there after the first pass, which looks for safetensors."""
+    folder = hub.models[VIDEOMAE]
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(state), {}
+    for part, own in enumerate((names[::2], names[1::2]), 1):
+        shard = f"pytorch_model-{part:05}-of-00002.bin"
+        torch.save({name: state[name] for name in own}, folder / shard)
+        index |= dict.fromkeys(own, shard)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    same(load(VIDEOMAE).state_dict(), load(folder).state_dict())
 
 
 def test_a_broken_transfer_resumes(hub):

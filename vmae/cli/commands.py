@@ -163,6 +163,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.support.progress import Bar
     from vmae.train.devices import accelerator_for
     from vmae.train.finetune import finetune, open_sources
+    from vmae.train.monitoring import require_tracker
     from vmae.train.overview import overview
     from vmae.train.run_folder import check_folder
     from vmae.train.starting import load_start
@@ -173,7 +174,8 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
         if given is not None:
             config = config.replace(**{field: given})
     config, encoder = load_start(config)
-    check_folder(arguments.out, config, arguments.resume)  # before anything is decoded
+    require_tracker(config, arguments.out)  # this and the next before anything is decoded
+    check_folder(arguments.out, config, arguments.resume)
     sources = open_sources(config, arguments.out if arguments.resume else None)
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     if accelerator.is_main_process:

@@ -46,14 +46,17 @@ def _places(path: Path, at_root: bool) -> list[Path]:
 
 def _near(path: Path, place: Path) -> list[Path]:
     """`path` with the first of its parts that does not exist at `place` replaced by near names."""
-    if place.exists():
+    try:
+        if place.exists():
+            return []
+        missing = place
+        while not missing.parent.exists():
+            missing = missing.parent
+        by_name = {name.casefold(): name for name in sorted(os.listdir(missing.parent))}
+    except (
+        OSError
+    ):  # a file in place of a folder, one that may not be read, a name that is too long
         return []
-    missing = place
-    while not missing.parent.exists():
-        missing = missing.parent
-    if not missing.parent.is_dir():
-        return []
-    by_name = {name.casefold(): name for name in sorted(os.listdir(missing.parent))}
     close = difflib.get_close_matches(missing.name.casefold(), by_name, n=3)
     inside = place.relative_to(missing)
     top = Path(*path.parts[: len(path.parts) - len(inside.parts) - 1])

@@ -70,6 +70,8 @@ def unfinished(path: str | Path) -> str:
     run = path.parents[1] if path.parent.name == "checkpoints" else path
     if not (run / "environment.json").exists() or not (run / "splits.csv").exists():
         return ""
+    if (run / "test.safetensors").exists():  # written last; by then its set may have become smaller
+        return ""
     config = FinetuneConfig.from_yaml(run / "config.yaml")
     total = config.optim.resolved(training_videos(run, config.labels_per_class)).steps
     rows = read_validation(run / "validation.jsonl")

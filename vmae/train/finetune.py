@@ -75,10 +75,12 @@ def open_sources(
     data, size, frames = config.data, config.model.img_size, config.model.num_frames
     with accelerator.main_process_first():
         videos = open_set(data)
-        resumed = kept(folder, videos) if folder and holds_run(Path(folder)) else None
-        splits = resumed or choose(config, require_labels(videos))
+        resumes = folder is not None and holds_run(Path(folder))
+        splits = kept(folder, videos) if folder is not None and resumes else None
+        splits = splits or choose(config, require_labels(videos))
         _enough(splits, config)  # raises before anything is decoded
-    if not data.cache and not resumed and len(splits.rows) <= CHECKED:
+    # A run from before splits.csv goes on with every video that it began with.
+    if not data.cache and not resumes and len(splits.rows) <= CHECKED:
         found: list[Any] = [None]
         if accelerator.is_main_process:
             every = list(dict.fromkeys(row.video for row in splits.rows))

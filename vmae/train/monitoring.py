@@ -126,7 +126,7 @@ def _open_tracker(accelerator: Accelerator, config: RunConfig, folder: Path, ste
     try:
         accelerator.init_trackers(project, settings, options)
     except Exception as error:  # trackers fail in many ways: no network, no login
-        raise RuntimeError(
+        raise ConfigError(
             f"{config.log_with} did not start ({error}): log in or work offline as its manual says, "
             "or set log_with to null"
         ) from error

@@ -42,10 +42,11 @@ def check_scale(run: Run, step: int, lr: float) -> None:
     """
     if run.scaler and (scale := run.scaler.get_scale()) < 1:
         kept = newest_step(run.folder / "checkpoints") if run.folder else 0
+        losses = f", {len(run.reported)} of them for a NaN or infinite loss" if run.reported else ""
         raise FloatingPointError(
             f"gradients overflow in fp16 at step {step}, although the loss scale is down to {scale:g} "
-            f"({int(run.log.skipped)} steps were skipped): lower the learning rate (now {lr:.2g}), "
-            "lengthen the warm-up, or set precision to fp32 in a new folder"
+            f"({int(run.log.skipped)} steps were skipped{losses}): lower the learning "
+            f"rate (now {lr:.2g}), lengthen the warm-up, or set precision to fp32 in a new folder"
             + (f"; the checkpoint of step {kept} is kept" if kept else "")
         )
 

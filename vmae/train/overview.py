@@ -63,10 +63,11 @@ def _unreadable(sources: Sources) -> list[str]:
         return []  # a store has said which it could not decode
     if rows := splits.left_out:
         names = few([relative(row.video.path, splits.folder) for row in rows])
-        return [f"unreadable {len(rows)} of {len(splits.rows)} videos, left out: {names}"]
+        total = len({row.video for row in splits.rows})
+        return [f"unreadable {len(rows)} of {total} videos, left out: {names}"]
     if len(splits.rows) > CHECKED:
         return [f"unreadable not checked, as there are over {CHECKED:,} videos: `vmae scan` does"]
-    return ["unreadable none"]
+    return ["unreadable none"] if splits.checked else []
 
 
 def balance(train: Source, classes: tuple[str, ...]) -> list[str]:

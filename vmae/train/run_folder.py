@@ -26,7 +26,7 @@ from vmae.base_config import Config, ConfigError
 from vmae.support.files import DiskError, atomic_path, write_text
 from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
-from vmae.train.devices import device_name
+from vmae.train.devices import auto_precision, device_name
 from vmae.weights.errors import CheckpointError
 
 #: Fields of a run's configuration that may differ when it is resumed.
@@ -226,13 +226,15 @@ def claim_run(
 
 
 def _refuse_other_numbers(folder: Path, config: RunConfig) -> None:
-    """Raise CheckpointError for a run of version 0.1 that 0.2 would continue differently."""
+    """Raise CheckpointError for a run of version 0.1 that this one would continue differently."""
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
     changed = {
         "optim.epochs (an epoch now is a whole number of batches)": config.optim.epochs is not None,
         "model.family 'mae' (its tokens now have weight decay)": config.model.family == "mae",
         "data.short 'repeat' (other frames are repeated now)": config.data.short == "repeat",
+        "precision 'auto' (it is fp16 on this GPU now)": config.precision == "auto"
+        and auto_precision(config.device != "cpu" and torch.cuda.is_available()) == "fp16",
     }
     reasons = [reason for reason, applies in changed.items() if applies]
     if reasons and starts and starts[-1]["vmae"].startswith("0.1."):

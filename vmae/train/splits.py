@@ -40,9 +40,10 @@ class Row:
 class Splits:
     """The videos of a run.
 
-    rows   all of them, as the run's splits.csv has them
-    how    how those for validation were chosen, in words
-    gone   those that the set has no more
+    rows     all of them, as the run's splits.csv has them
+    how      how those for validation were chosen, in words
+    gone     those that the set has no more
+    checked  whether all were read just now, to find those that cannot be
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Splits:
     rows: tuple[Row, ...]
     how: str
     gone: frozenset[Video] = frozenset()
+    checked: bool = False
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of "train", "val" or "test" that can be used."""
@@ -79,7 +81,7 @@ class Splits:
         failed = [(printable(video.path), reason) for video, reason in reasons.items()]
         Failures(total, max_unreadable).add(failed)
         rows = (replace(row, unreadable=reasons.get(row.video, "")) for row in self.rows)
-        return replace(self, rows=tuple(rows))._not_empty("unreadable")
+        return replace(self, rows=tuple(rows), checked=True)._not_empty("unreadable")
 
     def _not_empty(self, what: str) -> Splits:
         for name in NAMES:

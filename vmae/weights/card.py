@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from vmae import __version__
 from vmae.config import ModelConfig
+from vmae.weights.files import FILES
 from vmae.weights.hub import hub_id
 
 _CARD = """---
@@ -119,10 +120,24 @@ def model_card(
 def _run_of(source: str | Path | None) -> tuple[Path | None, dict[str, Any]]:
     """The folder and the configuration of the run that wrote the weights, if one did."""
     folder = Path(source or "")
-    folder = folder if folder.is_dir() else folder.parent
+    if folder.is_file():
+        if folder.name not in FILES:  # one of other names may be in a folder of downloads
+            return None, {}
+        folder = folder.parent
+    if folder.parent.name == "checkpoints":  # run/checkpoints/step-N
+        folder = folder.parents[1]
     path = folder / "config.yaml"
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) if source and path.exists() else {}
-    return (folder, values) if "data" in values else (None, {})
+    if source is None or not path.exists():
+        return None, {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        return None, {}
+    return (
+        (folder, values)
+        if isinstance(values, dict) and {"data", "optim"} <= values.keys()
+        else (None, {})
+    )
 
 
 def _training(run: Path, values: Mapping[str, Any], data: str) -> str:

@@ -44,7 +44,8 @@ def local_path(path: str | Path) -> Path:
     """
     named = hub_id(path)
     if named is None:
-        return Path(path)
+        at = at_root(path)
+        return at if at.exists() else Path(path)
     owner, name = named[0].split("/")
     if named[1] is None and at_root(owner).is_dir():
         raise CheckpointError(
@@ -65,8 +66,8 @@ def _fetch(repo: str, revision: str | None) -> Path:
     for pattern in _WEIGHTS:
         folder = _snapshot(repo, revision, pattern)
         found = sorted(folder.glob(pattern))
-        if any((folder / name).exists() for name in FILES):
-            return folder
+        if found and any((folder / name).exists() for name in FILES):
+            return folder  # an index alone, which is JSON, says nothing: its shards may be another kind
         if len(found) > 1:
             listed = ", ".join(path.name for path in found[:5])
             raise CheckpointError(

@@ -109,7 +109,8 @@ def save(
         card = model_card(path.resolve().name, config, values, source)
         if (path / "README.md").exists() and (path / "README.md").read_text("utf-8") != card:
             warn(
-                f"{path / 'README.md'} stays as it is; to have the card of these weights, delete it first"
+                f"{path / 'README.md'} is not the card of these weights, and stays as it is; to have "
+                "theirs, delete it first"
             )
         else:
             texts["README.md"] = card

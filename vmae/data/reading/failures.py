@@ -34,15 +34,15 @@ class Failures:
         count = len(self.reasons)
         text = f"{count} of {self.total} videos could not be read:"
         text = "\n".join([text, *first_lines(list(new.values()), 20)])
-        limit = max(self.max_unreadable * self.total, math.ceil(self.max_unreadable))
+        # Rounded, as 0.29 * 100 is a little less than 29; one video may always be left out, unless none may.
+        share = math.floor(round(self.max_unreadable * self.total, 6))
+        limit = max(share, math.ceil(self.max_unreadable))
         if count > limit:
             enough = math.ceil(100 * count / self.total) / 100
-            leave = (
-                f"to leave them out, raise the limit, as by --set data.max_unreadable={enough:g}"
-            )
+            leave = f"to leave them out, raise the limit: --set data.max_unreadable={enough:g}"
             raise SetError(
                 f"{text}\nThis exceeds max_unreadable = {self.max_unreadable:.0%} (here at most "
-                f"{math.floor(limit)}): remove these videos, replace them, or run `vmae normalize`, "
+                f"{limit}): remove these videos, replace them, or run `vmae normalize`, "
                 f"which repairs some{f'; {leave}' * (enough < 1)}. `vmae scan` lists every "
                 "unreadable video"
             )

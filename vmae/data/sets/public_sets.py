@@ -165,7 +165,7 @@ def _ssv2(folder: Path, lists: Sequence[Path], root: Path | None) -> VideoSet:
     numbers = {name: label for label, name in enumerate(classes)}
 
     def holds(place: Path) -> bool:  # above the folder there may be other videos
-        return place != folder.parent and bool(listing(place))
+        return (root is not None or place != folder.parent) and bool(listing(place))
 
     files = find_root(folder, root, holds, "no videos (ID.webm or ID.mp4)")
 
