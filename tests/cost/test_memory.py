@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from conftest import random_clips
 
 from vmae.config import MaskConfig, ModelConfig
-from vmae.cost import clip_activations, training_memory
+from vmae.cost import clip_activations, saved_tensors, training_memory
 from vmae.mae import MaskedAutoencoder, pixel_targets
 from vmae.masking import make_mask
 from vmae.train import FinetuneConfig, PretrainConfig, checkpointed
@@ -25,19 +25,10 @@ def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int
     model = MaskedAutoencoder(config.model) if pre else VisionTransformer(config.model, 8)
     if isinstance(model, VisionTransformer):
         freeze(model, config.frozen_layers)
-    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     batch = random_clips(config.model, clips)
-    seen: dict[int, torch.UntypedStorage] = {}
-
-    def save(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage
-        return tensor.detach()  # itself, an output, would hold its graph, which holds it: for ever
-
     with (
         checkpointed(model, config.activation_checkpointing),
-        torch.autograd.graph.saved_tensors_hooks(save, lambda x: x),
+        saved_tensors([*model.parameters(), *model.buffers()]) as saved,
         torch.autocast("cpu", torch.bfloat16, enabled=bf16),
     ):
         if isinstance(config, PretrainConfig):
@@ -45,7 +36,7 @@ def kept(config: PretrainConfig | FinetuneConfig, clips: int, bf16: bool) -> int
             F.mse_loss(model(batch, mask).float(), pixel_targets(batch, mask, model.config))
         else:
             F.cross_entropy(model(batch).float(), torch.zeros(clips, dtype=torch.int64))
-    return sum(storage.nbytes() for storage in seen.values())
+    return saved.peak
 
 
 @pytest.mark.parametrize("model", [ModelConfig.videomae("tiny"), S], ids=["tiny", "S"])
