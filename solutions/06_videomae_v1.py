@@ -18,7 +18,7 @@
 # training runs went wrong, and pre-train your model on video files. Then the same class takes the weights of a longer training and reconstructs shots
 # that it has never seen.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 5 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 6 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
 
 # %% tags=["parameters"]
 out = "data/film-32"  # folder of the video files, which are cut out of the film
