@@ -1013,8 +1013,8 @@ areas = {  # rows and columns of the grid of 14 x 14
     "trees": (slice(6, 10), slice(9, 14)),
     "meadow": (slice(11, 14), slice(7, 14)),
 }
-share = 1568 * attention(scenes[0], -1)[3 * 196 + 7 * 14 + 4].view(8, 14, 14)  # look()'s token
-by_step = {name: share[:, *area].mean((1, 2)) for name, area in areas.items()}
+attended = 1568 * attention(scenes[0], -1)[3 * 196 + 7 * 14 + 4].view(8, 14, 14)  # look()'s token
+by_step = {name: attended[:, *area].mean((1, 2)) for name, area in areas.items()}
 viz.table(
     [
         {
