@@ -905,7 +905,7 @@ shown = {}
 for query in np.linspace(0, len(film) - 1, 5).astype(int)[1:4]:
     found_at = {"clip": query} | {name.split()[0]: n[query] for name, n in nearest.items()}
     for name, at in found_at.items():
-        same = "same shot" if shots[at] == shots[query] else "other shot"
+        same = "same" if shots[at] == shots[query] else "other"
         shown[f"{name}, {starts[at]}" + (f": {same}" if name != "clip" else "")] = film[at, :, 8]
 viz.pictures(
     shown,
@@ -916,7 +916,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# *Figure: clips and their neighbours, with the number of their first frame.*
+# *Figure: clips and their neighbours, with the number of their first frame, and whether that is in the same shot or another.*
 #
 # The shots of a film are told apart by colour and layout, which pixels already hold, and random weights pass on. So this label can't show what pre-training is worth. The direction of a texture could: there, pixels were at chance.
 # A probe says something about features only for a label that the baselines fail at.
@@ -1326,7 +1326,7 @@ print("new head:", tuple(again.head.weight.shape))
 # | head (of a classifier) | 分類頭 | the linear layer from pooled features to classes |
 # | mean pooling | 平均池化 | the mean of all tokens stands for the clip |
 # | class token | 分類詞元 | an extra token that stands for no tubelet; VideoMAE has none |
-# | position | 位置編碼 | a vector that tells a token where it is |
+# | position embedding | 位置編碼 | a vector that tells a token where it is |
 # | linear probe | 線性探測 | one linear layer on frozen features |
 # | k-NN | 最近鄰 | the nearest labelled clips vote |
 # | layer decay | 逐層學習率衰減 | early layers learn more slowly |

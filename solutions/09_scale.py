@@ -209,7 +209,7 @@ def read(source: data.Source, count: int, number: int = 0) -> torch.Tensor:
 
 
 viz.film_strips(
-    dict(zip("ab", read(files, 2), strict=True)),
+    dict(zip("ab", read(files, 2, number=20), strict=True)),
     "Two rows of eight frames, from two clips of the film Big Buck Bunny.",
 )
 
@@ -1215,7 +1215,7 @@ viz.explorer(
 # | FSDP | 全分片資料平行 | weights, gradients and moments shared out among processes |
 # | fused kernel | 融合核心 | one program for several operations |
 # | gradient accumulation | 梯度累積 | a batch in parts, gradients added up |
-# | head | 多頭 | one of several attentions side by side in a layer |
+# | head (of attention) | 多頭 | one of several attentions side by side in a layer |
 # | learning rate | 學習率 | how far a step goes |
 # | mantissa | 尾數 | the bits that give a number its digits |
 # | median | 中位數 | half of the values lie below it |
