@@ -499,13 +499,11 @@ display(Markdown("\n".join(lines)))
 # | fused kernel | 融合核心 | one program for several operations, which keeps nothing between them |
 # | GELU | 高斯誤差線性單元 | a smooth nonlinearity, between the MLP's two layers |
 # | gradient accumulation | 梯度累積 | a batch in parts, gradients added up |
-# | head | 多頭 | one of several attentions side by side |
 # | head (of a classifier) | 分類頭 | the last layer, from features to logits |
 # | head (of attention) | 多頭 | one of several attentions side by side |
 # | inductive bias | 歸納偏置 | what a model assumes before it sees data |
 # | information leakage | 資訊洩漏 | a hidden position is visible at another time |
 # | interpolation | 內插 | values between known ones |
-# | joint | 聯合 | attention of every token to every token, over space and time |
 # | joint attention | 聯合時空注意力 | every token looks at every other |
 # | k-NN | 最近鄰 | the nearest labelled clips vote |
 # | key | 鍵 | what a token offers to be found by |
@@ -514,7 +512,6 @@ display(Markdown("\n".join(lines)))
 # | latent representation | 潛在表示 | the encoder's output for a patch |
 # | layer decay | 逐層學習率衰減 | early layers learn more slowly |
 # | layer normalisation | 層正規化 | each token to mean 0, variance 1 |
-# | leak | 資料洩漏 | test data that influence the training |
 # | leakage | 資料洩漏 | test data that influence the training |
 # | learning rate | 學習率 | how far a step goes |
 # | linear probe | 線性探測 | one linear layer on frozen features |
@@ -535,14 +532,11 @@ display(Markdown("\n".join(lines)))
 # | mixup | 混合增強 | clips and targets are blended with a partner's |
 # | MLP | 多層感知器 | two linear layers with a nonlinearity between them |
 # | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
-# | multi-view testing | 多視角測試 | averaging over several clips and crops of a video |
 # | multiply-add | 乘加運算 | one multiplication and one addition; the papers' FLOP |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | patch | 圖塊 | a square of pixels that becomes one token |
 # | PCA | 主成分分析 | the directions in which vectors vary most |
-# | position | 位置編碼 | a vector that depends only on where a token is |
 # | position embedding | 位置編碼 | a vector that depends only on where a token is |
-# | positions | 位置編碼 | vectors that depend only on where tokens are |
 # | post-pre-training | 後預訓練 | V2's stage with many labels, between pre-training and the target |
 # | pre-norm | 前置正規化 | normalise before the branch |
 # | pre-training | 預訓練 | training without labels, before the task |
@@ -572,7 +566,6 @@ display(Markdown("\n".join(lines)))
 # | tube masking | 管道式遮罩 | the same positions are hidden at all times |
 # | tubelet | 時空立方體 | a block of pixels over a few frames, one token |
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values, plus its position |
-# | tubelet, cube | 時空立方體 | a block of pixels over a few frames, one token |
 # | uint8 | 8 位元整數 | a byte: whole numbers from 0 to 255 |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | unshuffle | 還原順序 | restore the original order of tokens |
