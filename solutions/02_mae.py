@@ -451,7 +451,7 @@ unshuffle = check("02.unshuffle", unshuffle)
 # ## The decoder
 #
 # The decoder is a second, smaller transformer of the same blocks, thrown away after pre-training. All mask tokens are equal; only their
-# *positions* (位置編碼) tell them which patch to predict.
+# *position embeddings* (位置編碼) tell them which patch to predict.
 #
 # ### Exercise 4 · the decoder
 #
@@ -1258,7 +1258,7 @@ viz.dependence(
 # | class token | 分類詞元 | an extra token that stands for no patch |
 # | mask token | 遮罩詞元 | one learned vector, used for every hidden patch |
 # | unshuffle | 還原順序 | restore the original order of tokens |
-# | positions | 位置編碼 | vectors that tell tokens where they are |
+# | position embedding | 位置編碼 | a vector that tells a token where it is |
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | unbiased variance | 不偏變異數 | sum of squares divided by P - 1 |
 # | mean squared error | 均方誤差 | the loss |

@@ -788,7 +788,7 @@ print(f"gain after {few:,} steps: {gains[few]:.1f} points; after {many:,}: {gain
 #
 # ### Both at their plateau
 #
-# The course's experiment on labels asks the same question properly (`data/experiments/README.md`). For each start and each number of labels, the steps are doubled until that gains less than 2 points, and the learning rate is searched for both starts, on images kept for
+# The course's experiment on labels asks the same question properly (`data/experiments/README.md`). For each start and each number of labels, starting at 300 steps, the steps are doubled until a doubling from 600 steps or more gains less than 2 points, and the learning rate is searched for both starts, on images kept for
 # this purpose. Only then are the seeds compared. The picture shows what has been measured so far.
 
 # %%

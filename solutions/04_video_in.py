@@ -421,7 +421,7 @@ viz.film_strips(
 # ### Several views for testing
 #
 # One clip of a long video may miss the action. At test time several clips, and several squares of each, are classified and
-# their probabilities averaged: *multi-view testing* (多視角測試). MMAction2's page states 5 clips x 3 crops for Kinetics, as V1's scripts
+# their probabilities averaged: a *multi-view test* (多視角測試). MMAction2's page states 5 clips x 3 crops for Kinetics, as V1's scripts
 # do; on Something-Something it is 2 x 3. Nothing is random here.
 
 # %%
@@ -1083,7 +1083,7 @@ work.cleanup()
 # | stride | 取樣間隔 | frames from one chosen frame to the next |
 # | dense sampling | 密集取樣 | equal steps from a random start |
 # | TSN sampling | 分段取樣 | one frame from each of T segments |
-# | multi-view testing | 多視角測試 | averaging over several clips and crops of a video |
+# | multi-view test | 多視角測試 | averaging over several clips and crops of a video |
 # | tubelet | 時空立方體 | a block of p_t frames of p_h x p_w pixels; one token |
 # | tubelet embedding | 時空立方體嵌入 | the projection of a tubelet to D values, plus its position |
 # | position embedding | 位置編碼 | a vector that depends only on where a token is |

@@ -18,7 +18,7 @@
 # training runs went wrong, and pre-train your model on video files. Then the same class takes the weights of a longer training and reconstructs shots
 # that it has never seen.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 5 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 6 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
 
 # %% tags=["parameters"]
 out = "data/film-32"  # folder of the video files, which are cut out of the film
@@ -1169,18 +1169,18 @@ for name in ("ratio", "targets", "cost"):
 # |---|---|---|
 # | asymmetric, symmetric | 非對稱、對稱 | a large encoder and a small decoder; both alike, on all tokens |
 # | encoder, decoder | 編碼器、解碼器 | from visible tokens to latents; from latents and mask tokens to pixels |
-# | tubelet, cube | 時空立方體 | a block of pixels over a few frames, one token |
+# | tubelet | 時空立方體 | a block of pixels over a few frames (a cube), one token |
 # | cube embedding | 立方體嵌入 | the linear layer from a tubelet's pixels to a token |
 # | visible | 可見 | what the encoder reads |
 # | tube masking | 管道式遮罩 | the same positions hidden at all times |
 # | latent representation | 潛在表示 | the encoder's output for a token |
 # | mask token | 遮罩詞元 | one learned vector, used at every hidden position |
 # | class token | 分類詞元 | an extra token that stands for no tubelet; VideoMAE has none |
-# | position | 位置編碼 | a vector that tells a token where it is |
+# | position embedding | 位置編碼 | a vector that tells a token where it is |
 # | reconstructed pixels | 重建像素 | what the model predicts at hidden positions |
 # | normalised pixels | 像素正規化 | mean and deviation taken out, here per channel |
 # | unbiased variance | 不偏變異數 | divided by the number less one |
-# | joint, divided attention | 聯合、分離式時空注意力 | all tokens at once; over time, then over space |
+# | joint attention, divided attention | 聯合時空注意力、分離式時空注意力 | all tokens at once; over time, then over space |
 # | multiply-add | 乘加運算 | the papers' FLOP |
 # | memorise | 記憶 | learn the training clip, and nothing about others |
 # | pre-training | 預訓練 | training without labels, before the task |

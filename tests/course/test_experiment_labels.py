@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from vmae.course.experiments import labels, measure, report, results, sets, tuning
+from vmae.course.experiments import label_figures, labels, measure, report, results, sets, tuning
 from vmae.course.experiments.arms import Arm, recipe_arm, wanted
 from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.labels import JUDGED, LADDER, RATES, TunedArm, plateau, question, rate
@@ -110,6 +111,28 @@ def test_the_picture_has_both_halves_and_says_what_is_missing(found):
     alt = labels_and_steps(NAME, "videos", partial_results).alt
     assert "pre-trained, 20 labels not measured yet" in alt
     assert "not measured yet" in labels_and_steps(NAME, "images", {"images": {}}).alt
+
+
+def test_an_empty_panel_leaves_the_other_its_numbers_and_an_empty_set_has_one_line(
+    found, monkeypatch
+):
+    kept = []
+    monkeypatch.setattr(label_figures, "drawn", lambda figure, alt: kept.append(figure) or alt)
+    searched = {
+        name: {k: v for k, v in rows.items() if v["seed"] == SEARCH_SEED}
+        for name, rows in found.items()
+    }
+    labels_and_steps(NAME, "videos", searched)
+    labels_and_steps(NAME, "images", {"images": {}})
+    left, right = kept[0].axes
+    assert not left.lines and right.lines
+    assert left.get_ylabel() == "videos: accuracy, %" and len(left.get_yticks()) > 2
+    assert left.get_title() and right.get_title()
+    assert kept[1].axes == [] and [t.get_text() for t in kept[1].texts] == [
+        "images: not measured yet"
+    ]
+    for figure in kept:
+        plt.close(figure)
 
 
 def test_the_page_says_where_the_gain_ends(found):

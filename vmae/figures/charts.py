@@ -65,7 +65,11 @@ def lines(
             axis.plot(x, values, label=name, lw=1.5, marker=mark, ms=4)
         for name, height in (levels or {}).items():
             axis.axhline(height, color=INK, ls="--", lw=1)
-            axis.text(x[-1], height, name, ha="right", va="bottom", fontsize=9)
+            axis.annotate(name, (x[-1], height), xytext=(0, 2), textcoords="offset points",
+                          ha="right", va="bottom", fontsize=9)  # fmt: skip
+        if all(float(value).is_integer() for value in x):
+            whole = ticker.MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
+            axis.xaxis.set_major_locator(whole)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         if top is not None:

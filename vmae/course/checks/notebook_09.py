@@ -423,11 +423,11 @@ def _draw_attention(
     viz.pictures(
         {
             "v: a row per token": v[0, 0],
-            "your head 1": result[0, 0],
-            "your head 2": result[0, 1],
+            "head 1": result[0, 0],
+            "head 2": result[0, 1],
         },
-        "A grey cat, one token per row of the picture; the output of head 1, the same, a little blurred; "
-        "and that of head 2, upside down.",
+        "A grey cat, one token per row of the picture; the output of your head 1, the same, a little "
+        "blurred; and that of your head 2, upside down.",
         height=1.7,
         cmap="gray",
     )
@@ -450,25 +450,36 @@ def _draw_evaluation(result: Evaluated, *_: Any) -> None:
 
 
 def _draw_intensity(result: float, rows: int, wide_in: int, wide_out: int, size: int) -> None:
-    shapes = {"input": (rows, wide_in), "weights": (wide_in, wide_out), "output": (rows, wide_out)}
+    shapes = f"input {rows} x {wide_in}, weights {wide_in} x {wide_out}, output {rows} x {wide_out}"
+    m, k, n = (max(1, size // 16) for size in (rows, wide_in, wide_out))
+    gap = 4
+    laid_out = torch.full((k + gap + m, k + gap + n), torch.nan)  # NaN is left blank
+    for colour, (top, left, high, wide) in enumerate(
+        ((k + gap, 0, m, k), (0, k + gap, k, n), (k + gap, k + gap, m, n)), start=2
+    ):
+        laid_out[top : top + high, left : left + wide] = colour
     viz.pictures(
-        {
-            f"{name} {a} x {b}": torch.full((max(1, a // 32), max(1, b // 32)), float(a * b))
-            for name, (a, b) in shapes.items()
-        },
-        f"Three matrices to scale: input, weights and output; you count {result:.1f} FLOPs per byte.",
-        height=1.0,
-        limits=(0, 3e6),
+        {shapes: laid_out},
+        f"Three matrices to scale: {shapes}. The input is at the bottom left, the weights above the output, "
+        f"on the right; you count {result:.1f} FLOPs per byte.",
+        height=1.2,
+        limits=(0, 5),
     )
 
 
 def _draw_plan(result: tuple[float, int, int], *given: Any) -> None:
     processes, accumulate, clips = given[3], given[4], result[1]
+    cells = torch.full((7 * accumulate - 1, 7 * processes - 1), torch.nan)  # NaN: gaps, left blank
+    for row in range(accumulate):
+        for column in range(processes):
+            cells[7 * row : 7 * row + 6, 7 * column : 7 * column + 6] = 1.0
+    name = f"{processes} processes across, {accumulate} parts down, {clips} clips in each"
     viz.pictures(
-        {f"{clips} clips at a time": torch.full((accumulate, processes), float(clips))},
-        f"A matrix with one column per process and one row per accumulated part: each cell is a "
-        f"forward pass of {clips} clips.",
-        height=0.6,
+        {name: cells},
+        f"{processes} columns, one per process, and {accumulate} rows, one per accumulated part: each cell "
+        f"is a forward pass of {clips} clips.",
+        height=0.9,
+        limits=(0, 1.5),
     )
 
 

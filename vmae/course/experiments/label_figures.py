@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from vmae.course.diagrams import Diagram
 from vmae.course.experiments.labels import LADDER, climb, plateau, question
-from vmae.course.experiments.panels import WIDTH, drawn, empty, mark
+from vmae.course.experiments.panels import WIDTH, drawn, mark
 from vmae.course.experiments.table import EXPERIMENTS, Results
 from vmae.course.experiments.verdicts import accuracies, judgement
 from vmae.figures.figure import INK, style
@@ -30,9 +30,17 @@ def labels_and_steps(name: str, set_name: str, found: Results) -> Diagram:
         )
         said = _over_labels(left, name, set_name, found)
         steps = _over_steps(right, name, set_name, found)
+        left.set_title("at the plateau, on test clips", fontsize=9)
+        right.set_title("by steps, on validation clips, one seed", fontsize=9)
+        left.set_ylabel(f"{set_name}: accuracy, %")
         for axis in (left, right):
-            if not axis.lines:
-                empty(axis)
+            if not axis.lines:  # the vertical axis is shared: its numbers belong to the other panel
+                axis.text(0.5, 0.5, "not measured yet", ha="center", transform=axis.transAxes)
+                axis.set_xticks([])
+        if not left.lines and not right.lines:
+            plt.close(figure)
+            figure = plt.figure(figsize=(WIDTH, 0.4))
+            figure.text(0.5, 0.5, f"{set_name}: not measured yet", ha="center", va="center")
     verdicts = [judgement(name, c, found) for c in EXPERIMENTS[name].claims if c.set == set_name]
     alt = f"{EXPERIMENTS[name].title} On {set_name}. Test accuracy in percent per seed at the plateau. "
     text = [said, f"By steps, one seed: {steps}", *verdicts]
@@ -73,7 +81,6 @@ def _over_labels(axis: Axes, name: str, set_name: str, found: Results) -> str:
         names = [str(number or "all") for number in experiment.labels]
         axis.set_xticks(range(len(names)), names)
         axis.set_xlabel("labels per class")
-        axis.set_ylabel(f"{set_name}: accuracy, %")
     return "; ".join(said)
 
 
@@ -98,6 +105,6 @@ def _over_steps(axis: Axes, name: str, set_name: str, found: Results) -> str:
         axis.set_xscale("log", base=2)
         axis.set_xticks(LADDER, [f"{steps:,}" for steps in LADDER], fontsize=8)
         axis.xaxis.set_minor_locator(ticker.NullLocator())
-        axis.set_xlabel("fine-tuning steps (validation, one seed)")
+        axis.set_xlabel("fine-tuning steps")
         axis.legend(fontsize=8)
     return "; ".join(said) or "not measured yet"
