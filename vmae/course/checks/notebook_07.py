@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -268,6 +267,10 @@ HEAD_TOO_LARGE = (
     "the head's initial weights are too large: multiply them by 0.001, so that all classes begin with "
     "nearly the same probability"
 )
+HEAD_ALL_ZERO = (
+    "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
+    "multiply them by 0.001 instead"
+)
 
 
 def _head_scale(answer: Any) -> str | None:
@@ -275,10 +278,7 @@ def _head_scale(answer: Any) -> str | None:
     torch.manual_seed(0)
     weight = answer(ModelConfig.videomae("tiny"), 5).head.weight
     if not weight.any():
-        return (
-            "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
-            "multiply them by 0.001 instead"
-        )
+        return HEAD_ALL_ZERO
     return HEAD_TOO_LARGE if weight.abs().max() > 0.01 else None
 
 
@@ -687,10 +687,10 @@ _CLASSIFIER = module_exercise(
         "fc_norm is not used: normalise the mean before the head": _NoNorm,
         "the result is a softmax: return the logits, since cross_entropy applies it": _WithSoftmax,
         HEAD_TOO_LARGE: _LargeHead,
-        "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
-        "multiply them by 0.001 instead": _ZeroHead,
+        HEAD_ALL_ZERO: _ZeroHead,
     },
     draw=_draw_classifier,
+    inspect=_head_scale,
     renamed={"norm": "fc_norm", "fc": "head", "classifier": "head", "linear": "head"},
 )
 
@@ -716,9 +716,7 @@ EXERCISES = (
         },
         draw=_draw_transfer,
     ),
-    dataclasses.replace(
-        _CLASSIFIER, inspect=lambda a: (_CLASSIFIER.inspect or _head_scale)(a) or _head_scale(a)
-    ),
+    _CLASSIFIER,
     Exercise(
         "07.rate_scale",
         rate_scale,
