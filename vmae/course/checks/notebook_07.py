@@ -542,7 +542,7 @@ def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
 def _run_loop(
     answer: Callable[..., Any], config: ModelConfig, batches: list[Any]
 ) -> dict[str, Any]:
-    """The losses, and how far each layer has moved, in percent of the head's way."""
+    """The losses, how far each layer has moved, in percent of the head, and how far the head has."""
     torch.manual_seed(0)
     model = Classifier(config, _CLASSES)
     nn.init.normal_(model.head.weight, std=0.1)  # otherwise the first steps leave the encoder alone
@@ -553,14 +553,14 @@ def _run_loop(
         if p.ndim > 1:
             layer = round(math.log(rate_scale(name, 3, 0.5), 0.5))
             moved.setdefault(4 - layer, []).append((p - before[name]).abs().mean().item())
-    way = [float(np.mean(moved[layer])) for layer in sorted(moved)]
+    means = [float(np.mean(moved[layer])) for layer in sorted(moved)]
     if isinstance(losses, list | tuple) and len(losses) == _STEPS:
         losses = [float(x) if isinstance(x, torch.Tensor) else x for x in losses]
     moves = {
-        f"the way of layer {i}, in % of the head's": 100 * x / (way[-1] or 1)
-        for i, x in enumerate(way)
+        f"how far layer {i} moves, in % of the head": 100 * x / (means[-1] or 1)
+        for i, x in enumerate(means)
     }
-    return {"the losses": losses} | moves | {"the way of the head": 1000 * way[-1]}
+    return {"the losses": losses} | moves | {"how far the head moves": 1000 * means[-1]}
 
 
 def _draw_loop(result: dict[str, Any], *_: Any) -> None:
@@ -572,7 +572,7 @@ def _draw_loop(result: dict[str, Any], *_: Any) -> None:
         "How far each layer moves in your loop, from the patch embedding to the head, beside the share "
         "of the head's learning rate that layer decay gives it.",
         xlabel="layer: 0 the patch embedding, 1 to 3 the blocks, 4 the head",
-        ylabel="way, % of the head's",
+        ylabel="how far it moves, % of the head",
     )
 
 
