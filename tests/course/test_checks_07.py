@@ -269,6 +269,10 @@ def all_or_none(branch, rate, training):
     return branch / (1 - rate) if training else branch
 
 
+def only_scaled(branch, rate, training):
+    return branch / (1 - rate) if training else branch
+
+
 def drops_in_the_test(branch, rate, training):
     return branch * (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
 
@@ -314,6 +318,8 @@ def drops_in_the_test(branch, rate, training):
             (unscaled, "are not scaled, so the mean shrinks"),
             (all_or_none, "kept or dropped together"),
             (drops_in_the_test, "dropped in the test, too"),
+            (lambda x, rate, training: x, "no branch is ever dropped"),
+            (only_scaled, "no branch is ever dropped"),
             (lambda x, rate, training: None, "result is None"),
         ],
         "mean_over_views": [

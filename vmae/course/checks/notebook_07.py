@@ -399,7 +399,9 @@ def _judge_drop(function: Callable[..., Any]) -> str | None:
 
 
 def _spread(draws: torch.Tensor) -> str | None:
-    """Whether each clip has a draw of its own, and each call new ones."""
+    """Whether any branch is dropped, with a draw for each clip, and new draws in each call."""
+    if draws.all():
+        return NEVER_DROPPED
     clip = draws[:, :, :1, :1]
     if (draws - clip).abs().max() > 1e-4:
         tokens = (draws - draws[..., :1]).abs().max() <= 1e-4
@@ -434,6 +436,7 @@ def _size(draws: torch.Tensor, rate: float) -> str | None:
 
 IN_PLACE = "it modifies its arguments in place: work on a copy, since the caller still needs them"
 IN_THE_TEST = "branches are dropped in the test, too: return the branch unchanged unless `training`"
+NEVER_DROPPED = "no branch is ever dropped: draw for each clip whether to drop it"
 TOKEN_BY_TOKEN = (
     "tokens are dropped one by one: a clip's whole branch is kept or dropped, so draw with the shape "
     "(B, 1, 1)"
@@ -814,6 +817,7 @@ EXERCISES = (
         drop_path,
         mistakes={
             IN_THE_TEST: _dropped(always=True),
+            NEVER_DROPPED: _dropped(keep=lambda rate: 1.0),
             ONE_BY_ONE: _dropped(shape=lambda x: tuple(x.shape)),
             TOKEN_BY_TOKEN: _dropped(shape=lambda x: (*x.shape[:2], 1)),
             WHOLE_BATCH: _dropped(shape=lambda x: (1, 1, 1)),
