@@ -290,8 +290,15 @@ class _ZeroHead(Classifier):
 
 def _schedule(step: int, steps: int, lr: float) -> float:
     """Warm-up over a tenth of the steps, and a cosine."""
-    warm = min(1.0, (step + 1) / (0.1 * steps))
-    return lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return _warmup(step, steps, lr) * _cosine(step, steps, 1.0)
+
+
+def _warmup(step: int, steps: int, lr: float) -> float:
+    return lr * min(1.0, (step + 1) / (0.1 * steps))
+
+
+def _cosine(step: int, steps: int, lr: float) -> float:
+    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _scaled(group: dict[str, Any], now: float) -> None:
@@ -311,10 +318,6 @@ def _divided(group: dict[str, Any], now: float) -> None:
     group["lr"] = now / group["scale"]
 
 
-def _only_scale(group: dict[str, Any], now: float) -> None:
-    group["lr"] = 1e-3 * group["scale"]
-
-
 def _trained(
     model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
@@ -325,6 +328,8 @@ def _trained(
     zero: bool = True,
     update: bool = True,
     scales: Callable[[str, int, float], float] = rate_scale,
+    schedule: Callable[[int, int, float], float] = _schedule,
+    clip: bool = True,
 ) -> list[float]:
     """`fine_tune` with options for its mistakes."""
     groups = [
@@ -340,12 +345,13 @@ def _trained(
     losses = []
     for step, (clips, targets) in zip(range(steps), batches, strict=False):
         for group in optimizer.param_groups:
-            set_lr(group, _schedule(step, steps, lr))
+            set_lr(group, schedule(step, steps, lr))
         loss = F.cross_entropy(model(clips), targets)
         if zero:
             optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if update:
             optimizer.step()
         losses.append(loss.item())
@@ -530,7 +536,10 @@ _STEPS, _DECAY, _CLASSES = 12, 0.4, 5
 
 
 def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    """Depth and size of a classifier, and batches of clips with soft targets."""
+    """Depth and size of a classifier, and batches of clips with soft targets.
+
+    One batch has a single class: its gradient is large, so clipping matters.
+    """
     config = ModelConfig.videomae("tiny", depth=3, embed_dim=24, num_heads=2, num_frames=4)
     batches = [
         (
@@ -539,6 +548,7 @@ def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
         )
         for _ in range(_STEPS + 3)
     ]
+    batches[3] = batches[3][0], F.one_hot(torch.zeros(6, dtype=torch.long), _CLASSES).float()
     return [(config, batches)]
 
 
@@ -550,7 +560,7 @@ def _run_loop(
     model = Classifier(config, _CLASSES)
     nn.init.normal_(model.head.weight, std=0.1)  # otherwise the first steps leave the encoder alone
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    losses = answer(model, iter(batches), _STEPS, lr=1e-3, decay=_DECAY)
+    losses = answer(model, iter(batches), _STEPS, lr=2e-3, decay=_DECAY)  # not its default
     moved: dict[int, list[float]] = {}
     for name, p in model.named_parameters():
         if p.ndim > 1:
@@ -800,7 +810,19 @@ EXERCISES = (
                 set_lr=_divided
             ),
             "warm-up and cosine are lost: multiply the schedule's rate of this step by the scale": (
-                _loop(set_lr=_only_scale)
+                _loop(schedule=lambda step, steps, lr: lr)
+            ),
+            "the warm-up is missing: let the learning rate rise over the first tenth of the steps": (
+                _loop(schedule=_cosine)
+            ),
+            "the cosine is missing: let the learning rate fall to 0 as half a cosine": _loop(
+                schedule=_warmup
+            ),
+            "`lr` is ignored: it is the head's learning rate at the peak of the schedule": _loop(
+                schedule=lambda step, steps, lr: _schedule(step, steps, 1e-3)
+            ),
+            "gradients are not clipped: call clip_grad_norm_ between backward and the step": _loop(
+                clip=False
             ),
             "the gradients of all steps add up: call optimizer.zero_grad() before backward": _loop(
                 zero=False
