@@ -127,7 +127,7 @@ def check() -> list[str]:
     if README.read_text(encoding="utf-8") != in_readme(
         README.read_text(encoding="utf-8"), address()
     ):
-        problems.append("README.md: the badges in its table are others; run build.py")
+        problems.append("README.md: the badges in its table are out of date; run build.py")
     for path in sorted([*NOTEBOOKS.glob("*.ipynb"), *SOLUTIONS.glob("*.ipynb")]):
         if path not in expected:
             problems.append(f"{path.parent.name}/{path.name}: has no source NN_name.py")

@@ -198,8 +198,8 @@ class UnscaledHead(right.Encoder):
         return self.head(self.fc_norm(self.forward_features(clips).mean(1)))
 
 
-def looped(body):
-    """A loop whose steps are `body(step, steps, lr, optimizer, loss of a function)`."""
+def looped(body, rise=True, fall=True, clip=True):
+    """A loop that sets its learning rates with `body(optimizer, rate of this step)`."""
 
     def loop(model, batches, steps, lr=1e-3, decay=1.0):
         groups = [
@@ -213,18 +213,30 @@ def looped(body):
         optimizer = torch.optim.AdamW(groups, lr=lr)
         losses = []
         for step, (clips, targets) in zip(range(steps), batches, strict=False):
-            now = lr * min(1.0, (step + 1) / (0.1 * steps))
-            now *= 0.5 * (1 + math.cos(math.pi * step / steps))
+            now = lr * min(1.0, (step + 1) / (0.1 * steps)) if rise else lr
+            if fall:
+                now *= 0.5 * (1 + math.cos(math.pi * step / steps))
             body(optimizer, now)
             loss = F.cross_entropy(model(clips), targets)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
         return losses
 
     return loop
+
+
+def scaled(optimizer, now):
+    for group in optimizer.param_groups:
+        group["lr"] = now * group["scale"]
+
+
+def constant(optimizer, now):
+    for group in optimizer.param_groups:
+        group["lr"] = 2e-3 * group["scale"]
 
 
 def planted(optimizer, now):
@@ -241,6 +253,17 @@ def cumulative(optimizer, now):
     for group in optimizer.param_groups:
         group["done"] = group.get("done", 1.0) * group["scale"]
         group["lr"] = now * group["done"]
+
+
+def without_lr(model, batches, steps, lr=1e-3, decay=1.0):
+    return right.fine_tune(model, batches, steps, decay=decay)
+
+
+def moved_afterwards(model, *arguments, **options):
+    losses = right.fine_tune(model, *arguments, **options)
+    with torch.no_grad():
+        model.patch_embed.proj.weight.add_(0.1)
+    return losses
 
 
 def no_losses(*arguments, **options):
@@ -266,6 +289,10 @@ def unscaled(branch, rate, training):
 def all_or_none(branch, rate, training):
     if training and torch.rand(()) < rate:
         return torch.zeros_like(branch)
+    return branch / (1 - rate) if training else branch
+
+
+def only_scaled(branch, rate, training):
     return branch / (1 - rate) if training else branch
 
 
@@ -306,7 +333,13 @@ def drops_in_the_test(branch, rate, training):
             (looped(divided), "do not divide"),
             (looped(cumulative), "multiplied in at every step"),
             (no_losses, "the losses: there is none"),
-            (lambda m, b, steps, **k: right.fine_tune(m, b, 3, **k), "got 3 values|losses"),
+            (lambda m, b, steps, **k: right.fine_tune(m, b, 3, **k), "got 3 values; expected 12"),
+            (looped(constant), "warm-up and cosine are lost"),
+            (looped(scaled, rise=False), "the warm-up is missing"),
+            (looped(scaled, fall=False), "the cosine is missing"),
+            (looped(scaled, clip=False), "gradients are not clipped"),
+            (without_lr, "`lr` is ignored"),
+            (moved_afterwards, "how far layer 0 moves, in % of the head: got"),
         ],
         "drop_path": [
             (dropout, "numbers are dropped one by one"),
@@ -314,6 +347,8 @@ def drops_in_the_test(branch, rate, training):
             (unscaled, "are not scaled, so the mean shrinks"),
             (all_or_none, "kept or dropped together"),
             (drops_in_the_test, "dropped in the test, too"),
+            (lambda x, rate, training: x, "no branch is ever dropped"),
+            (only_scaled, "no branch is ever dropped"),
             (lambda x, rate, training: None, "result is None"),
         ],
         "mean_over_views": [

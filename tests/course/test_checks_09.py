@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def test_pytorchs_own_attention_passes():
 # ---- further wrong answers -----------------------------------------------------------------------
 
 
-def step(divide=True, zero="once", update="after", early=False):
+def step(divide=True, zero="once", update="after", early=False, told=True):
     """A learner's training step with some lines wrong."""
 
     def train_step(model, optimizer, clips, mask, parts=1):
@@ -94,14 +95,13 @@ def step(divide=True, zero="once", update="after", early=False):
                 optimizer.zero_grad()
             part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
             loss = model.loss(clips[rows], part)
-            if divide:
-                loss = loss / parts
-            loss.backward()
-            total += loss.item()
-            if early:
-                return total
+            share = loss / parts if divide else loss
+            share.backward()
+            total += (share if told else loss).item()
             if update == "each":
                 optimizer.step()
+            if early:
+                return total
         if update == "after":
             optimizer.step()
         return total
@@ -123,6 +123,29 @@ def step_that_returns_the_graph(model, optimizer, clips, mask, parts=1):
     loss.backward()
     optimizer.step()
     return loss
+
+
+def step_with_one_backward(model, optimizer, clips, mask, parts=1, divide=True):
+    optimizer.zero_grad()
+    loss = 0.0
+    for rows in torch.arange(len(clips)).chunk(parts):
+        part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
+        loss = loss + model.loss(clips[rows], part) / (parts if divide else 1)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def step_that_retains_graphs(model, optimizer, clips, mask, parts=1):
+    optimizer.zero_grad()
+    total = 0.0
+    for rows in torch.arange(len(clips)).chunk(parts):
+        part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
+        loss = model.loss(clips[rows], part) / parts
+        loss.backward(retain_graph=True)
+        total += loss.item()
+    optimizer.step()
+    return total
 
 
 def step_with_whole_mask(model, optimizer, clips, mask, parts=1):
@@ -175,7 +198,15 @@ def not_divided(model, batches):
             (step(zero="never"), "the gradients of earlier steps are still there"),
             (step(update="each"), "for each part: call it once, after the last"),
             (step(update="never"), "the weights never change"),
-            (step(early=True), "is the `return` inside the loop"),
+            (step(early=True), "the first part is computed: is the `return` inside the loop"),
+            (step(early=True, told=False), "its whole loss is returned: is the `return` inside"),
+            (step(early=True, divide=False), "its whole loss is returned: is the `return` inside"),
+            (step(early=True, update="each"), "after the first part: are optimizer.step() and"),
+            (step(early=True, update="each", told=False), "part, whose whole loss is returned: are"),
+            (step(early=True, update="each", divide=False), "part, whose loss is not divided by"),
+            (step_with_one_backward, "backward is called once, after the loop"),
+            (partial(step_with_one_backward, divide=False), "backward is called once, after the loop"),
+            (step_that_retains_graphs, "the graphs of two parts are held at the same time"),
             (step_without_parts, "`parts` is ignored"),
             (step_that_returns_the_graph, "keeps the graph of its step"),
             (step_with_whole_mask, "it raises"),

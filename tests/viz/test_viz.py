@@ -135,6 +135,8 @@ def test_bars_made_of_parts_show_their_sums_and_a_roofline_its_ridge(monkeypatch
     texts = [[text.get_text().strip() for text in axis.texts] for axis in (left, right)]
     assert texts == [["120", "21", "a level"], ["200", "50", "a level"]]
     assert (left.get_xlabel(), right.get_xlabel()) == ("ms", "MB")
+    viz.stacked({"ms": {"step": {f"part {i}": 1.0 for i in range(8)}}}, "More parts than colours.")
+    assert len(figures.pop().axes[0].patches) == 8
     viz.roofline({"norm": (1.0, 5e9), "linear": (50.0, 80e9)}, 100e9, 10e9, "A roof.")
     (axis,) = figures[1].axes
     assert [text.get_text() for text in axis.texts] == [" 10 FLOPs per byte"]

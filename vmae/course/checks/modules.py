@@ -40,6 +40,7 @@ def module_exercise(
     tolerance: float = 1e-4,
     method: str = "forward",
     weights: Callable[[type[nn.Module], dict[str, Any]], dict[str, torch.Tensor]] | None = None,
+    inspect: Callable[[Any], str | None] = lambda _: None,
 ) -> Exercise:
     """An exercise that asks for a module with the parameters of `reference`, by name and shape.
 
@@ -48,6 +49,7 @@ def module_exercise(
     renamed  {what learners call a parameter, too: the name that the card asks for}
     method   what the learner writes and the cases call, if not `forward`
     weights  of (reference, constructor's arguments): those that the module gets; `weights_of` by default
+    inspect  what is wrong with a class whose structure is right, before it is called, or None
 
     Wrong names, shapes and numbers of parameters are found first. Then the module gets the weights of
     a reference whose biases and norms are not those of a fresh one, and its output, its gradients and
@@ -58,6 +60,7 @@ def module_exercise(
         assert draw is not None
         draw(result.output, arguments, inputs)
 
+    structure = partial(_structure, reference, cases, renamed or {})
     return Exercise(
         name,
         reference,
@@ -65,7 +68,7 @@ def module_exercise(
         mistakes,
         draw=show if draw else None,
         tolerance=tolerance,
-        inspect=partial(_structure, reference, cases, renamed or {}),
+        inspect=lambda answer: structure(answer) or inspect(answer),
         run=partial(_run, reference, method, weights or weights_of),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -268,6 +267,10 @@ HEAD_TOO_LARGE = (
     "the head's initial weights are too large: multiply them by 0.001, so that all classes begin with "
     "nearly the same probability"
 )
+HEAD_ALL_ZERO = (
+    "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
+    "multiply them by 0.001 instead"
+)
 
 
 def _head_scale(answer: Any) -> str | None:
@@ -275,10 +278,7 @@ def _head_scale(answer: Any) -> str | None:
     torch.manual_seed(0)
     weight = answer(ModelConfig.videomae("tiny"), 5).head.weight
     if not weight.any():
-        return (
-            "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
-            "multiply them by 0.001 instead"
-        )
+        return HEAD_ALL_ZERO
     return HEAD_TOO_LARGE if weight.abs().max() > 0.01 else None
 
 
@@ -290,8 +290,15 @@ class _ZeroHead(Classifier):
 
 def _schedule(step: int, steps: int, lr: float) -> float:
     """Warm-up over a tenth of the steps, and a cosine."""
-    warm = min(1.0, (step + 1) / (0.1 * steps))
-    return lr * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return _warmup(step, steps, lr) * _cosine(step, steps, 1.0)
+
+
+def _warmup(step: int, steps: int, lr: float) -> float:
+    return lr * min(1.0, (step + 1) / (0.1 * steps))
+
+
+def _cosine(step: int, steps: int, lr: float) -> float:
+    return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def _scaled(group: dict[str, Any], now: float) -> None:
@@ -311,10 +318,6 @@ def _divided(group: dict[str, Any], now: float) -> None:
     group["lr"] = now / group["scale"]
 
 
-def _only_scale(group: dict[str, Any], now: float) -> None:
-    group["lr"] = 1e-3 * group["scale"]
-
-
 def _trained(
     model: Any,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
@@ -325,6 +328,8 @@ def _trained(
     zero: bool = True,
     update: bool = True,
     scales: Callable[[str, int, float], float] = rate_scale,
+    schedule: Callable[[int, int, float], float] = _schedule,
+    clip: bool = True,
 ) -> list[float]:
     """`fine_tune` with options for its mistakes."""
     groups = [
@@ -340,12 +345,13 @@ def _trained(
     losses = []
     for step, (clips, targets) in zip(range(steps), batches, strict=False):
         for group in optimizer.param_groups:
-            set_lr(group, _schedule(step, steps, lr))
+            set_lr(group, schedule(step, steps, lr))
         loss = F.cross_entropy(model(clips), targets)
         if zero:
             optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if update:
             optimizer.step()
         losses.append(loss.item())
@@ -399,7 +405,9 @@ def _judge_drop(function: Callable[..., Any]) -> str | None:
 
 
 def _spread(draws: torch.Tensor) -> str | None:
-    """Whether each clip has a draw of its own, and each call new ones."""
+    """Whether any branch is dropped, with a draw for each clip, and new draws in each call."""
+    if draws.all():
+        return NEVER_DROPPED
     clip = draws[:, :, :1, :1]
     if (draws - clip).abs().max() > 1e-4:
         tokens = (draws - draws[..., :1]).abs().max() <= 1e-4
@@ -434,6 +442,7 @@ def _size(draws: torch.Tensor, rate: float) -> str | None:
 
 IN_PLACE = "it modifies its arguments in place: work on a copy, since the caller still needs them"
 IN_THE_TEST = "branches are dropped in the test, too: return the branch unchanged unless `training`"
+NEVER_DROPPED = "no branch is ever dropped: draw for each clip whether to drop it"
 TOKEN_BY_TOKEN = (
     "tokens are dropped one by one: a clip's whole branch is kept or dropped, so draw with the shape "
     "(B, 1, 1)"
@@ -527,7 +536,10 @@ _STEPS, _DECAY, _CLASSES = 12, 0.4, 5
 
 
 def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
-    """Depth and size of a classifier, and batches of clips with soft targets."""
+    """Depth and size of a classifier, and batches of clips with soft targets.
+
+    One batch has a single class: its gradient is large, so clipping matters.
+    """
     config = ModelConfig.videomae("tiny", depth=3, embed_dim=24, num_heads=2, num_frames=4)
     batches = [
         (
@@ -536,31 +548,32 @@ def _loop_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
         )
         for _ in range(_STEPS + 3)
     ]
+    batches[3] = batches[3][0], F.one_hot(torch.zeros(6, dtype=torch.long), _CLASSES).float()
     return [(config, batches)]
 
 
 def _run_loop(
     answer: Callable[..., Any], config: ModelConfig, batches: list[Any]
 ) -> dict[str, Any]:
-    """The losses, and how far each layer has moved, in percent of the head's way."""
+    """The losses, how far each layer has moved, in percent of the head, and how far the head has."""
     torch.manual_seed(0)
     model = Classifier(config, _CLASSES)
     nn.init.normal_(model.head.weight, std=0.1)  # otherwise the first steps leave the encoder alone
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    losses = answer(model, iter(batches), _STEPS, lr=1e-3, decay=_DECAY)
+    losses = answer(model, iter(batches), _STEPS, lr=2e-3, decay=_DECAY)  # not its default
     moved: dict[int, list[float]] = {}
     for name, p in model.named_parameters():
         if p.ndim > 1:
             layer = round(math.log(rate_scale(name, 3, 0.5), 0.5))
             moved.setdefault(4 - layer, []).append((p - before[name]).abs().mean().item())
-    way = [float(np.mean(moved[layer])) for layer in sorted(moved)]
+    means = [float(np.mean(moved[layer])) for layer in sorted(moved)]
     if isinstance(losses, list | tuple) and len(losses) == _STEPS:
         losses = [float(x) if isinstance(x, torch.Tensor) else x for x in losses]
     moves = {
-        f"the way of layer {i}, in % of the head's": 100 * x / (way[-1] or 1)
-        for i, x in enumerate(way)
+        f"how far layer {i} moves, in % of the head": 100 * x / (means[-1] or 1)
+        for i, x in enumerate(means)
     }
-    return {"the losses": losses} | moves | {"the way of the head": 1000 * way[-1]}
+    return {"the losses": losses} | moves | {"how far the head moves": 1000 * means[-1]}
 
 
 def _draw_loop(result: dict[str, Any], *_: Any) -> None:
@@ -572,7 +585,7 @@ def _draw_loop(result: dict[str, Any], *_: Any) -> None:
         "How far each layer moves in your loop, from the patch embedding to the head, beside the share "
         "of the head's learning rate that layer decay gives it.",
         xlabel="layer: 0 the patch embedding, 1 to 3 the blocks, 4 the head",
-        ylabel="way, % of the head's",
+        ylabel="how far it moves, % of the head",
     )
 
 
@@ -687,10 +700,10 @@ _CLASSIFIER = module_exercise(
         "fc_norm is not used: normalise the mean before the head": _NoNorm,
         "the result is a softmax: return the logits, since cross_entropy applies it": _WithSoftmax,
         HEAD_TOO_LARGE: _LargeHead,
-        "the head's initial weights are all 0, so no gradient reaches the encoder in the first step: "
-        "multiply them by 0.001 instead": _ZeroHead,
+        HEAD_ALL_ZERO: _ZeroHead,
     },
     draw=_draw_classifier,
+    inspect=_head_scale,
     renamed={"norm": "fc_norm", "fc": "head", "classifier": "head", "linear": "head"},
 )
 
@@ -716,9 +729,7 @@ EXERCISES = (
         },
         draw=_draw_transfer,
     ),
-    dataclasses.replace(
-        _CLASSIFIER, inspect=lambda a: (_CLASSIFIER.inspect or _head_scale)(a) or _head_scale(a)
-    ),
+    _CLASSIFIER,
     Exercise(
         "07.rate_scale",
         rate_scale,
@@ -799,7 +810,19 @@ EXERCISES = (
                 set_lr=_divided
             ),
             "warm-up and cosine are lost: multiply the schedule's rate of this step by the scale": (
-                _loop(set_lr=_only_scale)
+                _loop(schedule=lambda step, steps, lr: lr)
+            ),
+            "the warm-up is missing: let the learning rate rise over the first tenth of the steps": (
+                _loop(schedule=_cosine)
+            ),
+            "the cosine is missing: let the learning rate fall to 0 as half a cosine": _loop(
+                schedule=_warmup
+            ),
+            "`lr` is ignored: it is the head's learning rate at the peak of the schedule": _loop(
+                schedule=lambda step, steps, lr: _schedule(step, steps, 1e-3)
+            ),
+            "gradients are not clipped: call clip_grad_norm_ between backward and the step": _loop(
+                clip=False
             ),
             "the gradients of all steps add up: call optimizer.zero_grad() before backward": _loop(
                 zero=False
@@ -816,6 +839,7 @@ EXERCISES = (
         drop_path,
         mistakes={
             IN_THE_TEST: _dropped(always=True),
+            NEVER_DROPPED: _dropped(keep=lambda rate: 1.0),
             ONE_BY_ONE: _dropped(shape=lambda x: tuple(x.shape)),
             TOKEN_BY_TOKEN: _dropped(shape=lambda x: (*x.shape[:2], 1)),
             WHOLE_BATCH: _dropped(shape=lambda x: (1, 1, 1)),

@@ -146,12 +146,21 @@ def _moved(*kept: bool) -> Callable[[int, int, int, int], float]:
 Step = Callable[..., float]
 
 
+def _sum(losses: list[float], parts: int) -> float:
+    return sum(losses)
+
+
+def _divided(losses: list[float], parts: int) -> float:
+    return sum(losses) / parts
+
+
 def _stepped(
     shares: Callable[[int], float] = lambda parts: 1 / parts,
     zero: str = "once",
     step: str = "once",
     used: Callable[[int], Sequence[int]] = range,
-    told: Callable[[list[float]], float] = lambda losses: sum(losses) / len(losses),
+    told: Callable[[list[float], int], float] = lambda losses, _: sum(losses) / len(losses),
+    retain: bool = False,
 ) -> Step:
     """A training step with a mistake.
 
@@ -159,7 +168,8 @@ def _stepped(
     zero    when gradients are set to zero: "once", "each" part or "never"
     step    when the optimizer steps: "once", after "each" part or "never"
     used    the parts that are computed, from their number
-    told    what is returned, from the parts' losses
+    told    what is returned, from the losses of the parts computed and the number of all parts
+    retain  whether backward passes keep their graphs
     """
 
     def mistaken(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
@@ -171,15 +181,29 @@ def _stepped(
             if zero == "each":
                 optimizer.zero_grad()
             loss = model.loss(clips[rows[part]], _rows(mask, rows[part]))
-            (loss * shares(parts)).backward()
+            (loss * shares(parts)).backward(retain_graph=retain)
             losses.append(loss.item())
             if step == "each":
                 optimizer.step()
         if step == "once":
             optimizer.step()
-        return told(losses)
+        return told(losses, parts)
 
     return mistaken
+
+
+def _first_part(shares: Callable[[int], float], told: Callable[[list[float], int], float]) -> Step:
+    """A training step that ends after its first part."""
+    return _stepped(shares, used=lambda parts: [0], told=told)
+
+
+def _one_backward(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
+    optimizer.zero_grad()
+    rows = torch.arange(len(clips)).chunk(parts)
+    loss = torch.stack([model.loss(clips[part], _rows(mask, part)) for part in rows]).mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 def _whole(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int) -> float:
@@ -324,18 +348,35 @@ def _steps(answer: Step, clips: torch.Tensor, mask: Mask, parts: int) -> Stepped
     return Stepped(losses, weights, model.at_once)
 
 
+ONE_BACKWARD = (
+    "backward is called once, after the loop, so the graphs of all parts are held at the same time: call "
+    "it inside the loop"
+)
+TWO_GRAPHS = (
+    "the graphs of two parts are held at the same time: run the model once per part, and call backward "
+    "without retain_graph"
+)
+
+
 def _kept_graph(answer: Step) -> str | None:
-    """Whether the loss that a step returns keeps its graph."""
+    """Whether a step keeps a graph for longer than it must: in the loss it returns, or for its parts."""
     torch.manual_seed(0)
-    model = _Watched(_SMALL)
-    clips, mask = _clips_of(4, 0)
-    loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, 2)
+    model, parts = _Watched(_SMALL), 3
+    clips, mask = _clips_of(2 * parts, 0)
+    own = [*model.parameters(), *model.buffers()]
+    with saved_tensors(own) as one:
+        model.loss(clips[:2], _rows(mask, torch.arange(2)))
+    model.at_once = 0
+    with saved_tensors(own) as saved:
+        loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, parts)
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
         return (
             "the returned loss is a tensor that keeps the graph of its step in memory: add up and "
             "return loss.item()"
         )
-    return None
+    if model.at_once > 2 or saved.peak < 1.5 * one.peak:  # larger parts have a message of their own
+        return None
+    return ONE_BACKWARD if saved.peak > (parts - 0.5) * one.peak else TWO_GRAPHS
 
 
 @dataclass
@@ -493,22 +534,35 @@ EXERCISES = (
             "number of parts, since the loss is already a mean": _stepped(lambda parts: 1.0),
             "the gradient and the returned loss are too large by a factor of `parts`: divide each "
             "part's loss by the number of parts, since it is already a mean": _stepped(
-                lambda parts: 1.0, told=sum
+                lambda parts: 1.0, told=_sum
             ),
             "the gradient includes only the last part: zero it once before the first part, "
             "not before each part": _stepped(zero="each"),
             "the gradient includes only the last part, at full weight: accumulate the "
             "gradients of all parts, and divide each part's loss by the number of parts": _stepped(
-                lambda parts: 1.0, zero="each", told=sum
+                lambda parts: 1.0, zero="each", told=_sum
             ),
             "the gradient includes only the last part, at full weight: call optimizer.zero_grad() once, "
             "and divide each part's loss by the number of parts": _stepped(
                 lambda parts: 1.0, zero="each"
             ),
             "only the first part is computed: is the `return` inside the loop?": _stepped(
-                used=lambda parts: [0], step="never", told=lambda losses: losses[0] / 3
+                used=lambda parts: [0], step="never", told=_divided
             ),
-            "the gradient includes only the first part": _stepped(used=lambda parts: [0]),
+            "only the first part is computed, and its whole loss is returned: is the `return` inside the "
+            "loop?": _stepped(used=lambda parts: [0], step="never", told=_sum),
+            "the optimizer steps after the first part: are optimizer.step() and the `return` inside the "
+            "loop?": _first_part(lambda parts: 1 / parts, _divided),
+            "the optimizer steps after the first part, whose whole loss is returned: are optimizer.step() "
+            "and the `return` inside the loop?": _first_part(lambda parts: 1 / parts, _sum),
+            "the optimizer steps after the first part, at full weight: are optimizer.step() and the "
+            "`return` inside the loop?": _first_part(lambda parts: 1.0, _divided),
+            "the optimizer steps after the first part, whose loss is not divided by the number of parts: "
+            "are optimizer.step() and the `return` inside the loop?": _first_part(
+                lambda parts: 1.0, _sum
+            ),
+            ONE_BACKWARD: _one_backward,
+            TWO_GRAPHS: _stepped(retain=True),
             "the gradient is divided by the number of parts twice: divide it only once": _stepped(
                 lambda parts: 1 / parts**2
             ),
@@ -526,11 +580,11 @@ EXERCISES = (
                 _first_masks
             ),
             "the returned loss is that of the last part: return the mean of all": _stepped(
-                told=lambda losses: losses[-1]
+                told=lambda losses, _: losses[-1]
             ),
-            "the returned loss is the sum over the parts: return the mean": _stepped(told=sum),
+            "the returned loss is the sum over the parts: return the mean": _stepped(told=_sum),
             "the returned loss is divided by the number of parts twice: divide it only once": _stepped(
-                told=lambda losses: sum(losses) / len(losses) ** 2
+                told=lambda losses, parts: sum(losses) / parts**2
             ),
         },
         draw=_draw_steps,

@@ -1,6 +1,6 @@
 """Figures and players for notebooks: readable on light and dark pages, each with alt text."""
 
-from vmae.course.viz.charts import bars, seeds, spreads, timeline
+from vmae.course.viz.charts import bars, spreads, timeline
 from vmae.course.viz.dependence import dependence
 from vmae.course.viz.explorer import explorer
 from vmae.course.viz.masks import roles

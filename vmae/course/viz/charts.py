@@ -36,33 +36,6 @@ def bars(values: Mapping[str, Sequence[float]], alt: str, chance: float | None =
     show(figure, alt)
 
 
-def seeds(panels: Mapping[str, Mapping[str, Sequence[float]]], alt: str) -> None:
-    """Compare accuracies in percent, one panel per question: every run as a dot, the mean as a line.
-
-    All panels share the vertical axis, so that differences are comparable. Settings without runs stay
-    empty.
-    """
-    with style():
-        widths = [len(panel) for panel in panels.values()]
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(1.2 + 0.85 * sum(widths), 2.6), sharey=True,
-            squeeze=False, width_ratios=widths, layout="constrained",
-        )  # fmt: skip
-        for axis, (title, panel) in zip(axes[0], panels.items(), strict=True):
-            for column, runs in enumerate(panel.values()):
-                axis.plot([column] * len(runs), runs, "o", color=PALETTE[1], ms=5, mec=INK, mew=0.5)
-                if runs:
-                    mean = np.mean(runs)
-                    axis.plot([column - 0.3, column + 0.3], [mean, mean], color=PALETTE[0], lw=2.5)
-            names = [name.replace(" ", "\n") if len(name) > 5 else name for name in panel]
-            axis.set_xticks(range(len(panel)), names)
-            axis.set_xlim(-0.6, len(panel) - 0.4)
-            axis.grid(axis="x", visible=False)
-            axis.set_title(title, fontsize=10)
-        axes[0, 0].set_ylabel("test accuracy, %")
-    show(figure, alt)
-
-
 def spreads(
     panels: Mapping[str, Mapping[str, tuple[Sequence[float], np.ndarray]]],
     alt: str,

@@ -44,8 +44,8 @@ def _bars(
         values = np.array([row[part] for row in bars.values()])
         hatch = ("", "//", "..", "xx", "--")[number % 5]  # colour is never the only sign
         axis.barh(
-            list(bars), values, left=left, label=part, height=0.62, color=PALETTE[number],
-            hatch=hatch, edgecolor="white", linewidth=0,
+            list(bars), values, left=left, label=part, height=0.62,
+            color=PALETTE[number % len(PALETTE)], hatch=hatch, edgecolor="white", linewidth=0,
         )  # fmt: skip
         left += values
     furthest = max([*left, *levels.values()]) or 1.0
