@@ -79,7 +79,7 @@ def open_sources(
         splits = kept(folder, videos) if folder is not None and resumes else None
         splits = splits or choose(config, require_labels(videos))
         _enough(splits, config)  # raises before anything is decoded
-    # A run from before splits.csv goes on with every video that it began with.
+    # A run older than splits.csv keeps every video that it began with.
     if not data.cache and not resumes and len(splits.rows) <= CHECKED:
         found: list[Any] = [None]
         if accelerator.is_main_process:
