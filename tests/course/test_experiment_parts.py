@@ -92,7 +92,7 @@ def test_the_interval_is_students_of_the_differences_within_seeds():
         4.302653 * differences.std(ddof=1) / np.sqrt(3)
     )  # t of 2 degrees of freedom, from a table
     assert found.mean == pytest.approx(10) and found.half == pytest.approx(half)
-    assert found.seeds == 3 and found.word == "holds"
+    assert found.count == 3 and found.word == "holds"
     assert str(found) == "+10.0 points, 95 % interval +2.5 to +17.5, 3 seeds"
     five = paired([1.0, 2.0, 3.0, 4.0, 5.0], [0.0] * 5)
     assert five.half == pytest.approx(2.776445 * np.sqrt(2.5) / np.sqrt(5))
@@ -113,6 +113,12 @@ def test_the_words_come_from_the_interval(mean, half, word):
 
 def test_one_seed_has_no_interval():
     assert str(paired([3.0], [1.0])) == "+2.0 points, one seed"
+
+
+def test_pairs_that_are_no_seeds_are_named():
+    draws = paired([80.0, 82.0, 84.0], [70.0, 71.0, 75.0], unit="draw")
+    assert str(draws).endswith("+7.5 to +12.5, 3 draws")
+    assert str(paired([3.0], [1.0], unit="draw")) == "+2.0 points, one draw"
 
 
 def errors_of(pixels: np.ndarray, variant: str) -> dict[str, float]:

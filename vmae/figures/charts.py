@@ -33,9 +33,9 @@ def curve_figure(records: Mapping[str, Sequence[Record]], ylabel: str) -> Figure
         axis.set_yscale("log")
         low, high = axis.get_ylim()
         fine = high < 20 * low  # over more decades, so many ticks would overlap
-        axis.yaxis.set_major_locator(
-            ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if fine else (1, 2, 5))
-        )
+        powers = ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if fine else (1, 2, 5))
+        even = ticker.MaxNLocator(5)  # within a factor of two, powers would leave one tick or two
+        axis.yaxis.set_major_locator(even if high < 2 * low else powers)
         digits = 3 if high > 1.05 * low else 5
         axis.yaxis.set_major_formatter(ticker.FormatStrFormatter(f"%.{digits}g"))
         axis.yaxis.set_minor_locator(ticker.NullLocator())

@@ -138,8 +138,8 @@ def finding(name: str, have: Results) -> Iterator[str]:
 def _points(name: str, difference: Difference) -> str:
     if difference.half is None:
         return f"{difference.mean:+.1f}, one seed"
-    fewer = difference.seeds < EXPERIMENTS[name].seeds
-    seeds = f", {difference.seeds} of {EXPERIMENTS[name].seeds} seeds" if fewer else ""
+    fewer = difference.count < EXPERIMENTS[name].seeds
+    seeds = f", {difference.count} of {EXPERIMENTS[name].seeds} seeds" if fewer else ""
     return f"{difference.mean:+.1f} ± {difference.half:.1f}{seeds}"
 
 

@@ -16,11 +16,15 @@ from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED, Claim, Resul
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference in points and the half width of its 95 % interval; None for one seed."""
+    """A mean difference in points and the half width of its 95 % interval; None for one pair.
+
+    unit   what a pair is
+    """
 
     mean: float
     half: float | None
-    seeds: int
+    count: int
+    unit: str = "seed"
 
     @property
     def word(self) -> str:
@@ -31,15 +35,18 @@ class Difference:
 
     def __str__(self) -> str:
         if self.half is None:
-            return f"{self.mean:+.1f} points, one seed"
+            return f"{self.mean:+.1f} points, one {self.unit}"
         low, high = self.mean - self.half, self.mean + self.half
         return (
-            f"{self.mean:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, {self.seeds} seeds"
+            f"{self.mean:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}, "
+            f"{self.count} {self.unit}s"
         )
 
 
-def paired(better: Sequence[float], worse: Sequence[float]) -> Difference:
+def paired(better: Sequence[float], worse: Sequence[float], unit: str = "seed") -> Difference:
     """The difference of two settings over seeds, by Student's t of the differences within seeds.
+
+    unit   what a pair is instead, such as a draw of the labels
 
     >>> str(paired([80.0, 82.0, 84.0], [70.0, 71.0, 75.0]))
     '+10.0 points, 95 % interval +7.5 to +12.5, 3 seeds'
@@ -47,9 +54,9 @@ def paired(better: Sequence[float], worse: Sequence[float]) -> Difference:
     differences = [a - b for a, b in zip(better, worse, strict=True)]
     count = len(differences)
     if count == 1:
-        return Difference(differences[0], None, 1)
+        return Difference(differences[0], None, 1, unit)
     half = float(student.ppf(0.975, count - 1)) * stdev(differences) / count**0.5
-    return Difference(mean(differences), half, count)
+    return Difference(mean(differences), half, count, unit)
 
 
 def entries(
