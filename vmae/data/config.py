@@ -35,7 +35,7 @@ class DataConfig(Config):
     num_workers: int = 2
     """Number of processes that decode."""
     max_unreadable: float = 0.05
-    """The run stops if a larger share of the videos is unreadable."""
+    """The run stops if a larger share of the videos is unreadable; with a store, of one split's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
