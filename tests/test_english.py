@@ -1,7 +1,6 @@
-"""The package's text keeps clear of phrases that no native speaker would write.
+"""The text of the whole repository keeps clear of phrases that no native speaker would write.
 
-Only unmistakable ones are listed: those that are wrong in any context. Lessons join when they are
-rewritten.
+Only unmistakable ones are listed: those that are wrong in any context.
 """
 
 from __future__ import annotations
@@ -53,7 +52,10 @@ FILES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "README.md",
     ROOT / "data" / "README.md",
-    ROOT / "solutions" / "02_mae.py",
+    ROOT / "TEACHING.md",
+    *(ROOT / "solutions").glob("*.py"),
+    *(path for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name),
+    *(ROOT / "tests").rglob("*.md"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Classifying a video file: as the classifier was tested, unless something else is asked for."""
+"""Classifying a video file: as the classifier was tested, unless the caller says otherwise."""
 
 from __future__ import annotations
 

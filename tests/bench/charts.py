@@ -21,7 +21,7 @@ LOOK: dict[str, dict[str, Any]] = {
     "fp32": {"color": PALETTE[0]},
     "bf16": {"color": PALETTE[1], "hatch": "///", "edgecolor": INK},
 }
-SERIES = {"frames": "frames of 224x224", "size": "pixels a side, 16 frames", "clips": "clips a step",
+SERIES = {"frames": "frames of 224x224", "size": "pixels per side, 16 frames", "clips": "clips per step",
           "model": "model"}  # fmt: skip
 
 

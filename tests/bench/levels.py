@@ -52,7 +52,7 @@ DRAWS = (0, 1, 2)
 class Setting:
     """The side of a frame; steps, of 64 clips each: pre-training, all labels, the two baselines.
 
-    crop   multi-scale crops in training: the level has few photos, and clips of them are learned by heart
+    crop   multi-scale crops in training: the level has few photos, so its clips are soon memorised
     """
 
     size: int

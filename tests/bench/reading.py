@@ -134,10 +134,10 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    "decord over PyAV, frames a second": round(
+                    "decord over PyAV, frames per second": round(
                         time_of["pyav"] / time_of["decord"], 2
                     ),
-                    "decord, frames a second": round(frames / time_of["decord"]),
+                    "decord, frames per second": round(frames / time_of["decord"]),
                     "store over files with 1 worker": round(
                         rate["store"] / rate["files, 1 worker"], 1
                     ),

@@ -32,7 +32,7 @@ def differences(old, new) -> list[str]:
 @pytest.mark.parametrize(
     "text",
     ["6.8 s a run", "in 138 ms", "0.6 minutes", "1 hour", "this run: 5 seconds", "44 clips/s from files", "208 GFLOP/s",
-     "{'store': '8,827 clips a second'}", "25.0 a second", "1,466 clips per second", "at most 0.5 GB of memory",
+     "{'store': '8,827 clips per second'}", "25.0 per second", "1,466 clips per second", "at most 0.5 GB of memory",
      "71 GB free", "· 59 s gone"],
 )  # fmt: skip
 def test_what_the_clock_or_the_computer_decides_is_left_out(text):
@@ -44,7 +44,7 @@ def test_what_the_clock_or_the_computer_decides_is_left_out(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["160 steps", "1.0 times the cost", "33.8 G", "0.05 GB", "831 kB", "97.6 %", "5.8 FLOPs a byte", "10 labels a class",
+    ["160 steps", "1.0 times the cost", "33.8 G", "0.05 GB", "831 kB", "97.6 %", "5.8 FLOPs a byte", "10 labels per class",
      "64 samples", "4 x 4", "2 sizes", "12 minutely"],
 )  # fmt: skip
 def test_other_numbers_are_compared(text):

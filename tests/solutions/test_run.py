@@ -1,4 +1,4 @@
-"""`make run`: what the notebook reports, what the terminal shows, Ctrl-C, and the way back."""
+"""`make run`: what the notebook reports, what the terminal shows, Ctrl-C, and resuming."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_two_processes_fine_tune_and_test_as_one(nursery, config, tmp_path, kind
     tuning = FinetuneConfig(
         model=config.model, data=data, optim=optim, grad_accum_steps=2, log_every=4, test_clips=25
     )
-    # With 25 clips a video the test is of three batches: two for one process, a shorter one left.
+    # With 25 clips per video the test has three batches: two for one process, and a shorter one.
     tuning.to_yaml(tmp_path / "config.yaml")
     command = ("finetune", str(tmp_path / "config.yaml"), "--out")
     two, one, log = tmp_path / "two", tmp_path / "one", tmp_path / "log"
