@@ -16,7 +16,8 @@
 #
 # Hide three quarters of a video from a neural network and ask it to fill in the rest. To do that well, it must find out what things look like and
 # how they move, and nobody has to label a single frame. A network trained this way is a *masked autoencoder* (遮罩自編碼器). In eleven
-# notebooks you build one from its parts, train it, and put what it has learned to use.
+# notebooks you build one from its parts, train it, and put what it has learned to use. The course follows three papers: MAE, for images (He et al. 2021, arXiv 2111.06377), and
+# VideoMAE in its two versions, V1 (Tong et al. 2022, arXiv 2203.12602) and V2 (Wang et al. 2023, arXiv 2303.16727).
 #
 # ![Five short clips of an animated film playing in three rows: the video; what is visible of it, a quarter, at the same positions in every frame; and the video as the network predicts it: colours and layout are right, details are soft](../data/pictures/reconstructions.webp)
 #
@@ -120,7 +121,8 @@ token_count = check("00.token_count", token_count)
 # works. You can't get stuck: skip what you like and come back to it.
 #
 # That is how all exercises work. Hints and the solution are folded below the cell, in the order in which you should want them. The check runs your
-# code on inputs of its own, so an answer that fits only the numbers in the text won't pass.
+# code on inputs of its own, so an answer that fits only the numbers in the text won't pass. The cells between exercises put your functions to use: run them all, and read
+# as much of them as you like.
 #
 # Here is what you have counted, for the network above. Its clips have 16 frames of 112x112 pixels.
 
@@ -130,7 +132,7 @@ size = model.config
 diagrams.tubelets(size)
 
 # %% [markdown]
-# *A clip is cut into tubelets; each is flattened to a list of its pixel values, and a linear layer turns the list into a token.*
+# *A clip is cut into tubelets; each is flattened to a list of its pixel values, and a linear layer turns the list into a token. Its v means visible: nothing is hidden yet.*
 #
 # Your function, on the sizes that you will meet most often:
 
@@ -148,7 +150,7 @@ for name, (T, H, W, tubelet) in famous.items():
 assert token_count(*famous["the network above"]) == size.grid.num_tokens
 
 # %% [markdown]
-# Our network reads as many tokens as the published one, 1568, from frames with half as many pixels on each side. And two quite different clips give
+# Our network's clips have as many tokens as those of the published VideoMAE, 1568, from frames with half as many pixels on each side. And two quite different clips give
 # 3136; explanations of VideoMAE often mix them up. Lesson 04 takes them apart.
 #
 # ## Hiding
@@ -202,8 +204,8 @@ hide = check("00.hide", hide)
 #
 # ## The network at work
 #
-# What ships with the course is a *checkpoint* (檢查點): the weights of a trained model. During training, one shot in five was set aside, and we
-# read a dozen clips from those. A *clip* (影片片段) is an array (C, T, H, W): colour channels, time, rows, columns.
+# What ships with the course is a *checkpoint* (檢查點): the weights of a trained model. During training, every fifth shot of the film was set aside.
+# Shots are cut into overlapping pieces of 32 frames, and of a dozen pieces from the shots set aside we read every second frame. A *clip* (影片片段) is an array (C, T, H, W): colour channels, time, rows, columns.
 
 
 # %%
@@ -265,7 +267,7 @@ viz.pictures(
 # %% [markdown]
 # Nothing of the grey area reached the network, and it never saw this shot in training. Yet grass continues as grass, trees as trees, and the rabbit's
 # white body is filled in where it belongs. What it cannot know stays soft: trained on mean squared error, a network does best by predicting the average of everything that
-# could be there, and averages are blurred.
+# could be there, and averages are blurred. The squares still show, because the pixels of each token are predicted separately.
 #
 # ### Predict · Is that good?
 #
@@ -313,13 +315,13 @@ assert errors["the network"] < errors["mean colour"]
 # | p_t, p_h, p_w | frames, rows and columns of a tubelet |
 # | t, h, w | tubelets along time, rows, columns: t = T / p_t, h = H / p_h, w = W / p_w |
 # | N | tokens of a clip: t·h·w |
-# | P | values in a token: p_t·p_h·p_w·C |
+# | P | pixel values in a tubelet, of which one token is made: p_t·p_h·p_w·C |
 # | V | visible tokens, which the encoder reads |
 # | Q | queries: positions that the decoder predicts |
 # | M | targets: queries that count in the loss |
 # | D, E | embedding dimension of the encoder, of the decoder |
 #
-# Clips are (B, C, T, H, W). Tokens are ordered by time, then by row, then by column. Here are the letters of our network, and of the published VideoMAE.
+# Clips are (B, C, T, H, W). Tokens are ordered by time, then by row, then by column. Until lesson 08 every hidden token is a query and a target: Q = M = N - V. Here are the letters of our network, and of the published VideoMAE.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -360,7 +362,7 @@ print(report([disk_row(needed=10**15)]))
 # %% [markdown]
 # ### Getting on, and getting help
 #
-# Exercises that pass in *your* notebook are noted in your checkout (building this solution notes nothing, hence the empty boxes below). `vmae progress` lists them in a terminal, or here:
+# Exercises that pass in your notebook are noted in your checkout. `vmae progress` lists them in a terminal, or here (in the executed solution all boxes stay empty):
 
 # %%
 _ = cli.main(["progress"])

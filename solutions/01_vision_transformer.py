@@ -17,7 +17,7 @@
 # A *vision transformer* (ViT, 視覺轉換器) cuts an image into patches and lets every patch look at every other.
 # In this lesson you write one from scratch, with the parameter names of the official models. Then you write its training loop,
 # and your model learns to read handwritten digits.
-# Lesson 02 continues with these classes: the encoder and the decoder of a masked autoencoder are made of your `Attention` and your `Block`.
+# Lesson 02 builds a masked autoencoder from your `Attention` and your `Block`.
 #
 # The executed solution took 0.8 minutes on 2 CPU cores and less than 1 GB of memory; the last cell measures your run.
 # There are eight exercises and two predictions, about an hour and a half in all.
@@ -242,6 +242,7 @@ print("output ", round((weights @ values).item(), 1))
 # %% [markdown]
 # The *score* (分數) of a pair is the dot product of query and key. The *softmax* makes the scores of one query positive, with sum 1.
 # This query fits the first and the third key equally well, so the output is close to the mean of 10 and 30.
+# Put 60 in place of 20: the mean of all three rises to 33.3, the output only to 20.4.
 #
 # In *self-attention* (自注意力), every token has a query, a key and a value, all computed from the token itself by one linear layer.
 # Follow the outlined row, the second of four tokens, through all the steps.
@@ -277,8 +278,11 @@ for d in (4, 64, 768):
 #
 # $$\mathrm{attention}(q, k, v) = \mathrm{softmax}(q\,k^\top / \sqrt{d})\; v$$
 #
-# The tensors have leading axes for images and heads, which `@` and `transpose(-2, -1)` leave alone.
+# The tensors have leading axes for images and for heads (several attentions side by side, explained below), which `@` and `transpose(-2, -1)` leave alone.
 # N and M may differ. Return the weights too: you will look at them.
+#
+# The check lets the patches of the cat attend to each other in three heads, which compare colours, positions, or positions and brightness.
+# Patches to which the framed one attends are bright.
 
 
 # %%
@@ -330,7 +334,7 @@ with torch.no_grad():
     assert torch.allclose(weights[0, 0], small.weights(tokens[None])[0, 0], atol=1e-5)
 
 # %% [markdown]
-# These are the outlined rows of the diagram, now computed by your function. It used columns 0 and 1 of each group of four: the first *head* (多頭).
+# These are the outlined rows of the diagram, now computed by your function. It used columns 0 and 1 of each group of four: the first *head* (多頭), which has nothing to do with the head of step 6.
 #
 # One set of weights can ask one question. Several heads ask several at once: the D columns are split into heads of d = D / heads columns,
 # each head attends independently, and the results are concatenated. A last linear layer, `proj`, mixes what the heads have found.
@@ -436,7 +440,7 @@ diagrams.block(ModelConfig.mae("B"))
 
 
 # %% [markdown]
-# The MLP is two linear layers, four times as wide in the middle, with a *GELU* (高斯誤差線性單元) between them: x·Φ(x), where Φ is the normal distribution function (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+# The MLP is two linear layers, four times as wide in the middle, with a *GELU* (高斯誤差線性單元) between them: x·Φ(x), where Φ(x) is the share of a standard normal distribution that lies below x (Hendrycks and Gimpel 2016, arXiv 1606.08415).
 
 
 # %%
@@ -468,7 +472,7 @@ print("without it, the two layers are a single linear one, of shape", tuple(with
 #
 # $$x' = x + \mathrm{attn}(\mathrm{norm}_1(x)) \qquad y = x' + \mathrm{mlp}(\mathrm{norm}_2(x'))$$
 #
-# These are equations 2 and 3 of the ViT paper. Nothing but additions lies on the path from input to output.
+# These are equations 2 and 3 of the ViT paper. Nothing but additions lies on the path from input to output, the residual stream of the drawing.
 #
 # ### Exercise 4 · The block
 #
@@ -552,7 +556,7 @@ mine.load_state_dict(packages.state_dict())
 assert torch.allclose(mine(x), packages(x), atol=1e-4)
 
 # %% [markdown]
-# Without the additions, all tokens end as one and the same vector, and little gradient returns. (For stacks of attention alone, Dong et al. 2021, arXiv 2103.03404, prove that this must happen.)
+# Without the additions, all tokens end as one and the same vector, and little of the gradient returns: its norm at the output is about √(17·48) = 29. (For stacks of attention alone, Dong et al. 2021, arXiv 2103.03404, prove that tokens must become alike.)
 # The Transformer of 2017 put its norms on the path itself, after each sum. Such a network needs a careful learning-rate warm-up; pre-norm trains without (Xiong et al. 2020, arXiv 2002.04745).
 #
 # ## 6. Positions
@@ -582,7 +586,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# To a transformer, an image is a bag of patches. So, in step 4 of the drawing, a vector that depends on the position is added to each token, once, before the first block.
+# To a transformer, an image is a bag of patches. So, in step 4 of the list, a vector that depends on the position is added to each token, once, before the first block.
 # ViT *learns* these vectors, one per position. VideoMAE *computes* them from sines and cosines (正弦餘弦位置編碼), as the Transformer did:
 #
 # $$\mathrm{table}[n, 2k] = \sin(n / 10000^{2k/D}) \qquad \mathrm{table}[n, 2k+1] = \cos(n / 10000^{2k/D})$$
@@ -777,8 +781,8 @@ assert same
 # %% [markdown]
 # The first number is the one that torchvision documents for `vit_b_16`.
 #
-# The paper has *two* heads (section 3.1). In pre-training the head is an MLP with one hidden layer, whose activation in the published code is a tanh;
-# for fine-tuning it is thrown away, and a single linear layer, initialised with zeros, takes its place (section 3.2). Yours is the second kind.
+# The paper has *two* heads: in pre-training an MLP with one hidden layer (section 3.1; tanh in the published code), and for fine-tuning
+# a linear layer in its place that starts at zero (section 3.2). Yours is the second kind.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -865,7 +869,7 @@ train = check("01.train", train)
 # %% [markdown]
 # <details><summary>Hint 1</summary>
 #
-# PyTorch *adds* new gradients to the old ones. `optimizer.zero_grad()` clears them; `loss.backward()` computes them; `optimizer.step()` uses them.
+# PyTorch *adds* new gradients to the old ones, which may look like faster learning at first. `optimizer.zero_grad()` clears them; `loss.backward()` computes them; `optimizer.step()` uses them.
 # </details>
 #
 # <details><summary>Hint 2</summary>
@@ -965,7 +969,7 @@ viz.bars(
 # Your model reads digits. The bag of patches gets surprisingly far by knowing which patches there are; knowing where they are is worth the rest.
 # How the positions are made matters far less: two seeds of one variant differ about as much as learned and fixed positions do.
 #
-# Where does the class token look? A hook catches what the last block's attention reads, and your `attention` returns the weights.
+# Where does the class token look? A hook, which PyTorch calls after a module's forward pass, catches what the last block's attention reads, and your `attention` returns the weights.
 
 # %%
 model = models["learned positions"][0]
@@ -994,6 +998,8 @@ viz.pictures(
 )
 
 # %% [markdown]
+# Patches with part of a stroke get most of the weight.
+#
 # ## 9. A model that does not learn
 #
 # Somebody replaces your `Attention` by PyTorch's own `nn.MultiheadAttention`, to save code. The program runs, and all shapes are right. Then they plot the loss.
@@ -1135,11 +1141,11 @@ for name in ("learned positions", "no positions", "CNN"):
 viz.table(rows, caption="Test accuracy in percent; digits moved to the right by 0, 1 and 2 pixels.")
 
 # %% [markdown]
-# One pixel costs the ViT more than half of its accuracy, and the CNN, trained on the same digits, far less.
+# One pixel costs the ViT more than half of its accuracy, and the CNN, trained on the same digits, far less. What it loses, it loses at the border, where its kernels read zeros: trained and tested with a margin of four pixels, it loses nothing.
 # At two pixels part of the digit has left the image, and both suffer. Yet the bag of patches recovers: two pixels are exactly one patch, so its patches are nearly the same, and it never knew where they were.
 #
 # The paper puts it this way (section 3.1): in a ViT, only the MLPs are local and translation-equivariant; attention is global, and neighbourhood must be learned from scratch.
-# More data makes up for it. Trained on ImageNet alone, large ViTs fall behind ResNets; with 303 million images they overtake them (section 4.3).
+# More data makes up for it. Trained on ImageNet alone, large ViTs fall behind ResNets, which are CNNs; with 303 million images they overtake them (section 4.3).
 # Self-supervised pre-training, the subject of this course, is another answer to the same lack.
 #
 # ## What was published, what was run here

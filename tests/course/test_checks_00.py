@@ -35,9 +35,18 @@ def hide_in_place(picture, hidden, patch):
     return picture
 
 
+def hide_from_its_index(picture, hidden, patch):
+    out = picture.clone()
+    for row, column in hidden.nonzero():
+        out[:, row : row + patch, column : column + patch] = 0.5
+    return out
+
+
 @wrong_answers(
     {
         "token_count": [
+            (lambda T, H, W, p: T // 2 * (H // 16) * (W // 16), "fixed at 2x16x16"),
+            (lambda T, H, W, p: T // 2 * (H // p[1]) * (W // p[2]), "p_t is fixed at 2"),
             (lambda *a: None, "is the `return` missing"),
             (lambda *a: right.token_count(*a) + 1, "got 13; expected 12"),
             (lambda *a: "12", "got '12'"),
@@ -45,6 +54,7 @@ def hide_in_place(picture, hidden, patch):
             (lambda T, H, W, p: T // p * 4, "it raises TypeError"),
         ],
         "hide": [
+            (hide_from_its_index, "used as a pixel"),
             (hide_in_place, "it modifies its arguments"),
             (lambda x, m, p: right.hide(x, m, p)[0], r"the shape is \(96, 96\)"),
             (lambda x, m, p: right.hide(x, m, p) + 0.1, "the shape is correct"),

@@ -87,6 +87,27 @@ def scaled_by_heads(q, k, v):
     return weights @ v, weights
 
 
+def scores_returned(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(-1) @ v, scores
+
+
+class HeadsByReshape(Attention):
+    def forward(self, x):
+        b, n, width = x.shape
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.reshape(b, self.num_heads, n, -1) for part in parts)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).reshape(b, n, width))
+
+
+class HeadsByReshapeThenTransposed(Attention):
+    def forward(self, x):
+        b, n, _ = x.shape
+        parts = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = (part.reshape(b, self.num_heads, n, -1) for part in parts)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 class HeadsNotTransposed(Attention):
     def forward(self, x):
         b, n, width = x.shape
@@ -165,6 +186,12 @@ class NothingReturned(Block):
         x + self.mlp(self.norm2(x))
 
 
+class AttentionLost(Block):
+    def forward(self, x):
+        y = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(y))
+
+
 class NormsSwapped(Block):
     def forward(self, x):
         y = self.attn(self.norm2(x)) + x
@@ -179,6 +206,14 @@ class OneNorm(Block):
     def forward(self, x):
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm1(x))
+
+
+class OneNormOfAnotherName(nn.Module):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__()
+        self.norm = nn.LayerNorm(embed_dim)
+        self.attn = Attention(embed_dim, num_heads)
+        self.mlp = layers.MLP(embed_dim, 4 * embed_dim)
 
 
 class SequentialMLP(Block):
@@ -209,6 +244,23 @@ def own_rates(n, width):
     return angles
 
 
+def doubled_twice(n, width):
+    k = torch.arange(0, width, 2)
+    angles = torch.arange(n)[:, None] / 10000 ** (2 * k / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+def doubled_column(n, width):
+    table = torch.arange(n)[:, None] / 10000 ** (2 * torch.arange(width) / width)
+    table[:, 0::2], table[:, 1::2] = table[:, 0::2].sin(), table[:, 1::2].cos()
+    return table
+
+
+def multiplied(n, width):
+    angles = torch.arange(n)[:, None] * 10000 ** (2 * torch.arange(width // 2) / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
 def too_narrow(n, width):
     return positions_by_columns(n, width)[:, : width // 2]
 
@@ -228,6 +280,12 @@ class PositionsAfter(VisionTransformer):
 class MeanOfTokens(VisionTransformer):
     def forward(self, images):
         return self.head(self.norm(self.encode(self.embed(images))).mean(1))
+
+
+class ClassTokenLastButFirstRead(VisionTransformer):
+    def forward(self, images):
+        x = torch.cat((self.patch_embed(images), self.cls_token.expand(len(images), -1, -1)), 1)
+        return self.head(self.norm(self.encode(x + self.pos_embed))[:, 0])
 
 
 class ListOfBlocks(VisionTransformer):
@@ -332,6 +390,17 @@ class Flattened(TorchAttention):
         return self.attend(flat, flat, flat)[0].reshape(x.shape)
 
 
+class Reshaped(TorchAttention):
+    def __init__(self, embed_dim, num_heads):
+        super().__init__(embed_dim, num_heads)
+        self.attend.batch_first = False
+
+    def forward(self, x):
+        b, n, width = x.shape
+        x = x.reshape(n, b, width)
+        return self.attend(x, x, x)[0].reshape(b, n, width)
+
+
 class FirstToken(TorchAttention):
     def forward(self, x):
         return self.attend(x, x[:, :1], x[:, :1])[0]
@@ -356,14 +425,17 @@ WRONG = {
         (over_images, "the softmax is taken over the images, dim 0"),
         (scaled_by_heads, "computed from the number of heads"),
         (only_output, "got 1 value; expected 2 values"),
+        (scores_returned, "the second result is the scores"),
         (square_only, "it raises RuntimeError"),
     ],
     "01.Attention": [
         (HeadsNotTransposed, "the head axis still before the token axis"),
+        (HeadsByReshape, "no axis is moved"),
+        (HeadsByReshapeThenTransposed, r"a reshape to \(B, heads, N, d\) mixes the tokens"),
         (HeadsInterleaved, "the heads' outputs are interleaved"),
         (TokensAsHeads, "the heads of a token attend to each other"),
         (NotProjected, "proj is never applied"),
-        (ThreeLayers, "`q` must be called `qkv`"),
+        (ThreeLayers, "`q`, `k` and `v` are not on the card: it has `qkv` instead"),
         (NoBias, "`qkv` has no bias"),
         (Attention(8, 2), "pass the class"),
     ],
@@ -375,7 +447,9 @@ WRONG = {
         (InPlace, "modified by an inplace operation"),
         (NothingReturned, "is the `return` missing"),
         (NormsSwapped, "norm1 and norm2 are swapped"),
+        (AttentionLost, "the attention output is lost"),
         (SequentialMLP, "`mlp.0` must be called `mlp.fc1`"),
+        (OneNormOfAnotherName, "`norm` is not on the card: it has `norm1` and `norm2` instead"),
         (OneNorm, "there is no `norm2.weight`"),
         (SmallMLP, r"`mlp.fc1.weight` has shape \(12, 12\); expected \(48, 12\)"),
     ],
@@ -383,12 +457,16 @@ WRONG = {
         (halves, "the sines all come before the cosines"),
         (swapped, "sines and cosines are swapped"),
         (own_rates, "every column has its own frequency"),
+        (doubled_twice, "k counts pairs"),
+        (doubled_column, "the exponent is computed from the column"),
+        (multiplied, "the frequencies increase from pair to pair"),
         (too_narrow, r"the shape is \(64, 24\); expected \(64, 48\)"),
         (double, "the dtype is torch.float64; expected torch.float32"),
     ],
     "01.VisionTransformer": [
         (PositionsAfter, "the positions are added after the blocks"),
         (MeanOfTokens, "the head reads the mean of all tokens"),
+        (ClassTokenLastButFirstRead, "the head reads the first patch"),
         (ListOfBlocks, "wrap the list in nn.ModuleList"),
         (OneBlock, "is one shared"),
         (PlainPositions, "`pos_embed` is a plain tensor"),
@@ -428,7 +506,8 @@ WRONG = {
         (Unfixed, "attention still runs over the images"),
         (TransposedOnce, r"an output of shape \(7, 4, 12\): transpose it back"),
         (Tuple, "forward returns a tuple"),
-        (Flattened, "the tokens of all images"),
+        (Flattened, "tokens of several images"),
+        (Reshaped, r"a reshape does not swap two axes, transpose\(0, 1\) does"),
         (FirstToken, "every token sees the first token alone"),
         (ClassTokenAlone, r"the shape is \(4, 1, 12\); expected \(4, 7, 12\)"),
     ],
@@ -438,6 +517,16 @@ WRONG = {
 @wrong_answers(WRONG)
 def test_wrong_answers_in_other_styles_get_the_right_message(name, answer, words):
     assert_rejected(EXERCISES[name], answer, words)
+
+
+def test_a_list_of_tensors_brings_no_warning_of_the_check_itself(recwarn):
+    torch.set_warn_always(True)  # or only the first of a process would be seen
+    try:
+        found = verdict(EXERCISES["01.train"], looped(ZERO + LOSS + GRAPH))
+    finally:
+        torch.set_warn_always(False)
+    assert "append loss.item()" in found
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_the_references_are_the_packages_layers():

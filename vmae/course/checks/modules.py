@@ -115,7 +115,9 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
             "them: wrap the list in nn.ModuleList, or in nn.Sequential"
         )
     if missing and extra:
-        return _renamed(extra[0].split("."), missing[0].split("."), renamed)
+        return _replaced(extra, missing) or _renamed(
+            extra[0].split("."), missing[0].split("."), renamed
+        )
     if missing:
         parent, _, leaf = missing[0].rpartition(".")
         if leaf == "bias" and f"{parent}.weight" in own:
@@ -134,6 +136,21 @@ def _names(module: nn.Module, expected: nn.Module, renamed: Mapping[str, str]) -
     buffers, rightly = (dict(m.named_buffers()).keys() for m in (module, expected))
     fixed = (buffers & wanted.keys()) - rightly  # other buffers are the learner's own business
     return f"`{sorted(fixed)[0]}` is a buffer, and is not trained" if fixed else None
+
+
+def _replaced(extra: list[str], missing: list[str]) -> str | None:
+    """Which parts stand in for another number of parts: a new name would not help."""
+    own, wanted = (
+        list(dict.fromkeys(name.split(".")[0] for name in names)) for names in (extra, missing)
+    )
+    if len(own) == len(wanted) or set(own) & set(wanted):
+        return None
+    has, asked = (_listed([f"`{part}`" for part in parts]) for parts in (own, wanted))
+    return f"{has} {'is' if len(own) == 1 else 'are'} not on the card: it has {asked} instead"
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _renamed(own: list[str], wanted: list[str], renamed: Mapping[str, str]) -> str:

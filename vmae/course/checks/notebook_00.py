@@ -89,6 +89,12 @@ TOKEN_COUNT = Exercise(
         "the frame is assumed to be square: multiply H / p_h rows by W / p_w columns": _count(
             lambda clip, p, n: n[0] * n[1] * n[1]
         ),
+        "the sizes of a tubelet are fixed at 2x16x16: take p_t, p_h and p_w from `tubelet`": _count(
+            lambda clip, p, n: clip[0] // 2 * (clip[1] // 16) * (clip[2] // 16)
+        ),
+        "p_t is fixed at 2: take it from `tubelet`": _count(
+            lambda clip, p, n: clip[0] // 2 * n[1] * n[2]
+        ),
         "tubelets are counted as if they overlapped: count L / p tubelets along a side of "
         "length L, not L - p + 1": _count(
             lambda clip, p, n: (clip[0] - p[0] + 1) * (clip[1] - p[1] + 1) * (clip[2] - p[2] + 1)
@@ -126,6 +132,13 @@ def _corner(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Te
 def _one_pixel(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
     out = picture.clone()
     out[:, ::patch, ::patch][:, hidden] = 0.5
+    return out
+
+
+def _index_as_pixel(picture: torch.Tensor, hidden: torch.Tensor, patch: int) -> torch.Tensor:
+    out = picture.clone()
+    for row, column in hidden.nonzero().tolist():
+        out[:, row : row + patch, column : column + patch] = 0.5
     return out
 
 
@@ -176,6 +189,8 @@ HIDE = Exercise(
         ),
         "the mask is applied at pixel resolution and covers only one corner: enlarge it "
         "first, so that each entry covers patch x patch pixels": _corner,
+        "a patch's row and column are used as a pixel's: patch (row, column) starts at pixel "
+        "(row * patch, column * patch)": _index_as_pixel,
         "only the first pixel of each patch is painted over: paint over the whole patch, "
         "patch x patch pixels": _one_pixel,
         "only the first channel is painted over: set all three channels to 0.5": _one_channel,

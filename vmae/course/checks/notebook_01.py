@@ -247,6 +247,10 @@ ATTENTION = Exercise(
             attention(q, k, k)[0],
             attention(q, k, v)[1],
         ),
+        "the second result is the scores: return the weights, the softmax of the scores": lambda q, k, v: (
+            attention(q, k, v)[0],
+            _scores(q, k) / q.shape[-1] ** 0.5,
+        ),
         "the two results are in the wrong order: return the output first, then the weights": lambda q, k, v: (
             attention(q, k, v)[::-1]
         ),
@@ -283,6 +287,12 @@ def _not_moved(qkv: torch.Tensor, heads: int) -> torch.Tensor:
     """The heads' outputs reshaped without moving the axes, heads before tokens."""
     merged = _heads(qkv, heads, merge="b heads n d -> b heads n d")
     return merged.reshape(len(qkv), qkv.shape[1], -1)
+
+
+def _split_by_reshape(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+    """Attention in each head (B, heads, N, d), where heads take values of several tokens."""
+    q, k, v = (part.reshape(len(qkv), heads, qkv.shape[1], -1) for part in qkv.chunk(3, dim=-1))
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def _tokens_last(qkv: torch.Tensor, heads: int) -> torch.Tensor:
@@ -349,6 +359,14 @@ ATTENTION_MODULE = module_exercise(
         ),
         "the heads are merged with the head axis still before the token axis: transpose the "
         "two axes before the reshape": _mixing(_not_moved),
+        "no axis is moved, on the way in or out: reshape to (B, N, heads, d), transpose tokens and "
+        "heads, and transpose them back before the last reshape": _mixing(
+            lambda x, n: _split_by_reshape(x, n).reshape(*x.shape[:2], -1)
+        ),
+        "a reshape to (B, heads, N, d) mixes the tokens: reshape to (B, N, heads, d), then transpose "
+        "tokens and heads": _mixing(
+            lambda x, n: _split_by_reshape(x, n).transpose(1, 2).flatten(2)
+        ),
         "each head's columns are scattered across the full width: give each head contiguous "
         "columns, (heads d)": _mixing(
             lambda x, n: _heads(
@@ -465,6 +483,8 @@ BLOCK = module_exercise(
         "the norms are missing: normalise each branch's input": _block(_no_norm),
         "the MLP is applied to the block's original input: apply it to x after adding the "
         "attention output": _block(lambda b, x: x + b.attn(b.norm1(x)) + b.mlp(b.norm2(x))),
+        "the attention output is lost: add the MLP's output to what the first branch has made, not to "
+        "the block's input": _block(lambda b, x: x + b.mlp(b.norm2(x + b.attn(b.norm1(x))))),
         "norm1 is applied to the sum of x and the attention output: use x + attn(norm1(x))": _block(
             lambda b, x: (y := b.norm1(x + b.attn(x))) + b.mlp(b.norm2(y))
         ),
@@ -520,6 +540,18 @@ def _rate_of_column(n: int, width: int) -> torch.Tensor:
     return torch.where(column % 2 == 0, angles.sin(), angles.cos()).float()
 
 
+def _twice_the_column(n: int, width: int) -> torch.Tensor:
+    column = torch.arange(width, dtype=torch.float64)
+    angles = torch.arange(n)[:, None] / 10000 ** (2 * column / width)
+    return torch.where(column % 2 == 0, angles.sin(), angles.cos()).float()
+
+
+def _multiplied(n: int, width: int) -> torch.Tensor:
+    """In float32, PyTorch's default, whose rounding errors are large for angles this large."""
+    angles = torch.arange(n)[:, None] * 10000 ** (2 * torch.arange(width // 2) / width)
+    return _interleaved(angles.sin(), angles.cos())
+
+
 def _draw_positions(result: torch.Tensor, *_: int) -> None:
     viz.pictures(
         {"your table": result, "its corner": result[:16, :16]},
@@ -542,8 +574,15 @@ SINCOS_1D = Exercise(
         "the frequencies decrease too slowly: use the exponent 2k / D for pair k, not k / D": lambda n, w: (
             _interleaved(*_table(n, w, lambda pair, width: pair / width))
         ),
+        "the frequencies decrease too fast: k counts pairs, 0, 1, 2 and so on; if yours counts columns, "
+        "0, 2, 4 and so on, it already is 2k": lambda n, w: _interleaved(
+            *_table(n, w, lambda pair, width: 4 * pair / width)
+        ),
+        "the exponent is computed from the column: in column j, use the pair k = j // 2": _twice_the_column,
         "the frequencies increase from pair to pair: divide the position by 10000^(2k / D) "
-        "instead of multiplying by it": lambda n, w: _interleaved(
+        "instead of multiplying by it": _multiplied,
+        "the frequencies increase from pair to pair: the exponent of 10000 has the wrong sign, since "
+        "the position is divided by 10000^(2k / D)": lambda n, w: _interleaved(
             *_table(n, w, lambda pair, width: -2 * pair / width)
         ),
         "the positions start at 1: start them at 0": lambda n, w: _interleaved(
@@ -639,6 +678,12 @@ def _class_token_last(m: VisionTransformer, images: torch.Tensor) -> torch.Tenso
     return m.head(m.norm(m.encode(x))[:, -1])
 
 
+def _first_patch(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    x = m.patch_embed(images)
+    x = torch.cat((x, m.cls_token.expand(len(x), -1, -1)), dim=1) + m.pos_embed
+    return m.head(m.norm(m.encode(x))[:, 0])
+
+
 def _class_token_without_position(m: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
     x = m.with_class_token(m.patch_embed(images) + m.pos_embed[:, 1:])
     return m.head(m.norm(m.encode(x))[:, 0])
@@ -700,6 +745,8 @@ VISION_TRANSFORMER = module_exercise(
         "the class token is appended: put it first, torch.cat((class token, patches), dim=1)": _vit(
             _class_token_last
         ),
+        "the class token is appended, and the head reads the first patch: put the class token first, "
+        "torch.cat((class token, patches), dim=1)": _vit(_first_patch),
         "the class token gets no position: put it first, then add all 1 + N rows of pos_embed": _vit(
             _class_token_without_position
         ),
@@ -818,7 +865,7 @@ def _trained(loop: Loop, batches: list[Batch], classes: int, lr: float) -> Train
         warnings.simplefilter("ignore")  # PyTorch's, if the scheduler steps first
         losses = loop(model, batches, optimizer, scheduler)
     if isinstance(losses, list | tuple):
-        losses = [float(loss) for loss in losses]
+        losses = [x.item() if isinstance(x, torch.Tensor) else float(x) for x in losses]
     weights = torch.cat([p.detach().flatten() for p in model.parameters()])
     return Trained(losses, float(scheduler.get_last_lr()[0]), weights)
 
@@ -1083,7 +1130,8 @@ TORCH_ATTENTION = Exercise(
         "attention still runs over the images of the batch: a token sees the same position of every "
         "image, and no other position. Which axis does nn.MultiheadAttention take for the "
         "sequence?": Suspect,
-        "each token now sees the tokens of all images: keep the images apart": _OneSequence,
+        "each token now sees tokens of several images: keep the images apart (a reshape does not swap "
+        "two axes, transpose(0, 1) does)": _OneSequence,
         "no token sees another: attention must run over the N tokens of an image": _NoExchange,
         "every token sees the first token alone: keys and values must come from all tokens": (
             _ClassTokenOnly
