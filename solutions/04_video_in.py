@@ -61,8 +61,8 @@ os.chdir(vmae.ROOT)  # paths are relative to the checkout, wherever Jupyter was 
 # %% [markdown]
 # ## The whole path
 #
-# Here is the path of a clip in VideoMAE's pre-training on Kinetics-400, computed from the published recipe. The lesson covers everything up to
-# the batch, and the model's first layer.
+# Here is the path of a clip in the pre-training of VideoMAE (V1, 2022) on *Kinetics-400*, 240,000 short videos of human actions, computed from the published
+# recipe. This lesson covers everything up to the batch, and the model's first layer; masks, queries and targets follow in lesson 05.
 
 # %%
 diagrams.data_path(train.Recipe.load("v1-k400-b").pretrain)
@@ -159,8 +159,8 @@ print(f"{ratio:.0f} times as long; {needed} frames were decoded to get 16 scatte
 # **Difficulty** ●●○ · **about 8 minutes**
 #
 # The program below runs, every shape is right, and nothing is ever raised. Yet run it and look at the strip that the check draws: the grass turns
-# purple, cyan and orange from frame to frame, and the rabbit has coloured ghosts. A model trained on such clips would still learn
-# something, only less, and no error message would ever tell you. Find the line and fix it.
+# purple, cyan and orange from frame to frame, and the rabbit has coloured ghosts. A model trains on such clips
+# all the same, and no error message ever tells you. Find the line and fix it.
 
 
 # %%
@@ -231,8 +231,8 @@ viz.film_strips(
 # ### Dense sampling
 #
 # *Dense sampling* (密集取樣) takes every s-th frame from a random start; s is the *stride* (取樣間隔). A clip then spans (T - 1)·s + 1 frames.
-# VideoMAE uses T = 16 with s = 4 on Kinetics and s = 2 on Something-Something (V1's scripts). The model zoo of
-# [MMAction2](https://github.com/open-mmlab/mmaction2/blob/main/configs/recognition/videomaev2/README.md), one of the course's sources, writes this as
+# VideoMAE uses T = 16 with s = 4 on Kinetics and s = 2 on *Something-Something*, short videos of hands that move objects (V1's scripts). The model zoo of
+# [MMAction2](https://github.com/open-mmlab/mmaction2/blob/main/configs/recognition/videomaev2/README.md), a library for video models, writes this as
 # `16x4x1`: frames x stride x clips.
 
 # %%
@@ -252,7 +252,7 @@ print(f"0 to {length - frames * stride}")
 #
 # **Difficulty** ●●○ · **about 10 minutes**
 #
-# Write the published rule. If the video is too short, the published loop repeats a frame: the index
+# Write the published rule. Near the end of the video, the published loop repeats a frame: the index
 # advances only while the next one is below length - 1, so the very last frame is never used.
 
 
@@ -334,7 +334,7 @@ assert np.array_equal(padded, dense_indices(40, frames, stride, np.random.defaul
 # ### Fine-tuning's uneven steps
 #
 # V1's fine-tuning code for Kinetics does not step by 4. It spreads 16 points evenly over 64 frames, *both ends included*:
-# 15 gaps of 64 / 15 = 4.27 frames, rounded down (official file `kinetics.py`).
+# 15 gaps of 64 / 15 = 4.27 frames, then every point rounded down (official file `kinetics.py`).
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -422,7 +422,8 @@ viz.film_strips(
 #
 # One clip of a long video may miss the action. At test time several clips, and several squares of each, are classified and
 # their probabilities averaged: a *multi-view test* (多視角測試). MMAction2's page states 5 clips x 3 crops for Kinetics, as V1's scripts
-# do; on Something-Something it is 2 x 3. Nothing is random here.
+# do; on Something-Something it is 2 x 3. Nothing is random here: the code first keeps every s-th frame of
+# the video, then spreads the starts over what is left.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -621,7 +622,8 @@ print(tuple(odd.shape), "→", tuple(cropped.shape), "→", tuple(tubelets(cropp
 # %% [markdown]
 # ## Positions in time and space
 #
-# A transformer does not know the order of its tokens, nor does an average. Without positions, a shuffled film is the same film:
+# Without positions, a transformer cannot tell in which order its tokens came. Nor can an average: with tokens of one frame each, a shuffled film
+# has the same one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -635,7 +637,7 @@ assert torch.allclose(*means)
 # VideoMAE's has a spatial part and a temporal part. The published code has neither. It numbers the tokens
 # 0 to 1567 and takes sines and cosines of that one number, at 384 frequencies (`get_sinusoid_encoding_table`).
 #
-# For comparison, a *separable* table (時空可分離) adds one vector for the time step and one for row and column. MAE-ST learns such tables; here
+# For comparison, a *separable* table (時空可分離) adds one vector for the time step and one for row and column. MAE-ST, another masked autoencoder for video (arXiv 2205.09113), learns such tables; here
 # we make one of sines, so that nothing has to be trained.
 
 # %%
@@ -696,9 +698,9 @@ viz.film_strips(
 #
 # ## The tubelet embedding
 #
-# *Tubelet embedding* (時空立方體嵌入), also called cube embedding, has four steps in the notes behind this course: cut, flatten, project 1536 values to
-# 768, add the position. The notes start from two articles on Zhihu ([one](https://zhuanlan.zhihu.com/p/670040233), [two](https://zhuanlan.zhihu.com/p/2906234248)) and
-# MMAction2's page. The official code does the first three steps at once, with a 3-D convolution whose stride equals its kernel.
+# *Tubelet embedding* (時空立方體嵌入), also called cube embedding, has four steps: cut, flatten, project 1536 values to
+# 768, add the position. (So say the notes behind this course, which start from two articles on Zhihu, [one](https://zhuanlan.zhihu.com/p/670040233) and
+# [two](https://zhuanlan.zhihu.com/p/2906234248), and MMAction2's page.) The official code does the first three steps at once, with a 3-D convolution whose stride equals its kernel.
 
 
 # %%
@@ -896,7 +898,7 @@ print(f"the store is {times['files'] / times['store']:.0f} times as fast")
 #
 # ## A model that reads speed
 #
-# Does it matter that a tubelet spans two frames? Here is a task that one frame cannot solve: was a clip sampled with stride 1, or with
+# Does it matter that a tubelet spans two frames? Here is a task about time: was a clip sampled with stride 1, or with
 # stride 8, as if the film were played 8 times as fast? The model is your `TubeletEmbed`, plus a small MLP that lets
 # each token vote on its own. There is no attention, so no token can compare itself with another.
 

@@ -194,7 +194,7 @@ viz.table(
 )
 
 # %% [markdown]
-# A time step is eight frames of the film, hence 0.21 again. The neighbour in the same
+# A time step is 2·4 = 8 frames of the film, hence 0.21 again. The neighbour in the same
 # frame leaves three times as much. Video is more redundant in time than in space: V1's reason (section 3) for hiding more than
 # MAE's 75 %, and for hiding it differently.
 #
@@ -252,7 +252,7 @@ print("hidden\n", tiny_hidden.view(2, 6).int())
 print("hidden per step:", tiny_hidden.view(2, 6).sum(1).tolist())
 
 # %% [markdown]
-# Look at the second position: hidden at the first time step, visible at the second. Since neighbouring steps look alike, its content is as good as known. V1 calls
+# (That each step hides three is chance.) Look at the second position: hidden at the first time step, visible at the second. Since neighbouring steps look alike, its content is as good as known. V1 calls
 # this *information leakage* (資訊洩漏).
 #
 # ### Predict · how much leaks
@@ -343,7 +343,7 @@ tube_mask = check("05.tube_mask", tube_mask)
 # ```
 # </details>
 #
-# The tiny example again, then the published size. (The package keeps the largest numbers where we hide them, so our noise is negated.)
+# The tiny example again, then the published size. (We hide the largest numbers; the package keeps them, hence the minus sign.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -457,12 +457,12 @@ viz.film_strips(
 viz.table(shares, caption="Hidden tokens whose position is visible at another time step.")
 
 # %% [markdown]
-# The tube looks out through a few fixed holes. Through them you see things move; elsewhere you see nothing, ever. The leak is closed.
+# Under the tube, you look out through a few fixed holes. Through them you see things move; elsewhere you see nothing, ever. The leak is closed.
 
 # %% [markdown]
 # ## From masks to indices
 #
-# A model reads indices, so counts matter. The official code hides int(ratio·196) positions of a frame, at every time step.
+# The model gets a mask as indices. How many are there? The official code hides int(ratio·196) positions of a frame, at every time step.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -501,7 +501,7 @@ print(
 print(f"exactly 160 in {(seen == 160).sum() / 10:.0f} % of the clips")
 
 # %% [markdown]
-# Rows of different lengths make no tensor. With an exact count, shapes are constant, and a GPU never waits for them.
+# Rows of different lengths make no tensor. With an exact count, every batch has the same shape.
 #
 # ### Exercise 3 · from a mask to indices
 #
@@ -828,11 +828,11 @@ viz.table(
 )
 
 # %% [markdown]
-# At the same position, one visible step of eight is enough for frame masking to leave only 0.43 of the error. At 90 %, random masking leaves 0.73, tubes of 4 frames
-# 0.87, and the full tube exactly 1, at every ratio.
+# At the same position, one visible step of eight is enough for frame masking to leave only about 0.4 of the error. At 90 %, random masking leaves about
+# 0.7, tubes of 4 frames almost 0.9, and the full tube exactly 1, at every ratio.
 #
-# Even under a tube there is something to copy, from beside the hole: at 50 % this leaves 0.68, at 90 % 0.89, and at 95 % it is worse than the mean.
-# So the two measures belong together. The tube closes time, the high ratio closes space. Random masking at 95 % still leaves 0.74.
+# Even under a tube there is something to copy, from beside the hole: at 50 % this leaves about 0.7, at 90 % 0.9, and at 95 % it is worse than the mean.
+# So the two measures belong together. The tube closes time, the high ratio closes space. Under random masking, copying leaves only three quarters even at 95 %.
 #
 # ## The rolling ball
 #
@@ -859,7 +859,8 @@ throughout = square.any(0).expand(t, h, w)
 holes = {"4 frames": pixels_of(square), "whole clip": pixels_of(throughout)}
 
 # %% [markdown]
-# The second copier is an *oracle*: it knows the motion. It shifts each frame so that the ball stands still, lets your copier fill the holes, and shifts back.
+# Beside your copier we use an *oracle*, which knows the motion: it shifts each frame so that the ball stands still, lets your copier fill the holes, and shifts back.
+# The strips begin at frame 3, so the four hidden frames are their t = 3 to 6.
 
 
 # %%
@@ -979,7 +980,7 @@ for claim in table.EXPERIMENTS["masks"].claims:
     print(verdicts.judgement("masks", claim, found))
 
 # %% [markdown]
-# Read these verdicts against the guess. "Inconclusive" means that these models and seeds cannot decide, not that the masks are equal.
+# Read these verdicts against the guess. "Inconclusive" means that these models and seeds cannot decide, not that the masks are equal. One seed has no interval, so it decides nothing, however large the difference.
 #
 # ## The explorer
 #

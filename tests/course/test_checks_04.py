@@ -28,9 +28,46 @@ def test_right_answers_in_other_styles_pass(name, answer):
 # ---- wrong answers of other kinds ------------------------------------------------------------------
 
 
+def planted(frames):
+    """The program of the lesson, with its bug."""
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    t, c, h, w = pixels.shape
+    return pixels.reshape(c, t, h, w)
+
+
 def dense_to_the_last_frame(length, frames, stride, rng):
     """The first edition's right answer."""
     start = rng.integers(max(length - frames * stride, 0) + 1)
+    return np.minimum(start + stride * np.arange(frames), length - 1)
+
+
+def _dense_by(start, goes_on, first=True):
+    """The published loop with another range of starts, or another condition for going on."""
+
+    def sampler(length, frames, stride, rng):
+        index, found = rng.integers(start(length, frames, stride) + 1), []
+        for _ in range(frames):
+            if first:
+                found.append(index)
+            index += stride if goes_on(index + stride, length) else 0
+            if not first:
+                found.append(index)
+        return np.array(found)
+
+    return sampler
+
+
+def _room(length, frames, stride):
+    return max(length - frames * stride, 0)
+
+
+dense_with_the_last_frame = _dense_by(_room, lambda following, length: following < length)
+dense_that_moves_first = _dense_by(_room, lambda following, length: following < length - 1, False)
+
+
+def dense_by_span_to_the_last_frame(length, frames, stride, rng):
+    """The room of a clip's exact span, and the last frame for whatever lies outside."""
+    start = rng.integers(max(length - (frames - 1) * stride - 1, 0) + 1)
     return np.minimum(start + stride * np.arange(frames), length - 1)
 
 
@@ -86,6 +123,12 @@ class ChannelsLast(right.TubeletEmbed):
         return self.proj(clips).flatten(2) + self.pos_embed.T
 
 
+class FirstRow(right.TubeletEmbed):
+    def forward(self, clips, visible=None):
+        tokens = super().forward(clips)
+        return tokens if visible is None else tokens[:, visible[0]]
+
+
 class ForgotSuper(nn.Module):
     def __init__(self, clip, tubelet, embed_dim):
         self.proj = nn.Conv3d(3, embed_dim, tubelet, stride=tubelet)
@@ -96,6 +139,7 @@ class ForgotSuper(nn.Module):
         "to_clip": [
             (lambda f: None, "is the `return` missing"),
             (lambda f: np.moveaxis(f, -1, 0), "of type ndarray; expected Tensor"),
+            (planted, "In which order do the values lie"),
             (lambda f: right.to_clip(f).float(), "the dtype is torch.float32"),
             (lambda f: right.to_clip(f)[None], "the shape is"),
             (lambda f: torch.from_numpy(f).view(3, 8, 96, 144), "a reshape alone moves no axis"),
@@ -106,12 +150,18 @@ class ForgotSuper(nn.Module):
             (lambda *a: right.dense_indices(*a)[:-1], r"the shape is \(15,\)"),
             (lambda *a: right.dense_indices(*a) / 1, "the dtype is float64"),
             (lambda *a: None, "is the `return` missing"),
-            (lambda n, T, s, g: right.dense_indices(n, T, s + 1, g), "can draw"),
+            (
+                lambda n, T, s, g: right.dense_indices(n, T, s + 1, g),
+                "with length=40, frames=8, stride=4, it can draw",
+            ),
+            (dense_with_the_last_frame, "the very last frame is drawn"),
+            (dense_that_moves_first, "begins one stride after its start"),
+            (dense_by_span_to_the_last_frame, "leave room for T \\* stride"),
             (dense_to_the_last_frame, "if the video is shorter than the clip, its last frame"),
             (lambda n, T, s, g: g.integers(-1), "it raises ValueError"),
         ],
         "tsn_indices": [
-            (tsn_reversed, "with the arguments .*, it can draw"),
+            (tsn_reversed, "with length=9, frames=3, it can draw"),
             (lambda n, T, g: right.tsn_indices(n, T, g)[0], "of type int64; expected ndarray"),
         ],
         "tubelets": [
@@ -123,6 +173,7 @@ class ForgotSuper(nn.Module):
         ],
         "TubeletEmbed": [
             (right.TubeletEmbed((6, 8, 20), (3, 2, 5), 24), "pass the class"),
+            (FirstRow, "every clip gets the first clip's visible tokens"),
             (Overlapping, "its windows overlap"),
             (Stored, "`pos_embed` would be stored in checkpoints"),
             (Learned, "`pos_embed` would be trained"),
@@ -145,6 +196,11 @@ def test_a_clip_repeated_by_chance_does_not_pass_for_seeding():
         return np.minimum(next(starts) + stride * np.arange(frames), length - 1)
 
     assert "draw all random numbers from `rng`" in (verdict(ALL["04.dense_indices"], sampler) or "")
+
+
+def test_a_bug_to_be_found_is_not_given_away():
+    found = verdict(ALL["04.to_clip"], planted) or ""
+    assert not any(word in found for word in ("reshape", "permute", "rearrange"))
 
 
 def test_the_embedding_is_that_of_the_models():

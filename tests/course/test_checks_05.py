@@ -112,6 +112,11 @@ def as_tuple(hidden):
     return mask.visible, mask.queries, mask.targets
 
 
+def pairs_of_row_and_column(hidden):
+    visible, queries = ((x.nonzero().reshape(len(hidden), -1)) for x in (~hidden, hidden))
+    return Mask(visible, queries, torch.arange(queries.shape[1]).expand_as(queries))
+
+
 def targets_by_token(hidden):
     mask = indices_by_loop(hidden)
     return Mask(mask.visible, mask.queries, mask.queries)
@@ -141,6 +146,13 @@ def planted(noise, ratio, length):
     rank = noise[:, ::length].argsort(dim=2).argsort(dim=2)
     hidden = rank >= n - int(ratio * n)
     return hidden.repeat(1, length, 1).flatten(1)
+
+
+def mean_of_the_step(tokens, hidden):
+    seen = ~hidden[..., None]
+    mean = (tokens * seen).sum(2, keepdim=True) / seen.sum(2, keepdim=True).clamp(min=1)
+    copies = right.copy_in_time(tokens, hidden)
+    return torch.where(hidden.all(1)[:, None, :, None], mean, copies)
 
 
 class Hides(right.MaskingGenerator):
@@ -278,6 +290,7 @@ def in_place(tokens, hidden):
         ],
         "mask_indices": [
             (as_tuple, "the three tensors come as a tuple"),
+            (pairs_of_row_and_column, r"keep the columns, `\[:, 1\]`"),
             (targets_by_token, "`targets` contains token indices"),
             (flat_indices, "continue from one clip to the next"),
             (lambda x: indices_by_loop(~x), "`visible` and `queries` are swapped"),
@@ -305,11 +318,17 @@ def in_place(tokens, hidden):
             (lambda x, hidden: right.copy_in_time(x, hidden) + 0.5, "the shape is correct"),
             (carried, "the last visible token is carried forward"),
             (from_itself, "hidden tokens are copied from themselves"),
+            (mean_of_the_step, "the mean is taken over each time step"),
         ],
     }
 )
 def test_wrong_answers_get_the_right_message(name, answer, words):
     assert_rejected(ALL[f"05.{name}"], answer, words)
+
+
+def test_a_bug_to_be_found_is_not_given_away():
+    found = verdict(ALL["05.short_tubes"], planted) or ""
+    assert found and "repeat_interleave" not in found and "in a row" not in found
 
 
 def test_the_generator_draws_what_the_package_draws():

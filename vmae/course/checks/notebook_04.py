@@ -69,9 +69,10 @@ TO_CLIP = Exercise(
         (torch.randint(256, (5, 4, 6, 3), generator=g).byte().numpy(),),
     ],
     {
-        "`reshape` gives the right shape but only relabels the values: after `permute(0, 3, 1, 2)` "
-        "they lie in the order (T, C, H, W), so channels and frames get mixed: move the axes with one "
-        "`permute` or `rearrange`": _clip_of(0, 3, 1, 2, relabel=True),
+        "channels and frames are mixed: a picture takes its colours from different frames. In which "
+        "order do the values lie after each line of the function?": _clip_of(
+            0, 3, 1, 2, relabel=True
+        ),
         "a reshape alone moves no axis: each picture is made of rows that were cut in three: use "
         "`permute` or `rearrange`": _clip_of(0, 1, 2, 3, relabel=True),
         "time comes first, (T, C, H, W), as in Hugging Face's layout: put the channels first": _clip_of(
@@ -133,6 +134,7 @@ def _form(result: Any, frames: int) -> str | None:
 
 def _judge(
     reference: Sampler,
+    names: Sequence[str],
     cases: Sequence[tuple[int, ...]],
     mistakes: Mapping[str, Sampler],
     shown: tuple[int, ...],
@@ -168,25 +170,28 @@ def _judge(
         problem = (
             f"{verb} {odd}, but should not" if got - expected else f"never draws {odd}, but should"
         )
-        return (
-            f"with the arguments {case}, it {problem}; {len(expected)} different clips are possible"
-        )
+        given = ", ".join(f"{name}={value}" for name, value in zip(names, case, strict=True))
+        return f"with {given}, it {problem}; {len(expected)} different clips are possible"
     return None
 
 
 def _random(name: str, reference: Sampler, **options: Any) -> Exercise:
-    judge = partial(_judge, reference, *(options[k] for k in ("cases", "mistakes", "shown")))
+    keys = ("names", "cases", "mistakes", "shown")
+    judge = partial(_judge, reference, *(options[k] for k in keys))
     return Exercise(name, reference, mistakes=options["mistakes"], judge=judge)
 
 
-def _dense(room: Callable[[int, int, int], int], repeated: str = "sampled") -> Sampler:
-    """Dense sampling with another range of starts, or that repeats other frames or none."""
+def _dense(
+    room: Callable[[int, int, int], int], repeated: str = "sampled", first: int = 0
+) -> Sampler:
+    """Dense sampling with other starts, that repeats other frames or none, or omits the first ones."""
 
     def sample(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
         start = int(rng.integers(room(length, frames, stride) + 1))
-        index = start + stride * np.arange(frames)
+        index = start + stride * np.arange(first, first + frames)
         ends = {
             "sampled": start + max(length - 2 - start, 0) // stride * stride,
+            "sampled, up to the end": start + (length - 1 - start) // stride * stride,
             "last but one": length - 2,
             "last": length - 1,
         }
@@ -197,6 +202,10 @@ def _dense(room: Callable[[int, int, int], int], repeated: str = "sampled") -> S
 
 def _published(length: int, frames: int, stride: int) -> int:
     return max(length - frames * stride, 0)
+
+
+def _span(length: int, frames: int, stride: int) -> int:
+    return max(length - (frames - 1) * stride - 1, 0)
 
 
 def _wrapped(length: int, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
@@ -211,15 +220,14 @@ def _unstrided(length: int, frames: int, stride: int, rng: np.random.Generator) 
 DENSE = _random(
     "04.dense_indices",
     dense_indices,
+    names=("length", "frames", "stride"),
     shown=(132, 16, 4),
     cases=[(40, 8, 4), (13, 4, 3), (11, 4, 3), (9, 4, 3), (2, 4, 1)],
     mistakes={
         "the last possible start is never drawn: pass room + 1 to `rng.integers`, which "
         "excludes its upper bound": _dense(lambda n, T, s: max(n - T * s - 1, 0)),
         "the starts leave room for only (T - 1) * stride + 1 frames, a clip's exact span: "
-        "leave room for T * stride frames, as in the published code": _dense(
-            lambda n, T, s: max(n - (T - 1) * s - 1, 0)
-        ),
+        "leave room for T * stride frames, as in the published code": _dense(_span),
         "the start is drawn from the whole video, so clips extend past its end: leave room "
         "for T * stride frames": _dense(lambda n, T, s: n - 1, "none"),
         "the start is drawn from the whole video, so some clips end in repeats of a frame near "
@@ -227,6 +235,11 @@ DENSE = _random(
         "the stride is ignored when drawing the start: leave room for T * stride frames, not "
         "T": _dense(
             lambda n, T, s: max(n - T, 0)
+        ),
+        "the very last frame is drawn: the index advances only while the next one is below "
+        "length - 1, so it ends at length - 2 at most": _dense(_published, "sampled, up to the end"),
+        "the clip begins one stride after its start: the first index is the start itself": _dense(
+            _published, first=1
         ),
         "the frames are consecutive: space them `stride` frames apart": _unstrided,
         "every clip starts at frame 0: draw a random start from `rng`": _dense(lambda n, T, s: 0),
@@ -240,6 +253,8 @@ DENSE = _random(
         "index that was sampled, a multiple of the stride from the start": _dense(_published, "last but one"),
         "if the video is shorter than the clip, the indices wrap around to the beginning: "
         "repeat the last index that was sampled instead": _wrapped,
+        "the starts leave room for only a clip's exact span, (T - 1) * stride + 1 frames: leave room "
+        "for T * stride frames, as in the published code": _dense(_span, "none"),
     },
 )  # fmt: skip
 
@@ -268,6 +283,7 @@ def _uneven(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
 TSN = _random(
     "04.tsn_indices",
     tsn_indices,
+    names=("length", "frames"),
     shown=(132, 16),
     cases=[(9, 3), (11, 3), (8, 2), (4, 4)],
     mistakes={
@@ -470,6 +486,14 @@ class _Viewed(TubeletEmbed):
         return x if visible is None else grid.gather_tokens(x, visible)
 
 
+class _FirstRow(TubeletEmbed):
+    """Picks the first clip's visible tokens from every clip, each at its own position."""
+
+    def forward(self, clips: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        x = super().forward(clips)
+        return x if visible is None else x[:, visible[0]]
+
+
 class _AllRows(TubeletEmbed):
     """Picks the visible tokens of every clip from every clip."""
 
@@ -537,6 +561,7 @@ _EMBED = module_exercise(
         "the tokens come back sorted: keep the order of `visible`": _Sorted,
         "`x[:, visible]` picks every row of `visible` from every clip: use "
         "`x[torch.arange(B)[:, None], visible]`": _AllRows,
+        "every clip gets the first clip's visible tokens: use each clip's own row of `visible`": _FirstRow,
         "after the convolution, a reshape to (B, N, D) mixes values of different tokens: use "
         "`flatten(2).transpose(1, 2)`": _Viewed,
         "the positions start again at every time step: number the tokens through the whole clip": _wrong(

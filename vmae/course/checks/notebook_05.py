@@ -194,6 +194,11 @@ def _changed(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[[torch
     return indices
 
 
+def _pairs(hidden: torch.Tensor) -> Mask:
+    visible, queries = (x.nonzero().reshape(len(x), -1) for x in (~hidden, hidden))
+    return Mask(visible, queries, torch.arange(queries.shape[1]).expand_as(queries))
+
+
 def _continued_numbers(v: torch.Tensor, q: torch.Tensor, m: torch.Tensor, n: int) -> Any:
     before = torch.arange(len(v))[:, None] * n
     return v + before, q + before, m
@@ -593,8 +598,8 @@ EXERCISES = (
         short_tubes,
         _tube_cases,
         {
-            "the masks alternate from step to step: repeat each mask `length` times in a row, "
-            "with repeat_interleave": _alternating,
+            "the masks alternate from step to step: in which order does the program put the tubes on "
+            "the time steps?": _alternating,
             "one tube spans the whole clip: choose new positions every `length` steps": (
                 lambda noise, ratio, length: tube_mask(noise, ratio)
             ),
@@ -649,6 +654,8 @@ EXERCISES = (
             "the three tensors come as a tuple: return Mask(visible, queries, targets)": (
                 lambda hidden: (lambda m: (m.visible, m.queries, m.targets))(mask_indices(hidden))
             ),
+            "`nonzero()` of a matrix returns pairs (row, column), and both are kept: keep the columns, "
+            "`[:, 1]`": _pairs,
             "`targets` has only one row: give every clip its own, (B, Q)": _changed(
                 lambda v, q, m, n: (v, q, m[0])
             ),
@@ -700,6 +707,9 @@ EXERCISES = (
             "the mean includes hidden tokens, which leaks the answer: average only the "
             "visible tokens": (
                 lambda tokens, hidden: _never(tokens, hidden, tokens.mean((1, 2), keepdim=True))
+            ),
+            "the mean is taken over each time step: compute one mean per clip, over all steps": (
+                lambda tokens, hidden: _never(tokens, hidden, _mean(tokens, hidden, (2,)))
             ),
             "the mean is taken over the whole batch: compute one mean per clip": (
                 lambda tokens, hidden: _never(tokens, hidden, _mean(tokens, hidden, (0, 1, 2)))
