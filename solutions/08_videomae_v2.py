@@ -109,7 +109,7 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 
 # %% [markdown]
 # The decoder read 944 tokens instead of 1568. The predictions that count are the *targets* (目標): queries that the encoder hasn't seen.
-# Their number depends on where the tubes happen to lie (704, the number of the published scheme, is chance here), so a batch would have no fixed shape, and some columns are never queried. Here is
+# Their number depends on where the tubes happen to lie (that it is 704 here, as in the published scheme, is chance), so a batch would have no fixed shape, and some columns are never queried. Here is
 # the real mask, beside what it is often taken for:
 
 # %%
@@ -556,7 +556,7 @@ print(f"for ViT-g: {work['g', 'V2'] / work['g', 'V1']:.0%}")
 #
 # ## Time and memory
 #
-# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can less than 30 % saved in work bring that much? The official attention writes every matrix of N·N weights into memory and
+# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can saving less than 30 % of the work bring that much? The official attention writes every matrix of N·N weights into memory and
 # keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU: autograd calls `keep` for each tensor that it saves for the backward pass.
 
 
