@@ -281,7 +281,7 @@ def of_the_encoder(c, classes):
             (with_key_bias, "VideoMAE has no key bias"),
             (of_the_encoder, "the head is missing"),
             (lambda c, n: c.depth * 12 * c.embed_dim**2, "got .*; expected"),
-            (lambda c, n: counted(c, n, norms=2), "or a norm"),
+            (lambda c, n: counted(c, n, norms=2), "half of the norms'"),
             (lambda c, n: counted(c, n, attention=1), "of queries and values"),
             (lambda c, n: counted(c, n, attention=0), "the attention has no biases"),
             (lambda c, n: counted(c, n, mlp=False), "the MLP has no biases"),

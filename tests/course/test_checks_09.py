@@ -241,7 +241,7 @@ def test_an_evaluation_that_returns_a_tensor_is_drawn_too(monkeypatch):
             (step_that_retains_graphs, "the graphs of two parts are held at the same time"),
             (step_without_parts, "`parts` is ignored"),
             (step_that_returns_the_graph, "keeps the graph of its step"),
-            (step_with_whole_mask, "2 clips came with the masks of 6"),
+            (step_with_whole_mask, "2 clips came with the masks of 6: take the same rows of clips, visible, queries and targets"),
             (step_of_equal_size, "`parts` is taken for the number of clips in a part"),
             (step_told_by_the_last, "only the last part's share of it"),
         ],

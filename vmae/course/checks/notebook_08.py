@@ -661,8 +661,8 @@ EXERCISES = (
             "no key bias": (
                 lambda c, classes: _parameters(c, classes, biases=3)
             ),
-            "2·D parameters per block are missing: either the biases of queries and values, or a norm "
-            "(each of the two has a weight and a bias)": (
+            "2·D parameters per block are missing: the biases of queries and values, or half of the norms' "
+            "(a block has two, each with a weight and a bias)": (
                 lambda c, classes: _parameters(c, classes, biases=0)
             ),
             "the attention has no biases: add 2·D for queries and values, and D for the projection": (

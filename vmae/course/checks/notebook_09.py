@@ -353,6 +353,10 @@ _SMALL = ModelConfig.videomae("tiny", num_frames=4, embed_dim=24, depth=1, num_h
                               decoder_embed_dim=20, decoder_depth=1, decoder_num_heads=1)  # fmt: skip
 
 
+class _OtherRows(ValueError):
+    """Clips came with the masks of others."""
+
+
 class _Watched(MaskedAutoencoder):
     """Notes the largest batch that it gets."""
 
@@ -360,7 +364,7 @@ class _Watched(MaskedAutoencoder):
 
     def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         if len(clips) != len(mask.visible):
-            raise ValueError(
+            raise _OtherRows(
                 f"{len(clips)} clips came with the masks of {len(mask.visible)}: take the same rows of "
                 "clips, visible, queries and targets"
             )
@@ -416,7 +420,10 @@ def _kept_graph(answer: Step) -> str | None:
         model.loss(clips[:2], _rows(mask, torch.arange(2)))
     model.at_once = 0
     with saved_tensors(own) as saved:
-        loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, parts)
+        try:
+            loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, parts)
+        except _OtherRows as error:
+            return str(error)
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
         return (
             "the returned loss is a tensor that keeps the graph of its step in memory: add up and "
