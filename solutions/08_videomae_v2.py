@@ -109,7 +109,7 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 
 # %% [markdown]
 # The decoder read 944 tokens instead of 1568. The predictions that count are the *targets* (目標): queries that the encoder hasn't seen.
-# Their number depends on where the tubes happen to lie, so a batch would have no fixed shape, and some columns are never queried. Here is
+# Their number depends on where the tubes happen to lie (that it is 704 here, as in the published scheme, is chance), so a batch would have no fixed shape, and some columns are never queried. Here is
 # the real mask, beside what it is often taken for:
 
 # %%
@@ -122,7 +122,7 @@ diagrams.dual_masking(ModelConfig.videomae("B"))
 # ## The running cell
 #
 # V2's second mask, the *running cell* (滾動單元遮罩), comes from MAR (Qing et al. 2022). It tiles the frame with cells of 2x2 positions and turns the cell over time.
-# A queue of four holds the cell: first the positions that are off, then those that are queried. At every time step it is rolled by one more to the left. With half of the positions off:
+# A queue of four holds the cell: first the positions that are off, then those that are queried. At each time step it has moved one more position to the left. With half of the positions off:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -132,8 +132,8 @@ for step in range(5):
     print(f"step {step}: queue {rolled.tolist()}, cell {rolled.view(2, 2).tolist()}")
 
 # %% [markdown]
-# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. So there are only four such maps, one for each
-# start; each clip gets one of them at random.
+# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. So there are only four such maps, which differ in
+# where the queue starts; each clip gets one of them at random.
 #
 # ### Exercise 1 · the running cell
 #
@@ -315,7 +315,7 @@ viz.film_strips(
 # 1. encode the visible tokens with `self.encoder.forward_features(clips, mask.visible)`, and bring them to the decoder's width with `self.encoder_to_decoder`;
 # 2. add each visible token's position, a row of `self.decoder_pos_embed` (N, E);
 # 3. make one `self.mask_token` (1, 1, E) per query, with the position of that query;
-# 4. join them, visible tokens first, and apply `self.decoder.blocks`;
+# 4. join them, visible tokens first, and apply each of `self.decoder.blocks`;
 # 5. keep the targets only, then apply `self.decoder.norm` and `self.decoder.head`.
 
 
@@ -556,8 +556,8 @@ print(f"for ViT-g: {work['g', 'V2'] / work['g', 'V1']:.0%}")
 #
 # ## Time and memory
 #
-# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can a quarter less work bring that much? The official attention writes every matrix of N·N weights into memory and
-# keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU.
+# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can saving less than 30 % of the work bring that much? The official attention writes every matrix of N·N weights into memory and
+# keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU: autograd calls `keep` for each tensor that it saves for the backward pass.
 
 
 # %% tags=["timing"]
@@ -789,7 +789,7 @@ for better, worse in (
     print(f"{better} above {worse}: {verdicts.paired(probes[better], probes[worse])}")
 
 # %% [markdown]
-# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition's three seeds had plain pixels as targets and stopped before the plateau; all their intervals include zero, so they can't tell the settings apart. The two misreadings
+# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition of this course had three seeds, plain pixels as targets, and stopped before the plateau, where twice the steps gain less than 2 points; all its intervals include zero, so they can't tell the settings apart. The two misreadings
 # are in neither.
 #
 # ## The explorer
@@ -899,7 +899,7 @@ giant, on_k400 = train.Recipe.load("v2-hybrid-g"), train.Recipe.load("v2-hybrid-
 diagrams.progressive_training(giant.pretrain, giant.finetune, on_k400.finetune)
 
 # %% [markdown]
-# *Figure: the giant's three stages. First no labels, on 1.35 million clips from several sets; then the labels of Kinetics-710, the union of three Kinetics sets; last, a few epochs of *fine-tuning* (微調) on the target.*
+# *Figure: the giant's three stages. First no labels, on 1.35 million clips from several sets; then the labels of Kinetics-710, the union of three Kinetics sets; last, a few epochs of *fine-tuning* (微調) on the target, whose 400 classes keep their rows of the second stage's head.*
 #
 # Each stage is one command:
 #

@@ -248,7 +248,7 @@ def verdict(before: list[float], after: list[float]) -> str:
 
 # %% [markdown]
 # Memory can be counted exactly. The backward pass needs much of what the forward pass computed, and PyTorch calls a hook for each tensor that it saves. `cost.saved_tensors` adds up those that are alive; tensors that share
-# memory count once. (The hook must hand back a *detached* tensor: an output that is saved as it is holds its graph, the graph holds it, and neither is ever freed.)
+# memory count once.
 
 
 # %%
@@ -368,7 +368,7 @@ print({stage: f"{ms:.0f} ms" for stage, ms in slow.items()})
 # %% [markdown]
 # ### Predict · the largest saving
 #
-# Seven changes follow. Which of them will save the most *time* on your machine, each measured on top of the earlier ones? Write its name in place of `None`.
+# Seven changes follow: embed only what is visible, attention without its matrix (SDPA), pixels as bytes (uint8), decode once (store), products in 16 bits (bf16), recompute activations (checkpointing), compile. Which of them will save the most *time* on your machine, each measured on top of the earlier ones? Write its name in place of `None`.
 
 # %%
 changes = ("visible only", "SDPA", "uint8", "store", "bf16", "checkpointing", "compile")
@@ -513,7 +513,7 @@ climb("store", Rung(ladder["uint8"].model, store))
 #
 # ## bf16
 #
-# *bf16* (腦浮點數) has the 8 bits of *exponent* (指數) that float32 has, and 7 of *mantissa* (尾數) instead of 23. fp16 spends its bits the other way: 5 and 10.
+# *bf16* (腦浮點數) has the 8 bits of *exponent* (指數), for the range, that float32 has, and 7 of *mantissa* (尾數), for the digits, instead of 23. fp16 spends its bits the other way: 5 and 10.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -524,7 +524,7 @@ for name, number in numbers.items():
     print(f"{name:7}", "  ".join(f"{kind} {x:<12.7g}" for kind, x in cast.items()))
 
 # %% [markdown]
-# bf16 keeps the range and loses digits: two to three remain. fp16 loses the range: 70000 becomes infinite, and small gradients vanish. So fp16 needs a loss scaler, and bf16 does not.
+# bf16 keeps the range and loses digits: two to three remain. fp16 loses the range: 70000 becomes infinite, and small gradients vanish. So fp16 needs a loss scaler (the loss times a large number, the gradients divided by it); bf16 does not.
 #
 # ### Predict · a sum in bf16
 #
@@ -563,7 +563,7 @@ climb("bf16", Rung(fresh(Low), store))
 
 # %% [markdown]
 # A GPU has units for bf16. A CPU gains where it has them too (AMX, AVX512-BF16) and the products are large; otherwise it converts back and forth, and loses. That is why `precision: auto` means bf16 on a GPU and fp32 on a CPU.
-# (In bf16 on a CPU, the package computes attention by plain products, a few hundred queries at a time, which measured faster than the fused kernel: `tests/bench/attention.py`. These keep the attention matrix, so here memory *rises*.)
+# (In bf16 on a CPU, the package computes attention by plain products, which measured faster than the fused kernel, `tests/bench/attention.py`. They keep the attention matrix, so here memory *rises*.)
 #
 # Does it learn as well? Your step, on both models, with the same clips and masks:
 
@@ -605,7 +605,7 @@ for saved in (False, True):
     )
 
 # %% [markdown]
-# The counts are for four clips: 57.6 MB per clip without checkpointing, 8.5 with it. Without it the prediction is 12 % low, probably because plain attention keeps its matrix (see above). With it the prediction is higher, and rightly: it adds the one block that lives in full while its gradient is computed. The hook doesn't see that one.
+# The hook counted four clips: per clip, 57.6 MB without checkpointing and 8.5 with it. Without checkpointing the prediction is 12 % low, probably because plain attention keeps its matrix (see above). With checkpointing it is higher, and rightly: while a block's gradient is computed, everything inside that block is kept again, which the hook doesn't see.
 # The price is a second forward pass through the blocks, about a third more arithmetic. Take it when memory limits the batch; it doesn't make anything faster by itself.
 #
 # ## torch.compile
@@ -653,7 +653,7 @@ print(f"the fastest rung is {min(whole, key=whole.get)}:", end=" ")
 print(f"{whole['slow'] / min(whole.values()):.1f} times the speed of the slow step")
 
 # %% [markdown]
-# What saves time here needn't do so on another device, and memory saved may be worth more than time: it makes a larger batch possible.
+# What saves time here needn't do so elsewhere, and memory saved may be worth more: it makes a larger batch possible.
 #
 # ### On a GPU
 #
@@ -683,7 +683,7 @@ viz.table(
 )
 
 # %% [markdown]
-# In the second table, two clips are too small a load for this card: with ten times the tokens, the fused and the plain kernel take hardly longer, so they are probably limited by kernel launches. "In blocks" computes plain products for a few hundred queries at a time; its time grows with the number of blocks.
+# In the second table, two clips are too small a load for this card: with ten times the tokens, fused and plain kernel take hardly longer, probably limited by launches. "In blocks" computes plain products for a few hundred queries at a time; its time grows with the number of blocks.
 #
 # ## A leak
 #
@@ -843,7 +843,7 @@ viz.roofline(
 # Left of the dotted line a faster multiplier changes nothing: only fewer bytes help, by joining operations (fused AdamW, SDPA, compile) or by smaller numbers (bf16). Right of it only fewer FLOPs help: masks, visible-only embedding.
 # Points above a line mean that the line was measured too low: the machine was busy, or the copy that measured it moves bytes that we don't count. On the slope, a small operation may also read from a cache. So trust the side of the dotted line, not the last 30 %.
 #
-# *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, the backward pass counted as two forward ones. Recipes log it with `log_mfu: true`.
+# *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, the backward pass counted as two forward ones. Recipes log it with `log_mfu: true` (MFU: model FLOPs utilisation).
 
 # %% tags=["timing"]
 macs = cost.pretraining_multiply_adds(work, tubes)["total"]
@@ -1022,7 +1022,7 @@ for name, given in runs.items():
 # ## Two processes
 #
 # *Data parallel* (資料平行) training: every process has the model and a share of the batch; gradients are averaged after each backward pass. PyTorch's is DDP.
-# Here it is on the CPU, from the notebook: Accelerate's launcher starts two processes of the command `vmae pretrain`. First the same run by one process.
+# Here it is on the CPU, from the notebook: the launcher of Hugging Face's library Accelerate starts two processes of the command `vmae pretrain`. First the same run by one process.
 
 # %%
 config = train.PretrainConfig(
@@ -1111,7 +1111,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The last column is what a ring of 8 GPUs sends of gradients: each 2·7/8 of 4 bytes per parameter. Within a machine that takes milliseconds; between machines it asks for a fast network, or for accumulation, since the package sends once per step. A rule: DDP as long as the
+# The last column is what each of 8 GPUs sends to average the gradients, 4 bytes per parameter: in a ring, seven eighths of them twice, to add up and to share the sums. Within a machine that takes milliseconds; between machines it asks for a fast network, or for accumulation, since the package sends once per step. A rule: DDP as long as the
 # third column fits, FSDP where it doesn't.
 #
 # With a running kernel, ask what fits:
@@ -1160,7 +1160,7 @@ viz.explorer(
 # - **a batch that divides** by processes times `grad_accum_steps`; the rate follows it, by `base_batch_size`;
 # - **readers that keep up**: a store, or `data.num_workers` of every process; compare *read* with the rest, as in the ladder;
 # - **a run that may be stopped**: on SIGTERM it saves and ends, and `--resume` continues it. `vmae/train/README.md` has the SLURM script;
-# - **the same pins everywhere**: `vmae check-env` on each machine.
+# - **the same versions of all packages**: `vmae check-env` on each machine.
 #
 # Which switch first? Reading, if the device waits for it. Then bf16 on a GPU. Then compile. Checkpointing and accumulation when the batch does not fit. FSDP last.
 #

@@ -102,6 +102,15 @@ def cell_as_numbers(shape, ratio, start):
     return cell_by_loop(shape, ratio, start).long()
 
 
+def cell_rolled_again(shape, ratio, start):
+    t, h, w = shape
+    queue, out = torch.arange(4) >= int(4 * ratio), []
+    for step in range(t):
+        queue = queue.roll(-(start + 1 + step))
+        out.append(queue.view(2, 2).repeat(h // 2, w // 2))
+    return torch.stack(out)
+
+
 def one_period(shape, ratio, start):
     return cell_by_loop((4, *shape[1:]), ratio, start)
 
@@ -196,6 +205,12 @@ def planted_bug(predictions, goals, hidden, queries):
     return (error * counts).sum() / counts.sum()
 
 
+def loss_of_the_last_tokens(predictions, goals, hidden, queries):
+    error = (predictions - right.take(goals, queries)).square().mean(-1)
+    counts = hidden[:, -queries.shape[1] :]
+    return (error * counts).sum() / counts.sum()
+
+
 def loss_of_all(predictions, goals, hidden, queries):
     return F.mse_loss(predictions, right.take(goals, queries))
 
@@ -207,6 +222,12 @@ def loss_of_the_paper(predictions, goals, hidden, queries):
 
 def with_key_bias(c, classes):
     return parameters_on_meta(c, classes) + c.depth * c.embed_dim
+
+
+def counted(c, classes, attention=3, mlp=True, norms=4):
+    d, inner = c.embed_dim, int(c.embed_dim * c.mlp_ratio)
+    block = 4 * d * d + attention * d + 2 * d * inner + mlp * (inner + d) + norms * d
+    return c.grid.token_dim * d + d + c.depth * block + 2 * d + d * classes + classes
 
 
 def of_the_encoder(c, classes):
@@ -222,6 +243,8 @@ def of_the_encoder(c, classes):
             (one_period, r"the shape is \(4, 4, 6\); expected \(8, 4, 6\)"),
             (cell_from_the_first_step, "one step behind"),
             (lambda s, r, k: cell_by_loop(s, 1 - r, k), "it is the fraction not queried"),
+            (lambda s, _, k: cell_by_loop(s, 0.5, k), "`ratio` is ignored"),
+            (cell_rolled_again, "the rolls add up"),
         ],
         "dual_mask": [
             (misconceived, "does not reduce the encoder's input"),
@@ -229,6 +252,12 @@ def of_the_encoder(c, classes):
             (lambda h, a: mask_by_list(~h, a), "visible and hidden tokens are swapped"),
             (lambda h, a: mask_by_list(h, ~a), "the queries are taken where `queried` is False"),
             (lambda h, a: mask_by_list(h, a).visible, "expected"),
+            (
+                lambda h, a: Mask(
+                    right._columns(h), *(mask_by_list(h, a).queries, mask_by_list(h, a).targets)
+                ),
+                "`visible` lists the hidden tokens",
+            ),
         ],
         "DualMasked": [
             (AllQueries, r"all queries are returned: keep the targets only"),
@@ -241,7 +270,8 @@ def of_the_encoder(c, classes):
             (Renamed, "`projection` must be called `encoder_to_decoder`|encoder_to_decoder"),
         ],
         "dual_loss": [
-            (planted_bug, "the weights are taken from the first Q tokens"),
+            (planted_bug, "the right number of queries counts, but not the right ones"),
+            (loss_of_the_last_tokens, "the right number of queries counts, but not the right ones"),
             (loss_of_all, "averaged over all queries"),
             (loss_of_the_paper, "divided by the total number of queries"),
             (lambda *case: loss_by_rows(*case) * 24, "summed over pixels"),
@@ -251,6 +281,10 @@ def of_the_encoder(c, classes):
             (with_key_bias, "VideoMAE has no key bias"),
             (of_the_encoder, "the head is missing"),
             (lambda c, n: c.depth * 12 * c.embed_dim**2, "got .*; expected"),
+            (lambda c, n: counted(c, n, norms=2), "half of the norms'"),
+            (lambda c, n: counted(c, n, attention=1), "of queries and values"),
+            (lambda c, n: counted(c, n, attention=0), "the attention has no biases"),
+            (lambda c, n: counted(c, n, mlp=False), "the MLP has no biases"),
         ],
     }
 )

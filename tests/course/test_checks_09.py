@@ -15,7 +15,7 @@ from styles_09 import RIGHT
 from vmae.config import MaskConfig
 from vmae.course.checks import exercises, verdict
 from vmae.course.checks import notebook_09 as right
-from vmae.grid import patchify
+from vmae.grid import gather_tokens, patchify
 from vmae.layers import Attention
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import Mask, make_mask
@@ -154,6 +154,28 @@ def step_with_whole_mask(model, optimizer, clips, mask, parts=1):
     optimizer.step()
 
 
+def step_of_equal_size(model, optimizer, clips, mask, parts=1):
+    optimizer.zero_grad()
+    total = 0.0
+    for rows in torch.arange(len(clips)).split(parts):
+        part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
+        loss = model.loss(clips[rows], part) / parts
+        loss.backward()
+        total += loss.item()
+    optimizer.step()
+    return total
+
+
+def step_told_by_the_last(model, optimizer, clips, mask, parts=1):
+    optimizer.zero_grad()
+    for rows in torch.arange(len(clips)).chunk(parts):
+        part = Mask(mask.visible[rows], mask.queries[rows], mask.targets[rows])
+        loss = model.loss(clips[rows], part) / parts
+        loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def as_given(model, batches):
     total = 0.0
     for clips, mask in batches:
@@ -175,11 +197,21 @@ def not_divided(model, batches):
         return sum(model.loss(clips, mask) for clips, mask in batches)
 
 
+def test_an_evaluation_that_returns_a_tensor_is_drawn_too(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(right, "_draw_evaluation", lambda result: drawn.append(result.held))
+    verdict(ALL["09.evaluation_loss"], as_given)
+    (held,) = drawn
+    assert len(held) == 4 and held == sorted(held) and held[0] == 0 < held[-1]
+
+
 @wrong_answers(
     {
         "embed_visible": [
             (lambda t, v, w, b, p: t @ w.T + b + p, "saves no computation"),
             (lambda t, v, w, b, p: F.linear(t[:, v[0]], w, b) + p[v[0]], "the first"),
+            (lambda t, v, w, b, p: gather_tokens(F.linear(t, w, b) + p, v), "saves no computation"),
+            (lambda t, v, w, b, p: gather_tokens(t @ w.T + b, v) + p[v], "saves no computation"),
         ],
         "attention": [
             (lambda q, k, v: (q @ k.mT).softmax(-1) @ v, "not scaled"),
@@ -209,7 +241,9 @@ def not_divided(model, batches):
             (step_that_retains_graphs, "the graphs of two parts are held at the same time"),
             (step_without_parts, "`parts` is ignored"),
             (step_that_returns_the_graph, "keeps the graph of its step"),
-            (step_with_whole_mask, "it raises"),
+            (step_with_whole_mask, "2 clips came with the masks of 6: take the same rows of clips, visible, queries and targets"),
+            (step_of_equal_size, "`parts` is taken for the number of clips in a part"),
+            (step_told_by_the_last, "only the last part's share of it"),
         ],
         "evaluation_loss": [
             (as_given, "memory still grows with every batch: the sum is a tensor"),
@@ -222,6 +256,10 @@ def not_divided(model, batches):
             (lambda lr, b, r, n, a, v, w: (lr * b * r / 256, b * r // (n * a), w * (v // b)), "num_sample"),
             (lambda lr, b, r, n, a, v, w: (lr * b / 256, b // (n * a), w * (v // b)), "every view takes up memory"),
             (planned_with_partial_batches, "the warm-up counts incomplete batches"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b * r // (n * a), w * -(-v // b)), "rounded up"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b * r // (n * a), w * v / b), "not a whole number"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 256, b * r // (n * a), w * (v * r // b)), "counts `repeat`"),
+            (lambda lr, b, r, n, a, v, w: (lr * b / 512, b * r // (n * a), w * (v // b)), "value 1: got 0.003"),
             (lambda lr, b, r, n, a, v, w: lr * b / 256, "got 1 value; expected 3 values"),
         ],
     }

@@ -129,6 +129,11 @@ def _along_rows(shape: tuple[int, int, int], ratio: float, start: int) -> torch.
     return torch.stack([_tiled(cell.roll(-(start + 1 + s), dims=1), h, w) for s in range(t)])
 
 
+def _rolled_again(shape: tuple[int, int, int], ratio: float, start: int) -> torch.Tensor:
+    """Each step rolls the queue that the step before has left."""
+    return _cells(shape, ratio, lambda step: sum(start + 1 + s for s in range(step + 1)))
+
+
 def _of_mask(change: Callable[..., tuple[torch.Tensor, ...]]) -> Callable[..., Mask]:
     """A mask with the indices change(hidden, queried)."""
     return lambda hidden, queried: Mask(*change(hidden, queried))
@@ -478,6 +483,12 @@ EXERCISES = (
             ),
             "the cell is one step ahead: start the queue with the False entries and roll it "
             "by start + 1 + step": lambda shape, ratio, start: running_cell(shape, ratio, start + 1),
+            "the rolls add up: at each time step, roll the queue of the beginning, by start + 1 + step": (
+                _rolled_again
+            ),
+            "`ratio` is ignored: the first int(4·ratio) entries of the queue are off": (
+                lambda shape, ratio, start: running_cell(shape, 0.5, start)
+            ),
             "`start` affects how fast the cell moves, but it should only set its initial "
             "position: roll the queue by start + 1 + step": (
                 lambda shape, ratio, start: _cells(
@@ -548,6 +559,11 @@ EXERCISES = (
                     _columns(~hidden & queried), _columns(queried), dual_mask(hidden, queried).targets
                 )
             ),
+            "`visible` lists the hidden tokens: negate `hidden` first": _of_mask(
+                lambda hidden, queried: (
+                    _columns(hidden), _columns(queried), dual_mask(hidden, queried).targets
+                )
+            ),
             "visible and hidden tokens are swapped: take the visible tokens where `hidden` is "
             "False": (
                 lambda hidden, queried: dual_mask(~hidden, queried)
@@ -615,7 +631,9 @@ EXERCISES = (
             "weight of zero": _weighted(
                 lambda hidden, queries: ~_at(hidden, queries)
             ),
-            "the weights are taken from the first Q tokens: index `hidden` with the queries": _weighted(
+            # Tubes repeat, so the first Q tokens and the last Q give the same weights.
+            "the right number of queries counts, but not the right ones: which token does each "
+            "weight belong to?": _weighted(
                 lambda hidden, queries: hidden[:, : queries.shape[1]]
             ),
             "each clip's weights come from every clip's queries: take its own, e.g. hidden.gather(1, "
@@ -643,8 +661,15 @@ EXERCISES = (
             "no key bias": (
                 lambda c, classes: _parameters(c, classes, biases=3)
             ),
-            "the query and value biases are missing: add 2·D parameters per block": (
+            "2·D parameters per block are missing: the biases of queries and values, or half of the norms' "
+            "(a block has two, each with a weight and a bias)": (
                 lambda c, classes: _parameters(c, classes, biases=0)
+            ),
+            "the attention has no biases: add 2·D for queries and values, and D for the projection": (
+                lambda c, classes: _parameters(c, classes, biases=-1)
+            ),
+            "the MLP has no biases: each of its two layers has one": lambda c, classes: _parameters(
+                c, classes, extra=-c.depth * (int(c.embed_dim * c.mlp_ratio) + c.embed_dim)
             ),
             "the MLP is assumed to be 4·D wide in every model: use c.mlp_ratio, since ViT-g's "
             "MLP is int(D·48/11) wide": (

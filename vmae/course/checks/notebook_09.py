@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image, ImageOps
+from torch.utils.flop_counter import FlopCounterMode
 
 from vmae import ROOT
 from vmae.config import MaskConfig, ModelConfig
@@ -114,6 +116,16 @@ def _one_row(tokens: torch.Tensor, visible: torch.Tensor, *others: torch.Tensor)
     return embed_visible(tokens, visible[:1].expand_as(visible), *others)
 
 
+def _selected_late(
+    tokens: torch.Tensor,
+    visible: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
+    return gather_tokens(F.linear(tokens, weight, bias) + positions, visible)
+
+
 def _mixed(scale: Callable[[torch.Tensor], float], dim: int = -1, soft: bool = True) -> Any:
     """Attention with another scale, with the softmax over another axis, or without it."""
 
@@ -215,6 +227,19 @@ def _first_masks(model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, pa
     return train_step(model, optimizer, clips, _rows(mask, first), parts)
 
 
+def _of_equal_size(
+    model: Any, optimizer: Any, clips: torch.Tensor, mask: Mask, parts: int
+) -> float:
+    optimizer.zero_grad()
+    total = 0.0
+    for rows in torch.arange(len(clips)).split(parts):
+        loss = model.loss(clips[rows], _rows(mask, rows)) / parts
+        loss.backward()
+        total += loss.item()
+    optimizer.step()
+    return total
+
+
 def _leaking(keep: Callable[[torch.Tensor], Any], told: Callable[[Any], Any]) -> Callable[..., Any]:
     """An evaluation that adds up what `keep` makes of each loss."""
 
@@ -245,7 +270,7 @@ def _clips(clips: Callable[[int, int, int, int], int]) -> Callable[..., tuple[fl
     return lambda *given: (plan(*given)[0], clips(*given[1:5]), plan(*given)[2])
 
 
-def _warmup(steps: Callable[..., int]) -> Callable[..., tuple[float, int, int]]:
+def _warmup(steps: Callable[..., float]) -> Callable[..., tuple[float, int, float]]:
     """A plan with another number of warm-up steps, from all arguments."""
     return lambda *given: (*plan(*given)[:2], steps(*given))
 
@@ -284,6 +309,21 @@ def _embed_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     return cases
 
 
+@dataclass
+class Embedded:
+    """What an embedding returned, and whether it projected more than the visible tokens."""
+
+    output: torch.Tensor
+    projects_hidden: bool
+
+
+def _embedded(answer: Callable[..., Any], *case: torch.Tensor) -> Embedded:
+    _, visible, weight, *_ = case
+    with FlopCounterMode(display=False) as counter:
+        output = answer(*case)
+    return Embedded(output, counter.get_total_flops() > 2 * visible.numel() * weight.numel())
+
+
 def _attention_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
     """A cat, row by row: each row asks one head for itself, the other for its mirror image."""
     rows = _cat(64).mean(0)[:, ::2]  # (64, 32): N tokens of width d
@@ -313,10 +353,22 @@ _SMALL = ModelConfig.videomae("tiny", num_frames=4, embed_dim=24, depth=1, num_h
                               decoder_embed_dim=20, decoder_depth=1, decoder_num_heads=1)  # fmt: skip
 
 
+class _OtherRows(ValueError):
+    """Clips came with the masks of others."""
+
+
 class _Watched(MaskedAutoencoder):
     """Notes the largest batch that it gets."""
 
     at_once = 0
+
+    def loss(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
+        if len(clips) != len(mask.visible):
+            raise _OtherRows(
+                f"{len(clips)} clips came with the masks of {len(mask.visible)}: take the same rows of "
+                "clips, visible, queries and targets"
+            )
+        return super().loss(clips, mask)
 
     def forward(self, clips: torch.Tensor, mask: Mask) -> torch.Tensor:
         self.at_once = max(self.at_once, len(clips))
@@ -368,7 +420,10 @@ def _kept_graph(answer: Step) -> str | None:
         model.loss(clips[:2], _rows(mask, torch.arange(2)))
     model.at_once = 0
     with saved_tensors(own) as saved:
-        loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, parts)
+        try:
+            loss = answer(model, torch.optim.SGD(model.parameters(), lr=0.1), clips, mask, parts)
+        except _OtherRows as error:
+            return str(error)
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
         return (
             "the returned loss is a tensor that keeps the graph of its step in memory: add up and "
@@ -413,7 +468,7 @@ def _evaluated(answer: Callable[..., Any], batches: Batches) -> Evaluated:
         model.loss(*batches[0])
     with saved_tensors(own) as saved:
         model.note = lambda: held.append(saved.now / 1e6)
-        loss = float(answer(model, batches))
+        loss = float(torch.as_tensor(answer(model, batches)).detach())
     # The graph of one batch may still be there while the next is computed.
     result = Evaluated(loss, saved.peak > 2.5 * one.peak)
     result.held = held
@@ -425,6 +480,8 @@ def _kind_of_loss(answer: Callable[..., Any]) -> str | None:
     torch.manual_seed(0)
     loss = answer(MaskedAutoencoder(_SMALL), [_clips_of(2, 0)])
     if isinstance(loss, torch.Tensor) and loss.requires_grad:
+        case = _evaluation_cases(torch.Generator())[0]
+        _draw_evaluation(_evaluated(answer, *case))  # the check stops here, before its own figure
         return (
             "memory still grows with every batch: the sum is a tensor with a graph, which keeps the "
             "activations of every batch for a backward pass that never comes"
@@ -434,15 +491,15 @@ def _kind_of_loss(answer: Callable[..., Any]) -> str | None:
 
 def _plan_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
     return [
-        (1e-3, 1024, 4, 32, 2, 100_000, 20),
+        (1e-3, 1536, 4, 32, 2, 100_000, 20),
         (1.5e-4, 2048, 1, 64, 1, 240_000, 40),
         (3e-4, 192, 2, 8, 3, 9_537, 5),
     ]
 
 
-def _draw_embed(result: torch.Tensor, tokens: torch.Tensor, visible: torch.Tensor, *_: Any) -> None:
+def _draw_embed(result: Embedded, tokens: torch.Tensor, visible: torch.Tensor, *_: Any) -> None:
     shown = torch.ones(144, 16)
-    shown[visible[0]] = result[0]
+    shown[visible[0]] = result.output[0]
     viz.pictures(
         {
             "tokens": rearrange(tokens[0], "(h w) (p q) -> (h p) (w q)", h=12, p=8),
@@ -582,6 +639,11 @@ EXERCISES = (
             "the returned loss is that of the last part: return the mean of all": _stepped(
                 told=lambda losses, _: losses[-1]
             ),
+            "the returned loss is only the last part's share of it: add up those of all parts": _stepped(
+                told=lambda losses, parts: losses[-1] / parts
+            ),
+            "`parts` is taken for the number of clips in a part: divide the batch into `parts` equal "
+            "parts": _of_equal_size,
             "the returned loss is the sum over the parts: return the mean": _stepped(told=_sum),
             "the returned loss is divided by the number of parts twice: divide it only once": _stepped(
                 told=lambda losses, parts: sum(losses) / parts**2
@@ -623,8 +685,11 @@ EXERCISES = (
                     F.linear(tokens, weight, bias) + positions
                 )
             ),
+            "all tokens are projected before the visible ones are selected, which saves no "
+            "computation: select first": _selected_late,
         },
         draw=_draw_embed,
+        run=_embedded,
     ),
     Exercise(
         "09.attention",
@@ -736,6 +801,15 @@ EXERCISES = (
             "official loader drops its last, incomplete batch": (
                 _warmup(lambda *given: round(given[6] * given[5] / given[1]))
             ),
+            "the steps of an epoch are rounded up: round them down with videos // batch, since the "
+            "incomplete last batch is dropped": _warmup(
+                lambda *given: given[6] * math.ceil(given[5] / given[1])
+            ),
+            "the warm-up is not a whole number of steps: an epoch has videos // batch": _warmup(
+                lambda *given: given[6] * given[5] / given[1]
+            ),
+            "the warm-up counts `repeat`: an epoch shows each video once, so it has videos // batch "
+            "steps": _warmup(lambda *given: given[6] * (given[5] * given[2] // given[1])),
         },
         draw=_draw_plan,
         tolerance=1e-8,
