@@ -108,7 +108,7 @@ viz.pictures(
 # | contrastive learning (對比學習; SimCLR, MoCo) | two crops of each image, with altered colours | which crops belong together |
 #
 # MAE is BERT's idea for pixels: fill in the gaps. Contrastive learning takes the other road. It never reconstructs, and what it learns to ignore
-# depends on the alterations, or *augmentations*, that were chosen by hand; MAE needs none beyond random crops.
+# depends on alterations chosen by hand, *augmentations*; MAE needs only random crops.
 #
 # Why 75 % and not 15 %? A missing word is hard to guess from its neighbours. A missing patch mostly continues them, so a few holes could be filled by
 # interpolation. You will measure that below.
@@ -146,7 +146,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# The rest of the lesson replaces the dummies, one by one. This is where it leads: the next figure is drawn after the paper's figure 1, with the sizes of the published ViT-B model.
+# The rest of the lesson replaces the dummies, one by one. The next figure shows the whole, after the paper's figure 1, with the sizes of the published ViT-B.
 
 # %%
 diagrams.mae(ModelConfig.mae("B"))
@@ -857,7 +857,7 @@ viz.lines(
 # %% [markdown]
 # This is "see a part, infer the whole" as a measurement. As long as every hole has visible neighbours, interpolation saves a third of the flat colour's error without
 # having learned anything; with almost nothing left to interpolate between, it saves nothing. That is why MAE hides so much: at a low ratio, smoothing alone solves much of the task. Your model
-# beats both up to the 75 % that it was trained at. At 95 %, with nine patches, it is the worst of the three: nothing prepared it for so few.
+# beats both up to the 75 % that it was trained at. At 95 %, with nine patches, it is the worst of the three.
 #
 # The next cell needs a running kernel. It adds the two other masks that the paper tried: a *block*, and a *grid* that keeps one patch of every 2x2. In each, `random_masking` does the
 # work on noise that is not uniform. The grid hides 75 %, whatever the slider says. Of the four photos, only the astronaut was in the training set.

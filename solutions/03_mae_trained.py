@@ -226,7 +226,7 @@ print("predicted", tuple(predicted.shape), "hidden", hidden.sum(dim=1).tolist())
 # ## The learning rate
 #
 # *Warm-up* (預熱): in the first steps the *learning rate* (學習率) rises linearly, while the optimiser is still finding out how large gradients are. Then it follows half a *cosine* (餘弦衰減) down to 0.
-# The official code starts from 0, so its very first step changes no weight. The package starts at 1 / warmup of the peak, and so will you.
+# The official code starts from 0, so its very first step changes no weight. The package starts one step up the ramp, at 1 / warmup of the peak, and so will you.
 #
 # Papers state a base rate for a batch of 256. The *linear scaling rule* (線性縮放規則) says lr = blr · batch / 256 (MAE, appendix A.1).
 #
