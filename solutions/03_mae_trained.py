@@ -65,7 +65,7 @@ train_set = sets.coloured_digits(train_images, "train")
 test_set = sets.coloured_digits(test_images, "test")
 answers, test_answers = train_set.labels["all labels"], test_set.labels["all labels"]
 viz.pictures(
-    {f"a {answers[i]}": train_set.pixels[i, 0] for i in range(10)},
+    [(f"a {answers[i]}", train_set.pixels[i, 0]) for i in range(10)],
     "Ten images of 16 by 16 pixels: coloured handwritten digits over dark, blurred backgrounds.",
     height=0.9,
 )
@@ -509,7 +509,7 @@ shown += [("original", to_picture(x)) for x in patches[:7]]
 viz.pictures(
     shown,
     "Rows: the visible quarter of seven digits; the same with hidden patches predicted after 0, 50, 300 "
-    "and all steps; the originals. The last column, predicted from nothing, ends as a faint ring.",
+    "and all steps; the originals. The last column, predicted from nothing, ends as a blurred mixture.",
     height=0.85,
     columns=8,
 )
