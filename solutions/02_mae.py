@@ -18,7 +18,7 @@
 # It needs no labels: the picture is its own answer.
 # In this lesson you build one. Yours then takes the weights that ship with the course and reconstructs a cat that they have never seen.
 #
-# Measured on two CPU cores: about 1 minute, 0.7 GB of memory at the peak.
+# Measured on two CPU cores: about 1 minute, 0.7 GB of memory at the peak. With eight exercises and three predictions, allow about two hours.
 
 # %% tags=["parameters"]
 photo = "data/photos/cat.jpg"  # any picture; its central square is used
@@ -102,13 +102,13 @@ viz.pictures(
 # | autoencoder | the whole input | the input, through a bottleneck |
 # | denoising autoencoder (去噪自編碼器; Vincent et al. 2008) | the input with noise, or with values set to zero | the clean input |
 # | BERT (Devlin et al. 2018) | a sentence; 15 % of its tokens are selected, most of them replaced by `[MASK]` | the selected tokens |
-# | T5 (Raffel et al. 2020) | a text in which each hidden span is one sentinel | the spans, written one word after another |
-# | BART (Lewis et al. 2020) | a text with spans replaced by one mask each, sentences shuffled | the whole text, likewise |
+# | T5 (Raffel et al. 2020) | a text in which a placeholder stands for each hidden span | the spans, written one word after another |
+# | BART (Lewis et al. 2020) | a text with spans replaced by one mask each, sentences shuffled | the whole text, one word after another |
 # | **MAE** | the 25 % of the patches that are left | the pixels of the other 75 % |
-# | contrastive learning (對比學習; SimCLR, MoCo) | two augmented crops of each image | which crops belong together |
+# | contrastive learning (對比學習; SimCLR, MoCo) | two crops of each image, with altered colours | which crops belong together |
 #
-# MAE is BERT's idea for pixels: a cloze test. Contrastive learning takes the other road. It never reconstructs, and what it learns to ignore
-# depends on the augmentations chosen by hand; MAE gets by with crops.
+# MAE is BERT's idea for pixels: fill in the gaps. Contrastive learning takes the other road. It never reconstructs, and what it learns to ignore
+# depends on alterations chosen by hand, *augmentations*; MAE needs only random crops.
 #
 # Why 75 % and not 15 %? A missing word is hard to guess from its neighbours. A missing patch mostly continues them, so a few holes could be filled by
 # interpolation. You will measure that below.
@@ -146,7 +146,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# The rest of the lesson replaces the dummies, one by one, until the picture looks like this. It follows the paper's figure 1, with the sizes of the published ViT-B model.
+# The rest of the lesson replaces the dummies, one by one. The next figure shows the whole, after the paper's figure 1, with the sizes of the published ViT-B.
 
 # %%
 diagrams.mae(ModelConfig.mae("B"))
@@ -343,7 +343,8 @@ print(f"with mask tokens in the encoder, the whole model would cost {more:.1f} t
 # 1. embed the patches with `self.embed`, and add the positions of the patches, `self.pos_embed[:, 1:]`;
 # 2. mask with `random_masking`, and keep the visible patches; `take` below picks them;
 # 3. prepend the class token (分類詞元) with its own position, `self.pos_embed[:, :1]`;
-# 4. apply all `self.blocks`, then `self.norm`.
+# 4. apply all `self.blocks`, then `self.norm`;
+# 5. return latents, `hidden` and `ids_restore`, in this order. (`random_masking` returns the last two the other way round.)
 
 
 # %%
@@ -462,7 +463,7 @@ unshuffle = check("02.unshuffle", unshuffle)
 # 1. bring the latents to the decoder's width with `self.decoder_embed`;
 # 2. unshuffle the patches. The class token stands for none, so set it aside and put it back in front;
 # 3. add `self.decoder_pos_embed`, and apply all `self.decoder_blocks`, then `self.decoder_norm`;
-# 4. predict pixels with `self.decoder_pred`, and drop the class token.
+# 4. predict pixels with `self.decoder_pred`, and drop the class token. (The figure drops the visible patches, too. Here they stay, and the loss will leave them out.)
 #
 # The check runs your decoder with the trained weights.
 
@@ -679,8 +680,8 @@ for name, image in photos.items():
 print(f"767 / 768 = {767 / 768:.4f}")
 
 # %% [markdown]
-# So with normalised targets, a loss near 1.0 means that nothing was learned. Below 1 is no proof of understanding either:
-# the cat is brown all over, and colour is still in MAE's target. One and the same colour for every patch, the best there is, costs:
+# So with normalised targets, a loss near 1.0 means that nothing was learned. Nor does a loss below 1 prove understanding: the cat is brown all over, and
+# since one mean is taken over all three channels, its colour is still in the target. Predicting the same colour for every patch, the best single one, costs:
 
 # %%
 by_channel = target.unflatten(-1, (-1, 3))  # (1, 196, 768) -> (1, 196, 256, 3)
@@ -743,8 +744,8 @@ print(
 # **Difficulty** ●●○ · **about 10 minutes** · find the bug
 #
 # A colleague reasons: attention treats its tokens as a set, and each carries its position. So why restore the order before the decoder? Restore it afterwards.
-# The reasoning is right: the package never restores it. Yet the cat comes out wrong, although every shape fits. Run the cell: its hidden patches are on the left,
-# and what they should be on the right. Find out why, and fix it.
+# The reasoning is right: the package never restores it. Yet the cat comes out wrong, although every shape fits. Run the cell: on the left are the hidden patches
+# as this program predicts them, on the right as they should be. Find out why, and fix it.
 
 
 # %%
@@ -854,12 +855,12 @@ viz.lines(
 )
 
 # %% [markdown]
-# This is "see a part, infer the whole" as a measurement. Interpolation is a strong opponent as long as every hole has visible neighbours; with almost nothing left to
-# interpolate between, it is no better than a flat colour. That is why MAE hides so much: at a low ratio, smoothing alone would solve much of the task. And a model that was trained at 75 % has
-# no reason to be good at 95 %.
+# This is "see a part, infer the whole" as a measurement. As long as every hole has visible neighbours, interpolation saves a third of the flat colour's error without
+# having learned anything; with almost nothing left to interpolate between, it saves nothing. That is why MAE hides so much: at a low ratio, smoothing alone solves much of the task. Your model
+# beats both up to the 75 % that it was trained at. At 95 %, with nine patches, it is the worst of the three.
 #
 # The next cell needs a running kernel. It adds the two other masks that the paper tried: a *block*, and a *grid* that keeps one patch of every 2x2. In each, `random_masking` does the
-# work on noise that is not uniform.
+# work on noise that is not uniform. The grid hides 75 %, whatever the slider says. Of the four photos, only the astronaut was in the training set.
 
 # %%
 from ipywidgets import Dropdown, FloatSlider, IntSlider
@@ -960,7 +961,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# Colours follow what patches contain, such as plain fur, stripes and eyes, and partly where they lie. Pixels like these are found all over the cat, since the comparison runs value by value;
+# Colours follow where patches lie (top and bottom differ) as much as what they contain, such as the dark band from the eye to the nose. Pixels like these are found all over the cat, since the comparison runs value by value;
 # similar latents are rarer. None of this is a concept such as "ear": the model is small, and no one has told it about ears. Whether latents are useful is measured by using them: lesson 03 trains classifiers on them.
 #
 # ## The mask token at work
@@ -1001,8 +1002,9 @@ viz.pictures(
 )
 
 # %% [markdown]
-# Each picture applies the decoder's last two layers after another stage; each title gives the similarity. The mask token itself predicts one patch for everywhere. Positions make the copies
-# different, yet know nothing of the cat. Only attention brings in the picture, block by block. Lesson 03 watches the mask token while it learns, and
+# Each picture shows what the decoder's last two layers would make of the tokens after that stage; each title gives the similarity. The mask token itself predicts one patch for everywhere.
+# Positions make the copies different, yet know nothing of the cat. Only attention brings in the picture, block by block. The tokens end more alike than they were after block 1 because
+# this cat is brown all over: with the gravel the similarity ends at 0.99, with the more varied astronaut at 0.50. Lesson 03 watches the mask token while it learns, and
 # measures what a deeper decoder buys, against a deeper encoder of equal cost.
 #
 # ## A test of correctness: one picture, overfitted
@@ -1077,7 +1079,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# The cat returns, even where nothing was visible; the flower does not. The test is passed, and nothing general was learned. Lesson 03 pre-trains your MAE on many pictures.
+# The cat returns, even where nothing was visible. The flower does not; it even gets the cat's eye. The test is passed, and nothing general was learned. Lesson 03 pre-trains your MAE on many pictures.
 #
 # ## ViT, MAE and VideoMAE
 #
@@ -1115,13 +1117,13 @@ print(
 #
 # The first Transformer translates. Its encoder reads a whole sentence; its decoder writes another, word by word, and has two kinds of attention: *masked
 # self-attention* (遮罩自注意力) on the words written so far, under a *causal mask* (因果遮罩), and *cross-attention* (交叉注意力) to the encoder's output. T5 and BART
-# keep this design, with halves of equal depth. MAE uses the same two words for something else.
+# keep this design, with halves of equal depth. In MAE, *encoder* and *decoder* mean something else.
 
 # %%
 diagrams.transformers(ModelConfig.mae("L"), ModelConfig.mae("L"))
 
 # %% [markdown]
-# *Figure: three transformers to scale. MAE's decoder (orange) is shallower and narrower than its encoder (blue), and is thrown away.*
+# *Figure: three transformers to scale, ViT and MAE in size L. MAE's decoder (orange) is shallower and narrower than its encoder (blue), and is thrown away.*
 #
 # Do not take the diagram's word for it. Output i depends on input j exactly if its gradient with respect to j is not zero. Here are a tiny Transformer from six words to five, and your MAE with 12 of 16 patches hidden.
 

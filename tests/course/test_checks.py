@@ -45,6 +45,10 @@ def in_place(x):
     return x
 
 
+earlier_cell: dict = {}
+exec(compile("def square(x):\n    return x @ x\n", "an earlier cell", "exec"), earlier_cell)
+
+
 def by_loop(x):
     return torch.stack([row - sum(row) / len(row) for row in x])
 
@@ -67,6 +71,7 @@ def test_right_answers_in_any_style_pass_and_are_kept(capsys):
         (lambda x: centre(x) * 1.5, r"the shape is correct, but \d+ % of the values are wrong"),
         (lambda x: centre(x).tolist(), "of type list; expected Tensor"),
         (lambda x: x @ x, "it raises RuntimeError.*at `"),
+        (lambda x: earlier_cell["square"](x), "it raises RuntimeError.*at `.*earlier_cell"),
         (lambda x: x.long().softmax(1), "it raises NotImplementedError.*for 'Long'"),  # no stub
         (in_place, "it modifies its arguments"),
         (lambda x: centre(x).view(3, 4), "it raises RuntimeError"),  # fits one shape only

@@ -92,6 +92,12 @@ def one_argsort_throughout(noise, ratio):
     return order[:, :keep], order, order >= keep
 
 
+def hidden_from_the_shuffle(noise, ratio):
+    order = noise.argsort(dim=1)
+    keep = int(noise.shape[1] * (1 - ratio))
+    return order[:, :keep], order.argsort(dim=1), order >= keep
+
+
 def masks_as_numbers(noise, ratio):
     keep, restore, hidden = right.random_masking(noise, ratio)
     return keep, restore, hidden.float()
@@ -190,6 +196,16 @@ class WrongRows(right.MAEParts):
         return through(self, torch.cat([cls.expand(len(x), -1, -1), x], 1)), hidden, restore
 
 
+class LostOutput(right.MAEEncoder):
+    """Calls the blocks, and drops what they return."""
+
+    def _through_blocks(self, x):
+        x = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            block(x)
+        return self.norm(x)
+
+
 class AllPositions(right.MAEParts):
     def forward_encoder(self, images, noise, ratio):
         return through(self, self.embed(images) + self.pos_embed)
@@ -232,6 +248,23 @@ class LastForFirst(right.MAEDecoder):
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_pred(self.decoder_norm(x))[:, :-1]
+
+
+class LostDecoderOutput(right.MAEDecoder):
+    def _pixels(self, x):
+        for block in self.decoder_blocks:
+            block(x)
+        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+
+
+class EncodersBlocks(right.MAEEncoder):
+    """The encoder's blocks are too wide for the decoder's tokens."""
+
+    def forward_decoder(self, latents, ids_restore):
+        y = self.decoder_embed(latents)
+        for block in self.blocks:
+            y = block(y)
+        return y
 
 
 class EncodersNorm(right.MAEDecoder):
@@ -287,6 +320,15 @@ class Detached(right.MAE):
         return super().forward_loss(images, predicted.detach(), hidden)
 
 
+class Swapped(right.MAE):
+    """Takes two values of forward_encoder in the order in which random_masking returns them."""
+
+    def forward(self, images, noise, ratio=0.75):
+        latents, restore, hidden = self.forward_encoder(images, noise, ratio)
+        predicted = self.forward_decoder(latents, restore)
+        return self.forward_loss(images, predicted, hidden), predicted, hidden
+
+
 class IgnoresRatio(right.MAE):
     def forward(self, images, noise, ratio=0.75):
         return super().forward(images, noise)
@@ -301,6 +343,15 @@ def unchanged(model, latents, ids_restore):
         x = block(x)
     predicted = model.decoder_pred(model.decoder_norm(x))[:, 1:]
     return gather_tokens(predicted, ids_restore)
+
+
+def restored_twice(model, latents, ids_restore):
+    x = model.decoder_embed(latents)
+    full = right.unshuffle(x[:, 1:], model.mask_token, ids_restore)
+    x = torch.cat((x[:, :1], full), dim=1) + model.decoder_pos_embed
+    for block in model.decoder_blocks:
+        x = block(x)
+    return gather_tokens(model.decoder_pred(model.decoder_norm(x))[:, 1:], ids_restore)
 
 
 def reordered(order, end):
@@ -329,6 +380,7 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
             (rounded, "wrong when ratio \\* N is not an integer"),
             (one_argsort, "ids_restore is the shuffle itself"),
             (one_argsort_throughout, "`hidden` marks the wrong tokens, too"),
+            (hidden_from_the_shuffle, "compares the patch numbers"),
             (masks_as_numbers, "value 3: the dtype is torch.float32; expected torch.bool"),
             (
                 lambda noise, ratio: right.random_masking(noise, ratio)[:2],
@@ -357,6 +409,7 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
             (NoClassToken, "the class token is missing"),
             (FirstPositions, "added after masking"),
             (WrongRows, "shifted by one"),
+            (LostOutput, "what the blocks return is lost"),
             (AllPositions, "raises RuntimeError"),
             (MaskAsNumbers, "the dtype is torch.float32; expected torch.bool"),
             (Unwritten, "raises AttributeError: .* has no attribute 'forward_encoder'"),
@@ -366,12 +419,15 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
             (ClassTokenRestoredToo, "unshuffled as if it were a patch"),
             (LastForFirst, "all are shifted by one"),
             (EncodersNorm, "raises RuntimeError"),
+            (EncodersBlocks, "raises RuntimeError.* at `y = block\\(y\\)`"),
+            (LostDecoderOutput, "what the blocks return is lost"),
             (NoNorm, "decoder_norm is missing"),
         ],
         "decode_any_order": [
             (unchanged, "tokens and positions do not belong together"),
             (not_inverted, "in the wrong direction"),
             (left_shuffled, "restore the order of the predictions"),
+            (restored_twice, "the order is restored twice"),
             (class_token_left, "values are wrong"),
         ],
         "MAE": [
@@ -381,6 +437,7 @@ class_token_left = reordered(lambda ids: ids.argsort(1), lambda x, ids: gather_t
             (ChannelFirst, "channel first"),
             (Detached, "cut off from the predictions"),
             (IgnoresRatio, "`ratio` is ignored"),
+            (Swapped, "`hidden` and `ids_restore` are swapped"),
         ],
     }
 )

@@ -56,14 +56,17 @@ def test_the_loop_overfits_a_few_images():
 # ---- wrong answers, as a learner would write them ------------------------------------------------------
 
 
-def one_method(loss="hidden", positions="before", restore=True, norm=True):
+def one_method(
+    loss="hidden", positions="before", restore="inverse", norm=True, assigned=True, kept=None
+):
     """The model in one method, with a slip."""
 
     class Slip(notebook_02.MAEParts):
         def forward(self, images, noise, ratio=0.75):
             batch, n = noise.shape
             order = noise.argsort(1)
-            keep, ids = int(n * (1 - ratio)), order.argsort(1)
+            keep = (kept or (lambda n, ratio: int(n * (1 - ratio))))(n, ratio)
+            ids = order if restore == "shuffle" else order.argsort(1)
             rows = torch.arange(batch)[:, None]
             x = self.embed(images)
             if positions == "before":
@@ -73,15 +76,18 @@ def one_method(loss="hidden", positions="before", restore=True, norm=True):
             cls = self.cls_token + self.pos_embed[:, :1]
             x = torch.cat([cls.expand(batch, -1, -1), x], 1)
             for block in self.blocks:
-                x = block(x)
+                x = block(x) if assigned else (block(x), x)[1]
             x = self.decoder_embed(self.norm(x) if norm else x)
             full = torch.cat([x[:, 1:], self.mask_token.expand(batch, n - keep, -1)], 1)
-            full = full[rows, ids] if restore else full
+            full = full[rows, ids] if restore != "none" else full
             x = torch.cat([x[:, :1], full], 1) + self.decoder_pos_embed
             for block in self.decoder_blocks:
                 x = block(x)
             predicted = self.decoder_pred(self.decoder_norm(x))[:, 1:]
-            hidden, target = ids >= keep, self.patchify(images)
+            hidden = (order if restore == "hidden by shuffle" else ids) >= keep
+            target = self.patchify(images)
+            if loss == "absolute":
+                return (predicted - target)[hidden].abs().mean(), predicted, hidden
             chosen = {"hidden": hidden, "all": hidden | True, "visible": ~hidden}[loss]
             return ((predicted - target) ** 2)[chosen].mean(), predicted, hidden
 
@@ -111,6 +117,17 @@ def too_short(steps, warmup, base, batch):
     return rates_by_numpy(steps, warmup, base, batch)[1:]
 
 
+def one_step_too_long(steps, warmup, base, batch):
+    rates = rates_by_numpy(steps, warmup, base, batch)
+    return [*rates[:warmup], base * batch / 256 * (warmup + 1) / warmup, *rates[warmup + 1 :]]
+
+
+def quarter_cosine(steps, warmup, base, batch):
+    fall = np.cos(np.linspace(0, np.pi / 2, steps - warmup, endpoint=False))
+    rise = [(k + 1) / warmup for k in range(warmup)]
+    return [base * batch / 256 * float(x) for x in [*rise, *fall]]
+
+
 def as_array(steps, warmup, base, batch):
     return np.array(rates_by_numpy(steps, warmup, base, batch))
 
@@ -128,6 +145,10 @@ def to_the_last_step(steps, warmup, base, batch):
 
 def no_norms_by_name(shapes, exempt):
     return [name for name in shapes if "bias" not in name]
+
+
+def two_axes(shapes, exempt):
+    return [name for name, shape in shapes.items() if len(shape) == 2 and name not in exempt]
 
 
 def no_tokens_rule(shapes, exempt):
@@ -238,6 +259,10 @@ def own_statistics_torch(train, test):
     return tuple((x - x.mean(0)) / x.std(0, correction=0) for x in (train, test))
 
 
+def own_statistics_and_default(train, test):
+    return tuple((x - x.mean(0)) / x.std(0) for x in (train, test))
+
+
 def joint(train, test):
     both = torch.cat([train, test])
     return tuple((x - both.mean(0)) / both.std(0, correction=0) for x in (train, test))
@@ -253,7 +278,19 @@ def unbiased(train, test):
             (one_method("all"), "the loss also includes the visible patches"),
             (one_method("visible"), "the loss includes only the visible patches"),
             (one_method(positions="after"), "the positions are added after masking"),
-            (one_method(restore=False), "the order is not restored"),
+            (one_method(restore="none"), "the order is not restored"),
+            (one_method(restore="shuffle"), "ids_restore is the shuffle itself"),
+            (one_method(restore="hidden by shuffle"), "compares the patch numbers"),
+            (one_method("absolute"), "the loss is the mean absolute error"),
+            (one_method(assigned=False), "what the encoder's blocks return is lost"),
+            (
+                one_method(kept=lambda n, ratio: int(n * ratio)),
+                r"ratio` is the share that is hidden",
+            ),
+            (
+                one_method(kept=lambda n, ratio: max(1, int(n * (1 - ratio)))),
+                "with a ratio of 1, a patch is still visible",
+            ),
             (one_method(norm=False), "self.norm is missing"),
             (NoRatio, "`ratio` is ignored"),
         ],
@@ -265,7 +302,7 @@ def unbiased(train, test):
             (all_images, r"images of shape \(50, 3, 8, 8\); expected \(7, 3, 8, 8\)"),
         ],
         "load_encoder": [
-            (the_colleagues, "no weight is loaded"),
+            (the_colleagues, "no weight is loaded.* how many names"),
             (only_what_fits, "the patch embedding stays random"),
             (no_return, "is the `return` missing"),
             (strictly, "it raises RuntimeError"),
@@ -278,10 +315,13 @@ def unbiased(train, test):
             (not_scaled, "the base learning rate is not scaled"),
             (zero_first, "the learning rate is 0 at step 0"),
             (straight, "the learning rate falls linearly"),
+            (one_step_too_long, "the warm-up is one step too long"),
+            (quarter_cosine, "a quarter of a cosine"),
             (too_short, "got 99 values; expected 100 values"),
         ],
         "decayed": [
             (no_norms_by_name, "weight decay is applied to the norm weights"),
+            (two_axes, "convolution is excluded.* four axes, or five"),
             (no_tokens_rule, "weight decay is applied to the mask token although"),
             (never_a_token, "the mask token and the class token are always excluded"),
             (lambda shapes, exempt: list(shapes), "weight decay is applied to every parameter"),
@@ -289,6 +329,7 @@ def unbiased(train, test):
         "standardize_features": [
             (own_statistics, "ndarray; expected Tensor"),
             (own_statistics_torch, "their own statistics"),
+            (own_statistics_and_default, "their own statistics.* divide by n instead"),
             (joint, "training and test features together"),
             (unbiased, "is computed with n - 1"),
         ],

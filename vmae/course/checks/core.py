@@ -22,6 +22,8 @@ import torch
 
 from vmae.course.progress import note_solved
 
+_PACKAGE = str(Path(__file__).resolve().parents[2])
+
 #: JupyterLab breaks longer output lines mid-word.
 _WRAP = textwrap.TextWrapper(
     88, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
@@ -129,14 +131,17 @@ def _likely(exercise: Exercise, case: tuple[Any, ...], result: Any) -> str | Non
 
 
 def _called(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """The result of a call, or the exception it raised and the line."""
+    """The result of a call, or the exception it raised and the learner's line."""
     try:
         return function(*arguments), None
     except Exception as error:  # a learner's code may raise anything
         if isinstance(error, NotImplementedError) and not error.args:
             raise  # a stub; PyTorch's own, on a dtype that it does not support, has a text
         frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [f for f in frames if "site-packages" not in f.filename] or frames
+        written = [f for f in frames if "site-packages" not in f.filename]
+        theirs = [f for f in written if not f.filename.startswith(_PACKAGE)]
+        # of the cell that is checked, not of earlier ones that it calls: those have passed
+        own = [f for f in theirs if f.filename == theirs[0].filename] or written or frames
         where = f", at `{own[-1].line}`" if own and own[-1].line else ""
         return None, f"it raises {type(error).__name__}: {error}{where}"
 

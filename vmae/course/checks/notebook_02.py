@@ -236,6 +236,11 @@ def _shuffled_hidden(noise: torch.Tensor, ratio: float) -> Masking:
     return keep, restore, torch.arange(hidden.shape[1]).expand_as(hidden) >= keep.shape[1]
 
 
+def _compared_shuffle(noise: torch.Tensor, ratio: float) -> Masking:
+    keep, restore, _ = random_masking(noise, ratio)
+    return keep, restore, restore.argsort(dim=1) >= keep.shape[1]
+
+
 def _inverted(noise: torch.Tensor, ratio: float) -> Masking:
     keep, restore, hidden = random_masking(noise, ratio)
     return keep, restore, ~hidden
@@ -321,6 +326,12 @@ class _NoNorm(MAEEncoder):
         return x
 
 
+class _BlocksUnused(MAEEncoder):
+    def _through_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        return self.norm(torch.cat((class_token, x), dim=1))
+
+
 class _HiddenAsZeros(MAEEncoder):
     def forward_encoder(self, images: torch.Tensor, noise: torch.Tensor, ratio: float) -> Masking:
         x = self.embed(images) + self.pos_embed[:, 1:]
@@ -398,6 +409,11 @@ class _ClassTokenUnshuffled(MAEDecoder):
         return self.decoder_pred(self.decoder_norm(x))
 
 
+class _DecoderBlocksUnused(MAEDecoder):
+    def _pixels(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decoder_pred(self.decoder_norm(x))[:, 1:]
+
+
 class _NoDecoderNorm(MAEDecoder):
     def _pixels(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.decoder_blocks:
@@ -431,6 +447,13 @@ class _FixedRatio(MAE):
         return super().forward(images, noise, 0.75)
 
 
+class _Swapped(MAE):
+    def forward(self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75) -> Masking:
+        latents, ids_restore, hidden = self.forward_encoder(images, noise, ratio)
+        predicted = self.forward_decoder(latents, ids_restore)
+        return self.forward_loss(images, predicted, hidden), predicted, hidden
+
+
 class _PastedInto(MAE):
     def forward(self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75) -> Masking:
         loss, predicted, hidden = super().forward(images, noise, ratio)
@@ -442,6 +465,12 @@ class _Visible(MAE):
     def forward(self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75) -> Masking:
         loss, predicted, hidden = super().forward(images, noise, ratio)
         return loss, predicted, ~hidden
+
+
+def _restored_twice(
+    model: MAEParts, latents: torch.Tensor, ids_restore: torch.Tensor
+) -> torch.Tensor:
+    return take(decode_any_order(model, latents, ids_restore), ids_restore)
 
 
 def _any_order(positions: str, restore: bool = True) -> Callable[..., torch.Tensor]:
@@ -709,6 +738,8 @@ EXERCISES = (
             "ids_restore is the shuffle itself, not its inverse, so `hidden` marks the wrong tokens, too: "
             "compute the argsort of ids_shuffle": _single_argsort,
             "`hidden` is in shuffled order: unshuffle it with ids_restore": (_shuffled_hidden),
+            "`hidden` compares the patch numbers in ids_shuffle with the number of kept ones: a patch is "
+            "visible if its index in that order, ids_restore, is below it": _compared_shuffle,
             "`hidden` is inverted: set it to True for the tokens that the encoder does not "
             "see": _inverted,
             "the tokens with the largest noise values are kept: keep those with the smallest "
@@ -734,6 +765,7 @@ EXERCISES = (
             ),
             "the class token comes last: put it before the patches": _ClassTokenLast,
             "the final norm is missing: return self.norm(x)": _NoNorm,
+            "what the blocks return is lost: assign it, x = block(x)": _BlocksUnused,
             "the hidden patches are set to zero, but still encoded: keep the visible ones only, "
             "(B, V, D), with ids_keep": _HiddenAsZeros,
             "the encoder sees all patches: keep the visible ones only, with ids_keep": _AllPatches,
@@ -789,6 +821,7 @@ EXERCISES = (
             "the class token is unshuffled as if it were a patch: set x[:, :1] aside, and unshuffle "
             "x[:, 1:] only": _ClassTokenUnshuffled,
             "decoder_norm is missing before decoder_pred": _NoDecoderNorm,
+            "what the blocks return is lost: assign it, x = block(x)": _DecoderBlocksUnused,
         },
         draw=_draw_decoder,
         method="forward_decoder",
@@ -807,6 +840,7 @@ EXERCISES = (
             ),
             "the positions are right now, but the result is in shuffled order: restore the order of "
             "the predictions at the end": _any_order("own", restore=False),
+            "the order is restored twice, before the blocks and after them: once is enough": _restored_twice,
             "the positions are still those of the original order, and the result is no longer restored": (
                 _any_order("first", restore=False)
             ),
@@ -926,6 +960,8 @@ EXERCISES = (
                 )
             ),
             "`ratio` is ignored: pass it on to forward_encoder": _FixedRatio,
+            "`hidden` and `ids_restore` are swapped: forward_encoder returns latents, hidden and "
+            "ids_restore, in this order": _Swapped,
             "the visible patches of `predicted` are pasted from the image: return what the decoder "
             "predicts": _PastedInto,
             "`hidden` is inverted: it is True for the patches that the encoder does not see": _Visible,

@@ -153,8 +153,8 @@ def _scaled(train: torch.Tensor, test: torch.Tensor, by: torch.Tensor, **how: An
     return (train - mean) / std, (test - mean) / std
 
 
-def _each(train: torch.Tensor, test: torch.Tensor) -> Pair:
-    return _scaled(train, train, train)[0], _scaled(test, test, test)[0]
+def _each(train: torch.Tensor, test: torch.Tensor, **how: Any) -> Pair:
+    return _scaled(train, train, train, **how)[0], _scaled(test, test, test, **how)[0]
 
 
 def _rows(train: torch.Tensor, test: torch.Tensor) -> Pair:
@@ -178,6 +178,41 @@ class _ShuffledTwice(lesson_02.MAE):
 
     def forward_decoder(self, latents: torch.Tensor, ids_restore: torch.Tensor) -> torch.Tensor:
         return super().forward_decoder(latents, ids_restore.argsort(dim=1))
+
+
+class _NotInverted(lesson_02.MAE):
+    """`order` gives ids_restore, from which hidden follows, or only hidden."""
+
+    both = True
+
+    def forward_encoder(
+        self, images: torch.Tensor, noise: torch.Tensor, ratio: float
+    ) -> lesson_02.Masking:
+        latents, _, restore = super().forward_encoder(images, noise, ratio)
+        order = restore.argsort(dim=1)
+        return latents, order >= latents.shape[1] - 1, order if self.both else restore
+
+
+class _ComparedShuffle(_NotInverted):
+    both = False
+
+
+class _HiddenKept(lesson_02.MAE):
+    """Keeps as many patches as should be hidden."""
+
+    def forward(
+        self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75
+    ) -> lesson_02.Masking:
+        return super().forward(images, noise, 1 - ratio)
+
+
+class _AtLeastOne(lesson_02.MAE):
+    """Always keeps a patch."""
+
+    def forward(
+        self, images: torch.Tensor, noise: torch.Tensor, ratio: float = 0.75
+    ) -> lesson_02.Masking:
+        return super().forward(images, noise, min(ratio, 1 - 1.5 / noise.shape[1]))
 
 
 class _Decoupled(lesson_02.MAE):
@@ -464,13 +499,13 @@ PRETRAIN = Exercise(
 
 
 def _draw_loop(steps: list[Step]) -> None:
-    shown: dict[str, torch.Tensor] = {}
+    shown: list[tuple[str, torch.Tensor]] = []
     for number, step in enumerate(steps[:3], 1):
         rank = step.noise.argsort(dim=1).argsort(dim=1)
         hidden = rank >= int(16 * (1 - step.ratio))  # (B, 16)
         gone = hidden.view(-1, 4, 4).repeat_interleave(2, 1).repeat_interleave(2, 2)
         pictures = torch.where(gone[:, None], 0.45, step.images)
-        shown |= {f"step {number}, image {i + 1}": pictures[i] for i in range(6)}
+        shown += [(f"step {number}", pictures[i]) for i in range(6)]
     viz.pictures(
         shown,
         "What your loop shows the model in its first three steps, a row for each: six handwritten digits, "
@@ -670,6 +705,26 @@ EXERCISES = (
                     )
                 )
             ),
+            "the loss is the mean absolute error: square the differences instead": lesson_02._with_loss(
+                lambda model, images, predicted, hidden: (
+                    (predicted - model.patchify(images))[hidden].abs().mean()
+                )
+            ),
+            "ids_restore is the shuffle itself, not its inverse: compute ids_shuffle.argsort(dim=1)": (
+                _NotInverted
+            ),
+            "`hidden` compares the patch numbers in ids_shuffle with the number of kept ones: compare "
+            "ids_restore, the index of each patch in that order": _ComparedShuffle,
+            "what the encoder's blocks return is lost: assign it, x = block(x)": _mixed(
+                lesson_02._BlocksUnused
+            ),
+            "what the decoder's blocks return is lost: assign it, x = block(x)": _mixed(
+                lesson_02._DecoderBlocksUnused
+            ),
+            "`ratio` is the share that is hidden: keep int(N * (1 - ratio)) patches": _HiddenKept,
+            "with a ratio of 1, a patch is still visible: keep int(N * (1 - ratio)), which may be 0": (
+                _AtLeastOne
+            ),
             "the encoder gets no gradient: no detach(), no torch.no_grad()": _Decoupled,
             "`ratio` is ignored: keep int(N * (1 - ratio)) patches": lesson_02._FixedRatio,
             "`hidden` is inverted: it is True for the patches that the encoder does not see": (
@@ -710,6 +765,20 @@ EXERCISES = (
             "warm-up: start the cosine after the warm-up, (step - warmup) / (steps - warmup)": _shaped(
                 _up, lambda step, steps, _: _down(step, steps, 0)
             ),
+            "the warm-up is one step too long, and rises above the peak: it ends at step warmup - 1, so "
+            "test step < warmup": _shaped(
+                _up,
+                lambda step, steps, warmup: (
+                    _up(step, warmup) if step == warmup else _down(step, steps, warmup)
+                ),
+            ),
+            "this is a quarter of a cosine, from 1 to 0: half of one runs from 1 to -1, so scale and shift "
+            "it, 0.5 * (1 + cos(pi * progress))": _shaped(
+                _up,
+                lambda step, steps, warmup: math.cos(
+                    math.pi / 2 * (step - warmup) / (steps - warmup)
+                ),
+            ),
             "the learning rate falls linearly after the warm-up: use a cosine instead, 0.5 * "
             "(1 + cos(pi * progress))": _shaped(
                 _up, lambda step, steps, warmup: (steps - step) / (steps - warmup)
@@ -743,7 +812,7 @@ EXERCISES = (
                 lambda shapes, exempt: [n for n in shapes if n not in decayed(shapes, exempt)]
             ),
             "the patch embedding's convolution is excluded: test for more than one axis, not "
-            "for exactly two, since its weight acts as a matrix but has five axes": _named(
+            "for exactly two, since its weight acts as a matrix but has four axes, or five for clips": _named(
                 lambda _, shape, __: len(shape) == 2
             ),
         },
@@ -757,6 +826,11 @@ EXERCISES = (
         {
             "the test features are standardised with their own statistics, which could not be "
             "computed for a single test image: use the training statistics instead": _each,
+            "the test features are standardised with their own statistics, which could not be "
+            "computed for a single test image: use the training statistics instead; and the standard "
+            "deviation is computed with n - 1: divide by n instead, with correction=0": (
+                lambda train, test: _each(train, test, correction=1)
+            ),
             "the statistics are computed over training and test features together, which "
             "leaks test data into training: compute them over the training features alone": (
                 lambda train, test: _scaled(train, test, torch.cat((train, test)))
@@ -785,8 +859,8 @@ EXERCISES = (
         load_encoder,
         _checkpoint_cases,
         {
-            "no weight is loaded, and `strict=False` hides it: every name in the checkpoint begins with "
-            '"module.", so none is found': _some(lambda _: False),
+            "no weight is loaded, and nothing says so: how many names of the checkpoint are in `own`, and "
+            "what does `strict=False` do about the others?": _some(lambda _: False),
             "the class token stays random: load it too": _some(lambda name: name != "cls_token"),
             "only the blocks are loaded: patch embedding, class token and norm stay random": _some(
                 lambda name: name.startswith("blocks.")

@@ -58,9 +58,9 @@ def mae(
     alt = (
         f"MAE: a photo cut into {n} patches, {q} of them hidden. The {v} visible ones, "
         + ("a class token " if cls else "")
-        + f"and their positions go through an encoder of {config.depth} blocks of {config.embed_dim}. "
+        + f"and their positions go through an encoder of {_blocks(config.depth)} of {config.embed_dim}. "
         f"One learned vector, the mask token, joins the latents {q} times; with positions again, a "
-        f"decoder of {config.decoder_depth} blocks of {config.decoder_embed_dim} reads all {v + q + cls}. "
+        f"decoder of {_blocks(config.decoder_depth)} of {config.decoder_embed_dim} reads all {v + q + cls}. "
         f"Its outputs at {m} mask tokens become {m} patches of {p} pixel values. The loss is their mean "
         "squared error; visible patches have none."
     )
@@ -76,11 +76,23 @@ def _mixed(config: ModelConfig) -> list[Role]:
     return [CLASS_TOKEN] * _has_class(config) + [VISIBLE, MASK_TOKEN, MASK_TOKEN] * 2
 
 
-def _column(draw: Canvas, x: float, middle: float, roles: Sequence[Role], below: list[str]) -> None:
-    """Tokens and dots for the others, with lines of text below."""
+def _blocks(count: int) -> str:
+    return f"{count} block" + "s" * (count != 1)
+
+
+def _column(
+    draw: Canvas,
+    x: float,
+    middle: float,
+    roles: Sequence[Role],
+    below: list[str],
+    more: bool = True,
+) -> None:
+    """Tokens and dots for the others, if there are more, with lines of text below."""
     top = middle - (21 * len(roles) + 16) / 2
     draw.tokens(x, top, roles)
-    draw.dots(x + 9, top + 21 * len(roles) + 3)
+    if more:
+        draw.dots(x + 9, top + 21 * len(roles) + 3)
     draw.lines(x + 9, middle + 94, below)
 
 
@@ -132,20 +144,22 @@ def _to_decoder(draw: Canvas, config: ModelConfig, drawn: Mask, image: Image.Ima
         at = (200.0, middle - 75 + 27 * i, 24.0, 24.0)
         draw.image(*at, picture_data(image.crop(corner).resize((48, 48))))
         draw.rect(*at, "none", VISIBLE.colour, 2)
-    draw.dots(212, middle + 63)
+    if v > 5:
+        draw.dots(212, middle + 63)
     draw.heading(212, 24, "visible")
     draw.lines(212, middle + 94, [shape(v, p), "pixels"])
     draw.arrow((230, middle), (334, middle))
     draw.text(282, middle - 10, f"linear {p} → {d}")
     draw.text(282, middle + 20, "+ positions")
-    _column(draw, 340, middle, [CLASS_TOKEN] * cls + [VISIBLE] * 5,
-            [shape(v + cls, d), f"{v} + class token" if cls else "tokens"])  # fmt: skip
+    read = [CLASS_TOKEN] * cls + [VISIBLE] * min(v, 5)
+    _column(draw, 340, middle, read,
+            [shape(v + cls, d), f"{v} + class token" if cls else "tokens"], v > 5)  # fmt: skip
     draw.heading(349, 24, "encoder input")
     draw.arrow((364, middle), (398, middle))
-    draw.box(402, middle - 75, 104, 150, ["encoder", f"{config.depth} blocks", f"of {d}"], ENCODER)
+    draw.box(402, middle - 75, 104, 150, ["encoder", _blocks(config.depth), f"of {d}"], ENCODER)
     draw.text(454, middle + 94, "no mask tokens")
     draw.arrow((506, middle), (540, middle))
-    _column(draw, 546, middle, [CLASS_TOKEN] * cls + [VISIBLE] * 5, [shape(v + cls, d)])
+    _column(draw, 546, middle, read, [shape(v + cls, d)], v > 5)
     draw.heading(555, 24, "latents")
     draw.arrow((570, middle), (676, middle))
     draw.text(622, middle - 10, f"linear {d} → {e}")
@@ -167,7 +181,7 @@ def _to_loss(
     v, q, m = (x.shape[1] for x in (drawn.visible, drawn.queries, drawn.targets))
     middle = 358.0
     draw.box(
-        16, middle - 48, 108, 96, ["decoder", f"{config.decoder_depth} blocks", f"of {e}"], DECODER
+        16, middle - 48, 108, 96, ["decoder", _blocks(config.decoder_depth), f"of {e}"], DECODER
     )
     draw.arrow((124, middle), (152, middle))
     _column(draw, 158, middle, _mixed(config), [shape(v + q + cls, e)])
