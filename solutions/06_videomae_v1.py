@@ -78,14 +78,14 @@ for name in ("tokens", "latents", "sequence", "predictions"):
 assert latents.shape == (1, 314, 768) and predictions.shape == (1, 2822, 1536)
 
 # %% [markdown]
-# Two widths look alike but aren't: a *tubelet* (時空立方體, also called a *cube*) holds 2·16·16·3 = 1536 pixel values, and ViT-B is 768 wide. The diagram adds what
+# Don't confuse two widths: a *tubelet* (時空立方體, also called a *cube*) holds 2·16·16·3 = 1536 pixel values, and ViT-B is 768 wide. The diagram adds what
 # the dummies lack, for this clip and for the published one of 16 frames.
 
 # %%
 diagrams.videomae(ModelConfig.videomae("B"), long)
 
 # %% [markdown]
-# *Figure: VideoMAE from clip to loss. Its masks are tubes, so 32 frames leave 320 tokens visible, not 314. v: visible, m: mask tokens.*
+# *Figure: VideoMAE from clip to loss. Its masks are tubes, so 32 frames leave 320 tokens visible, not 314. v: visible, m: mask tokens, p: predictions, t: targets.*
 #
 # ## Visible tokens
 #
@@ -179,7 +179,7 @@ diagrams.asymmetry(cubes, MaskConfig("random", 0.9))
 # *Figure: the work of both designs as areas, tokens across and depth times width upward.*
 #
 # A tenth of the tokens costs the encoder a fourteenth, since attention compares pairs; the small decoder, which reads all 2000, now costs more. A count of *multiply-adds* (乘加運算, the papers' FLOPs)
-# is not a time, so the course's experiments also timed a training step, for a tiny model on one CPU core:
+# is not a time, so the course's experiments also timed a training step, for a tiny model on one CPU core. A *large decoder* is as large as the encoder; where the *encoder sees all*, mask tokens pass through it, too; *symmetric* is both:
 
 # %%
 timed = experiments.results.load("textures")
@@ -326,7 +326,7 @@ print("channels in columns\n", tiny_token.view(4, 3))
 print("jointly: ", [f"{x:.2f}" for x in (tiny_token - tiny_token.mean()) / tiny_token.std()][:3])
 
 # %% [markdown]
-# Normalised jointly, red stays high everywhere, so the target still holds the colour. The third channel is constant. What should become of it?
+# The last line is the first pixel, normalised jointly. Its red stays high, as in every other pixel, so the target still holds the colour. The third channel is constant. What should become of it?
 #
 # ### Exercise 3 · the targets of VideoMAE
 #
@@ -654,8 +654,8 @@ for name, patient in gallery.PATIENTS.items():
 # %% [markdown]
 # How to tell them apart:
 #
-# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, so all predictions are: flat squares. A high learning rate can end in the same place;
-#   lower it before you search for bugs.
+# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, so all predictions are: flat squares. A high learning rate can end in the same place, but its first steps
+#   overshoot the dashed line; lower it before you search for bugs.
 # - **Falls slowly, stays high**: *wrong order*. A prediction is read at another token's index. Some content arrives through attention, so the curve does move.
 # - **As low as the right one, but bad under the right loss**: *joint targets*, a different task solved well. No curve shows this, false colours do. Compare targets with a known implementation.
 # - **Clearly lower than the right one**: *same masks* or *loss on all tokens*. Either the answers behind a few masks were memorised, or visible tokens are copied. New masks tell: the first fails badly, the second is merely worse.

@@ -461,7 +461,7 @@ fine_tune = check("07.fine_tune", fine_tune)
 #
 # </details>
 #
-# Now the same question on real weights. Batches are drawn from the labelled clips; *label smoothing* (標籤平滑) moves a tenth of each target to all classes evenly, so that the model needn't be quite sure.
+# Now the same picture for real weights. Batches are drawn from the labelled clips; *label smoothing* (標籤平滑) moves a tenth of each target to all classes evenly, so that the model needn't be quite sure.
 
 
 # %%
@@ -501,6 +501,8 @@ viz.lines(
 )
 
 # %% [markdown]
+# Even with a decay of 1, the patch embedding moves only about a third as far as the head. With 0.5 it hardly moves.
+#
 # ## Fine-tuning, twice
 #
 # Once from the shipped weights, once *from scratch* (從頭訓練): the same clips, steps and learning rate. By how many points of test accuracy will pre-training be ahead?
@@ -553,7 +555,7 @@ viz.table([{"start": n} | row for n, row in tested.items()], caption=f"{labels} 
 #
 # ### Labels against steps
 #
-# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels, starting at 300 steps, the steps are doubled until a doubling from 600 steps or more gains less than 2 points, and learning rates are searched for both. Left, accuracy by number of
+# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels it doubles the steps, from 300 to 600 and on, until a doubling gains less than 2 points (the first doesn't count). Learning rates are searched for both. Left, accuracy by number of
 # labels; right, how it rises with the steps. First on videos as above, then on the images of lesson 03. Panels marked *not measured yet* are waiting for results.
 
 # %%
@@ -665,7 +667,7 @@ viz.film_strips(
 #
 # ## Drop path
 #
-# *Drop path* (隨機深度), or stochastic depth, leaves out a block's branch for some of the clips of a batch. The residual path carries these clips past it. The rate rises from 0 in the first block to its full value in the last.
+# *Drop path* (隨機深度), or stochastic depth, leaves out a block's branch, attention or MLP, for some of the clips of a batch. The residual connection carries these clips past it. The rate rises from 0 in the first block to its full value in the last.
 #
 # ### Exercise 6 · drop path
 #

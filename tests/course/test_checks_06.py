@@ -61,6 +61,15 @@ def rounded(shape, ratio, family):
     return round(t * h * w * (1 - ratio))
 
 
+def hidden_rounded(shape, ratio, family):
+    t, h, w = shape
+    if family == "mae":
+        return int(t * h * w * (1 - ratio))
+    if family == "random":
+        return t * h * w - round(t * h * w * ratio)
+    return t * (h * w - round(h * w * ratio))
+
+
 def only_tubes(shape, ratio, family):
     return right.visible_tokens(shape, ratio, "tube")
 
@@ -78,6 +87,12 @@ def biased_inside(tokens):
 
 def unflat(tokens):
     return targets_by_einops(tokens).unflatten(-1, (-1, 3))
+
+
+def by_variance(tokens):
+    x = tokens.unflatten(-1, (-1, 3))
+    var, mean = torch.var_mean(x, dim=-2, keepdim=True)
+    return ((x - mean) / (var + 1e-6)).flatten(-2)
 
 
 def token_first(latents, mask_token, positions, mask):
@@ -100,6 +115,15 @@ def scattered(latents, mask_token, positions, mask):
 def all_queries(predictions, pixels, mask):
     rows = torch.arange(len(pixels))[:, None]
     return (predictions - pixels[rows, mask.queries]).square().mean()
+
+
+def sliced(predictions, pixels, mask):
+    return (predictions[:, mask.targets] - pixels[:, mask.target_tokens]).square().mean()
+
+
+def of_the_first_clip(predictions, pixels, mask):
+    wanted = predictions[:, mask.targets[0]] - pixels[:, mask.target_tokens[0]]
+    return wanted.square().mean()
 
 
 def in_place(predictions, pixels, mask):
@@ -138,6 +162,23 @@ class NoPositionsAtAll(right.VideoMAE):
         for block in self.decoder.blocks:
             x = block(x)
         predictions = self.decoder.head(self.decoder.norm(x[:, -mask.queries.shape[1] :]))
+        targets = self.patchify(clips)
+        targets = right.normalize_targets(targets) if self.normalize else targets
+        return right.masked_loss(predictions, targets, mask), predictions
+
+
+class NotSliced(right.VideoMAE):
+    """Forgets to keep the last Q tokens."""
+
+    def forward(self, clips, mask):
+        x = gather_tokens(self.embed(clips) + self.pos_embed, mask.visible)
+        for block in self.encoder.blocks:
+            x = block(x)
+        x = self.encoder_to_decoder(self.encoder.norm(x))
+        x = right.decoder_input(x, self.mask_token, self.decoder_pos_embed, mask)
+        for block in self.decoder.blocks:
+            x = block(x)
+        predictions = self.decoder.head(self.decoder.norm(x))
         targets = self.patchify(clips)
         targets = right.normalize_targets(targets) if self.normalize else targets
         return right.masked_loss(predictions, targets, mask), predictions
@@ -200,14 +241,16 @@ def by_step(scheme, model, batch, number, seed, kept):
 @wrong_answers(
     {
         "visible_tokens": [
-            (rounded, "for MAE, the number of hidden tokens is rounded down"),
-            (only_tubes, "got 320; expected 313"),
+            (rounded, "for tubes, the count is rounded for the whole clip"),
+            (hidden_rounded, "rounded to the nearest"),
+            (only_tubes, "got 18; expected 16"),
             (lambda shape, ratio, _: counted_by_list(shape, ratio, "mae"), "314 of"),
         ],
         "normalize_targets": [
             (as_mae, "the targets are computed as in MAE"),
             (biased_inside, "the variance is biased and the epsilon is inside"),
             (unflat, "the shape is"),
+            (by_variance, "divided by the variance"),
         ],
         "decoder_input": [
             (token_first, "mask tokens come first"),
@@ -218,11 +261,14 @@ def by_step(scheme, model, batch, number, seed, kept):
             (all_queries, "averaged over all queries"),
             (lambda *x: right.masked_loss(*x).sqrt(), "do not take the square root"),
             (in_place, "it modifies its arguments"),
+            (sliced, "takes the rows of every clip"),
+            (of_the_first_clip, "the first clip's indices"),
         ],
         "VideoMAE": [
             (NoPositionsAtAll, "the encoder's positions are missing"),
             (AlwaysNormalized, "the targets are always normalised"),
             (AfterTheHead, "the shape is"),
+            (NotSliced, "the slice is missing"),
             (Flattened, "value 1"),
             (Renamed, "`enc_to_dec` must be called `encoder_to_decoder`"),
             (OnlyTheLoss, "got 1 value; expected 2"),

@@ -121,6 +121,20 @@ def with_the_old_head(classifier, file):
     return found | {x: x for x in file if x.startswith("head.")}
 
 
+def only_the_names(classifier, file):
+    return [name for name in classifier if f"encoder.{name}" in file]
+
+
+def norm_as_a_layer(name, depth, decay):
+    return decay if name.startswith("fc_norm") else right.rate_scale(name, depth, decay)
+
+
+def embedding_as_a_block(name, depth, decay):
+    if name.startswith("patch_embed"):
+        return decay**depth
+    return right.rate_scale(name, depth, decay)
+
+
 def one_rate(name, depth, decay):
     return 1.0
 
@@ -147,6 +161,22 @@ def not_smoothed(clips, labels, classes, share, smoothing):
 
 def only_the_clips(clips, labels, classes, share, smoothing):
     return share * clips + (1 - share) * clips.flip(0)
+
+
+def mixed_with_the_previous(clips, labels, classes, share, smoothing):
+    soft = F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    mixed = share * clips + (1 - share) * clips.roll(1, 0)
+    return mixed, share * soft + (1 - share) * soft.roll(1, 0)
+
+
+def undivided(clips, labels, classes, share, smoothing):
+    soft = F.one_hot(labels, classes) * (1 - smoothing) + smoothing
+    return share * clips + (1 - share) * clips.flip(0), share * soft + (1 - share) * soft.flip(0)
+
+
+def by_appearance(logits, videos):
+    shares = logits.softmax(1)
+    return torch.stack([shares[videos == v].mean(0) for v in dict.fromkeys(videos.tolist())])
 
 
 def best_logits(logits, videos):
@@ -196,6 +226,18 @@ class UnscaledHead(right.Encoder):
 
     def forward(self, clips):
         return self.head(self.fc_norm(self.forward_features(clips).mean(1)))
+
+
+class UnscaledBias(UnscaledHead):
+    def __init__(self, config, num_classes):
+        super().__init__(config, num_classes)
+        self.head.weight.data.mul_(0.001)
+
+
+class DefaultEps(right.Classifier):
+    def __init__(self, config, num_classes):
+        super().__init__(config, num_classes)
+        self.fc_norm = nn.LayerNorm(config.embed_dim)
 
 
 def looped(body, rise=True, fall=True, clip=True):
@@ -255,6 +297,22 @@ def cumulative(optimizer, now):
         group["lr"] = now * group["done"]
 
 
+def scheduled_in_place(optimizer, now):
+    for group in optimizer.param_groups:
+        if "begun" not in group:  # as the lines before the loop set it
+            group["lr"] = 2e-3 * group["scale"]
+        group["begun"] = True
+        group["lr"] *= now
+
+
+def scaled_in_place(optimizer, now):
+    for group in optimizer.param_groups:
+        if "begun" not in group:
+            group["lr"] = 2e-3 * group["scale"]
+        group["begun"] = True
+        group["lr"] *= group["scale"]
+
+
 def without_lr(model, batches, steps, lr=1e-3, decay=1.0):
     return right.fine_tune(model, batches, steps, decay=decay)
 
@@ -300,9 +358,16 @@ def drops_in_the_test(branch, rate, training):
     return branch * (torch.rand(len(branch), 1, 1) >= rate) / (1 - rate)
 
 
+def scaled_in_the_test(branch, rate, training):
+    if not training:
+        return branch * (1 - rate)
+    return branch * (torch.rand(len(branch), 1, 1) >= rate)
+
+
 @wrong_answers(
     {
         "transfer": [
+            (only_the_names, "return a dictionary"),
             (everything_but_the_prefix, "tensors that the classifier does not have"),
             (with_the_old_head, "the file's head is loaded"),
             (
@@ -314,11 +379,15 @@ def drops_in_the_test(branch, rate, training):
             (without_the_embedding, "patch embedding gets the full learning rate"),
             (one_rate, "patch embedding gets the full learning rate"),
             (text_for_number, "TypeError"),
+            (norm_as_a_layer, "fc_norm is treated as a layer of its own"),
+            (embedding_as_a_block, "the patch embedding gets the scale of block 0"),
         ],
         "mix_batch": [
             (not_smoothed, "the labels are not smoothed"),
             (in_place, "it modifies its arguments"),
             (only_the_clips, "got 1 value; expected 2 values"),
+            (mixed_with_the_previous, "mixed with the one before"),
+            (undivided, "divide it by the number of classes"),
         ],
         "Classifier": [
             (OnTheFirstToken, "only the first token is classified"),
@@ -327,9 +396,13 @@ def drops_in_the_test(branch, rate, training):
             (Renamed, "`fc` must be called `head`"),
             (OverTheWidth, "the mean is taken over the width"),
             (UnscaledHead, "the head's initial weights are too large"),
+            (UnscaledBias, "the head's initial bias is too large"),
+            (DefaultEps, "fc_norm has eps=1e-05"),
         ],
         "fine_tune": [
-            (looped(planted), "the loop overwrites each group's learning rate"),
+            (looped(planted), "every layer moves at the head's rate"),
+            (looped(scheduled_in_place), "multiplied by the schedule's in every step"),
+            (looped(scaled_in_place), "the scale is multiplied in at every step, and the schedule"),
             (looped(divided), "do not divide"),
             (looped(cumulative), "multiplied in at every step"),
             (no_losses, "the losses: there is none"),
@@ -347,12 +420,14 @@ def drops_in_the_test(branch, rate, training):
             (unscaled, "are not scaled, so the mean shrinks"),
             (all_or_none, "kept or dropped together"),
             (drops_in_the_test, "dropped in the test, too"),
+            (scaled_in_the_test, "scaled in the test"),
             (lambda x, rate, training: x, "no branch is ever dropped"),
             (only_scaled, "no branch is ever dropped"),
             (lambda x, rate, training: None, "result is None"),
         ],
         "mean_over_views": [
             (best_logits, "the logits are averaged"),
+            (by_appearance, "in which the videos first appear"),
             (over_all, r"the shape is \(5,\)"),
             (lambda x, v: right.mean_over_views(x, v).log(), "values are wrong"),
         ],

@@ -215,6 +215,16 @@ def pretrain(
 # ---- mistakes ----------------------------------------------------------------------------------
 
 
+def _rounded(shape: tuple[int, int, int], ratio: float, family: str) -> int:
+    """Each count rounded to the nearest whole number, not down."""
+    t, h, w = shape
+    if family == "mae":
+        return round(t * h * w * (1 - ratio))
+    if family == "random":
+        return t * h * w - round(ratio * t * h * w)
+    return t * (h * w - round(ratio * h * w))
+
+
 def _normalized(
     tokens: torch.Tensor,
     groups: int = 3,
@@ -238,6 +248,12 @@ def _channel_first(tokens: torch.Tensor) -> torch.Tensor:
 def _only_centred(tokens: torch.Tensor) -> torch.Tensor:
     pixels = tokens.unflatten(-1, (-1, 3))
     return (pixels - pixels.mean(-2, keepdim=True)).flatten(-2)
+
+
+def _by_variance(tokens: torch.Tensor) -> torch.Tensor:
+    pixels = tokens.unflatten(-1, (-1, 3))
+    var, mean = torch.var_mean(pixels, dim=-2, keepdim=True)
+    return ((pixels - mean) / (var + 1e-6)).flatten(-2)
 
 
 Input = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Mask], torch.Tensor]
@@ -292,6 +308,16 @@ def _wrong_loss(pick: Callable[[torch.Tensor, torch.Tensor, Mask], torch.Tensor]
 
 def _difference(predicted: torch.Tensor, targets: torch.Tensor, mask: Mask) -> torch.Tensor:
     return gather_tokens(predicted, mask.targets) - gather_tokens(targets, mask.target_tokens)
+
+
+def _rows_of_every_clip(predicted: torch.Tensor, targets: torch.Tensor, mask: Mask) -> torch.Tensor:
+    return predicted[:, mask.targets] - targets[:, mask.target_tokens]  # (B, B, M, P)
+
+
+def _rows_of_the_first_clip(
+    predicted: torch.Tensor, targets: torch.Tensor, mask: Mask
+) -> torch.Tensor:
+    return predicted[:, mask.targets[0]] - targets[:, mask.target_tokens[0]]
 
 
 class _NoPositions(VideoMAE):
@@ -358,6 +384,13 @@ class _EveryToken(VideoMAE):
     def _pixels(self, x: torch.Tensor, mask: Mask) -> torch.Tensor:
         self.every = self.decoder.head(self.decoder.norm(x))
         return self.every[:, -mask.queries.shape[1] :]
+
+
+class _NotSliced(VideoMAE):
+    """Predictions for all tokens, of which the loss takes the wrong ones."""
+
+    def _pixels(self, x: torch.Tensor, mask: Mask) -> torch.Tensor:
+        return self.decoder.head(self.decoder.norm(x))
 
 
 class _Unshuffled(VideoMAE):
@@ -536,8 +569,11 @@ def _masks(g: torch.Generator, batch: int) -> tuple[Mask, Mask]:
 
 
 def _count_cases(_: torch.Generator) -> list[tuple[Any, ...]]:
-    shapes = (((16, 14, 14), 0.9), ((8, 14, 14), 0.9), ((4, 5, 7), 0.8), ((8, 14, 14), 0.75))
-    return [(shape, ratio, f) for shape, ratio in shapes for f in ("mae", "random", "tube")]
+    """First those in which rounding to the nearest is right, and rounding the other side isn't."""
+    low, high = ((3, 4, 9), 0.85), ((16, 14, 14), 0.9)  # of 108: 16.2 visible; of 3136: 313.6
+    shapes = (high, low, ((8, 14, 14), 0.9), ((4, 5, 7), 0.8), ((8, 14, 14), 0.75))
+    cases = [(*low, "mae"), (*high, "random"), (*high, "tube")]
+    return cases + [(*shape, family) for shape in shapes for family in ("mae", "random", "tube")]
 
 
 def _target_cases(g: torch.Generator) -> list[tuple[Any, ...]]:
@@ -697,6 +733,7 @@ EXERCISES = (
         visible_tokens,
         _count_cases,
         {
+            "the count is rounded to the nearest whole number: round down, with int": _rounded,
             "for MAE, the number of hidden tokens is rounded down, as in VideoMAE: round down "
             "the number of visible tokens instead, int(N·(1 - ratio)), which gives 313 of "
             "3136": (
@@ -774,6 +811,9 @@ EXERCISES = (
             ),
             "each pixel is standardised over its three channels: take mean and deviation over the pixels, "
             "dim=-2": lambda x: _normalized(x, dims=(-1,)),
+            "each channel is divided by the variance: divide it by the standard deviation, the root": (
+                _by_variance
+            ),
             "only the mean is subtracted: divide by the standard deviation as well": _only_centred,
             "the epsilon is missing, so constant tokens cause a division by zero: add 1e-6 to "
             "the standard deviation": lambda x: (
@@ -828,6 +868,11 @@ EXERCISES = (
                     gather_tokens(predicted, mask.targets) - gather_tokens(targets, mask.targets)
                 )
             ),
+            "x[:, index] takes the rows of every clip for each clip, (B, B, M, P): use gather_tokens, which "
+            "takes each clip's own": _wrong_loss(_rows_of_every_clip),
+            "every clip is compared at the first clip's indices: use each clip's own row of the mask": (
+                _wrong_loss(_rows_of_the_first_clip)
+            ),
             "the squared errors are summed: average them instead": (
                 lambda *given: _difference(*given).square().sum()
             ),
@@ -872,6 +917,8 @@ EXERCISES = (
             "end: leave the visible tokens first": _Unshuffled,
             "the predictions are read from the first tokens, where the visible ones are: take the last Q, "
             "x[:, -Q:]": _FirstTokens,
+            "the slice is missing: keep the decoder's last Q tokens, x[:, -Q:], since masked_loss expects "
+            "predictions (B, Q, P)": _NotSliced,
             "pixels are predicted for all tokens: return those of the queries only, (B, Q, P)": _EveryToken,
             "the targets are never normalised: use normalize_targets if self.normalize": _with_targets(
                 lambda model, clips: model.patchify(clips)

@@ -165,6 +165,18 @@ def _head_too(classifier: list[str], file: list[str]) -> dict[str, str]:
     return transfer(classifier, file) | heads
 
 
+def _only_names(classifier: list[str], file: list[str]) -> list[str]:
+    return list(transfer(classifier, file))
+
+
+def _norm_as_a_layer(name: str, depth: int, decay: float) -> float:
+    return decay if name.startswith("fc_norm") else rate_scale(name, depth, decay)
+
+
+def _embedding_as_a_block(name: str, depth: int, decay: float) -> float:
+    return rate_scale(name.replace("patch_embed", "blocks.0"), depth, decay)
+
+
 def _scale(power: Callable[[int, int], int]) -> Callable[[str, int, float], float]:
     """The scale with the exponent power(layer, depth)."""
 
@@ -197,11 +209,12 @@ def _mixed(
     swap: bool = False,
     only: str = "",
     others: int = 0,
+    spread: int = 0,
     keep: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`mix_batch` with options for its mistakes."""
     kept = 1 - smoothing if keep is None else keep
-    soft = F.one_hot(labels, classes) * kept + smoothing / (classes - others)
+    soft = F.one_hot(labels, classes) * kept + smoothing / (spread or classes - others)
     if others:
         soft = soft.clamp(max=kept)
     own = 1 - share if swap else share
@@ -215,6 +228,11 @@ def _views(pick: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.
     return lambda logits, videos: torch.stack(
         [pick(logits[videos == v]) for v in range(int(videos.max()) + 1)]
     )
+
+
+def _by_appearance(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
+    order = list(dict.fromkeys(videos.tolist()))
+    return mean_over_views(logits, videos)[order]
 
 
 def _in_a_row(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
@@ -272,14 +290,34 @@ HEAD_ALL_ZERO = (
     "multiply them by 0.001 instead"
 )
 
+BIAS_TOO_LARGE = "the head's initial bias is too large: multiply it by 0.001, like the weight"
+OTHER_EPS = "fc_norm has eps={0:g}: give it the eps of the card, 1e-6"
 
-def _head_scale(answer: Any) -> str | None:
-    """What is wrong with the initial weights of a learner's class, whose structure is right."""
+
+def _fresh(answer: Any) -> str | None:
+    """What is wrong with a fresh model of a learner's class, whose structure is right."""
     torch.manual_seed(0)
-    weight = answer(ModelConfig.videomae("tiny"), 5).head.weight
+    model = answer(ModelConfig.videomae("tiny"), 5)
+    weight, bias, eps = model.head.weight, model.head.bias, model.fc_norm.eps
     if not weight.any():
         return HEAD_ALL_ZERO
-    return HEAD_TOO_LARGE if weight.abs().max() > 0.01 else None
+    if weight.abs().max() > 0.01:
+        return HEAD_TOO_LARGE
+    if bias.abs().max() > 0.01:
+        return BIAS_TOO_LARGE
+    return OTHER_EPS.format(eps) if eps != NORM_EPS else None
+
+
+class _LargeBias(Classifier):
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.head.bias.data.div_(HEAD_SCALE)
+
+
+class _OtherEps(Classifier):
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__(config, num_classes)
+        self.fc_norm = nn.LayerNorm(config.embed_dim)
 
 
 class _ZeroHead(Classifier):
@@ -312,6 +350,23 @@ def _same(group: dict[str, Any], now: float) -> None:
 def _shrinking(group: dict[str, Any], now: float) -> None:
     group["rate"] = group.get("rate", 1.0) * group["scale"]
     group["lr"] = now * group["rate"]
+
+
+def _once(group: dict[str, Any]) -> None:
+    """What the lines before the planted loop do: the scale is in `lr` before the first step."""
+    if not group.setdefault("begun", False):
+        group["lr"] *= group["scale"]
+        group["begun"] = True
+
+
+def _times_the_schedule(group: dict[str, Any], now: float) -> None:
+    _once(group)
+    group["lr"] *= now
+
+
+def _times_the_scale(group: dict[str, Any], now: float) -> None:
+    _once(group)
+    group["lr"] *= group["scale"]
 
 
 def _divided(group: dict[str, Any], now: float) -> None:
@@ -394,8 +449,9 @@ def _judge_drop(function: Callable[..., Any]) -> str | None:
         return f"the dtype is {out.dtype}; expected {x.dtype}"
     if not torch.equal(given, x):
         return IN_PLACE
-    if not torch.allclose(function(x.clone(), rate, False), x):
-        return IN_THE_TEST
+    tested = function(x.clone(), rate, False)
+    if not torch.allclose(tested, x):
+        return SCALED_IN_THE_TEST if tested.all() else IN_THE_TEST
     draws = torch.stack([function(x.clone(), rate, True) / x for _ in range(60)])  # (60, B, N, D)
     if problem := _spread(draws) or _size(draws, rate):
         return problem
@@ -442,6 +498,10 @@ def _size(draws: torch.Tensor, rate: float) -> str | None:
 
 IN_PLACE = "it modifies its arguments in place: work on a copy, since the caller still needs them"
 IN_THE_TEST = "branches are dropped in the test, too: return the branch unchanged unless `training`"
+SCALED_IN_THE_TEST = (
+    "branches are scaled in the test: return the branch unchanged unless `training`, since the scale in "
+    "training keeps the mean"
+)
 NEVER_DROPPED = "no branch is ever dropped: draw for each clip whether to drop it"
 TOKEN_BY_TOKEN = (
     "tokens are dropped one by one: a clip's whole branch is kept or dropped, so draw with the shape "
@@ -468,12 +528,13 @@ def _dropped(
     scale: Callable[[float], float] = lambda rate: 1 / (1 - rate),
     always: bool = False,
     seeded: bool = False,
+    test: float = 1.0,
 ) -> Callable[[torch.Tensor, float, bool], torch.Tensor]:
     """`drop_path` with options for its mistakes."""
 
     def drop(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
         if rate == 0 or not (training or always):
-            return branch
+            return branch * test
         g = torch.Generator().manual_seed(0) if seeded else None
         kept = torch.rand(shape(branch), generator=g) < keep(rate)
         return branch * kept * scale(rate)
@@ -701,9 +762,11 @@ _CLASSIFIER = module_exercise(
         "the result is a softmax: return the logits, since cross_entropy applies it": _WithSoftmax,
         HEAD_TOO_LARGE: _LargeHead,
         HEAD_ALL_ZERO: _ZeroHead,
+        BIAS_TOO_LARGE: _LargeBias,
+        OTHER_EPS.format(1e-5): _OtherEps,
     },
     draw=_draw_classifier,
-    inspect=_head_scale,
+    inspect=_fresh,
     renamed={"norm": "fc_norm", "fc": "head", "classifier": "head", "linear": "head"},
 )
 
@@ -719,6 +782,9 @@ EXERCISES = (
             "tokens: keep fc_norm's initial values, as in the published code": _last_norm,
             "the dictionary includes tensors that the classifier does not have, e.g. "
             "encoder.norm: iterate over the classifier's names": _all_of_the_encoder,
+            "only names are returned: return a dictionary, {the classifier's name: the file's name}": (
+                _only_names
+            ),
             "some tensors come from the decoder: use only names that start with `encoder.`": _by_ending,
             "the file's head is loaded, although it was trained on other classes: keep the "
             "classifier head's initial values": _head_too,
@@ -750,6 +816,11 @@ EXERCISES = (
             "`decay` per layer instead": _linear,
             "the first layers get the largest scale: use the exponent depth + 1 - layer, so "
             "that they get the smallest": (_scale(lambda layer, _: layer)),
+            "the patch embedding gets the scale of block 0: its exponent is one larger, depth + 1": (
+                _embedding_as_a_block
+            ),
+            "fc_norm is treated as a layer of its own: it is in the same layer as the head, with a scale of "
+            "1": _norm_as_a_layer,
             "the exponent is one too small: use depth + 1 - layer, which is 0 for the head": _scale(
                 lambda layer, depth: depth - layer
             ),
@@ -772,6 +843,11 @@ EXERCISES = (
             ),
             "each clip is mixed with the next one: mix the batch with its reverse, flip(0), "
             "as in the published code": partial(_mixed, partner=lambda x: x.roll(-1, 0)),
+            "each clip is mixed with the one before it: mix the batch with its reverse, flip(0), "
+            "as in the published code": partial(_mixed, partner=lambda x: x.roll(1, 0)),
+            "all of `smoothing` is added to every class: divide it by the number of classes first": (
+                partial(_mixed, spread=1)
+            ),
             "the labels are not smoothed: apply `smoothing` to the one-hot labels": (
                 lambda clips, labels, classes, share, _: mix_batch(
                     clips, labels, classes, share, 0.0
@@ -802,8 +878,12 @@ EXERCISES = (
         fine_tune,
         _loop_cases,
         {
-            "every layer moves at the head's rate: the loop overwrites each group's learning rate "
-            "without its scale": _loop(set_lr=_same),
+            "every layer moves at the head's rate: follow a group's `lr` from the lines that scale it to "
+            "optimizer.step()": _loop(set_lr=_same),
+            "the learning rate is multiplied by the schedule's in every step, so it vanishes: compute it "
+            "afresh, from the schedule and the scale": _loop(set_lr=_times_the_schedule),
+            "the scale is multiplied in at every step, and the schedule is lost: compute each rate from the "
+            "schedule's, which does not contain the scale": _loop(set_lr=_times_the_scale),
             "the scale is multiplied in at every step, so the early layers soon stop: compute each rate "
             "from the schedule's, which does not contain the scale": _loop(set_lr=_shrinking),
             "early layers learn faster than the head: multiply by the scale, do not divide": _loop(
@@ -839,6 +919,7 @@ EXERCISES = (
         drop_path,
         mistakes={
             IN_THE_TEST: _dropped(always=True),
+            SCALED_IN_THE_TEST: _dropped(test=0.75),
             NEVER_DROPPED: _dropped(keep=lambda rate: 1.0),
             ONE_BY_ONE: _dropped(shape=lambda x: tuple(x.shape)),
             TOKEN_BY_TOKEN: _dropped(shape=lambda x: (*x.shape[:2], 1)),
@@ -876,6 +957,9 @@ EXERCISES = (
                 lambda logits, videos: torch.stack(
                     [logits.softmax(0)[videos == v].mean(0) for v in range(int(videos.max()) + 1)]
                 )
+            ),
+            "the rows are in the order in which the videos first appear: row v belongs to video v": (
+                _by_appearance
             ),
             "only one view of each video is used: average over all its views": (
                 _views(lambda x: x.softmax(1)[0])
