@@ -1148,7 +1148,7 @@ viz.table(rows, caption="Test accuracy in percent; digits moved to the right by 
 # More data makes up for it. Trained on ImageNet alone, large ViTs fall behind ResNets, which are CNNs; with 303 million images they overtake them (section 4.3).
 # Self-supervised pre-training, the subject of this course, is another answer to the same lack.
 #
-# ## What was published, what was run here
+# ## Published and used here
 #
 # | published | where | cells | here | why smaller |
 # |---|---|---|---|---|
@@ -1192,7 +1192,7 @@ viz.table(rows, caption="Test accuracy in percent; digits moved to the right by 
 #
 # Lesson 02 takes `Attention` and `Block` as they are, leaves out most of the tokens, and lets a second stack of blocks reconstruct what was hidden.
 #
-# ## Terms
+# ## Terms of this lesson
 #
 # | term | 中文 | meaning |
 # |---|---|---|

@@ -1225,7 +1225,7 @@ viz.dependence(
 # | pixels from 0 to 255 are predicted | ImageNet-normalised pixels, standardised per patch if asked | "The target" |
 # | the decoder needs all 196 in order | MAE restores the order; VideoMAE does not, with the same result | exercise 8 |
 #
-# ## Ledger
+# ## Published and used here
 #
 # | paper | where | cell | value here | why smaller |
 # |---|---|---|---|---|
@@ -1245,7 +1245,7 @@ viz.dependence(
 # - say what a loss of 1.0 means, and what a pretty mosaic does not;
 # - tell MAE's decoder from a translator's.
 #
-# ## Glossary
+# ## Terms of this lesson
 #
 # | term | 中文 | meaning |
 # |---|---|---|

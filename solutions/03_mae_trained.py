@@ -830,7 +830,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
 #
 # </details>
 #
-# ## Ledger
+# ## Published and used here
 #
 # | paper | where | cell | value here | why smaller |
 # |---|---|---|---|---|
@@ -850,7 +850,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
 # - move an encoder into another model, and notice when nothing was loaded;
 # - examine features beside a floor and beside the pixels, and distrust a baseline that was stopped early.
 #
-# ## Glossary
+# ## Terms of this lesson
 #
 # | term | 中文 | meaning |
 # |---|---|---|

@@ -1142,7 +1142,7 @@ for name in ("ratio", "targets", "cost"):
 # | positions have axes for time and space | one flat index, fixed sines and cosines | the parts of VideoMAE |
 # | joint attention over space and time is too dear | with 90 % hidden, cheaper than divided | joint and divided attention |
 #
-# ## Ledger
+# ## Published and used here
 #
 # | paper | where | cell | value here | why smaller |
 # |---|---|---|---|---|
@@ -1163,7 +1163,7 @@ for name in ("ratio", "targets", "cost"):
 # - load trained weights into a class of your own;
 # - read a verdict with its floor and its interval.
 #
-# ## Glossary
+# ## Terms of this lesson
 #
 # | term | 中文 | meaning |
 # |---|---|---|

@@ -1295,7 +1295,7 @@ print("new head:", tuple(again.head.weight.shape))
 # | logits are averaged over views | probabilities are | exercise 7 |
 # | attention or PCA maps prove understanding | they need baselines, as a probe does | a model that has seen a film |
 #
-# ## Ledger
+# ## Published and used here
 #
 # Official scripts; batch and learning rates are those of the recipes `v1-*.yaml` and `v2-*.yaml`.
 #
@@ -1319,7 +1319,7 @@ print("new head:", tuple(again.head.weight.shape))
 # - Go from a folder of videos to predictions and a report.
 # - Bring weights in and out of the official layouts, and avoid three traps.
 #
-# ## Glossary
+# ## Terms of this lesson
 #
 # | term | 中文 | meaning |
 # |---|---|---|

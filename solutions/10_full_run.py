@@ -584,7 +584,7 @@ assert abs(again.accuracy - tested.test.accuracy) < 0.5
 print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test videos")
 
 # %% [markdown]
-# ## What was published, what was run here
+# ## Published and used here
 #
 # | published | where | here (recipe `cpu`) | why different |
 # |---|---|---|---|
