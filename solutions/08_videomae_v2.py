@@ -557,26 +557,20 @@ print(f"for ViT-g: {work['g', 'V2'] / work['g', 'V1']:.0%}")
 # ## Time and memory
 #
 # The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can saving less than 30 % of the work bring that much? The official attention writes every matrix of N·N weights into memory and
-# keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU: autograd calls `keep` for each tensor that it saves for the backward pass.
+# keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU: `cost.saved_tensors` counts the bytes of the tensors that autograd saves for the backward pass.
 
 
 # %% tags=["timing"]
 def step_cost(scheme: MaskConfig, fused: bool) -> tuple[float, int]:
     """Seconds of a forward and backward pass of one clip, and bytes kept for the backward pass."""
     mask = make_mask(scheme, grid, 1, torch.Generator().manual_seed(seed))
-    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, int] = {}
-
-    def keep(x: torch.Tensor) -> torch.Tensor:
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
+    own = [*model.parameters(), *model.buffers()]
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH] if fused else SDPBackend.MATH):
         begin = time.process_time()  # other programs hardly change it
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        with cost.saved_tensors(own) as saved:
             loss = model.loss(clips, mask)
         loss.backward()
-    return time.process_time() - begin, sum(n for k, n in kept.items() if k not in own)
+    return time.process_time() - begin, saved.peak
 
 
 tried = [(fused, name) for fused in (False, True) for name in schemes]
