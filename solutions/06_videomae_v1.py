@@ -915,7 +915,7 @@ viz.pictures(
 #
 # ## Trained weights in your model
 #
-# `data/weights/film` holds a larger model of this kind, trained on the same files for forty minutes of one CPU core, so not to its end: 16 frames of 112x112 in tubelets of 2x8x8, the published grid of 8x14x14 tokens. Its masks were
+# `data/weights/film` holds a larger model of this kind, trained on the same files for 24 minutes of one CPU core, so not to its end: 16 frames of 112x112 in tubelets of 2x8x8, the published grid of 8x14x14 tokens. Its masks were
 # tubes of 75 %, its targets plain pixels. The names are the official ones, so your class takes the file as it is.
 
 # %%

@@ -53,7 +53,7 @@ FIRST_STAGE: dict[str, dict[str, Any]] = {
     "both": {"model.num_frames": 2, "data.stride": 1},
     "pretrain": {"optim.steps": 1200, "optim.batch_size": 256, "save_every": 1200},
 }  # fmt: skip
-#: What one CPU core makes of it in forty minutes: `film --short`.
+#: What one CPU core makes of it in 24 minutes: `film --short`.
 SHORT = {
     "first": {"optim.steps": 900, "optim.batch_size": 48, "save_every": 450, "compile": False},
     "film": {
@@ -190,7 +190,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("model", choices=("film", "image"))
-    parser.add_argument("--short", action="store_true", help="film: forty minutes of one CPU core")
+    parser.add_argument("--short", action="store_true", help="film: 24 minutes of one CPU core")
     parser.add_argument("--run", type=Path, help="folder of the run (default: runs/NAME)")
     arguments = parser.parse_args()
     name = arguments.model

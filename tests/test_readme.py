@@ -44,12 +44,12 @@ def test_three_commands_lead_from_a_folder_to_predictions(tmp_path, monkeypatch,
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
     assert [command[0] for command in commands] == ["scan", "finetune", "predict"]
     commands[1] += ["--set", "optim.epochs=2", "--set", "data.num_workers=0", "--set", "device=cpu"]
-    for command in (*commands, ["report", "runs/mine"]):
+    for command in (*commands, ["report", "runs/clips"]):
         assert main(command) == 0, capsys.readouterr().err
-    rows = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    rows = (tmp_path / "runs/predictions.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0] == "file,class 1,probability 1,class 2,probability 2,error"
     assert len(rows) == 1 + len(words)
-    assert "test videos are classified" in (tmp_path / "runs/mine/report.html").read_text("utf-8")
+    assert "test videos are classified" in (tmp_path / "runs/clips/report.html").read_text("utf-8")
 
 
 def test_export_gives_the_same_logits_in_three_lines(tmp_path, monkeypatch):
