@@ -654,8 +654,8 @@ for name, patient in gallery.PATIENTS.items():
 # %% [markdown]
 # How to tell them apart:
 #
-# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, so all predictions are: flat squares. A high learning rate can end in the same place, but its first steps
-#   overshoot the dashed line; lower it before you search for bugs.
+# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, so all predictions are: flat squares. A high learning rate can end in the same place, but its first losses
+#   climb far above the dashed line; lower it before you search for bugs.
 # - **Falls slowly, stays high**: *wrong order*. A prediction is read at another token's index. Some content arrives through attention, so the curve does move.
 # - **As low as the right one, but bad under the right loss**: *joint targets*, a different task solved well. No curve shows this, false colours do. Compare targets with a known implementation.
 # - **Clearly lower than the right one**: *same masks* or *loss on all tokens*. Either the answers behind a few masks were memorised, or visible tokens are copied. New masks tell: the first fails badly, the second is merely worse.

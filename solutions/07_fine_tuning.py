@@ -184,7 +184,7 @@ transfer = check("07.transfer", transfer)
 #
 # ## The classifier
 #
-# Here is the part that is kept, written with the official names:
+# The part that is kept, under its official names:
 
 
 # %%
@@ -551,12 +551,12 @@ gain.compare(best - same, unit="points")
 viz.table([{"start": n} | row for n, row in tested.items()], caption=f"{labels} labels per class.")
 
 # %% [markdown]
-# With four times the steps, scratch has become more confident and is still at chance, which suggests that it is memorising its forty clips. Would other learning rates, more steps or more labels change that? One seed at two lengths can't tell. The question deserves an experiment of its own.
+# With four times the steps, scratch has become more confident and is still at chance, which suggests that it is memorising its forty clips. Would other learning rates, more steps or more labels change that? One seed at two lengths can't tell.
 #
 # ### Labels against steps
 #
 # The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels it doubles the steps, from 300 to 600 and on, until a doubling gains less than 2 points (the first doesn't count). Learning rates are searched for both. Left, accuracy by number of
-# labels; right, how it rises with the steps. First on videos as above, then on the images of lesson 03. Panels marked *not measured yet* are waiting for results.
+# labels; right, how it rises with the steps. First videos as above, then the images of lesson 03.
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["labels"].sets}
@@ -851,7 +851,7 @@ torch.testing.assert_close(ours.log(), train.mean_of_views(several), rtol=1e-4, 
 #
 # ## A model that has seen a film
 #
-# Textures show whether features can tell a direction, but not much to look at. `data/weights/film` holds lesson 06's larger model, pre-trained on shots of Big Buck Bunny without labels: 16 frames of 112x112, 1568 tokens.
+# Textures show whether features can tell a direction, but they aren't much to look at. `data/weights/film` holds lesson 06's larger model, pre-trained on shots of Big Buck Bunny without labels: 16 frames of 112x112, 1568 tokens.
 #
 # ### Nearest neighbours
 #
@@ -1029,7 +1029,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The token attends most to the bright clouds and the sky, least to trees and meadow, and does so at *every* time step. The rabbit itself gets no more than about an even share, so this map doesn't outline the object. One token proves little anyway. The next table takes all tokens of two scenes: how much of the attention stays in the token's own time step, and how much goes one, two or more steps away? The last row is attention without preference.
+# The token attends most to the bright clouds and the sky, least to trees and meadow, and does so at *every* time step. The rabbit itself gets no more than about an even share, so this map doesn't outline the object. The next table takes all tokens of two scenes: how much of the attention stays in the token's own time step, and how much goes one, two or more steps away? The last row is attention without preference.
 
 # %%
 apart = (torch.arange(1568)[:, None] // 196 - torch.arange(1568) // 196).abs()  # time steps
@@ -1095,7 +1095,7 @@ def command(line: str, expected: int = 0) -> None:
 # %% [markdown]
 # ### Step 1: scan
 #
-# Scan before anything else. It opens every file, counts the classes, and names each problem with a remedy.
+# `scan` opens every file, counts the classes, and names each problem with a remedy.
 
 # %%
 command(f"scan {home}/my-videos --recipe own-cpu", expected=1)  # 1: there are problems

@@ -6,6 +6,7 @@ import pytest
 import torch
 from answers import assert_rejected, right_answers, wrong_answers
 from conftest import random_clips, randomize
+from einops import rearrange
 from styles_06 import RIGHT, InOriginalOrder, VisibleOnly, counted_by_list, targets_by_einops
 
 from vmae.config import MaskConfig
@@ -90,9 +91,9 @@ def unflat(tokens):
 
 
 def by_variance(tokens):
-    x = tokens.unflatten(-1, (-1, 3))
-    var, mean = torch.var_mean(x, dim=-2, keepdim=True)
-    return ((x - mean) / (var + 1e-6)).flatten(-2)
+    x = rearrange(tokens, "b m (p c) -> b m p c", c=3)
+    x = (x - x.mean(2, keepdim=True)) / (x.var(2, keepdim=True) + 1e-6)
+    return rearrange(x, "b m p c -> b m (p c)")
 
 
 def token_first(latents, mask_token, positions, mask):

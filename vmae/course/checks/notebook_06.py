@@ -252,7 +252,7 @@ def _only_centred(tokens: torch.Tensor) -> torch.Tensor:
 
 def _by_variance(tokens: torch.Tensor) -> torch.Tensor:
     pixels = tokens.unflatten(-1, (-1, 3))
-    var, mean = torch.var_mean(pixels, dim=-2, keepdim=True)
+    mean, var = pixels.mean(-2, keepdim=True), pixels.var(-2, keepdim=True)
     return ((pixels - mean) / (var + 1e-6)).flatten(-2)
 
 
