@@ -464,6 +464,7 @@ display(Markdown("\n".join(lines)))
 # | asymmetric | 非對稱 | a large encoder, a small decoder |
 # | attention | 注意力 | a weighted mean of values, by how well keys fit a query |
 # | attention map | 注意力圖 | how much weight a token gives to each other |
+# | augmentation | 資料增強 | a random change to the input, such as a crop |
 # | autocast | 自動混合精度 | matrix products in bf16, the rest in fp32 |
 # | autoencoder | 自編碼器 | learns to reproduce its input |
 # | Bernoulli draw | 伯努利 | a coin for each position |
@@ -538,6 +539,7 @@ display(Markdown("\n".join(lines)))
 # | normalised pixels | 像素正規化 | each patch with its mean and deviation taken out |
 # | patch | 圖塊 | a square of pixels that becomes one token |
 # | PCA | 主成分分析 | the directions in which vectors vary most |
+# | plateau | 平台期 | where more steps no longer help |
 # | position embedding | 位置編碼 | a vector that depends only on where a token is |
 # | post-pre-training | 後預訓練 | V2's stage with many labels, between pre-training and the target |
 # | pre-norm | 前置正規化 | normalise before the branch |

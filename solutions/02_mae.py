@@ -108,7 +108,7 @@ viz.pictures(
 # | contrastive learning (對比學習; SimCLR, MoCo) | two crops of each image, with altered colours | which crops belong together |
 #
 # MAE is BERT's idea for pixels: fill in the gaps. Contrastive learning takes the other road. It never reconstructs, and what it learns to ignore
-# depends on alterations chosen by hand, *augmentations*; MAE needs only random crops.
+# depends on alterations chosen by hand, *augmentations* (資料增強); MAE needs only random crops.
 #
 # Why 75 % and not 15 %? A missing word is hard to guess from its neighbours. A missing patch mostly continues them, so a few holes could be filled by
 # interpolation. You will measure that below.
@@ -1253,6 +1253,7 @@ viz.dependence(
 # | denoising autoencoder | 去噪自編碼器 | reproduces the clean input from a damaged one |
 # | masked autoencoder | 遮罩自編碼器 | hides part of its input and learns to predict it |
 # | contrastive learning | 對比學習 | learns which views belong to the same image |
+# | augmentation | 資料增強 | a random change to the input, such as a crop |
 # | encoder, decoder | 編碼器、解碼器 | from the input to latents; from latents to pixels |
 # | latent representation | 潛在表示 | the encoder's output for a patch |
 # | patch | 圖塊 | a square of pixels that becomes one token |

@@ -790,7 +790,7 @@ print(f"gain after {few:,} steps: {gains[few]:.1f} points; after {many:,}: {gain
 # ### Both at their plateau
 #
 # The course's experiment on labels asks the same question properly (`data/experiments/README.md`). For each start and each number of labels, training lasts 300 steps, then 600, 1,200 and so on. It ends when a doubling, of 600 steps or more, gains less
-# than 2 points. The learning rate is searched for both starts, on images kept for this purpose. Only then are the seeds compared.
+# than 2 points. The learning rate is searched for both starts, on images kept for this purpose. There a start has reached its *plateau* (平台期). Only then are the seeds compared.
 
 # %%
 found = {"images": results.load("images")}
@@ -854,6 +854,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
 #
 # | term | 中文 | meaning |
 # |---|---|---|
+# | plateau | 平台期 | where more steps no longer help |
 # | pre-training | 預訓練 | training without labels, before the task |
 # | learning rate | 學習率 | size of an optimiser's step |
 # | warm-up | 預熱 | the steps in which the learning rate rises |
