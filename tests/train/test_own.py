@@ -17,7 +17,7 @@ from vmae.cli.main import main
 from vmae.data import DataConfig, write_video
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
-from vmae.train.overview import overview
+from vmae.train.overview import balance, overview
 from vmae.train.starting import load_start
 from vmae.vit import VisionTransformer
 from vmae.weights import save
@@ -122,7 +122,11 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     sources = open_sources(config)
     equal = config.replace(labels_per_class=5)
     text = overview(equal, sources, accelerator_for("fp32"))
-    assert "2, with 5 training videos each" in text
+    assert "2 ('bright', 'dark'), with 5 training videos each" in text
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}
+    many = tuple(f"class {number}" for number in range(9))
+    text = balance(sources.train, many)[0]
+    assert text.startswith("9 ('class 0', 'class 1', ")
+    assert "'class 5' and 3 more), with 0 to " in text
