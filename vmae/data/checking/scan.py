@@ -31,7 +31,7 @@ from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
-from vmae.support.text import first_lines
+from vmae.support.text import few, first_lines
 
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
 #: Where decord is exact, 0.0 was measured.
@@ -51,12 +51,15 @@ ADVICE = {
     "will be too optimistic",
 }
 
-#: What else is worth knowing about files, which is no problem.
+#: What else is worth knowing about files and folders, which is no problem.
 NOTES = {
     "colours": "decord reads the right frames of these videos in slightly other colours than a "
     "player (10 bits, HDR, another size): use them as they are, or run `vmae normalize`",
     "sizes": "the frame size changes: all frames are scaled to the size of the first",
     "folders": "folders of images, which are not scanned",
+    "sub-folders": "they hold all videos of a class and count as its recordings: if they are the "
+    "classes, pass this folder instead",
+    "classes": "a classifier needs at least 2 classes: use one sub-folder per class, or lists",
     "passed over": "not part of the set: convert them (videos to .mp4, images to .png), or remove "
     "them",
 }
@@ -92,7 +95,7 @@ def scan_set(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Report]:
-    """Report on each file of a set, in list order, train before test, then on those passed over.
+    """Report on each file of a set, in list order, train before test, then on those passed over, and folders.
 
     samplings   how clips will be taken; a video too short for one of them has a problem
     """
@@ -107,8 +110,11 @@ def scan_set(
         report.splits = list(labels)
         report.label = videos.classes[label] if label >= 0 else "unlabelled"
     _mark_duplicates(reports)
-    passed = [(printable(path), ("passed over", path.suffix)) for path in videos.passed_over]
-    return reports + [Report(path, notes=[note]) for path, note in passed]
+    notes = [(path, ("passed over", path.suffix)) for path in videos.passed_over]
+    notes += [(path, ("sub-folders", few(names))) for path, names in videos.nested_by_class.items()]
+    if len(videos.classes) == 1:
+        notes.append((videos.folder, ("classes", f"only {few(videos.classes)}")))
+    return reports + [Report(printable(path), notes=[note]) for path, note in notes]
 
 
 def _scan(samplings: Sequence[Sampling], path: Path) -> Report:

@@ -54,8 +54,8 @@ def load_set(
 
     Raises SetError if there is no set, if lines are invalid (all are listed), or if a class occurs
     only in the test list. Warns about videos in both train and test, also if they only seem to be cut
-    from the same recordings, about classes without videos, and about files in class folders that are
-    not part of the set. The videos themselves are not opened.
+    from the same recordings, about classes without videos, about recordings that could be classes,
+    and about files in class folders that are not part of the set. The videos themselves are not opened.
     """
     given, folder = folder, at_root(folder)
     if folder.is_file():
@@ -177,6 +177,14 @@ def _doubts(videos: VideoSet) -> Iterator[str]:
             "recordings as training videos, so test results will be too optimistic: "
             f"{few([printable(video.path.name) for video in alike])}. Put all clips of a recording "
             "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv"
+        )
+    if nested := videos.nested_by_class:
+        (first, names), *others = nested.items()
+        same = few([printable(path.name) for path, _ in others])
+        yield (
+            f"{printable(first.name)!r} holds videos only in sub-folders ({few(names)}): they count as "
+            f"recordings of one class; if they are the classes, pass {printable(first)}"
+            f"{f'. The same holds for {same}' * bool(others)}"
         )
     if paths := videos.passed_over:
         counts = Counter(path.suffix or "without suffix" for path in paths)
