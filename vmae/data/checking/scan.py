@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from vmae.data.config import DataConfig
 from vmae.data.reading.player import (
     VideoError,
     check_file,
@@ -39,8 +40,9 @@ WRONG = 1.5
 
 #: Each kind of problem, with what to do about it.
 ADVICE = {
-    "unreadable": "could not be decoded completely: download these videos again, or remove them "
-    "from the lists",
+    "unreadable": "could not be decoded completely: move or delete these files (in lists, their "
+    "rows), or get them again; training leaves up to `max_unreadable` (by default "
+    f"{100 * DataConfig.max_unreadable:g} %) of the videos out and lists them",
     "foreign": "decord cannot read these videos, but other decoders can: run `vmae normalize`",
     "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`",
     "stretched": "their pixels are not square, and they are read as stored, as in the published code, "
@@ -60,8 +62,8 @@ NOTES = {
     "sub-folders": "they hold all videos of a class and count as its recordings: if they are the "
     "classes, pass this folder instead",
     "classes": "a classifier needs at least 2 classes: use one sub-folder per class, or lists",
-    "passed over": "not part of the set: convert them (videos to .mp4, images to .png), or remove "
-    "them",
+    "passed over": "not part of the set, so training ignores them: leave, move or delete them; to use "
+    "them, convert videos to .mp4 and images to .png",
 }
 
 #: The maximum number of frames compared, and of pixels of each: of larger frames, every n-th pixel.
