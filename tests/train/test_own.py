@@ -64,7 +64,7 @@ def test_the_recipes_start_from_a_published_size(tmp_path):
         assert clip == (recipe.model.num_frames, recipe.model.img_size), "clips stay as they are"
 
 
-def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
+def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeypatch):
     """Neither of the decoder, which a classifier does not have, nor of a missing final norm."""
     wide = MODEL.replace(embed_dim=384, num_heads=6)
     save(MaskedAutoencoder(wide), tmp_path / "pretrained.pth", to="official")
@@ -77,6 +77,8 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
     err = " ".join(err.split())
     report = json.loads(out)
     assert report["best_step"] <= 6 and report["validation_accuracy"] >= 50
+    run = tmp_path / "run"
+    assert err.endswith(f"next: `vmae report {run}`, `vmae predict {run} VIDEOS`")
     saved = FinetuneConfig.from_yaml(tmp_path / "run" / "config.yaml")
     assert saved.model.embed_dim == 384
     assert saved.start_from == str(tmp_path / "pretrained.pth")
@@ -93,8 +95,11 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
     # The same command, with the weights elsewhere, resumes: their content counts.
     (tmp_path / "pretrained.pth").rename(tmp_path / "moved.pth")
     again = [*command, "--encoder", str(tmp_path / "moved.pth"), "--resume"]
+    best = "vmae.train.validation.best_row"
+    monkeypatch.setattr(best, lambda rows: {"step": rows[0]["step"], "accuracy": 250 / 3})
     assert main(again) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"] == report["accuracy"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["accuracy"], printed["validation_accuracy"]) == (report["accuracy"], 83.3)
 
 
 def test_frozen_layers_keep_their_weights(config):
