@@ -53,6 +53,34 @@ def test_a_mistyped_set_is_named_with_its_neighbour_and_both_places(here, capsys
         load_set("myclips/run")
 
 
+def refused(capsys, *arguments: str) -> str:
+    """The usage and the error of a command that argparse refuses."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_path_with_spaces_needs_quotes(here, capsys):
+    own = ["finetune", "own", "--out", "run"]
+    for command, hint in (
+        (["scan", "../my", "clips", "--json", "a"], "../my clips"),
+        (["scan", "../my", "own", "clips"], "../my own clips"),
+        (["predict", "weights/vit-s", "my", "clips"], "my clips"),
+        (["normalize", "my", "clips", "out"], "my clips"),
+        ([*own, "--set", "data.path=my", "clips"], "data.path=my clips"),
+        (["evaluate", "run", "--data", "my", "clips", "--probe"], "my clips"),
+    ):
+        error = refused(capsys, *command)
+        assert error.startswith(f"usage: vmae {command[0]} "), "not the list of all commands"
+        assert error.endswith(f' (a path with spaces needs quotes: "{hint}")\n'), error
+    for change in (["data.path", "=", "x"], ["data.path=", "x"], ["data.path", "=x"]):
+        error = refused(capsys, *own, "--set", *change)
+        assert error.endswith(" (no spaces around =: data.path=x)\n"), error
+    error = refused(capsys, "scan", "my clips", "--steps", "3")
+    assert error.endswith("vmae scan: error: unrecognized arguments: --steps 3\n")
+
+
 def test_only_a_set_that_render_makes_is_to_be_rendered():
     for name, what in (("motion-textures-small", "motion"), ("film-32", "film"), ("films", None)):
         with pytest.raises(SetError) as error:
