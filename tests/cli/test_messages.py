@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vmae import ROOT
+from vmae import ROOT, at_root
 from vmae.cli.main import main
 from vmae.config import ModelConfig
-from vmae.data import SetError, load_set
+from vmae.data import DataConfig, SetError, load_set
+from vmae.data.reading.loader import open_set
 from vmae.data.reading.player import VideoError, video_info
 from vmae.support.near import near, not_found
 from vmae.support.progress import Bar, Record
@@ -79,6 +80,19 @@ def test_a_path_with_spaces_needs_quotes(here, capsys):
         assert error.endswith(" (no spaces around =: data.path=x)\n"), error
     error = refused(capsys, "scan", "my clips", "--steps", "3")
     assert error.endswith("vmae scan: error: unrecognized arguments: --steps 3\n")
+
+
+def test_a_home_folder_in_a_configuration(here, capsys, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(here))
+    assert load_set("~/my clips").train[0].path == here / "my clips" / "run" / "a.mp4"
+    (here / "list.csv").write_text("a.mp4 0 -1\n")
+    data = DataConfig(path="~/list.csv", root="~/my clips/run")
+    assert open_set(data).train[0].path == here / "my clips" / "run" / "a.mp4"
+    assert at_root("~/stores") == here / "stores"
+    error = message(capsys, "plan", "own", "--set", "data.path=~/myclips")
+    assert f"{here / 'myclips'}: no such folder or list file (did you mean " in error
+    assert f"{str(here / 'my clips')!r}" in error and "looked for" not in error
 
 
 def test_only_a_set_that_render_makes_is_to_be_rendered():
