@@ -95,6 +95,17 @@ def test_a_home_folder_in_a_configuration(here, capsys, monkeypatch):
     assert f"{str(here / 'my clips')!r}" in error and "looked for" not in error
 
 
+def test_the_placeholder_of_a_recipe_is_nobodys_path(here, capsys):
+    error = message(capsys, "plan", "own")
+    assert error.startswith("vmae: my-videos: no such folder or list file; looked for ")
+    assert "Correct the path" not in error
+    assert "my-videos is the recipe's placeholder: pass `--set data.path=FOLDER`" in error
+    for name in ("own", "own-cpu"):
+        for part in (Recipe.load(name).pretrain, Recipe.load(name).finetune):
+            with pytest.raises(SetError, match=r"pass `--set data\.path=FOLDER`"):
+                open_set(part.data)
+
+
 def test_only_a_set_that_render_makes_is_to_be_rendered():
     for name, what in (("motion-textures-small", "motion"), ("film-32", "film"), ("films", None)):
         with pytest.raises(SetError) as error:
