@@ -207,6 +207,17 @@ def test_the_bar_shows_a_slow_rate(capsys):
     assert "clips/s=0.42" in capsys.readouterr().err
 
 
+def test_make_setup_ends_with_how_to_begin():
+    done = subprocess.run(
+        ["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1]
+    assert (
+        last.startswith("echo 'ready: ") and "activate it with `source .venv/bin/activate`" in last
+    )
+    assert "make lab" in last and ".venv" in last.split("Windows")[1]
+
+
 def test_make_lab_passes_options_on():
     done = subprocess.run(
         ["make", "-n", "lab", "LAB=--allow-root"],
