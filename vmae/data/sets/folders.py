@@ -80,7 +80,10 @@ def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoS
         name: tuple(Video(path, classes.index(c)) for c, paths in found.items() for path in paths)
         for name, found in by_split.items()
     }
-    return VideoSet(folder, classes, **videos, passed_over=tuple(passed))
+    val = videos.get("val", ())
+    return VideoSet(
+        folder, classes, videos["train"], videos["test"], val=val, passed_over=tuple(passed)
+    )
 
 
 def _from_classes(folder: Path, foreign: bool) -> VideoSet:
