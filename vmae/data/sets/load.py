@@ -180,11 +180,11 @@ def _doubts(videos: VideoSet, foreign: bool) -> Iterator[str]:
             "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv"
         )
     if nested := videos.nested_by_class:
-        first, *others = nested
+        outer, *others = nested
         same = few([printable(other.name) for other in others])
         yield (
-            f"{printable(first.name)!r} holds videos only in sub-folders ({few(nested[first])}): they "
-            f"count as recordings of one class; if they are the classes, pass {printable(first)}"
+            f"{printable(outer.name)!r} holds videos only in sub-folders ({few(nested[outer])}): they "
+            f"count as recordings of one class; if they are the classes, pass {printable(outer)}"
             f"{f'. The same holds for {same}' * bool(others)}"
         )
     if (paths := videos.passed_over) and not foreign:
