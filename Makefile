@@ -27,6 +27,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 setup: $(READY)
+	@echo 'ready: activate it with `source .venv/bin/activate` (Windows: .venv\Scripts\activate), or open the notebooks with `make lab`'
 
 run: $(READY)
 	@$(BIN)/python solutions/run.py $(PARAMS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,11 @@ ROOT = _SOURCE if (_SOURCE / "pyproject.toml").is_file() else Path.cwd()
 
 
 def at_root(path: str | Path) -> Path:
-    """Resolve a path from a configuration: unchanged if it exists, else relative to `ROOT`."""
-    path = Path(path)
+    """Resolve a path from a configuration: unchanged if it exists, else relative to `ROOT`.
+
+    A `~` at its start is the home folder: the shell does not expand that of `--set data.path=~/videos`.
+    """
+    path = Path(os.path.expanduser(path))
     return path if path.is_absolute() or path.exists() else ROOT / path
 
 

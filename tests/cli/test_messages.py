@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vmae import ROOT
+from vmae import ROOT, at_root
 from vmae.cli.main import main
 from vmae.config import ModelConfig
-from vmae.data import SetError, load_set
+from vmae.data import DataConfig, SetError, load_set
+from vmae.data.reading.loader import open_set
 from vmae.data.reading.player import VideoError, video_info
 from vmae.support.near import near, not_found
 from vmae.support.progress import Bar, Record
@@ -51,6 +52,58 @@ def test_a_mistyped_set_is_named_with_its_neighbour_and_both_places(here, capsys
         assert "render" not in error
     with pytest.raises(SetError, match=r"myclips/run: no .* \(did you mean 'my clips/run'\?\)"):
         load_set("myclips/run")
+
+
+def refused(capsys, *arguments: str) -> str:
+    """The usage and the error of a command that argparse refuses."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_path_with_spaces_needs_quotes(here, capsys):
+    own = ["finetune", "own", "--out", "run"]
+    for command, hint in (
+        (["scan", "../my", "clips", "--json", "a"], "../my clips"),
+        (["scan", "../my", "own", "clips"], "../my own clips"),
+        (["predict", "weights/vit-s", "my", "clips"], "my clips"),
+        (["normalize", "my", "clips", "out"], "my clips"),
+        ([*own, "--set", "data.path=my", "clips"], "data.path=my clips"),
+        (["evaluate", "run", "--data", "my", "clips", "--probe"], "my clips"),
+    ):
+        error = refused(capsys, *command)
+        assert error.startswith(f"usage: vmae {command[0]} "), "not the list of all commands"
+        assert error.endswith(f' (a path with spaces needs quotes: "{hint}")\n'), error
+    for change in (["data.path", "=", "x"], ["data.path=", "x"], ["data.path", "=x"]):
+        error = refused(capsys, *own, "--set", *change)
+        assert error.endswith(" (no spaces around =: data.path=x)\n"), error
+    error = refused(capsys, "scan", "my clips", "--steps", "3")
+    assert error.endswith("vmae scan: error: unrecognized arguments: --steps 3\n")
+
+
+def test_a_home_folder_in_a_configuration(here, capsys, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(here))
+    assert load_set("~/my clips").train[0].path == here / "my clips" / "run" / "a.mp4"
+    (here / "list.csv").write_text("a.mp4 0 -1\n")
+    data = DataConfig(path="~/list.csv", root="~/my clips/run")
+    assert open_set(data).train[0].path == here / "my clips" / "run" / "a.mp4"
+    assert at_root("~/stores") == here / "stores"
+    error = message(capsys, "plan", "own", "--set", "data.path=~/myclips")
+    assert f"{here / 'myclips'}: no such folder or list file (did you mean " in error
+    assert f"{str(here / 'my clips')!r}" in error and "looked for" not in error
+
+
+def test_the_placeholder_of_a_recipe_is_nobodys_path(here, capsys):
+    error = message(capsys, "plan", "own")
+    assert error.startswith("vmae: my-videos: no such folder or list file; looked for ")
+    assert "Correct the path" not in error
+    assert "my-videos is the recipe's placeholder: pass `--set data.path=FOLDER`" in error
+    for name in ("own", "own-cpu"):
+        for part in (Recipe.load(name).pretrain, Recipe.load(name).finetune):
+            with pytest.raises(SetError, match=r"pass `--set data\.path=FOLDER`"):
+                open_set(part.data)
 
 
 def test_only_a_set_that_render_makes_is_to_be_rendered():
@@ -152,6 +205,17 @@ def test_the_bar_shows_a_slow_rate(capsys):
     bar.update(1, Record(1, 0.5, 0.1, 0.42, 2.0))
     bar.close()
     assert "clips/s=0.42" in capsys.readouterr().err
+
+
+def test_make_setup_ends_with_how_to_begin():
+    done = subprocess.run(
+        ["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    last = done.stdout.splitlines()[-1]
+    assert (
+        last.startswith("echo 'ready: ") and "activate it with `source .venv/bin/activate`" in last
+    )
+    assert "make lab" in last and ".venv" in last.split("Windows")[1]
 
 
 def test_make_lab_passes_options_on():

@@ -68,8 +68,14 @@ def test_files_that_are_passed_over_are_counted_and_named(mixed):
 
 
 def test_scan_and_normalize_take_other_formats_and_list_the_rest(mixed, tmp_path, capsys):
-    assert main(["scan", str(mixed), "--num-workers", "1"]) in (0, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as one that sends to `vmae scan`
+        assert main(["scan", str(mixed), "--num-workers", "1"]) in (0, 1)
     text = capsys.readouterr().out
+    assert (
+        "passed over: 4 (not part of the set, so training ignores them: leave, move or delete "
+        in text
+    )
     assert text.startswith("11 files")
     assert "passed over: 4" in text and str(mixed / "b" / "clip.xyz") in text
     assert main(["normalize", str(mixed), str(tmp_path / "new"), "--num-workers", "1"]) == 0
@@ -150,6 +156,11 @@ def test_a_name_that_is_not_utf8_is_one_named_bad_file(badly_named, tmp_path, ca
     assert main(["scan", str(badly_named), "--num-workers", "1", "--json", str(out)]) == 1
     found = capsys.readouterr().out
     assert "20 files, 1 with problems" in found and name in found
+    assert (
+        "move or delete these files (in lists, their rows), or get them again; training leaves up "
+        in found
+    )
+    assert "to `max_unreadable` (by default 5 %) of the videos out and lists them" in found
     assert main(["normalize", str(badly_named), str(tmp_path / "new"), "--num-workers", "1"]) == 0
     assert "19 videos written; left out: 1" in capsys.readouterr().out
     assert re.search(reason.split(": ")[1], (tmp_path / "new" / "left_out.txt").read_text())

@@ -120,6 +120,66 @@ def test_a_flat_folder_is_for_pretraining(tmp_path, capsys):
         load_set(tmp_path / "empty")
 
 
+# ---- the folder one level too high ---------------------------------------------------------------
+
+CLASSES = ("conveyor-up", "pan-left", "spin-right")
+
+
+def test_classes_taken_for_recordings_are_a_warning(tmp_path):
+    for name in CLASSES:
+        touch(tmp_path / "clips" / name, *(f"{i}.mp4" for i in range(4)))
+    touch(tmp_path / "new", *(f"{i}.mp4" for i in range(5)))
+    with pytest.warns(UserWarning) as found:
+        videos = load_set(tmp_path)
+    assert videos.classes == ("clips", "new"), "a layout that is allowed"
+    assert [str(one.message) for one in found] == [
+        f"{tmp_path}: 'clips' holds videos only in sub-folders ('conveyor-up', 'pan-left', "
+        "'spin-right'): they count as recordings of one class; if they are the classes, pass "
+        f"{tmp_path / 'clips'}"
+    ]
+    for number in range(2):
+        touch(tmp_path / "more" / str(number), "a.mp4", "deeper/b.mp4")
+    with pytest.warns(UserWarning, match=r"pass \S+/clips\. The same holds for 'more'$"):
+        load_set(tmp_path)
+
+
+def test_other_sub_folders_are_no_warning(tmp_path, strict):
+    """One level lower, recordings of one clip, splits, lists, folders of images, videos beside them."""
+    for name in ("a", "b"):
+        touch(
+            tmp_path / "single" / name, *(f"{i}/clip.mp4" for i in range(5)), "5/1.mp4", "5/2.mp4"
+        )
+        touch(tmp_path / "beside" / name, *(f"{i // 2}/{i}.mp4" for i in range(6)), "clip.mp4")
+        touch(tmp_path / "images" / name, *(f"{i // 2}/img_{i}.jpg" for i in range(10)))
+        for split in ("train", "test"):
+            touch(tmp_path / "splits" / split / name, *(f"{i // 2}/{i}.mp4" for i in range(6)))
+        touch(tmp_path / "lists" / name, *(f"{i // 2}/{i}.mp4" for i in range(6)))
+    write(tmp_path / "lists", train_csv="a/0/0.mp4 0\nb/0/0.mp4 1\n", test_csv="a/1/2.mp4 0\n")
+    for name in ("single", "beside", "images", "splits", "lists"):
+        load_set(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:.*holds videos only in sub-folders")
+def test_scan_finds_classes_taken_for_recordings(tmp_path, capsys):
+    for number, name in enumerate(CLASSES):
+        for clip in range(2):
+            film(tmp_path / "root" / "clips" / name / f"{clip}.mp4", 2 * number + clip)
+    finding = f"{tmp_path / 'root' / 'clips'}: 'conveyor-up', 'pan-left', 'spin-right'"
+    for few_classes in (True, False):
+        assert main(["scan", str(tmp_path / "root"), "--num-workers", "1"]) == 0
+        text = capsys.readouterr().out
+        assert (
+            "sub-folders: 1 (they hold all videos of a class and count as its recordings: " in text
+        )
+        assert finding in text and "pass this folder instead" in text
+        assert ("a classifier needs at least 2 classes" in text) == few_classes
+        assert (f"{tmp_path / 'root'}: only 'clips'" in text) == few_classes
+        film(tmp_path / "root" / "new" / "0.mp4", 9)
+    assert main(["scan", str(tmp_path / "root" / "clips"), "--num-workers", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "sub-folders" not in text and "2 classes" not in text
+
+
 # ---- splits --------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from vmae.cli.main import main
 from vmae.data import DataConfig, write_video
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
-from vmae.train.overview import overview
+from vmae.train.overview import balance, overview
 from vmae.train.starting import load_start
 from vmae.vit import VisionTransformer
 from vmae.weights import save
@@ -64,7 +64,7 @@ def test_the_recipes_start_from_a_published_size(tmp_path):
         assert clip == (recipe.model.num_frames, recipe.model.img_size), "clips stay as they are"
 
 
-def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
+def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeypatch):
     """Neither of the decoder, which a classifier does not have, nor of a missing final norm."""
     wide = MODEL.replace(embed_dim=384, num_heads=6)
     save(MaskedAutoencoder(wide), tmp_path / "pretrained.pth", to="official")
@@ -77,6 +77,8 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
     err = " ".join(err.split())
     report = json.loads(out)
     assert report["best_step"] <= 6 and report["validation_accuracy"] >= 50
+    run = tmp_path / "run"
+    assert err.endswith(f"next: `vmae report {run}`, `vmae predict {run} VIDEOS`")
     saved = FinetuneConfig.from_yaml(tmp_path / "run" / "config.yaml")
     assert saved.model.embed_dim == 384
     assert saved.start_from == str(tmp_path / "pretrained.pth")
@@ -93,8 +95,11 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys):
     # The same command, with the weights elsewhere, resumes: their content counts.
     (tmp_path / "pretrained.pth").rename(tmp_path / "moved.pth")
     again = [*command, "--encoder", str(tmp_path / "moved.pth"), "--resume"]
+    best = "vmae.train.validation.best_row"
+    monkeypatch.setattr(best, lambda rows: {"step": rows[0]["step"], "accuracy": 250 / 3})
     assert main(again) == 0
-    assert json.loads(capsys.readouterr().out)["accuracy"] == report["accuracy"]
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["accuracy"], printed["validation_accuracy"]) == (report["accuracy"], 83.3)
 
 
 def test_frozen_layers_keep_their_weights(config):
@@ -122,7 +127,11 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     sources = open_sources(config)
     equal = config.replace(labels_per_class=5)
     text = overview(equal, sources, accelerator_for("fp32"))
-    assert "2, with 5 training videos each" in text
+    assert "2 ('bright', 'dark'), with 5 training videos each" in text
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}
+    many = tuple(f"class {number}" for number in range(9))
+    text = balance(sources.train, many)[0]
+    assert text.startswith("9 ('class 0', 'class 1', ")
+    assert "'class 5' and 3 more), with 0 to " in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -147,6 +148,9 @@ def training(arguments: argparse.Namespace) -> int:
         return STOPPED_STATUS
     if PartialState().is_main_process:
         print(json.dumps(report, indent=1))
+        if arguments.command == "finetune":
+            out = shlex.quote(str(arguments.out))
+            print(f"next: `vmae report {out}`, `vmae predict {out} VIDEOS`", file=sys.stderr)
     return 0
 
 
@@ -182,8 +186,10 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
         print(overview(config, sources, accelerator), file=sys.stderr, flush=True)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
     best = best_row(result.validation) if result.validation else None
-    kept = {"best_step": best["step"], "validation_accuracy": best["accuracy"]} if best else {}
-    return {"accuracy": result.test.accuracy, **kept, **result.cost}
+    kept = {}
+    if best:
+        kept = {"best_step": best["step"], "validation_accuracy": round(best["accuracy"], 1)}
+    return {"accuracy": round(result.test.accuracy, 1), **kept, **result.cost}
 
 
 def check_env(_: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from vmae import ROOT, __version__
 from vmae.cli import commands, results, weights
+from vmae.cli.parser import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vmae", description=__doc__)
+    parser = Parser(prog="vmae", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show full tracebacks for errors")
     subparsers = parser.add_subparsers(dest="command", required=True)

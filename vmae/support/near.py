@@ -16,7 +16,7 @@ def not_found(path: str | Path, what: str, at_root: bool = True) -> str:
     path      as the user wrote it
     at_root   whether a relative one was looked for in ROOT too
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     tried = ""
     if not path.is_absolute():
         places = dict.fromkeys(printable(place) for place in _places(path, at_root))
@@ -32,7 +32,7 @@ def require(path: Path, what: str) -> None:
 
 def near(path: str | Path, at_root: bool = True) -> str:
     """Paths that exist and are named much like this one, as the question of a message; else empty."""
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     found = dict.fromkeys(name for place in _places(path, at_root) for name in _near(path, place))
     names = [repr(printable(name)) for name in found][:3]
     return f" (did you mean {' or '.join(names)}?)" if names else ""

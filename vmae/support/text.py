@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 def few(names: Sequence[str]) -> str:
-    """Names in one line: the first six, and the total if there are more."""
-    more = f", ... ({len(names)} in total)" if len(names) > 6 else ""
+    """Names in one line: the first six, and how many more there are."""
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(map(repr, names[:6])) + more
 
 

@@ -71,12 +71,12 @@ def _unreadable(sources: Sources) -> list[str]:
 
 
 def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
-    """How many training videos the classes have; if far from equally many, what to do about it."""
+    """The classes, and how many training videos they have; if far from equally many, what to do about it."""
     counts = Counter(video.label for video in train.videos)
     named = sorted((counts[label], name) for label, name in enumerate(classes))
     (least, rare), (most, common) = named[0], named[-1]
     each = f"{least}" if least == most else f"{least} to {most}"
-    lines = [f"{len(classes)}, with {each} training videos each"]
+    lines = [f"{len(classes)} ({few(classes)}), with {each} training videos each"]
     if most >= IMBALANCED * max(1, least):
         lines.append(
             f"{common!r} has {most} and {rare!r} {least}: accuracy will favour the large classes, so "

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from vmae.data.config import DataConfig
 from vmae.data.reading.player import (
     VideoError,
     check_file,
@@ -31,7 +32,7 @@ from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.workers import run_parallel
 from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
-from vmae.support.text import first_lines
+from vmae.support.text import few, first_lines
 
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
 #: Where decord is exact, 0.0 was measured.
@@ -39,8 +40,9 @@ WRONG = 1.5
 
 #: Each kind of problem, with what to do about it.
 ADVICE = {
-    "unreadable": "could not be decoded completely: download these videos again, or remove them "
-    "from the lists",
+    "unreadable": "could not be decoded completely: move or delete these files (in lists, their "
+    "rows), or get them again; training leaves up to `max_unreadable` (by default "
+    f"{100 * DataConfig.max_unreadable:g} %) of the videos out and lists them",
     "foreign": "decord cannot read these videos, but other decoders can: run `vmae normalize`",
     "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`",
     "stretched": "their pixels are not square, and they are read as stored, as in the published code, "
@@ -51,14 +53,17 @@ ADVICE = {
     "will be too optimistic",
 }
 
-#: What else is worth knowing about files, which is no problem.
+#: What else is worth knowing about files and folders, which is no problem.
 NOTES = {
     "colours": "decord reads the right frames of these videos in slightly other colours than a "
     "player (10 bits, HDR, another size): use them as they are, or run `vmae normalize`",
     "sizes": "the frame size changes: all frames are scaled to the size of the first",
     "folders": "folders of images, which are not scanned",
-    "passed over": "not part of the set: convert them (videos to .mp4, images to .png), or remove "
-    "them",
+    "sub-folders": "they hold all videos of a class and count as its recordings: if they are the "
+    "classes, pass this folder instead",
+    "classes": "a classifier needs at least 2 classes: use one sub-folder per class, or lists",
+    "passed over": "not part of the set, so training ignores them: leave, move or delete them; to use "
+    "them, convert videos to .mp4 and images to .png",
 }
 
 #: The maximum number of frames compared, and of pixels of each: of larger frames, every n-th pixel.
@@ -92,7 +97,7 @@ def scan_set(
     workers: int = 2,
     progress: Callable[..., Any] = tqdm,
 ) -> list[Report]:
-    """Report on each file of a set, in list order, train before test, then on those passed over.
+    """Report on each file of a set, in list order, train before test, then on those passed over, and folders.
 
     samplings   how clips will be taken; a video too short for one of them has a problem
     """
@@ -107,8 +112,11 @@ def scan_set(
         report.splits = list(labels)
         report.label = videos.classes[label] if label >= 0 else "unlabelled"
     _mark_duplicates(reports)
-    passed = [(printable(path), ("passed over", path.suffix)) for path in videos.passed_over]
-    return reports + [Report(path, notes=[note]) for path, note in passed]
+    notes = [(path, ("passed over", path.suffix)) for path in videos.passed_over]
+    notes += [(path, ("sub-folders", few(names))) for path, names in videos.nested_by_class.items()]
+    if len(videos.classes) == 1:
+        notes.append((videos.folder, ("classes", f"only {few(videos.classes)}")))
+    return reports + [Report(printable(path), notes=[note]) for path, note in notes]
 
 
 def _scan(samplings: Sequence[Sampling], path: Path) -> Report:

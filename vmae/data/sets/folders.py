@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from vmae.data.sets.finding import walk
@@ -79,7 +80,10 @@ def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoS
         name: tuple(Video(path, classes.index(c)) for c, paths in found.items() for path in paths)
         for name, found in by_split.items()
     }
-    return VideoSet(folder, classes, **videos, passed_over=tuple(passed))
+    val = videos.get("val", ())
+    return VideoSet(
+        folder, classes, videos["train"], videos["test"], val=val, passed_over=tuple(passed)
+    )
 
 
 def _from_classes(folder: Path, foreign: bool) -> VideoSet:
@@ -100,7 +104,27 @@ def _from_classes(folder: Path, foreign: bool) -> VideoSet:
             tested = {path for path in paths if ucf101_group(path) in last}
         for path in paths:
             (test if path in tested else train).append(Video(path, label))
-    return VideoSet(folder, tuple(by_class), tuple(train), tuple(test), passed_over=tuple(passed))
+    nested = tuple(sub for paths in by_class.values() for sub in _nested(inner, paths))
+    return VideoSet(
+        folder,
+        tuple(by_class),
+        tuple(train),
+        tuple(test),
+        passed_over=tuple(passed),
+        nested=nested,
+    )
+
+
+def _nested(folder: Path, videos: list[Path]) -> list[Path]:
+    """The sub-folders of a class if they could be classes, in a folder passed one level too high.
+
+    They could if they hold all its videos, and at least two of them more than one.
+    """
+    places = [path.relative_to(folder).parts for path in videos]
+    if any(len(place) < 3 for place in places):  # CLASS/VIDEO
+        return []
+    counts = Counter(folder.joinpath(*place[:2]) for place in places)
+    return list(counts) if sum(count > 1 for count in counts.values()) > 1 else []
 
 
 def _unlabelled(folder: Path, foreign: bool) -> VideoSet:

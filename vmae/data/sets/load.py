@@ -50,12 +50,13 @@ def load_set(
     split     for UCF101 and HMDB51, which have three splits: 1 (the default), 2 or 3
     root      the folder of the videos, if they are not beside the lists
     foreign   take from class folders also videos that decord does not read exactly, such as .mts:
-              `vmae scan` reports them, and `vmae normalize` converts them
+              `vmae scan` reports them, and `vmae normalize` converts them. Both list the files
+              that are not part of the set, so there is no warning about those
 
     Raises SetError if there is no set, if lines are invalid (all are listed), or if a class occurs
     only in the test list. Warns about videos in both train and test, also if they only seem to be cut
-    from the same recordings, about classes without videos, and about files in class folders that are
-    not part of the set. The videos themselves are not opened.
+    from the same recordings, about classes without videos, about recordings that could be classes,
+    and about files in class folders that are not part of the set. The videos themselves are not opened.
     """
     given, folder = folder, at_root(folder)
     if folder.is_file():
@@ -85,7 +86,7 @@ def load_set(
         else:
             found = from_folders(folder, foreign)
     _check(found)
-    for text in _doubts(found):
+    for text in _doubts(found, foreign):
         warnings.warn(f"{found.folder}: {text}", stacklevel=2)
     return found
 
@@ -154,7 +155,7 @@ def _check(videos: VideoSet) -> None:
         )
 
 
-def _doubts(videos: VideoSet) -> Iterator[str]:
+def _doubts(videos: VideoSet, foreign: bool) -> Iterator[str]:
     """What is likely to be wrong with a set that can be used all the same."""
     used = {video.label for video in videos.train}
     empty = [name for label, name in enumerate(videos.classes) if label not in used]
@@ -178,7 +179,15 @@ def _doubts(videos: VideoSet) -> Iterator[str]:
             f"{few([printable(video.path.name) for video in alike])}. Put all clips of a recording "
             "into one split, in train/CLASS and test/CLASS, or train.csv and test.csv"
         )
-    if paths := videos.passed_over:
+    if nested := videos.nested_by_class:
+        outer, *others = nested
+        same = few([printable(other.name) for other in others])
+        yield (
+            f"{printable(outer.name)!r} holds videos only in sub-folders ({few(nested[outer])}): they "
+            f"count as recordings of one class; if they are the classes, pass {printable(outer)}"
+            f"{f'. The same holds for {same}' * bool(others)}"
+        )
+    if (paths := videos.passed_over) and not foreign:
         counts = Counter(path.suffix or "without suffix" for path in paths)
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(10))
         names = few([printable(path.relative_to(videos.folder)) for path in paths])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vmae.support.files import printable
 from vmae.support.text import first_lines
 
 
@@ -41,6 +42,7 @@ class VideoSet:
 
     val           videos of a third split, if there is one, for validation
     passed_over   files in class folders that are neither videos nor frames that can be read
+    nested        sub-folders of class folders, which count as recordings but could be classes
     """
 
     folder: Path
@@ -49,10 +51,19 @@ class VideoSet:
     test: tuple[Video, ...]
     val: tuple[Video, ...] = field(default=(), kw_only=True)
     passed_over: tuple[Path, ...] = field(default=(), kw_only=True)
+    nested: tuple[Path, ...] = field(default=(), kw_only=True)
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of the split "train", "val" or "test"."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    @property
+    def nested_by_class(self) -> dict[Path, list[str]]:
+        """The names in `nested`, by class folder."""
+        found: dict[Path, list[str]] = {}
+        for path in self.nested:
+            found.setdefault(path.parent, []).append(printable(path.name))
+        return found
 
     @property
     def splits(self) -> dict[str, tuple[Video, ...]]:
