@@ -21,13 +21,10 @@ from vmae.data.reading.sampling import Sampling, crop_square, place_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
 from vmae.data.reading.store import FrameStore, build_store
 from vmae.data.reading.workers import as_is, check_workers, end_with_parent, named_worker_deaths
-from vmae.data.sets.load import load_set
+from vmae.data.sets.load import load_set, require_chosen
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
-from vmae.support.near import not_found
 
-#: The set in the recipes for one's own videos, which nobody has to have.
-PLACEHOLDER = "my-videos"
 #: Replacements tried for an unreadable video before the run stops.
 TRIES = 3
 #: Steps from which a GPU's run has its store read by workers.
@@ -198,11 +195,7 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
 
 def open_set(config: DataConfig) -> VideoSet:
     """The set named in a run's configuration. Raises SetError as `load_set` does."""
-    if config.path == PLACEHOLDER and not at_root(config.path).exists():
-        raise SetError(
-            f"{not_found(config.path, 'folder or list file')}. {PLACEHOLDER} is the recipe's "
-            "placeholder: pass `--set data.path=FOLDER`"
-        )
+    require_chosen(config.path)
     root = None if config.root is None else at_root(config.root)
     return load_set(config.path, split=config.split, root=root)
 

@@ -34,6 +34,8 @@ from vmae.support.files import printable
 from vmae.support.near import not_found
 from vmae.support.text import few
 
+#: The set in the recipes for one's own videos, which nobody has to have.
+PLACEHOLDER = "my-videos"
 #: Names that `vmae render film` gives its sets.
 _FILM = re.compile(r"film(-speed)?(-\d+)?")
 
@@ -89,6 +91,15 @@ def load_set(
     for text in _doubts(found, foreign):
         warnings.warn(f"{found.folder}: {text}", stacklevel=2)
     return found
+
+
+def require_chosen(path: str) -> None:
+    """Raise SetError if the set of a configuration is still a recipe's placeholder, and not there."""
+    if path == PLACEHOLDER and not at_root(path).exists():
+        raise SetError(
+            f"{not_found(path, 'folder or list file')}. {PLACEHOLDER} is the recipe's placeholder: "
+            "pass `--set data.path=FOLDER`"
+        )
 
 
 def require_labels(videos: VideoSet) -> VideoSet:
