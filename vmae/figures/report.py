@@ -79,7 +79,7 @@ def _headline(test: Evaluation, classes: Sequence[str]) -> None:
     table(rows)
     if high - low > 10:
         paragraph(
-            f"The test set is small: another {total:,} videos of the same kind may well give anything "
+            "The test set is small: the accuracy on all videos of this kind may well be anything "
             f"from {low:.0f} to {high:.0f} %, so a change of a few points between two runs means "
             "nothing. More test videos narrow the interval: four times as many halve it."
         )
