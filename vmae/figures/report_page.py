@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from vmae.data.reading.sampling import Sampling
-from vmae.figures.charts import curves, lines, table
+from vmae.figures.charts import lines, table
 from vmae.figures.figure import page, paragraph
 from vmae.figures.report import results
 from vmae.support.files import write_text
@@ -21,6 +22,9 @@ from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
 from vmae.train.splits import left_out
 from vmae.train.validation import best_row, read_validation
+
+#: A share of the loss of guessing; a model whose training loss ends above it has hardly learned.
+LEARNED = 0.9
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -50,7 +54,7 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         read_validation(folder / "validation.jsonl"),
     )
     if records:
-        curves({"training": records}, alt=_fall("Training loss", records))
+        training_curve(records, test.logits.shape[1])
     if validation:
         best = best_row(validation)
         lines(
@@ -94,8 +98,29 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
     table([{"setting": name, "value": value} for name, value in rows.items()])
 
 
-def _fall(what: str, records: Sequence[Record]) -> str:
-    return f"{what} over steps, from {records[0].loss:.2f} to {records[-1].loss:.2f}."
+def training_curve(records: Sequence[Record], classes: int) -> None:
+    """The training loss beside that of guessing, from 0 on; says so if it is hardly any lower.
+
+    The loss of equal probabilities is ln(classes), whether labels are hard, smoothed or mixed.
+    """
+    losses, guess = [record.loss for record in records], math.log(classes)
+    lines(
+        [record.step for record in records],
+        {"training": losses},
+        alt=f"Training loss over steps, from {losses[0]:.2f} to {losses[-1]:.2f}; guessing would give "
+        f"ln({classes}) = {guess:.2f}.",
+        xlabel="step",
+        ylabel="training loss",
+        levels={f"guessing: ln({classes}) = {guess:.2f}": guess},
+        top=1.15 * max(*losses, guess),
+    )
+    if losses[-1] > LEARNED * guess:
+        paragraph(
+            f"The training loss has hardly fallen below that of guessing ({losses[-1]:.2f} of "
+            f"{guess:.2f}): the model has learned next to nothing from these videos, and right "
+            "answers in a small test may be luck. The recipe own.yaml advises: raise optim.lr by a "
+            "factor of 3, train for more epochs, or start from the weights of a classifier."
+        )
 
 
 _PAGE = """<!doctype html>
