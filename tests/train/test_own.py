@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -15,6 +16,7 @@ from small_runs import MODEL
 
 from vmae.base_config import ConfigError
 from vmae.cli.main import main
+from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, write_video
 from vmae.data.reading.loader import Subset
 from vmae.mae import MaskedAutoencoder
@@ -144,3 +146,18 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}
+
+
+def test_the_plan_before_a_run_is_that_of_the_plan_command(config, tmp_path, monkeypatch, capsys):
+    slow = replace(CARDS["a100"], matmul={"fp32": 1e6}, overlaps=False, host=(0.0, 0.0))
+    monkeypatch.setattr("vmae.train.plan.this_cpu", lambda: slow)
+    config.to_yaml(tmp_path / "config.yaml")
+    assert main(["plan", str(tmp_path / "config.yaml")]) in (0, None)
+    printed = capsys.readouterr().out.splitlines()
+    last = {line.split("  ")[0]: re.split("  +", line.strip())[-1] for line in printed}
+    text = overview(config, open_sources(config), accelerator_for("fp32", "cpu"))
+    minutes, memory = float(last["minutes"].replace(",", "")), last["memory"].split(" of ")[0]
+    assert minutes > 10
+    expected = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    assert f"time       about {expected} on CPU" in text
+    assert f"memory     about {memory} GB" in text

@@ -16,7 +16,7 @@ from vmae.support.text import few
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name, precision_of
 from vmae.train.finetune import Sources, labelled_clips
-from vmae.train.plan import Clips, planned, this_device
+from vmae.train.plan import Clips, measured, planned, this_device
 from vmae.train.splits import relative
 from vmae.train.starting import is_tuned, weights_kind
 from vmae.vit import VisionTransformer
@@ -42,10 +42,6 @@ def overview(
     """
     train, model = labelled_clips(config, sources), config.model
     optim = config.optim.resolved(len(train.videos))
-    fitting = config.replace(precision=precision_of(accelerator))
-    clips = optim.batch_size * config.repeated_aug
-    each = clips // (accelerator.num_processes * config.grad_accum_steps)
-    memory = training_memory(fitting, max(1, each)).total / 1e9
     start = _start(config, encoder, len(train.videos))
     data = config.data
     span = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
@@ -61,9 +57,7 @@ def overview(
         *(f"classes    {line}" for line in balance(train, sources.test, sources.classes)),
         f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
         f"learning rate up to {optim.lr:.2g}",
-        f"memory     about {memory:.2g} GB for a step",
-        f"time       {_time(config, train, sources, accelerator)} "
-        f"{device_name(accelerator.device)}, if the videos are read quickly enough",
+        *_expected(config, sources, accelerator),
     ]
     fold = partial(
         textwrap.fill, width=100, subsequent_indent=11 * " ", break_on_hyphens=False,
@@ -131,19 +125,28 @@ def _range(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _time(config: FinetuneConfig, train: Source, sources: Sources, accelerator: Accelerator) -> str:
-    """The time of training, of validation after every epoch, and of the test."""
-    device = this_device(accelerator.device)
+def _expected(config: FinetuneConfig, sources: Sources, accelerator: Accelerator) -> list[str]:
+    """The memory and the time of the run, as `vmae plan` computes them."""
+    device, name = this_device(accelerator.device), device_name(accelerator.device)
+    processes = accelerator.num_processes
     if device is None:
-        return "not known on"
-    stage = planned(config, device, Clips(len(train.videos), 0, None, None))
-    optim = config.optim.resolved(len(train.videos))
-    epochs = max(1, optim.steps * optim.batch_size // len(train.videos))
+        fitting = config.replace(precision=precision_of(accelerator))
+        each = (
+            config.optim.batch_size * config.repeated_aug // (processes * config.grad_accum_steps)
+        )
+        memory = training_memory(fitting, max(1, each)).total / 1e9
+        return [f"memory     about {memory:.1f} GB for a step", f"time       not known on {name}"]
     val = len(sources.val.videos) if sources.val else 0
-    views = config.test_clips * config.test_crops * (len(sources.test.videos) + epochs * val)
-    # Of a step's three passes, two go backward, and only through the blocks that are trained.
-    passes = stage.clips * (1 + 2 * (1 - config.frozen_layers / config.model.depth)) + views
-    minutes = stage.seconds / stage.clips * passes / 3 / accelerator.num_processes / 60
-    return (
-        f"about {max(1, minutes):.0f} min on" if minutes < 120 else f"about {minutes / 60:.0f} h on"
+    clips = Clips(
+        len(sources.train.videos), len(sources.classes), None, None, val, len(sources.test.videos)
     )
+    if sources.splits:
+        clips = measured(config, sources.splits.as_set())
+    stage = planned(config, device, clips, processes)
+    minutes = max(1, stage.seconds / 60)
+    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    quick = "" if stage.cores is not None else ", if the videos are read quickly enough"
+    return [
+        f"memory     about {stage.memory / 1e9:.1f} GB",
+        f"time       about {time} on {name}, training and tests together{quick}",
+    ]
