@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from small_runs import MODEL
 
 from vmae.base_config import ConfigError
 from vmae.cli.main import main
+from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, write_video
+from vmae.data.reading.loader import Subset
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
 from vmae.train.overview import balance, overview
@@ -83,7 +87,8 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
     assert saved.model.embed_dim == 384
     assert saved.start_from == str(tmp_path / "pretrained.pth")
     for words in (
-        "model ViT-384 from ",
+        f"model ViT-384 from {tmp_path / 'pretrained.pth'}, pre-trained only: with so few videos, the "
+        "weights of a classifier are a better start",
         "31 to train on, 11 to validate on, 10 to test on",
         "validation single videos of each class",
         "'dark' has 24 and 'bright' 7: accuracy will favour the large classes",
@@ -100,6 +105,19 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
     assert main(again) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["accuracy"], printed["validation_accuracy"]) == (report["accuracy"], 83.3)
+
+
+def test_the_plan_says_what_the_weights_are(config):
+    sources, accelerator = open_sources(config), accelerator_for("fp32")
+    started = config.replace(start_from="weights.pth", frozen_layers=1)
+    encoder, tuned = VisionTransformer(MODEL), VisionTransformer(MODEL, 400)
+    first = " ".join(overview(started, sources, accelerator, tuned).split("\nclips")[0].split())
+    assert first.endswith("from weights.pth, a classifier of 400 classes; 1 of 2 blocks frozen")
+    assert "a better start" in " ".join(overview(started, sources, accelerator, encoder).split())
+    many = replace(sources, train=Subset(sources.train, [0] * 200))
+    text = " ".join(overview(started, many, accelerator, encoder).split())
+    assert "weights.pth, pre-trained only; 1 of 2 blocks" in text and "a better start" not in text
+    assert "from scratch" in overview(config, sources, accelerator)
 
 
 def test_frozen_layers_keep_their_weights(config):
@@ -127,11 +145,28 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     sources = open_sources(config)
     equal = config.replace(labels_per_class=5)
     text = overview(equal, sources, accelerator_for("fp32"))
-    assert "2 ('bright', 'dark'), with 5 training videos each" in text
+    assert "2 ('bright', 'dark'), with 5 training and 2 to 8 test videos each" in text
+    assert "1 class has fewer than 3 test videos ('bright')" in text, "and 'dark' has enough"
+    assert "its accuracy will say nothing" in " ".join(text.split())
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}
     many = tuple(f"class {number}" for number in range(9))
-    text = balance(sources.train, many)[0]
+    text = balance(sources.train, sources.test, many)[0]
     assert text.startswith("9 ('class 0', 'class 1', ")
     assert "'class 5' and 3 more), with 0 to " in text
+
+
+def test_the_plan_before_a_run_is_that_of_the_plan_command(config, tmp_path, monkeypatch, capsys):
+    slow = replace(CARDS["a100"], matmul={"fp32": 1e6}, overlaps=False, host=(0.0, 0.0))
+    monkeypatch.setattr("vmae.train.plan.this_cpu", lambda: slow)
+    config.to_yaml(tmp_path / "config.yaml")
+    assert main(["plan", str(tmp_path / "config.yaml")]) in (0, None)
+    printed = capsys.readouterr().out.splitlines()
+    last = {line.split("  ")[0]: re.split("  +", line.strip())[-1] for line in printed}
+    text = overview(config, open_sources(config), accelerator_for("fp32", "cpu"))
+    minutes, memory = float(last["minutes"].replace(",", "")), last["memory"].split(" of ")[0]
+    assert minutes > 10
+    expected = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    assert f"time       about {expected} on CPU" in text
+    assert f"memory     about {memory} GB" in text

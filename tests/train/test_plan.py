@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vmae import ROOT
 from vmae.base_config import ConfigError
@@ -14,6 +16,8 @@ from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
 from vmae.train.plan import Clips, clips_of, hardware, plan_table, planned, precision_on
+from vmae.train.schedule import freeze
+from vmae.vit import VisionTransformer
 
 MEASURED = {
     key.removeprefix("plan, "): entry
@@ -51,6 +55,48 @@ def test_twice_the_rates_are_half_the_time_and_a_slow_memory_is_named():
     assert slow == pytest.approx(2 * quick)
     starved = planned(config, replace(card, bandwidth=card.bandwidth / 100), MANY)
     assert starved.limit == "memory bandwidth"
+
+
+@pytest.mark.parametrize("frozen", [0, 4, 8, 12])
+def test_nothing_goes_backward_through_frozen_blocks(frozen):
+    """Against the multiply-adds that PyTorch counts in a forward and a backward pass."""
+    config = Recipe.load("own-cpu").finetune.replace(frozen_layers=frozen)
+
+    def counted(layers: int) -> int:
+        with torch.device("meta"):
+            model = VisionTransformer(config.model, 3)
+            clip = torch.empty(1, 3, *config.model.grid.clip, dtype=torch.uint8)
+        model = model.to("meta")
+        freeze(model, layers)
+        with FlopCounterMode(display=False) as counter:
+            model(clip).sum().backward()
+        return counter.get_total_flops()
+
+    def parts(layers: int) -> dict[str, float]:
+        return planned(config.replace(frozen_layers=layers), CARDS["a100"], MANY).parts
+
+    share = parts(frozen)["matrix products"] / parts(0)["matrix products"]
+    assert share == pytest.approx(counted(frozen) / counted(0), abs=0.03)
+    if frozen:
+        assert parts(frozen)["memory bandwidth"] < parts(0)["memory bandwidth"]
+        assert parts(frozen)["launches"] < parts(0)["launches"]
+
+
+def test_validation_and_the_test_take_their_time_and_processes_share_the_work():
+    config = Recipe.load("own").finetune  # 30 epochs, 6 views per video
+    alone, tested = (
+        planned(config, CARDS["a100"], Clips(800, 2, None, None, *more))
+        for more in ((0, 0), (40, 200))
+    )
+    assert tested.steps == alone.steps == 30 * 100
+    step = alone.parts["matrix products"]
+    views = 6 * (200 + 30 * 40)
+    assert tested.testing == pytest.approx(views / 8 * step / 3)
+    assert tested.seconds == pytest.approx(alone.seconds + tested.testing)
+    halves = planned(config, CARDS["a100"], Clips(800, 2, None, None, 40, 200), processes=2)
+    assert halves.testing == pytest.approx(tested.testing / 2)
+    assert halves.parts["matrix products"] == pytest.approx(step / 2)
+    assert halves.memory < tested.memory and halves.clips == tested.clips
 
 
 def test_decoding_limits_a_run_without_a_store_and_the_cores_that_it_needs_are_counted():
@@ -101,6 +147,27 @@ def test_a_set_that_is_here_is_measured(motion_mini):
     assert (found.videos, found.classes) == (48, 8)
     assert found.decoding > 0
     assert found.stored == (48 + 24) * 16 * 3 * 16**2
+
+
+def test_a_part_of_the_training_videos_is_for_validation(motion_mini, tmp_path):
+    recipe = Recipe.load("cpu").changed({"data.path": str(motion_mini)})
+    found = clips_of(recipe.finetune.replace(val_share=0.25))
+    assert (found.videos + found.val, found.test) == (48, 24) and found.val > 0
+    elsewhere = recipe.finetune.replace(val_share=0.25, data=DataConfig(path=str(tmp_path)))
+    found = clips_of(elsewhere, 100)
+    assert (found.videos, found.val, found.test) == (75, 25, 0)
+
+
+def test_a_field_of_one_part_can_be_set(capsys):
+    command = ["plan", "own-cpu", "--videos", "40", "--device", "a100", "--set"]
+    table = {}
+    for frozen in ("0", "12"):
+        assert main([*command, f"frozen_layers={frozen}"]) in (0, None)
+        table[frozen] = capsys.readouterr().out
+    assert table["0"] != table["12"]
+    assert main([*command, "mask.mask_ratio=0.75"]) in (0, None)
+    assert main([*command, "frozen_layer=0"]) == 1
+    assert "has no field frozen_layer" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):

@@ -89,7 +89,11 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     with pytest.warns(UserWarning, match="1 of 24 videos could not be read"):
         assert main(command(tmp_path)) == 0
     out, err = capsys.readouterr()
-    assert f"unreadable 1 of 24 videos, left out: {broken!r}" in err
+    err = " ".join(err.split())
+    assert f"unreadable 1 of 24 videos, left out: {broken!r} (1 of the test videos)" in err
+    assert "2 ('bright', 'dark'), with 8 training and 1 to 2 test videos each" in err
+    assert "2 classes have fewer than 3 test videos ('bright', 'dark')" in err
+    assert "their accuracies will say nothing: add videos, or put more into a test folder" in err
     assert err.index("unreadable 1 of 24") < err.index("fine-tune:"), "before the first step"
     assert json.loads(out)["unreadable_videos"] == 1
     (row,) = [row for row in rows_of(tmp_path / "run") if row["unreadable"]]
@@ -147,7 +151,7 @@ def test_large_sets_are_not_checked_and_the_plan_says_so(config, monkeypatch):
 
     text = overview(config, open_sources(config), accelerator_for("fp32"))
     assert "unreadable none" in text
-    assert "2 ('bright', 'dark'), with 8 training videos each" in text
+    assert "2 ('bright', 'dark'), with 8 training and 2 test videos each" in text
     for module in ("finetune", "overview"):
         monkeypatch.setattr(import_module(f"vmae.train.{module}"), "CHECKED", 23)
     text = overview(config, open_sources(config), accelerator_for("fp32"))

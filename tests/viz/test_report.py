@@ -15,14 +15,21 @@ from vmae.data import DataConfig, Sampling, Video, write_video
 from vmae.figures import results
 from vmae.figures.figure import page
 from vmae.figures.report import interval
+from vmae.figures.report_page import training_curve
+from vmae.support.progress import Record
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
 
 
 def told(test: Evaluation, videos, classes, sampling=None) -> str:
-    """What the report says, as text without tags and pictures; alt texts count."""
+    """What the report says of a test."""
+    return text_of(lambda: results(test, videos, classes, sampling or Sampling(8, short="repeat")))
+
+
+def text_of(show) -> str:
+    """What `show` displays, as text without tags and pictures; alt texts count."""
     with page() as parts:
-        results(test, videos, classes, sampling or Sampling(8, short="repeat"))
+        show()
     html = re.sub(r'<img [^>]*alt="([^"]*)"[^>]*>', r" [\1] ", " ".join(parts))
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html)).replace("&#x27;", "'")
 
@@ -63,7 +70,8 @@ def test_small_tests_have_their_caveats(videos):
         "4 of 6 test videos are classified correctly: 66.7 % (95 % interval 30.0 to 90.3 %)" in text
     )
     assert "The mean over the classes is 66.7 %" in text
-    assert "another 6 videos of the same kind may well give anything from 30 to 90 %" in text
+    assert "the accuracy on all videos of this kind may well be anything from 30 to 90 %" in text
+    assert "another 6 videos" not in text, "those vary more than the interval says"
     assert "does not show that the classifier is better than always giving the same answer" in text
     assert "2 of 2 classes have fewer than ten test videos" in text
     assert "a 3 1 33 6 to 79 b (2)" in text, "a row of the table by class"
@@ -101,6 +109,32 @@ def test_mistakes_come_in_order_and_an_unreadable_file_is_named(videos):
 
 
 # ---- of a run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes,losses,learned", [
+    (3, [1.10, 1.07], False), (3, [1.10, 0.95], True), (400, [6.0, 5.5], False),
+    (400, [5.99, 3.1], True), (3, [9.0, 1.2], False),
+])  # fmt: skip
+def test_a_model_that_has_learned_next_to_nothing_is_not_a_success(classes, losses, learned):
+    """Whatever its luck in the test: the loss stays near ln(classes), that of guessing."""
+    records = [Record(5 * i, loss, 1e-4, 1.0, 1.0) for i, loss in enumerate(losses, 1)]
+    text = text_of(lambda: training_curve(records, classes))
+    guess = f"{np.log(classes):.2f}"
+    assert f"guessing would give ln({classes}) = {guess}" in text, "in the picture's alt text"
+    warning = f"hardly fallen below that of guessing ({losses[-1]:.2f} of {guess})"
+    assert (warning in text) != learned
+    assert ("raise optim.lr by a factor of 3" in text) != learned
+
+
+def test_the_curve_has_the_level_of_guessing_and_begins_at_0(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("vmae.figures.charts.show", lambda figure, alt: drawn.append(figure))
+    training_curve([Record(step, 1.09, 1e-4, 1.0, 1.0) for step in (5, 10)], 3)
+    (axis,) = drawn[0].axes
+    dashed = next(line for line in axis.lines if line.get_linestyle() == "--")
+    assert list(dashed.get_ydata()) == pytest.approx([np.log(3)] * 2)
+    assert [text.get_text() for text in axis.texts] == ["guessing: ln(3) = 1.10"]
+    assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > np.log(3)
 
 
 class Dies(Silent):

@@ -183,7 +183,7 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     sources = open_sources(config, arguments.out if arguments.resume else None)
     accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
     if accelerator.is_main_process:
-        print(overview(config, sources, accelerator), file=sys.stderr, flush=True)
+        print(overview(config, sources, accelerator, encoder), file=sys.stderr, flush=True)
     result = finetune(config, sources, encoder, Bar(), arguments.out, arguments.resume)
     best = best_row(result.validation) if result.validation else None
     kept = {}

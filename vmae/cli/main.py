@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="override a field of both parts of the recipe; may be repeated",
+        help="override a field of the recipe, in each part that has it; may be repeated",
     )
     plan.set_defaults(run=commands.plan)
 

@@ -213,6 +213,6 @@ def predict(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> None:
     """Write the report of a fine-tuning run as one HTML file."""
     require(arguments.folder, "folder of a run")
-    from vmae.figures.report import write_report
+    from vmae.figures.report_page import write_report
 
     print(write_report(arguments.folder, arguments.out))

@@ -2,5 +2,6 @@
 
 from vmae.figures.charts import confusion, curves, lines, table
 from vmae.figures.figure import INK, PALETTE, show, style
-from vmae.figures.report import results, write_report
+from vmae.figures.report import results
+from vmae.figures.report_page import write_report
 from vmae.figures.strips import film_strips, to_frames

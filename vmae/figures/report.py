@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Sequence
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +14,11 @@ from vmae.data.reading.reader import VideoError
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
 from vmae.data.sets.videos import Video
-from vmae.figures.charts import confusion, curves, lines, table
-from vmae.figures.figure import page, paragraph
+from vmae.figures.charts import confusion, table
+from vmae.figures.figure import paragraph
 from vmae.figures.strips import film_strips
-from vmae.support.files import printable, write_text
-from vmae.support.progress import Record
-from vmae.support.text import few
-from vmae.train.classifier import load_classifier, load_test
-from vmae.train.config import FinetuneConfig
+from vmae.support.files import printable
 from vmae.train.evaluate import Evaluation
-from vmae.train.log import read_records
-from vmae.train.splits import left_out
-from vmae.train.validation import best_row, read_validation
 
 #: The largest number of classes whose confusion matrix is drawn; of more, the commonest confusions.
 DRAWN = 40
@@ -90,7 +79,7 @@ def _headline(test: Evaluation, classes: Sequence[str]) -> None:
     table(rows)
     if high - low > 10:
         paragraph(
-            f"The test set is small: another {total:,} videos of the same kind may well give anything "
+            "The test set is small: the accuracy on all videos of this kind may well be anything "
             f"from {low:.0f} to {high:.0f} %, so a change of a few points between two runs means "
             "nothing. More test videos narrow the interval: four times as many halve it."
         )
@@ -191,99 +180,3 @@ def _mistakes(
 
 def _short(text: str, most: int = 28) -> str:
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
-
-
-# ---- the page of a run ---------------------------------------------------------------------------
-
-
-def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a fine-tuning run as one HTML file, by default report.html in its folder.
-
-    Raises CheckpointError if the run has not been tested, ConfigError if the folder holds none.
-    """
-    folder = Path(folder)
-    out = folder / "report.html" if out is None else Path(out)
-    test, videos = load_test(folder)
-    _, classes, config = load_classifier(folder)
-    with page() as parts, warnings.catch_warnings():
-        # The tables show every name; in pictures, letters of no installed font are boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        results(test, videos, classes, Sampling.of(config.data, config.model.num_frames))
-        paragraph("Training", "h2")
-        _training(folder, config, test)
-    title = escape(f"Report of {folder.resolve().name}")
-    write_text(out, _PAGE.format(title=title, parts="\n".join(parts)))
-    return out
-
-
-def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
-    """The curves of the run, also if it was resumed, and what it was made from."""
-    records, validation = (
-        read_records(folder / "metrics.jsonl"),
-        read_validation(folder / "validation.jsonl"),
-    )
-    if records:
-        curves({"training": records}, alt=_fall("Training loss", records))
-    if validation:
-        best = best_row(validation)
-        lines(
-            [row["step"] for row in validation],
-            {"validation": [row["accuracy"] for row in validation]},
-            alt=f"Validation accuracy over steps; the best is {best['accuracy']:.1f} percent.",
-            xlabel="step",
-            ylabel="validation accuracy, %",
-            levels={"test": test.accuracy},
-            top=105,
-        )
-        paragraph(
-            f"The weights are those of step {best['step']}, which did best on the {best['videos']} "
-            f"validation videos ({best['accuracy']:.1f} %). As it was chosen for that, this number is "
-            "too optimistic; the test was not used for any choice."
-        )
-    else:
-        paragraph(
-            "The weights are those of the last step. With val_share set, those of the best epoch on "
-            "videos held out of training would be kept."
-        )
-    optim, data = config.optim, config.data
-    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
-    unread = left_out(folder)
-    started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
-    rows = {
-        "videos": data.path,
-        **({"left out, unreadable": f"{len(unread)}: {few(unread)}"} if unread else {}),
-        "model": f"{config.model.size}, {config.model.num_frames} frames of {config.model.img_size} "
-        f"pixels, {clip}",
-        "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),
-        "frozen layers": f"{config.frozen_layers} of {config.model.depth}",
-        "training": f"{length}, batches of {optim.batch_size}, learning rate {optim.lr:g}"
-        + (f" per {optim.base_batch_size} videos" if optim.base_batch_size else ""),
-        "views in the test": f"{config.test_clips * config.test_crops} per video",
-        "device": started[-1]["device"],
-        "minutes": f"{records[-1].seconds / 60:.1f}" if records else "",
-        "made with": f"vmae {started[-1]['vmae']}, {started[-1]['time']}",
-    }
-    table([{"setting": name, "value": value} for name, value in rows.items()])
-
-
-def _fall(what: str, records: Sequence[Record]) -> str:
-    return f"{what} over steps, from {records[0].loss:.2f} to {records[-1].loss:.2f}."
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }}
-h2 {{ margin-top: 2.2rem; }}
-img {{ max-width: 100%; height: auto; display: block; margin: 1rem 0; }}
-table {{ border-collapse: collapse; margin: 1rem 0; }}
-th, td {{ padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #8884; vertical-align: top; }}
-caption {{ text-align: left; }}
-</style></head><body>
-<h1>{title}</h1>
-{parts}
-</body></html>
-"""

@@ -16,24 +16,33 @@ from vmae.support.text import few
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name, precision_of
 from vmae.train.finetune import Sources, labelled_clips
-from vmae.train.plan import Clips, planned, this_device
+from vmae.train.plan import Clips, measured, planned, this_device
 from vmae.train.splits import relative
+from vmae.train.starting import is_tuned, weights_kind
+from vmae.vit import VisionTransformer
 
+#: Fewer training videos than these need the weights of a classifier (the recipe own.yaml); fewer test
+#: videos of a class say nothing about it.
+FEW_VIDEOS, FEW_TESTS = 200, 3
+#: Splits, in words.
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 #: A class with so many times the videos of another is worth a remark.
 IMBALANCED = 3
 
 
-def overview(config: FinetuneConfig, sources: Sources, accelerator: Accelerator) -> str:
-    """A few lines: the model, the videos and their classes, steps, memory of a step, minutes."""
+def overview(
+    config: FinetuneConfig,
+    sources: Sources,
+    accelerator: Accelerator,
+    encoder: VisionTransformer | None = None,
+) -> str:
+    """A few lines: the model, the videos and their classes, steps, memory, minutes.
+
+    encoder   what the run starts from, as `load_start` returns it
+    """
     train, model = labelled_clips(config, sources), config.model
     optim = config.optim.resolved(len(train.videos))
-    fitting = config.replace(precision=precision_of(accelerator))
-    clips = optim.batch_size * config.repeated_aug
-    each = clips // (accelerator.num_processes * config.grad_accum_steps)
-    memory = training_memory(fitting, max(1, each)).total / 1e9
-    start = f"from {config.start_from}" if config.start_from else "from scratch"
-    if config.frozen_layers:
-        start += f", {config.frozen_layers} of {model.depth} blocks frozen"
+    start = _start(config, encoder, len(train.videos))
     data = config.data
     span = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     val = len(sources.val.videos) if sources.val else 0
@@ -45,14 +54,15 @@ def overview(config: FinetuneConfig, sources: Sources, accelerator: Accelerator)
         f"{len(sources.test.videos):,} to test on",
         *_unreadable(sources),
         *([f"validation {sources.split}"] if val else []),
-        *(f"classes    {line}" for line in balance(train, sources.classes)),
+        *(f"classes    {line}" for line in balance(train, sources.test, sources.classes)),
         f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
         f"learning rate up to {optim.lr:.2g}",
-        f"memory     about {memory:.2g} GB for a step",
-        f"time       {_time(config, train, sources, accelerator)} "
-        f"{device_name(accelerator.device)}, if the videos are read quickly enough",
+        *_expected(config, sources, accelerator),
     ]
-    fold = partial(textwrap.fill, width=100, subsequent_indent=11 * " ")
+    fold = partial(
+        textwrap.fill, width=100, subsequent_indent=11 * " ", break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
     return "\n".join(map(fold, lines))
 
 
@@ -64,19 +74,44 @@ def _unreadable(sources: Sources) -> list[str]:
     if rows := splits.left_out:
         names = few([relative(row.video.path, splits.folder) for row in rows])
         total = len({row.video for row in splits.rows})
-        return [f"unreadable {len(rows)} of {total} videos, left out: {names}"]
+        lost = Counter(row.split for row in rows)  # the splits are made before any video is read
+        where = ", ".join(f"{lost[n]} of the {SPLITS[n]} videos" for n in SPLITS if lost[n])
+        return [f"unreadable {len(rows)} of {total} videos, left out: {names} ({where})"]
     if len(splits.rows) > CHECKED:
         return [f"unreadable not checked, as there are over {CHECKED:,} videos: `vmae scan` does"]
     return ["unreadable none"] if splits.checked else []
 
 
-def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
-    """The classes, and how many training videos they have; if far from equally many, what to do about it."""
-    counts = Counter(video.label for video in train.videos)
+def _start(config: FinetuneConfig, encoder: VisionTransformer | None, videos: int) -> str:
+    """The weights to start from, what they were trained for, and how many blocks keep them."""
+    if encoder is None:
+        return "from scratch"
+    start = f"from {config.start_from}, {weights_kind(encoder)}"
+    if not is_tuned(encoder) and videos < FEW_VIDEOS:
+        start += ": with so few videos, the weights of a classifier are a better start"
+    if config.frozen_layers:
+        start += f"; {config.frozen_layers} of {config.model.depth} blocks frozen"
+    return start
+
+
+def balance(train: Source, test: Source, classes: tuple[str, ...]) -> list[str]:
+    """The classes and how many videos they have; what to do about few tests, or far from equal numbers."""
+    counts, tested = (Counter(video.label for video in part.videos) for part in (train, test))
     named = sorted((counts[label], name) for label, name in enumerate(classes))
     (least, rare), (most, common) = named[0], named[-1]
-    each = f"{least}" if least == most else f"{least} to {most}"
-    lines = [f"{len(classes)} ({few(classes)}), with {each} training videos each"]
+    few_tested = [name for label, name in enumerate(classes) if tested[label] < FEW_TESTS]
+    lines = [
+        f"{len(classes)} ({few(classes)}), with {_range(least, most)} training and "
+        f"{_range(*(f(tested[label] for label in range(len(classes))) for f in (min, max)))} "
+        "test videos each"
+    ]
+    if few_tested:
+        one = len(few_tested) == 1
+        lines.append(
+            f"{len(few_tested)} class{' has' if one else 'es have'} fewer than {FEW_TESTS} test videos "
+            f"({few(few_tested)}), so {'its accuracy' if one else 'their accuracies'} will say "
+            "nothing: add videos, or put more into a test folder of your own"
+        )
     if most >= IMBALANCED * max(1, least):
         lines.append(
             f"{common!r} has {most} and {rare!r} {least}: accuracy will favour the large classes, so "
@@ -86,19 +121,32 @@ def balance(train: Source, classes: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _time(config: FinetuneConfig, train: Source, sources: Sources, accelerator: Accelerator) -> str:
-    """The time of training, of validation after every epoch, and of the test."""
-    device = this_device(accelerator.device)
+def _range(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
+def _expected(config: FinetuneConfig, sources: Sources, accelerator: Accelerator) -> list[str]:
+    """The memory and the time of the run, as `vmae plan` computes them."""
+    device, name = this_device(accelerator.device), device_name(accelerator.device)
+    processes = accelerator.num_processes
     if device is None:
-        return "not known on"
-    stage = planned(config, device, Clips(len(train.videos), 0, None, None))
-    optim = config.optim.resolved(len(train.videos))
-    epochs = max(1, optim.steps * optim.batch_size // len(train.videos))
+        fitting = config.replace(precision=precision_of(accelerator))
+        each = (
+            config.optim.batch_size * config.repeated_aug // (processes * config.grad_accum_steps)
+        )
+        memory = training_memory(fitting, max(1, each)).total / 1e9
+        return [f"memory     about {memory:.1f} GB for a step", f"time       not known on {name}"]
     val = len(sources.val.videos) if sources.val else 0
-    views = config.test_clips * config.test_crops * (len(sources.test.videos) + epochs * val)
-    # Of a step's three passes, two go backward, and only through the blocks that are trained.
-    passes = stage.clips * (1 + 2 * (1 - config.frozen_layers / config.model.depth)) + views
-    minutes = stage.seconds / stage.clips * passes / 3 / accelerator.num_processes / 60
-    return (
-        f"about {max(1, minutes):.0f} min on" if minutes < 120 else f"about {minutes / 60:.0f} h on"
+    clips = Clips(
+        len(sources.train.videos), len(sources.classes), None, None, val, len(sources.test.videos)
     )
+    if sources.splits:
+        clips = measured(config, sources.splits.as_set())
+    stage = planned(config, device, clips, processes)
+    minutes = max(1, stage.seconds / 60)
+    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    quick = "" if stage.cores is not None else ", if the videos are read quickly enough"
+    return [
+        f"memory     about {stage.memory / 1e9:.1f} GB",
+        f"time       about {time} on {name}, training and tests together{quick}",
+    ]

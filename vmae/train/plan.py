@@ -7,11 +7,9 @@ come as fast. The constants are in `vmae.cost.hardware`; tests/bench/plan.py com
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,16 +19,16 @@ from vmae.base_config import ConfigError
 from vmae.cost.flops import classifier_multiply_adds, pretraining_multiply_adds
 from vmae.cost.hardware import CARDS, Hardware, this_cpu
 from vmae.cost.memory import training_memory
-from vmae.data.config import DataConfig
 from vmae.data.reading.loader import ClipDataset, open_set
 from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
 from vmae.data.sets.motion_specs import spec_named
-from vmae.data.sets.videos import SetError, Video, VideoSet
+from vmae.data.sets.subsets import hold_out
+from vmae.data.sets.videos import SetError, VideoSet
 from vmae.masking import make_mask
 from vmae.support.text import rate
-from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
+from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig, RunConfig
 from vmae.train.devices import device_name
 from vmae.train.recipe import Recipe
 
@@ -48,13 +46,16 @@ class Clips:
     """A set: training videos and classes, and, measured here on a few videos, what reading takes.
 
     decoding   seconds of one core per clip; None where no video is there to be measured
-    stored     bytes of all frames of both splits at the model's size; None likewise
+    stored     bytes of all frames of both splits at the model's size; None likewise, or without a store
+    val, test  videos of these splits, which fine-tuning reads too; 0 where it is not known
     """
 
     videos: int
     classes: int
     decoding: float | None
     stored: int | None
+    val: int = 0
+    test: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class StagePlan:
     clips          of the whole run, every repetition counted
     multiply_adds  of a clip's forward pass
     seconds        of the whole run
-    memory         bytes on the device at the peak
+    testing        seconds of these that validation and the test take
+    memory         bytes on the device of a process at the peak
     parts          seconds per step by what takes them: "matrix products", "memory bandwidth",
                    "launches", "decoding"
     cores          that decode as fast as the device trains; None where nothing is known, 0 with a store
@@ -78,6 +80,7 @@ class StagePlan:
     memory: int
     parts: dict[str, float]
     cores: int | None
+    testing: float = 0.0
 
     @property
     def limit(self) -> str:
@@ -112,57 +115,79 @@ def clips_of(config: RunConfig, videos: int | None = None) -> Clips:
     """
     model = config.model
     if videos is not None:
-        return Clips(videos, 0, None, None)
+        return _of_size(config, videos)
     try:
-        return _measured(config, open_set(config.data))
+        return measured(config, open_set(config.data))
     except SetError as error:
         spec = spec_named(at_root(config.data.path).name)
         if spec is None:
             raise SetError(f"{error}. To plan without it, give its size: --videos NUMBER") from None
         stored = (spec.train + spec.test) * spec.frames * 3 * model.img_size**2
-        return Clips(spec.train, len(spec.classes), None, stored)
+        return _of_size(config, spec.train, len(spec.classes), stored, spec.test)
 
 
-def _measured(config: RunConfig, videos: VideoSet) -> Clips:
-    """What reading a set takes, from a few of its videos."""
-    model, counts = config.model, (len(videos.train), len(videos.classes))
-    few = _spread(videos.train, SAMPLE)
+def _of_size(
+    config: RunConfig, train: int, classes: int = 0, stored: int | None = None, test: int = 0
+) -> Clips:
+    """A set that is not here; a part of its training videos may be for validation."""
+    if not isinstance(config, FinetuneConfig):
+        return Clips(train, classes, None, stored)
+    val = round((config.val_share or 0) * train)
+    return Clips(train - val, classes, None, stored, val, test)
+
+
+def measured(config: RunConfig, videos: VideoSet) -> Clips:
+    """The sizes of a set's splits in a run, and from a few of its videos what reading it takes."""
+    model, train, val, tested = config.model, videos.train, 0, 0
+    if isinstance(config, FinetuneConfig):
+        train, held, _ = hold_out(videos, config.val_share, config.seed)
+        val, tested = len(held), len(videos.test)
+    found = Clips(len(train), len(videos.classes), None, None, val, tested)
+    few = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
     sizes, seconds = [], []
     reader = ClipDataset(
         VideoFiles(few, model.img_size), Sampling.of(config.data, model.num_frames), config.seed
     )
     for index, video in enumerate(few):
         try:
-            pieces = (resize_frames(piece, model.img_size) for piece in frame_pieces(video))
-            sizes.append(sum(piece.nbytes for piece in pieces))
+            if config.data.cache:  # it takes every frame
+                pieces = (resize_frames(piece, model.img_size) for piece in frame_pieces(video))
+                sizes.append(sum(piece.nbytes for piece in pieces))
             start = time.perf_counter()
             reader.read(0, index)
             seconds.append(time.perf_counter() - start)
         except VideoError:
             continue  # the run itself says which ones it cannot read
     if not seconds:
-        return Clips(*counts, None, None)
-    total = len(videos.train) + len(videos.test)
-    stored = round(sum(sizes) / len(sizes) * total)
-    return Clips(*counts, sorted(seconds)[len(seconds) // 2], stored)
+        return found
+    total = len(train) + val + len(videos.test)
+    stored = round(sum(sizes) / len(sizes) * total) if sizes else None
+    return replace(found, decoding=sorted(seconds)[len(seconds) // 2], stored=stored)
 
 
-def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
-    """The plan of one run on one device. Raises ConfigError for a precision it does not have."""
+def planned(config: RunConfig, device: Hardware, clips: Clips, processes: int = 1) -> StagePlan:
+    """The plan of one run on one device, or on several like it, with a process for each.
+
+    Raises ConfigError for a precision that the device does not have.
+    """
     precision = precision_on(config, device)
     videos, pretraining = clips.videos, isinstance(config, PretrainConfig)
     if isinstance(config, FinetuneConfig) and config.labels_per_class and clips.classes:
         videos = min(videos, config.labels_per_class * clips.classes)
     optim = config.optim.resolved(videos)
-    count = optim.batch_size * config.repeated_aug
+    count = optim.batch_size * config.repeated_aug // processes  # clips of a step in a process
     counted = config.replace(precision=precision, device="cuda" if device.overlaps else "cpu")
-    memory = training_memory(counted, count // config.grad_accum_steps)
+    memory = training_memory(counted, max(1, count // config.grad_accum_steps))
     tokens, forward = _work(config)
-    again = 4 if config.activation_checkpointing else 3  # forward passes' worth of products
-    products = 2 * again * forward * count / (device.efficiency * device.matmul[precision])
+    once = 2 * forward / (device.efficiency * device.matmul[precision])  # a clip's forward pass
+    # Backward takes two forward passes' worth of products, and goes through trained blocks only.
+    backward, depth = 3 if config.activation_checkpointing else 2, config.model.depth
+    frozen = config.frozen_layers if isinstance(config, FinetuneConfig) else 0
+    again = 1 + backward * (1 - frozen / depth)
+    products = again * once * count
     kept = memory.activations * config.grad_accum_steps
-    moved = device.passes * kept + OPTIMIZER * memory.weights / 4
-    blocks = config.model.depth + (config.model.decoder_depth if pretraining else 0)
+    moved = device.passes * kept + OPTIMIZER * memory.gradients / 4
+    blocks = (depth + pretraining * config.model.decoder_depth) * again / (1 + backward)
     parts = {
         "matrix products": products,
         "memory bandwidth": moved / device.bandwidth,
@@ -174,16 +199,26 @@ def planned(config: RunConfig, device: Hardware, clips: Clips) -> StagePlan:
     if not config.data.cache:
         needed = None
         if clips.decoding is not None:
-            decoding = clips.decoding * optim.batch_size
+            decoding = clips.decoding * optim.batch_size / processes
             needed = math.ceil(decoding / step)
             parts["decoding"] = decoding / max(1, config.data.num_workers)
             step = max(step, parts["decoding"])
     total = round(device.held * memory.total) + (0 if device.overlaps else PROCESS)
     if config.data.cache_on_device:
         total += clips.stored or 0
-    return StagePlan(
-        optim.steps, optim.steps * count, tokens, forward, optim.steps * step, total, parts, needed
-    )
+    testing = _testing(config, optim, replace(clips, videos=videos), once) / processes
+    run, seconds = optim.steps * count * processes, optim.steps * step + testing
+    return StagePlan(optim.steps, run, tokens, forward, seconds, total, parts, needed, testing)
+
+
+def _testing(config: RunConfig, optim: OptimConfig, clips: Clips, once: float) -> float:
+    """Seconds of one process in the test and in validation after each epoch; `once`: per view."""
+    if not isinstance(config, FinetuneConfig):
+        return 0.0
+    epochs = math.ceil(optim.steps / max(1, clips.videos // optim.batch_size))
+    views = config.test_clips * (clips.test + epochs * clips.val)
+    read = 0.0 if config.data.cache else (clips.decoding or 0.0) / max(1, config.data.num_workers)
+    return views * max(config.test_crops * once, read)
 
 
 def precision_on(config: RunConfig, device: Hardware) -> str:
@@ -215,27 +250,22 @@ def _work(config: RunConfig) -> tuple[str, int]:
     return f"{grid.num_tokens:,}", classifier_multiply_adds(config.model)
 
 
-def _spread(videos: Sequence[Video], count: int) -> list[Video]:
-    step = max(1, len(videos) // count)
-    return list(itertools.islice(videos, 0, None, step))[:count]
-
-
 def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
     """The plan of a recipe as a table: a row per quantity, a column per stage.
 
     videos   as in `clips_of`
     """
     stages: dict[str, tuple[RunConfig, StagePlan]] = {}
-    sets: dict[DataConfig, Clips] = {}
+    sets: dict[RunConfig, Clips] = {}
     for name, config in (("pre-training", recipe.pretrain), ("fine-tuning", recipe.finetune)):
-        sets[config.data] = clips = sets.get(config.data) or clips_of(config, videos)
-        stages[name] = config, planned(config, device, clips)
+        sets[config] = clips_of(config, videos)
+        stages[name] = config, planned(config, device, sets[config])
 
     def row(quantity: str, value: Any) -> dict[str, str]:
         return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
 
     def clips_per_second(_: RunConfig, plan: StagePlan) -> str:
-        return rate(plan.clips / plan.seconds)
+        return rate(plan.clips / (plan.seconds - plan.testing))
 
     def decoding(config: RunConfig, plan: StagePlan) -> str:
         if config.data.cache:
@@ -243,7 +273,7 @@ def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> l
         return "not known before the videos are there" if plan.cores is None else f"{plan.cores}"
 
     def stored(config: RunConfig, _: StagePlan) -> str:
-        size = sets[config.data].stored
+        size = sets[config].stored
         if not config.data.cache:
             return "none"
         return "not known before the videos are there" if size is None else f"{size / 1e9:.1f} GB"

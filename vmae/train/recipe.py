@@ -59,12 +59,16 @@ class Recipe(Config):
     def with_fields(self, part: str, fields: Mapping[str, Any]) -> Recipe:
         """A copy with fields of "pretrain", "finetune" or "both" set, by dotted name; None is a value too.
 
-        Those of the model and the data are set in both parts: a recipe describes one model.
+        Those of the model and the data are set in both parts: a recipe describes one model. Of "both",
+        a field that only one part has is set there.
         """
         values = self.to_dict()
         for name, value in fields.items():
-            shared = name.split(".")[0] in ("model", "data")
-            for one in ("pretrain", "finetune") if shared or part == "both" else (part,):
+            head = name.split(".")[0]
+            parts = (
+                ("pretrain", "finetune") if head in ("model", "data") or part == "both" else (part,)
+            )
+            for one in [p for p in parts if head in values[p]] or parts:
                 _put(values[one], name, value)
         # Errors in what is changed name a field as it was given, without the part that it is in.
         if part in ("pretrain", "both"):

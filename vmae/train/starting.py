@@ -69,7 +69,7 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
     if source is not None:
         _check_size(source.config, config.model)
     head = source is not None and source.num_classes is not None
-    tuned = head or (source is not None and not isinstance(source.fc_norm, nn.Identity))
+    tuned = source is not None and is_tuned(source)
     what = "from scratch" if source is None else "from an encoder without a head"
     if config.needs_classifier and not tuned:
         raise ConfigError(
@@ -92,6 +92,18 @@ def check_source(source: VisionTransformer | None, config: FinetuneConfig) -> No
             f"head_rows is {config.head_rows!r}, but this run starts {what}: rows can only come "
             f"from a classifier. {_PASS.capitalize()}, or set head_rows to null"
         )
+
+
+def is_tuned(source: VisionTransformer) -> bool:
+    """Whether weights were fine-tuned: they have a head, or the `fc_norm` before it."""
+    return source.num_classes is not None or not isinstance(source.fc_norm, nn.Identity)
+
+
+def weights_kind(source: VisionTransformer) -> str:
+    """What weights were trained for, in words."""
+    if source.num_classes is not None:
+        return f"a classifier of {source.num_classes:,} classes"
+    return "a classifier without its head" if is_tuned(source) else "pre-trained only"
 
 
 def _check_size(given: ModelConfig, wanted: ModelConfig) -> None:
