@@ -442,7 +442,8 @@ if data == "motion":  # each class has an opposite: its frames in reverse
 # %% [markdown]
 # With all labels, this budget is enough for 99.7 %: nothing but the motion is missing from the other two. The single frame is at chance, and between opposite
 # directions so are shuffled frames; of the 50 % that the line of motion alone would allow, they reach 32.
-#
+
+# %% [markdown]
 # ## Linear probe
 #
 # A *linear probe* (線性探測) leaves the encoder frozen and fits one linear classifier on its features, the mean of its tokens.
@@ -476,7 +477,8 @@ for name, values in probe.items():
 # Frozen, and with ten labels per class, the pre-trained features are read at about 60 %, more than two of the three classifiers from scratch reach that train the whole
 # encoder; fine-tuning then adds 30 points. With all labels, random weights reach 40 %, three times chance: a random network mixes pixels over time, and a linear layer
 # with thousands of labels finds some motion in that. With ten labels it finds next to none.
-#
+
+# %% [markdown]
 # ## Report
 
 # %% tags=["picture-results"]

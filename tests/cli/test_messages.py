@@ -209,7 +209,11 @@ def test_the_bar_shows_a_slow_rate(capsys):
 
 def test_make_setup_ends_with_how_to_begin():
     done = subprocess.run(
-        ["make", "-n", "setup"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "setup"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     last = done.stdout.splitlines()[-1]
     assert (

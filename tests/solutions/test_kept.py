@@ -243,8 +243,8 @@ def test_a_low_loss_can_hide_a_bug():
 
 def test_controls_show_that_the_label_is_in_the_motion():
     control, opposite = "single|one frame|shuffl", "opposite|revers"
-    for cell, (single, _) in measured("10", "single|one frame", "shuffl"):
-        accuracy, chance = single.numbers
+    for cell, (guessing, single, _) in measured("10", "guessing", "single|one frame", "shuffl"):
+        accuracy, chance = single.numbers[0], guessing.numbers[0]
         rows = [row for row in cell.rows if re.search(opposite, row.name)]
         controls = [row.numbers[-1] for row in rows if re.search(control, row.name)]
         video = [row.numbers[-1] for row in rows if not re.search(control, row.name)]
