@@ -358,7 +358,7 @@ print("equal to the package:", tuple(ours.shape), "hidden", ours.sum(1).tolist()
 # %% [markdown]
 # ## Tubes of four frames
 #
-# Notes on VideoMAE often describe another tube: it covers 4 frames, a *tube length* (管道長度) to be chosen, then positions are drawn anew.
+# A common misconception is of another tube: it covers 4 frames, a *tube length* (管道長度) to be chosen, then positions are drawn anew.
 # Their example is a rolling ball, hidden for four frames in the middle of its path. A model that has seen it enter and leave must
 # infer where it was in between. Here it rolls behind four masks.
 

@@ -1061,7 +1061,7 @@ viz.explorer(
 # |---|---|---|
 # | tubes are the best mask | tube 69.6, random 68.3, frame 61.5 | V1, table 1b |
 # | a ratio of 90 % is best | 90 %: 69.6, 75 %: 68.0, with tubes; 95 % still good | V1, table 1b, figure 4 |
-# | normalised pixels are the better target | 85.4, plain ones 84.9 (ViT-L, ImageNet) | MAE, table 1d |
+# | normalised pixels are the better target | reported: 85.4, plain ones 84.9 (ViT-L, ImageNet) | MAE |
 # | the loss belongs on hidden tokens | better than on all | MAE, section 3 |
 # | a small decoder is enough | 1, 2, 4, 8 blocks: 68.5, 69.2, 69.6, 69.3 | V1, table 1a |
 #
@@ -1153,7 +1153,7 @@ for name in ("ratio", "targets", "cost"):
 # | divided attention | TimeSformer | joint and divided attention | counted for ViT-B | counted, not trained |
 # | 800 epochs of Something-Something V2 | V1, section 4 | pre-training on video files | one film, 700 steps, 56 pixels, plain pixels | minutes on two cores |
 # | 2x16x16 at 224 pixels | V1, section 4 | trained weights in your model | 2x8x8 at 112, the same grid, width 192 | the film has 108 rows |
-# | ablations | V1, tables 1a, 1b; MAE, table 1 | the paper's claims | tiny models, 16 positions | hours on two cores |
+# | ablations | V1, tables 1a, 1b; MAE, as reported | the paper's claims | tiny models, 16 positions | hours on two cores |
 #
 # ## What you can do now
 #

@@ -677,6 +677,7 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 #
 # ## Other runs
 #
+# - Longer on two cores: `recipe = "evening"`, plain pixels as targets, 70 minutes on one busy core.
 # - On a GPU: set `recipe = "gpu"`; `vmae plan gpu --device h100` says what it takes.
 # - With published weights, on a GPU: `recipe = "own"`, `data` your folder, `start_from = "MCG-NJU/videomae-base"`.
 # - On film: set `data = "film"`. The labels are forward and backward; do not expect much from 16 pixels.
