@@ -67,6 +67,21 @@ def test_files_that_are_passed_over_are_counted_and_named(mixed):
     assert [path.relative_to(mixed).as_posix() for path in videos.passed_over] == PASSED
 
 
+def test_what_lies_beside_the_folders_of_a_set_is_listed(tmp_path):
+    """Splits, splits without classes, and a folder of the class folders with classes beside it."""
+    for name in ("splits/train/a/1.mp4", "splits/test/a/2.mp4", "splits/x.MTS", "splits/img/1.png",
+                 "flat/train/1.mp4", "flat/test/2.mp4", "inner/Dataset/a/1.mp4",
+                 "inner/Dataset/a/2.mp4", "inner/c/3.mp4", "inner/.hidden"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    beside = {"splits": ["img/1.png", "x.MTS"], "flat": ["test/2.mp4"], "inner": ["c/3.mp4"]}
+    for folder, names in beside.items():
+        with pytest.warns(UserWarning, match=f"not part of the set: {len(names)}"):
+            videos = load_set(tmp_path / folder)
+        passed = [path.relative_to(tmp_path / folder).as_posix() for path in videos.passed_over]
+        assert passed == names
+
+
 def test_scan_and_normalize_take_other_formats_and_list_the_rest(mixed, tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as one that sends to `vmae scan`

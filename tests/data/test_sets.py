@@ -143,6 +143,28 @@ def test_classes_taken_for_recordings_are_a_warning(tmp_path):
         load_set(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*holds videos only in sub-folders")
+def test_recordings_shown_by_sub_folders_are_split_as_a_whole(tmp_path):
+    for name in ("a", "b"):
+        for person in range(6):
+            touch(tmp_path / "six" / name / f"person{person}", "one.mp4", "two.mp4", "three.mp4")
+        touch(tmp_path / "two" / name, "monday/1.mp4", "tuesday/1.mp4")
+        touch(tmp_path / "one" / name / "videos", *(f"{i}.mp4" for i in range(5)))
+    tested = {
+        folder: sorted(
+            video.path.relative_to(tmp_path / folder).as_posix()
+            for video in load_set(tmp_path / folder).test
+        )
+        for folder in ("six", "two", "one")
+    }
+    fifth = [f"{name}/person4/{clip}.mp4" for name in "ab" for clip in ("one", "three", "two")]
+    assert tested == {
+        "six": fifth,
+        "two": ["a/tuesday/1.mp4", "b/tuesday/1.mp4"],
+        "one": ["a/videos/4.mp4", "b/videos/4.mp4"],  # the clips of a single folder
+    }
+
+
 def test_other_sub_folders_are_no_warning(tmp_path, strict):
     """One level lower, recordings of one clip, splits, lists, folders of images, videos beside them."""
     for name in ("a", "b"):

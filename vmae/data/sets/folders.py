@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from vmae.data.sets.finding import walk
@@ -64,7 +66,7 @@ def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoS
     """The set in a folder for each split; without a test folder, the val folder is used for testing."""
     if "test" not in splits:
         splits["test"] = splits.pop("val")
-    passed: list[Path] = []
+    passed = list(_beside(folder, splits.values()))
     by_split = {n: _class_folders(place, foreign, passed) for n, place in splits.items()}
     classes = tuple(by_split["train"])
     for name, found in by_split.items():
@@ -75,7 +77,9 @@ def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoS
                 f"videos for these classes, or remove the classes from {splits[name].name}"
             )
     if not classes:
-        return _unlabelled(splits["train"], foreign)
+        flat = _unlabelled(splits["train"], foreign)
+        passed = [*flat.passed_over, *_beside(folder, [splits["train"]])]
+        return replace(flat, folder=folder, passed_over=tuple(passed))
     videos = {
         name: tuple(Video(path, classes.index(c)) for c, paths in found.items() for path in paths)
         for name, found in by_split.items()
@@ -87,32 +91,54 @@ def _from_splits(folder: Path, splits: dict[str, Path], foreign: bool) -> VideoS
 
 
 def _from_classes(folder: Path, foreign: bool) -> VideoSet:
-    """The set in CLASS/; every fifth video of a class, or every fifth of UCF101's groups, is for testing."""
+    """The set in CLASS/; every fifth video of a class is for testing, or every fifth recording.
+
+    A recording is a group of UCF101, or a sub-folder of a class whose videos are all in sub-folders.
+    """
     inner = next((folder / name for name in _INNER if (folder / name).is_dir()), folder)
-    passed: list[Path] = []
+    passed = list(_beside(folder, [inner])) if inner != folder else []
     by_class = _class_folders(inner, foreign, passed)
     if not by_class:
         return _unlabelled(folder, foreign)
     train: list[Video] = []
     test: list[Video] = []
+    nested: list[Path] = []
     for label, paths in enumerate(by_class.values()):
-        groups = dict.fromkeys(ucf101_group(path) for path in paths)
+        nested += _nested(inner, paths)
+        group_of = _recordings(inner, paths)
+        groups = [*dict.fromkeys(group_of.values())]
         if None in groups:
             tested = set(paths[4::5])
         else:
-            last = set([*groups][4::5] or [*groups][1:][-1:])
-            tested = {path for path in paths if ucf101_group(path) in last}
+            last = set(groups[4::5] or groups[1:][-1:])
+            tested = {path for path in paths if group_of[path] in last}
         for path in paths:
             (test if path in tested else train).append(Video(path, label))
-    nested = tuple(sub for paths in by_class.values() for sub in _nested(inner, paths))
     return VideoSet(
         folder,
         tuple(by_class),
         tuple(train),
         tuple(test),
         passed_over=tuple(passed),
-        nested=nested,
+        nested=tuple(nested),
     )
+
+
+def _beside(folder: Path, used: Collection[Path]) -> Iterator[Path]:
+    """Every file of a set outside the folders that are used, but for hidden ones."""
+    for path in sorted(folder.iterdir()):
+        if path not in used and path.name[0] != ".":
+            yield from walk(path) if path.is_dir() else [path]
+
+
+def _recordings(folder: Path, videos: list[Path]) -> dict[Path, str | None]:
+    """The recording of each video of a class: its sub-folder if all are in several, else UCF101's group."""
+    places = {path: path.relative_to(folder).parts for path in videos}
+    if all(len(place) > 2 for place in places.values()):  # CLASS/RECORDING/VIDEO
+        found = {path: place[1] for path, place in places.items()}
+        if len(set(found.values())) > 1:
+            return dict(found)
+    return {path: ucf101_group(path) for path in videos}
 
 
 def _nested(folder: Path, videos: list[Path]) -> list[Path]:

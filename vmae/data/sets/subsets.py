@@ -73,12 +73,14 @@ def _drawn(
 
 
 def few_labels(
-    videos: Sequence[Video], per_class: int, classes: Sequence[str], seed: int
+    videos: Sequence[Video], per_class: int | None, classes: Sequence[str], seed: int
 ) -> list[int]:
-    """Indices of `per_class` videos of each class, drawn with the seed.
+    """Indices of `per_class` videos of each class, drawn with the seed; None: of all videos.
 
     Raises SetError if a class has fewer.
     """
+    if per_class is None:
+        return list(range(len(videos)))
     rng = np.random.default_rng((seed, 17))
     chosen: list[int] = []
     for label, name in enumerate(classes):
