@@ -93,6 +93,9 @@ def test_validation_and_the_test_take_their_time_and_processes_share_the_work():
     views = 6 * (200 + 30 * 40)
     assert tested.testing == pytest.approx(views / 8 * step / 3)
     assert tested.seconds == pytest.approx(alone.seconds + tested.testing)
+    # One process decodes for a test, whatever the number of workers, and the device waits meanwhile.
+    decoded = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 200))
+    assert decoded.testing == pytest.approx(tested.testing + 0.5 * views / 3)
     halves = planned(config, CARDS["a100"], Clips(800, 2, None, None, 40, 200), processes=2)
     assert halves.testing == pytest.approx(tested.testing / 2)
     assert halves.parts["matrix products"] == pytest.approx(step / 2)

@@ -217,8 +217,9 @@ def _testing(config: RunConfig, optim: OptimConfig, clips: Clips, once: float) -
         return 0.0
     epochs = math.ceil(optim.steps / max(1, clips.videos // optim.batch_size))
     views = config.test_clips * (clips.test + epochs * clips.val)
-    read = 0.0 if config.data.cache else (clips.decoding or 0.0) / max(1, config.data.num_workers)
-    return views * max(config.test_crops * once, read)
+    # `ordered_batches` reads in the process itself, between the passes.
+    read = 0.0 if config.data.cache else clips.decoding or 0.0
+    return views * (config.test_crops * once + read)
 
 
 def precision_on(config: RunConfig, device: Hardware) -> str:

@@ -8,7 +8,7 @@
                 classes.txt (one name per line); without it, classes are named by their numbers
 - split         train/CLASS/*.mp4 and test/CLASS/*.mp4 (or val/, validation/, or both)
 - classes       CLASS/*.mp4; every fifth video of a class is used for testing, and of names like
-                UCF101's every fifth group
+                UCF101's, or of sub-folders, every fifth group
 - unlabelled    *.mp4, for pre-training
 
 A missing video is not an error here; it is reported when it is read.
