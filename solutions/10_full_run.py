@@ -319,7 +319,7 @@ print(f"mean squared error on {len(test)} test videos: {error:.4f}; of the mean:
 print(f"explained: {100 * (1 - error / floor):.1f} %")
 
 # %% [markdown]
-# Most of what a tube hides stays unexplained, and it can't be otherwise: nobody knows the leaves of a tree that are never in view. Does the small part that *can* be
+# Most of what a tube hides stays unexplained; nobody could know the leaves of a tree that are never in view. Does the small part that *can* be
 # explained, where visible structure moves to, make good features? That is what the rest of this report measures.
 
 # %% [markdown]
@@ -474,8 +474,8 @@ for name, values in probe.items():
     print(f"{name:28}", "  ".join(f"{value:5.1f} %" for value in values))
 
 # %% [markdown]
-# Frozen, and with ten labels per class, the pre-trained features are read at about 60 %, more than two of the three classifiers from scratch reach that train the whole
-# encoder; fine-tuning then adds 30 points. With all labels, random weights reach 40 %, three times chance: a random network mixes pixels over time, and a linear layer
+# Frozen, and with ten labels per class, a linear layer on the pre-trained features reaches about 60 %: more than two of the three classifiers from scratch, although
+# those train the whole encoder. Fine-tuning then adds 30 points. With all labels, random weights reach 40 %, three times chance: a random network mixes pixels over time, and a linear layer
 # with thousands of labels finds some motion in that. With ten labels it finds next to none.
 
 # %% [markdown]
@@ -509,9 +509,10 @@ print(f"a single frame: {single - chance:+.1f} points from guessing, which varie
 # %% [markdown]
 # The pre-trained classifier is ahead in each of the three draws, by 25 to 63 points. Yet the verdict is *inconclusive*: the baseline depends so much on which videos are labelled
 # (28 to 63 %) that three draws leave an interval of 48 points on either side. Two more doubts are the baseline's: its best learning rate lies at the edge of the search, and with four times the steps it gains
-# 15 points. And all draws share one pre-training. *More seeds, more labels* below answers these: other pre-trainings, and both starts at their plateau.
+# 15 points. And all draws share one pre-training. *More seeds, more labels* below settles two of the three: other pre-trainings, and both starts at their plateau. There, too,
+# the best of three learning rates was the highest, for both starts.
 #
-# Where does the best of them fail?
+# Where does the pre-trained classifier of the first draw fail?
 
 # %%
 tested = tuned["pre-trained"][0]
@@ -618,7 +619,7 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 # copier win has a lower loss and may teach less (lesson 05). To test it: probe the checkpoints that the run keeps, and runs with other masks, and plot accuracy against loss over several seeds.
 # </details>
 #
-# **2.** With enough labels the classifier from scratch catches up. What was pre-training worth: labels, steps, or something that no number here shows?
+# **2.** On the images of lesson 03, the classifier from scratch catches up from 50 labels per class on. What was pre-training worth: labels, steps, or something that no number here shows?
 #
 # <details><summary>What a good answer contains</summary>
 #
@@ -662,7 +663,7 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 #
 # In your recipe, set `mask_type: block` and `decoder_mask_type: random`, since running cell needs tubes; give the recipe that you compare with the same decoder mask, or two
 # things differ. A square has a whole number of tokens on each side, so only some ratios are met exactly: 75 % is, on 4x4 positions. What must a model do to fill in the rest, and does
-# that teach what the label asks? Put a copier beside it (`copier`, which you wrote in lesson 05).
+# that teach what the label asks? Put a copier beside it (`copy_in_time`, which you wrote in lesson 05).
 #
 # **3. Your own videos.** A folder with one sub-folder per class is enough: `vmae scan` says what is wrong with it, the recipe `own` starts from published weights (README,
 # lesson 07), and `vmae report` writes the page. Or set `data` above to that folder, to see how far a model gets that has seen nothing else.

@@ -2,7 +2,7 @@
 
 Each recipe is planned, then run for a few steps in a process of its own, on small rendered videos and with a
 batch that a CPU can bear. Predicted and measured seconds per step and gigabytes go to
-data/bench/cpu.json; tests/test_bench.py holds them against each other. Measure on a quiet machine.
+data/bench/cpu.json; tests/train/test_plan.py holds them against each other. Measure on a quiet machine.
 """
 
 from __future__ import annotations

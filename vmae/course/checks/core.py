@@ -22,7 +22,8 @@ import torch
 
 from vmae.course.progress import note_solved
 
-_PACKAGE = str(Path(__file__).resolve().parents[2])
+#: Frames of the package itself, in a traceback.
+_PACKAGE = f"{Path(__file__).resolve().parents[2]}{os.sep}"
 
 #: JupyterLab breaks longer output lines mid-word.
 _WRAP = textwrap.TextWrapper(
