@@ -2,8 +2,8 @@
 
 In a fresh clone, with a new environment: seconds of the set-up; then from the start of lesson 00 to its
 first solved exercise, without the time to think, and to its first reconstruction. The result goes to
-data/bench/DEVICE.json. Packages come from the network, or from a cache of uv or pip. How long `make run`
-takes is on the stamp of lesson 10.
+data/bench/DEVICE.json. The caches of uv and pip begin empty, so packages are downloaded from wherever pip
+is configured to. How long `make run` takes is on the stamp of lesson 10.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ def sentence() -> str:
     """What the README says."""
     taken = results.found("cpu")["first hour"]["seconds"]
     return (
-        f"On two CPU cores, from a fresh clone, the set-up takes {taken['set-up'] / 60:.1f} minutes where "
-        f"downloads are quick. Lesson 00 then runs to its first exercise in {taken['first exercise']:.0f} "
-        f"seconds, and to its first reconstruction in {taken['first reconstruction']:.0f}."
+        f"On two CPU cores, from a fresh clone, the set-up took {taken['set-up']:.0f} seconds with a package "
+        f"index nearby; elsewhere the download decides. Lesson 00 then runs to its first exercise in "
+        f"{taken['first exercise']:.0f} seconds, and to its first reconstruction in "
+        f"{taken['first reconstruction']:.0f}."
     )
 
 
