@@ -53,6 +53,27 @@ def test_the_film_model_continues_from_one_time_step(tmp_path, monkeypatch):
     assert result["curve"][-1][2] == result["errors"]["tube 0.75"]["model"]
 
 
+def test_a_single_time_step_is_seen_as_the_model_of_whole_clips_sees_it():
+    recipe = Recipe.load("film").changed(both=SMALL)
+    whole = MaskedAutoencoder(recipe.pretrain.model).eval()
+    one = recipe.changed(**shipped.FIRST_STAGE).pretrain.model
+    single = shipped.OneTimeStep(one, whole.config).eval()
+    single.load_state_dict(whole.state_dict())
+    clips = torch.randint(256, (2, 3, 16, 32, 32), dtype=torch.uint8)
+    mask = make_mask(recipe.pretrain.mask, one.grid, 2, torch.Generator().manual_seed(0))
+    seen = set()
+    for seed in range(20):
+        step = int(torch.randint(8, (1,), generator=torch.Generator().manual_seed(seed)))
+        torch.manual_seed(seed)
+        predicted = single(clips[:, :, 2 * step : 2 * step + 2], mask)
+        first = step * one.grid.num_tokens
+        of_clip = Mask(mask.visible + first, mask.queries + first, mask.targets)
+        torch.testing.assert_close(predicted, whole(clips, of_clip))
+        seen.add(step)
+    assert len(seen) > 4
+    assert set(single.state_dict()) == set(whole.state_dict())
+
+
 def test_the_image_model_is_written_with_the_names_of_its_authors(tmp_path):
     small = {name.removeprefix("model."): value for name, value in SMALL.items()}
     config = shipped.IMAGE.replace(
