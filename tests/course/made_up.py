@@ -20,7 +20,7 @@ def made_up(
     variants = list(EXPERIMENTS[name].arms.values())
     for set in questions:
         found[set] = {f"speed, {v}": {"steps": 2000} for v in variants if v in TIMED}
-    for _ in range(2):  # the searches, then what depends on them
+    for _ in range(4):  # the searches, then what depends on them
         for arm in wanted([name], seeds, found):
             known = arm.key in found[arm.set]
             if known or not arm.ready or arm.set not in questions:

@@ -21,6 +21,7 @@ from vmae import ROOT
 from vmae.cli.main import main
 from vmae.course.experiments import measure, results, table
 from vmae.course.experiments.arms import Arm, search, wanted
+from vmae.course.experiments.search import best, tried
 from vmae.course.experiments.table import EXPERIMENTS, SEARCH_SEED
 from vmae.mae import MaskedAutoencoder
 from vmae.masking import make_mask
@@ -77,6 +78,7 @@ def test_searches_come_first_and_decide_the_rates(small):
     probes = {
         ("base", 1e-3): 50.0,
         ("base", 2e-3): 60.0,
+        ("base", 4e-3): 55.0,
         ("frame", 1e-3): 70.0,
         ("frame", 2e-3): 70.0,
     }
@@ -84,7 +86,7 @@ def test_searches_come_first_and_decide_the_rates(small):
         Arm("digits", v, STEPS, SEARCH_SEED, lr).key: {"probe": {"how": p, "what": 10.0}}
         for (v, lr), p in probes.items()
     }
-    arms = wanted([NAME], None, {"digits": rows})[4:]
+    arms = wanted([NAME], None, {"digits": rows})[5:]
     assert [(a.variant, a.lr, a.seed, a.steps) for a in arms] == [
         ("base", 2e-3, 0, STEPS), ("random", 2e-3, 0, STEPS), ("frame", 1e-3, 0, STEPS),
         ("base", 2e-3, 0, 2 * STEPS), ("frame", 1e-3, 0, 2 * STEPS),
@@ -94,6 +96,24 @@ def test_searches_come_first_and_decide_the_rates(small):
     assert {a.seed for a in wanted([NAME], [3], {})} == {SEARCH_SEED, 3}  # beyond the table's
     base, _, frame = wanted([NAME], [0], {"digits": rows})[4:7]
     assert base.lr is None and frame.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("scores", "rates", "chosen"),
+    [
+        ({1.0: 5.0, 2.0: 4.0}, (1.0, 2.0), 1.0),
+        ({1.0: 5.0, 2.0: 5.0}, (1.0, 2.0), 1.0),
+        ({1.0: 5.0, 2.0: 6.0}, (1.0, 2.0, 4.0), None),  # 4 is to be measured
+        ({1.0: 5.0, 2.0: 6.0, 4.0: 5.5}, (1.0, 2.0, 4.0), 2.0),
+        ({1.0: 5.0, 2.0: 6.0, 4.0: 7.0}, (1.0, 2.0, 4.0, 8.0), None),
+        ({1.0: 5.0, 2.0: 6.0, 4.0: 7.0, 8.0: 8.0}, (1.0, 2.0, 4.0, 8.0), 8.0),  # no further
+        ({2.0: 6.0}, (1.0, 2.0), None),
+        ({}, (1.0, 2.0), None),
+    ],
+)
+def test_a_search_goes_beyond_a_best_rate_at_its_edge(scores, rates, chosen):
+    assert tried((1.0, 2.0), scores.get) == rates
+    assert best(rates, scores.get) == chosen
 
 
 @pytest.mark.slow

@@ -5,11 +5,12 @@ Experiments may share arms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vmae.course.experiments import labels, table
 from vmae.course.experiments.labels import TunedArm
+from vmae.course.experiments.search import Score, best, tried
 from vmae.course.experiments.symmetric import SymmetricAutoencoder
 from vmae.course.experiments.table import (
     EXPERIMENTS,
@@ -92,9 +93,9 @@ def steps(set_name: str, variant: str, found: Results) -> int | None:
 
 
 def search(set_name: str, variant: str, found: Results) -> list[Arm]:
-    """The arms that decide the learning rate of a variant on a set."""
-    count = steps(set_name, variant, found)
-    return [Arm(set_name, variant, count, SEARCH_SEED, lr) for lr in table.RATES]
+    """The arms that decide the learning rate of a variant on a set, as far as they are known."""
+    arm, score = _searched(set_name, variant, found)
+    return [arm(lr) for lr in tried(table.RATES, score)]
 
 
 def rate(set_name: str, variant: str, found: Results) -> float | None:
@@ -102,13 +103,22 @@ def rate(set_name: str, variant: str, found: Results) -> float | None:
 
     Of equals, the lowest rate. The probes of a search are judged on clips of their own (validation).
     """
-    rows = {
-        arm.lr: found.get(set_name, {}).get(arm.key) for arm in search(set_name, variant, found)
-    }
-    if None in rows.values():
-        return None
-    scores = {lr: sum(row["probe"].values()) for lr, row in rows.items() if row and lr}
-    return max(scores, key=lambda lr: (scores[lr], -lr))
+    _, score = _searched(set_name, variant, found)
+    return best(tried(table.RATES, score), score)
+
+
+def _searched(set_name: str, variant: str, found: Results) -> tuple[Callable[[float], Arm], Score]:
+    """The arm of a rate in a search, and what it scored."""
+    count = steps(set_name, variant, found)
+
+    def arm(lr: float) -> Arm:
+        return Arm(set_name, variant, count, SEARCH_SEED, lr)
+
+    def score(lr: float) -> float | None:
+        row = found.get(set_name, {}).get(arm(lr).key)
+        return sum(row["probe"].values()) if row else None
+
+    return arm, score
 
 
 def arms(name: str, set_name: str, seed: int, found: Results, longer: int = 1) -> list[Arm]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from vmae.config import MaskConfig, ModelConfig
+from vmae.course.experiments.search import Score, best, tried
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, SEARCH_SEED, Results
 from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig
 from vmae.train.recipe import Recipe
@@ -20,8 +21,8 @@ from vmae.train.recipe import Recipe
 #: Steps that are tried, from the fewest; doubling is judged from `JUDGED` on, since fewer may all
 #: lie on the flat beginning of a curve.
 LADDER, JUDGED = (300, 600, 1200, 2400, 4800, 9600), 600
-#: Rates that are tried, with `JUDGED` steps, at two numbers of labels; the others take the rate of the
-#: number that they are listed under.
+#: Rates that are tried first, with `JUDGED` steps, at two numbers of labels; the others take the rate of
+#: the number that they are listed under.
 RATES = (5e-4, 1e-3, 2e-3)
 SEARCHED: dict[int, tuple[int | None, ...]] = {10: (5, 10, 20), 100: (50, 100, None)}
 _PRETRAINED = "pre-trained"
@@ -93,13 +94,19 @@ def question(labels: int | None) -> str:
 def rate(set_name: str, start: str, labels: int | None, found: Results) -> float | None:
     """The rate with the highest accuracy in the search; None if that is incomplete. Of equals, the lowest."""
     searched = next(number for number, others in SEARCHED.items() if labels in others)
-    rows = found.get(set_name, {})
-    scores = {
-        lr: row["tuned"][question(searched)]
-        for lr in RATES
-        if (row := rows.get(TunedArm(set_name, start, searched, JUDGED, SEARCH_SEED, lr).key))
-    }
-    return max(scores, key=lambda lr: (scores[lr], -lr)) if len(scores) == len(RATES) else None
+    score = _score(set_name, start, searched, found)
+    return best(tried(RATES, score), score)
+
+
+def _score(set_name: str, start: str, labels: int | None, found: Results) -> Score:
+    """Accuracy by rate in the search of a number of labels."""
+
+    def score(lr: float) -> float | None:
+        arm = TunedArm(set_name, start, labels, JUDGED, SEARCH_SEED, lr)
+        row = found.get(set_name, {}).get(arm.key)
+        return row["tuned"][question(labels)] if row else None
+
+    return score
 
 
 def climb(set_name: str, start: str, labels: int | None, found: Results) -> dict[int, float]:
@@ -156,8 +163,8 @@ def wanted(
     for set_name in experiment.sets:
         runs = [(set_name, start, n) for n in experiment.labels for start in experiment.arms]
         for run in runs:
-            for tried in RATES if run[2] in SEARCHED else ():
-                arm(*run, JUDGED, SEARCH_SEED, tried)
+            for lr in tried(RATES, _score(*run, found)) if run[2] in SEARCHED else ():
+                arm(*run, JUDGED, SEARCH_SEED, lr)
         for run in runs:
             measured, known = climb(*run, found), plateau(*run, found) is not None
             for steps in LADDER[: max(3, len(measured) + (not known))]:

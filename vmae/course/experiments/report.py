@@ -13,6 +13,7 @@ from vmae.course.experiments.arms import wanted
 from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
 from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.measure import found, missing
+from vmae.course.experiments.search import DOUBLINGS
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results
 from vmae.course.experiments.verdicts import (
     Difference,
@@ -36,7 +37,8 @@ probe of the same encoder with its random initial weights. In the experiment on 
 fine-tuned, and both starts share their labelled clips. Two settings are compared seed by seed: a
 claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
 *inconclusive* otherwise; differences are in points, ± half of that interval. The learning rate of the
-first setting of each experiment, and of those at its extremes, is chosen from three, on clips of their own.
+first setting of each experiment, and of those at its extremes, is searched on clips of their own: three
+rates, and twice the highest for as long as that is the best, at most {DOUBLINGS} times.
 A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points. In the pictures, every
 point is a seed.
 

@@ -10,7 +10,7 @@ from typing import Any
 #: twice as many should gain less than `PLATEAU` points.
 STEPS = {"digits": 6000, "textures": 6000, "film": 4000, "film-16": 4000}
 PLATEAU, PLATEAU_SEEDS = 2.0, (0,)
-#: The rates that are searched, with a seed that no result uses.
+#: The rates that a search begins with (`search.tried`), and its seed, which no result uses.
 RATES, SEARCH_SEED = (2e-3, 4e-3, 8e-3), 100
 
 #: Results by set and key.
