@@ -252,33 +252,35 @@ for total, share in ((196, 0.75), (196, 0.9), (3136, 0.9)):
 
 
 # %%
+def fixed_positions(h: int, w: int, width: int) -> nn.Parameter:
+    """Lesson 01's table, (1, 1 + h·w, width), with a first row of zeros for the class token."""
+    table = nn.functional.pad(positions.sincos_2d(h, w, width), (0, 0, 1, 0))
+    return nn.Parameter(table[None], requires_grad=False)  # saved, but not trained
+
+
+# %%
 class MAEParts(nn.Module):
     """The parameters of an MAE, and how images are cut into patches."""
 
     def __init__(
-        self,
-        img_size: int = 224,
-        patch_size: int = 16,
-        embed_dim: int = 768,  # D
-        depth: int = 12,
-        num_heads: int = 12,
-        decoder_embed_dim: int = 512,  # E
-        decoder_depth: int = 8,
-        decoder_num_heads: int = 16,
+        self, img_size: int = 224, patch_size: int = 16,
+        embed_dim: int = 768, depth: int = 12, num_heads: int = 12,  # D
+        decoder_embed_dim: int = 512, decoder_depth: int = 8, decoder_num_heads: int = 16,  # E
         norm_pix_loss: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         p, d, e = patch_size, embed_dim, decoder_embed_dim
         self.grid = grid.TokenGrid((1, img_size, img_size), (1, p, p))  # an image is one frame
+        _, h, w = self.grid.shape
         self.norm_pix_loss = norm_pix_loss
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, p, p)})
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
-        self.pos_embed = self.fixed_positions(d)  # (1, 1 + N, D)
+        self.pos_embed = fixed_positions(h, w, d)  # (1, 1 + N, D)
         self.blocks = nn.ModuleList(Block(d, num_heads, key_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(d, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(d, e)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, e))
-        self.decoder_pos_embed = self.fixed_positions(e)  # (1, 1 + N, E)
+        self.decoder_pos_embed = fixed_positions(h, w, e)  # (1, 1 + N, E)
         self.decoder_blocks = nn.ModuleList(
             Block(e, decoder_num_heads, key_bias=True) for _ in range(decoder_depth)
         )
@@ -286,13 +288,6 @@ class MAEParts(nn.Module):
         self.decoder_pred = nn.Linear(e, p * p * 3)
         init_linears(self)  # Xavier, as published; the convolution is a linear layer, too
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
-
-    def fixed_positions(self, width: int) -> nn.Parameter:
-        _, h, w = self.grid.shape
-        table = nn.functional.pad(
-            positions.sincos_2d(h, w, width), (0, 0, 1, 0)
-        )  # row 0: class token
-        return nn.Parameter(table[None], requires_grad=False)  # saved, but not trained
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed.proj(images)  # (B, D, h, w)
@@ -863,8 +858,6 @@ viz.lines(
 # work on noise that is not uniform. The grid hides 75 %, whatever the slider says. Of the four photos, only the astronaut was in the training set.
 
 # %%
-from ipywidgets import Dropdown, FloatSlider, IntSlider
-
 row, column = (x.flatten() for x in torch.meshgrid(*[torch.arange(14)] * 2, indexing="ij"))
 
 
@@ -878,6 +871,10 @@ def drawn_noise(scheme: str, seed: int) -> torch.Tensor:
         y, x = torch.randint(3, 11, (2,), generator=g)
         return 0.9 * noise - torch.maximum((row - y).abs(), (column - x).abs())
     return noise
+
+
+# %%
+from ipywidgets import Dropdown, FloatSlider, IntSlider
 
 
 @torch.no_grad()

@@ -204,18 +204,11 @@ class VideoMAEParts(nn.Module):
     """The parameters of VideoMAE V1, and how clips are cut into tubelets."""
 
     def __init__(
-        self,
-        num_frames: int = 16,
-        img_size: int = 224,
-        tubelet: tuple[int, int, int] = (2, 16, 16),
-        embed_dim: int = 768,  # D
-        depth: int = 12,
-        num_heads: int = 12,
-        decoder_embed_dim: int = 384,  # E
-        decoder_depth: int = 4,
-        decoder_num_heads: int = 6,
+        self, num_frames: int = 16, img_size: int = 224, tubelet: tuple[int, int, int] = (2, 16, 16),
+        embed_dim: int = 768, depth: int = 12, num_heads: int = 12,  # D
+        decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6,  # E
         normalize_targets: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         d, e = embed_dim, decoder_embed_dim
         self.grid = TokenGrid((num_frames, img_size, img_size), tubelet)
@@ -673,13 +666,9 @@ for name, patient in gallery.PATIENTS.items():
 
 # %%
 def pretrain(
-    model: nn.Module,
-    clips: Iterable[torch.Tensor],
-    scheme: MaskConfig,
-    steps: int,
-    lr: float,
-    seed: int,
-) -> list[float]:
+    model: nn.Module, clips: Iterable[torch.Tensor], scheme: MaskConfig,
+    steps: int, lr: float, seed: int,
+) -> list[float]:  # fmt: skip
     """Train, and return the loss of every step.
 
     model   forward(clips, mask) returns the loss and the predictions

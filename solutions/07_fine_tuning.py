@@ -380,8 +380,20 @@ for group in train.parameter_groups(model, decayed, config.depth):
     np.testing.assert_allclose(ours, group["lr_scale"])
 
 # %% [markdown]
-# With 0.75, the patch embedding of ViT-B learns at a fortieth of the head's rate. Deeper models take a milder decay: 0.9 for ViT-g with its 40 blocks.
-#
+# With 0.75, the patch embedding of ViT-B learns at a fortieth of the head's learning rate. Deeper models take a milder decay: 0.9 for ViT-g with its 40 blocks. The optimiser gets a group per parameter:
+
+
+# %%
+def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
+    """For the optimiser: each parameter with its scale; vectors have no weight decay."""
+    return [
+        {"params": [p], "scale": rate_scale(name, len(model.blocks), decay),
+         "weight_decay": 0.05 * (p.ndim > 1)}
+        for name, p in model.named_parameters()
+    ]  # fmt: skip
+
+
+# %% [markdown]
 # ## The training loop
 #
 # ### Exercise 4 · the lost decay
@@ -394,12 +406,9 @@ for group in train.parameter_groups(model, decayed, config.depth):
 
 # %%
 def fine_tune(
-    model: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    steps: int,
-    lr: float = 1e-3,
-    decay: float = 1.0,
-) -> list[float]:
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    steps: int, lr: float = 1e-3, decay: float = 1.0,
+) -> list[float]:  # fmt: skip
     """Train a classifier, and return the loss of every step.
 
     model    its `blocks` are counted for layer decay
@@ -407,41 +416,29 @@ def fine_tune(
     lr       of the head at its peak: warm-up over a tenth of the steps, then a cosine to 0
     decay    layer decay
     """
-    groups = [
-        {"params": [p], "scale": rate_scale(name, len(model.blocks), decay),
-         "weight_decay": 0.05 * (p.ndim > 1)}  # vectors are not decayed
-        for name, p in model.named_parameters()
-    ]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, decay), lr=lr)
     model.train()
     losses = []
     ### BEGIN SOLUTION
+    ### INSTEAD
+    # for group in optimizer.param_groups:
+    #     group["lr"] = lr * group["scale"]
+    ### END SOLUTION
     for step, (clips, targets) in zip(range(steps), batches, strict=False):
         now = lr * min(1.0, (step + 1) / (0.1 * steps))
         now *= 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
+            ### BEGIN SOLUTION
             group["lr"] = now * group["scale"]
+            ### INSTEAD
+            # group["lr"] = now
+            ### END SOLUTION
         loss = F.cross_entropy(model(clips), targets)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    ### INSTEAD
-    # for group in optimizer.param_groups:
-    #     group["lr"] = lr * group["scale"]
-    # for step, (clips, targets) in zip(range(steps), batches, strict=False):
-    #     now = lr * min(1.0, (step + 1) / (0.1 * steps))
-    #     now *= 0.5 * (1 + math.cos(math.pi * step / steps))
-    #     for group in optimizer.param_groups:
-    #         group["lr"] = now
-    #     loss = F.cross_entropy(model(clips), targets)
-    #     optimizer.zero_grad()
-    #     loss.backward()
-    #     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    #     optimizer.step()
-    #     losses.append(loss.item())
-    ### END SOLUTION
     return losses
 
 
