@@ -28,8 +28,7 @@
 # 5. **Report**: the answer with floors and intervals, the mistakes, the cost, and the weights on disk.
 # 6. **Projects**: three experiments of your own, with what a good report of each contains.
 #
-# The same cells run on two CPU cores and on a GPU, on rendered videos and on your own. Paragraphs that begin with **On `cpu`** discuss the run shown here: recipe `cpu`, ten labels per class,
-# videos whose label is in the motion and in no single frame. All others hold for every run.
+# The same cells run on two CPU cores and on a GPU, on rendered videos and on your own. Paragraphs that begin with **On `cpu`** discuss the run shown here: recipe `cpu`, ten labels per class, videos whose label is in the motion and in no single frame. The others hold for every run.
 #
 # The first code cell holds everything that you may want to change.
 # If you stop the run, start it again: it resumes from its last checkpoint.
@@ -96,8 +95,7 @@ print(f"running on {train.device_name(device)}")
 # %% [markdown]
 # ## The recipe
 #
-# A recipe is a YAML file: the model, the masks, the data, the optimiser.
-# The parameters above replace its values.
+# A recipe is a YAML file: model, masks, data, optimiser. The parameters above replace its values.
 
 # %%
 plan = train.Recipe.load(recipe)
@@ -217,8 +215,7 @@ viz.film_strips(
 # - the **decoder** is queried at half of all positions, a pattern called *running cell*: 784 queries;
 # - 80 of these lie on visible tokens. They carry no loss, so 704 **targets** remain.
 #
-# A common misconception is that V2 drops half of the visible tokens instead; the published code does not (lesson 08).
-# The cell counts both, at the published sizes.
+# A common misconception is that V2 drops half of the visible tokens instead; the published code does not (lesson 08). The cell counts both.
 
 # %%
 # NBVAL_CHECK_OUTPUT
