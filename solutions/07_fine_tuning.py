@@ -550,7 +550,7 @@ viz.table([{"start": n} | row for n, row in tested.items()], caption=f"{labels} 
 #
 # ### Labels against steps
 #
-# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels, it doubles the steps from 300 on until a doubling (the first apart) gains less than 2 points. Learning rates are searched for both. Videos first, then the images of lesson 03.
+# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels, it doubles the steps from 300 on until a doubling other than the first gains less than 2 points. Learning rates are searched for both. Videos first, then the images of lesson 03.
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["labels"].sets}
@@ -1213,7 +1213,7 @@ with torch.no_grad():
 #
 # All three are known from issues of the official repositories and of transformers.
 #
-# **The number of heads isn't in any shape.** A file shows how wide the layers are, not how many heads share them, nor the clip's size. The loader assumes the published values, and warns:
+# **The number of heads isn't in any shape.** A file shows how wide the layers are, but neither the number of heads nor the clip's size. The loader assumes the published values, and warns:
 
 # %%
 with warnings.catch_warnings(record=True) as caught, torch.no_grad():

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 08 · VideoMAE V2
 #
-# VideoMAE V2 (Wang et al. 2023, arXiv 2303.16727) keeps V1's model and adds one idea: mask the *decoder*, too. The work saved pays for an encoder of a billion parameters, trained in three stages.
+# VideoMAE V2 (Wang et al. 2023, arXiv 2303.16727) keeps V1's model and adds one idea: mask the *decoder*, too. The saved work pays for an encoder of a billion parameters, trained in three stages.
 # In this lesson you build that second mask and the model that uses it, train it beside V1 and two popular misreadings of V2, and find out what each saves and costs.
 #
 # Measured on 2 shared CPU cores, the whole solution: about 3 minutes, 1.1 GB of memory at most. Allow about 90 minutes with the exercises.
@@ -105,7 +105,7 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 
 # %% [markdown]
 # The decoder read 944 tokens instead of 1568. The predictions that count are the *targets* (目標): queries that the encoder hasn't seen.
-# Their number depends on where the tubes happen to lie (it is 704 here, as in the published scheme, by chance), so a batch would have no fixed shape. Besides, some columns are never queried. Here is the real mask, beside what it is often taken for:
+# Their number depends on where the tubes happen to lie (it is 704 here, as in the published scheme, by chance), so a batch would have no fixed shape. Some columns are never queried. Here is the real mask, beside what it is often taken for:
 
 # %%
 diagrams.dual_masking(ModelConfig.videomae("B"))
@@ -618,7 +618,7 @@ print(f"ViT-B on one {bench['made']['device']}, bf16, batches of {bench['batch']
 print(f"V1 {before:.0f}, V2 {after:.0f} clips per second, {after / before:.2f} times")
 
 # %% [markdown]
-# For B, V2 needs 73 % of V1's memory, less than *half dropped*; for the giant, 88 %. The multiply-adds promise 1.4 times the speed on B, and the GPU delivers part of that. What V2 saves depends on kernel and size.
+# For B, V2 needs 73 % of V1's memory, less than *half dropped* does; for the giant, 88 %. The multiply-adds promise 1.4 times the speed on B, and the GPU delivers part of that. What V2 saves depends on kernel and size.
 #
 # ## What is learned
 #

@@ -186,7 +186,7 @@ def normalized(clips: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# The reader decodes an mp4 file for each clip, in every epoch. The files are cut from the shipped film.
+# The reader decodes an mp4 file for each clip, anew in every epoch. The files are cut from the shipped film.
 
 # %% tags=["timing"]
 folder = f"data/film-32-{film_files}"
@@ -540,7 +540,7 @@ total.compare(weight.item())
 assert weight.item() == 1.0
 
 # %% [markdown]
-# The next bf16 number after 1 is 1.0078, so each update is rounded away. So weights, moments and norms stay in float32, and *autocast* (自動混合精度) lowers only the inputs of matrix products.
+# The next bf16 number after 1 is 1.0078, so each update is rounded away. Hence weights, moments and norms stay in float32, and *autocast* (自動混合精度) lowers only the inputs of matrix products.
 
 
 # %% tags=["timing"]
@@ -835,7 +835,7 @@ viz.roofline(
 # Left of the dotted line faster arithmetic changes nothing: only fewer bytes help, by joining operations (fused AdamW, SDPA, compile) or by smaller numbers (bf16). Right of it only fewer FLOPs help: masks, visible-only embedding.
 # A point above a line means that the line was measured too low: the machine was busy, or the copy that measured it moves bytes that we don't count. On the slope, a small operation may also read from a cache. So trust the side of the dotted line, not the last 30 %.
 #
-# *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, with the backward pass counted as two forward ones. Recipes log it with `log_mfu: true` (MFU: model FLOPs utilisation).
+# *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, the backward pass counted as two forward ones. Recipes log it with `log_mfu: true` (MFU: model FLOPs utilisation).
 
 # %% tags=["timing"]
 macs = cost.pretraining_multiply_adds(work, tubes)["total"]
