@@ -23,7 +23,7 @@
 # 1. **Data** (資料), and the **plan**: what the run will take.
 # 2. **Pre-training** (預訓練): hide most of each clip, predict the hidden pixels. No labels are used.
 # 3. **Fine-tuning** (微調): a classifier from the pre-trained encoder, with few labels, beside the same
-#    classifier from scratch. Each has searched its learning rate.
+#    classifier from scratch. The learning rate is searched for each.
 # 4. **Controls**: one frame, frames in disorder, random weights.
 # 5. **Report**: the answer with floors and intervals, the mistakes, the cost, and the weights on disk.
 # 6. **Projects**: three experiments of your own, with what a good report of each contains.
@@ -136,7 +136,7 @@ print(
 #
 # **On `cpu`**, a photo or a frame of a film drifts in one of eight directions, and the direction is the label. The picture may start anywhere, so a single frame looks the same for all eight classes.
 #
-# The reader decodes the files with decord and resizes the frames. With `cache: true`, as in `cpu`, it keeps them in a *store* (a memory-mapped file), so each video is decoded once.
+# The reader decodes the files with decord and resizes the frames. Unless the recipe says `cache: false`, as `own` does, it keeps them in a *store* (a memory-mapped file), so each video is decoded once.
 
 # %%
 if data == "motion":
@@ -154,7 +154,7 @@ print(f"{len(videos.classes)} classes: {', '.join(videos.classes)}")
 # ## Plan
 #
 # How long will this take, how much memory, and what will it wait for? `vmae plan` computes it from the model, the set and the
-# speed of the device (lesson 09), here that of this run. What the run really took is in the report.
+# speed of the device (lesson 09), here that of this run. What it really took is in the report.
 
 # %%
 here = train.this_device()
@@ -549,8 +549,7 @@ viz.table(
 # %% [markdown]
 # ## More seeds, more labels
 #
-# One pre-training may be lucky, and a run has one number of labels per class. The experiment on labels pre-trains the recipe `cpu` with three seeds, gives it from 5 labels per class up to all of
-# them, and trains both starts to their plateau: steps are doubled until a doubling gains less than 2 points. It takes hours (`vmae experiments labels --measure`), so its results are kept in
+# One pre-training may be lucky, and a run has one number of labels per class. The experiment on labels pre-trains the recipe `cpu` with three seeds, fine-tunes on 5 labels per class up to all of them, and trains both starts to their plateau: steps are doubled until a doubling gains less than 2 points. It takes hours (`vmae experiments labels --measure`), so its results are kept in
 # `data/experiments/`, each with the commit that it was made from, and drawn here.
 
 # %%
