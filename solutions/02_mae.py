@@ -18,7 +18,7 @@
 # It needs no labels: the picture is its own answer.
 # In this lesson you build one. Yours then takes the weights that ship with the course and reconstructs a cat that they have never seen.
 #
-# Measured on two CPU cores: about 1 minute, 0.7 GB of memory at the peak. With eight exercises and three predictions, allow about two hours.
+# Measured on two CPU cores: about 1 minute, 0.7 GB of memory at the peak. With the exercises, allow about two hours.
 
 # %% tags=["parameters"]
 photo = "data/photos/cat.jpg"  # any picture; its central square is used
@@ -53,7 +53,7 @@ os.chdir(vmae.ROOT)
 # ## The cat
 #
 # One picture runs through this lesson: 224 rows, 224 columns, 3 colours.
-# The model reads it as lesson 01's ViT would, with the channels first and ImageNet's mean and deviation taken out.
+# The model reads it as lesson 01's ViT does, channels first, with ImageNet's mean and deviation taken out.
 
 
 # %%
@@ -74,8 +74,7 @@ print(tuple(cat.shape), f"bytes from 0 to 255, here from {cat.min():.2f} to {cat
 # ## From autoencoders to masks
 #
 # An *autoencoder* (自編碼器) learns to reproduce its input. Its *encoder* (編碼器) turns the input into a *latent representation* (潛在表示), its *decoder*
-# (解碼器) turns that back. Copying is no achievement, so something must stand in the way. The oldest obstacle is a bottleneck.
-# Principal components make the best linear one: here each patch of 768 values must pass through 8 numbers, or through all 768.
+# (解碼器) turns that back. Copying is no achievement, so something must stand in the way. The oldest obstacle is a bottleneck. Principal components make the best linear one: here each patch of 768 values must pass through 8 numbers, or through 768.
 
 # %%
 patches = rearrange(cat[0], "c (h p) (w q) -> (h w) (p q c)", p=16, q=16)  # (196, 768)
@@ -107,15 +106,13 @@ viz.pictures(
 # | **MAE** | the 25 % of the patches that are left | the pixels of the other 75 % |
 # | contrastive learning (對比學習; SimCLR, MoCo) | two crops of each image, with altered colours | which crops belong together |
 #
-# MAE is BERT's idea for pixels: fill in the gaps. Contrastive learning takes the other road. It never reconstructs, and what it learns to ignore
-# depends on alterations chosen by hand, *augmentations* (資料增強); MAE needs only random crops.
+# MAE is BERT's idea for pixels: fill in the gaps. Contrastive learning never reconstructs, and what it learns to ignore depends on alterations chosen by hand, *augmentations* (資料增強); MAE needs only random crops.
 #
-# Why 75 % and not 15 %? A missing word is hard to guess from its neighbours. A missing patch mostly continues them, so a few holes could be filled by
-# interpolation. You will measure that below.
+# Why 75 % and not 15 %? A missing word is hard to guess from its neighbours. A missing patch mostly continues them, so a few holes could be filled by interpolation, as you will measure.
 #
 # ## The whole, with dummies
 #
-# Here is every step of an MAE, with the cheapest possible part in each: an encoder that does nothing, and a decoder that predicts the mean visible patch everywhere.
+# Here is every step of an MAE, with the cheapest possible parts: an encoder that does nothing, and a decoder that predicts the mean visible patch everywhere.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -146,7 +143,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# The rest of the lesson replaces the dummies, one by one. The next figure shows the whole, after the paper's figure 1, with the sizes of the published ViT-B.
+# The rest of the lesson replaces the dummies, one by one. Here is the whole, after the paper's figure 1, with the sizes of the published ViT-B.
 
 # %%
 diagrams.mae(ModelConfig.mae("B"))
@@ -159,8 +156,7 @@ diagrams.mae(ModelConfig.mae("B"))
 #
 # ## Random masks
 #
-# MAE draws one random number per patch, sorts, and keeps the patches with the smallest (section 3). Sorting gives an exact count, so that a
-# batch of different masks is still one tensor. Eight patches, of which two stay:
+# MAE draws one random number per patch, sorts, and keeps the patches with the smallest (section 3). Sorting gives an exact count, so a batch of different masks is still one tensor. Eight patches, of which two stay:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -172,8 +168,7 @@ print("restore", ids_restore[0].tolist())
 print("kept   ", ids_shuffle[0, :2].tolist())
 
 # %% [markdown]
-# Patch 5 has the smallest number, so `ids_shuffle` begins with 5; patch 2 is next. `ids_restore` is the inverse permutation, from the patch's point of
-# view: patch 5 went to index 0, patch 2 to index 1. The argsort of a permutation is its inverse.
+# Patch 5 has the smallest number, so `ids_shuffle` begins with 5; patch 2 is next. `ids_restore` is the inverse permutation: patch 5 went to index 0, patch 2 to index 1. The argsort of a permutation is its inverse.
 #
 # ### Exercise 1 · a mask per image
 #
@@ -247,8 +242,14 @@ for total, share in ((196, 0.75), (196, 0.9), (3136, 0.9)):
 # %% [markdown]
 # ## The parts of an MAE
 #
-# The next class holds the parameters under the names of the official `models_mae.py`, so that its checkpoints load. It computes nothing of interest yet.
-# `Block` is the one you wrote in lesson 01; the package's has the same parameters.
+# Positions first; then a class that holds the parameters under the names of the official `models_mae.py`, so that its checkpoints load. `Block` is the one you wrote in lesson 01; the package's has the same parameters.
+
+
+# %%
+def fixed_positions(h: int, w: int, width: int) -> nn.Parameter:
+    """Lesson 01's table, (1, 1 + h·w, width), with a first row of zeros for the class token."""
+    table = nn.functional.pad(positions.sincos_2d(h, w, width), (0, 0, 1, 0))
+    return nn.Parameter(table[None], requires_grad=False)  # saved, but not trained
 
 
 # %%
@@ -256,29 +257,24 @@ class MAEParts(nn.Module):
     """The parameters of an MAE, and how images are cut into patches."""
 
     def __init__(
-        self,
-        img_size: int = 224,
-        patch_size: int = 16,
-        embed_dim: int = 768,  # D
-        depth: int = 12,
-        num_heads: int = 12,
-        decoder_embed_dim: int = 512,  # E
-        decoder_depth: int = 8,
-        decoder_num_heads: int = 16,
+        self, img_size: int = 224, patch_size: int = 16,
+        embed_dim: int = 768, depth: int = 12, num_heads: int = 12,  # D
+        decoder_embed_dim: int = 512, decoder_depth: int = 8, decoder_num_heads: int = 16,  # E
         norm_pix_loss: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         p, d, e = patch_size, embed_dim, decoder_embed_dim
         self.grid = grid.TokenGrid((1, img_size, img_size), (1, p, p))  # an image is one frame
+        _, h, w = self.grid.shape
         self.norm_pix_loss = norm_pix_loss
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, d, p, p)})
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, d))
-        self.pos_embed = self.fixed_positions(d)  # (1, 1 + N, D)
+        self.pos_embed = fixed_positions(h, w, d)  # (1, 1 + N, D)
         self.blocks = nn.ModuleList(Block(d, num_heads, key_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(d, eps=NORM_EPS)
         self.decoder_embed = nn.Linear(d, e)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, e))
-        self.decoder_pos_embed = self.fixed_positions(e)  # (1, 1 + N, E)
+        self.decoder_pos_embed = fixed_positions(h, w, e)  # (1, 1 + N, E)
         self.decoder_blocks = nn.ModuleList(
             Block(e, decoder_num_heads, key_bias=True) for _ in range(decoder_depth)
         )
@@ -286,13 +282,6 @@ class MAEParts(nn.Module):
         self.decoder_pred = nn.Linear(e, p * p * 3)
         init_linears(self)  # Xavier, as published; the convolution is a linear layer, too
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.data.flatten(1))
-
-    def fixed_positions(self, width: int) -> nn.Parameter:
-        _, h, w = self.grid.shape
-        table = nn.functional.pad(
-            positions.sincos_2d(h, w, width), (0, 0, 1, 0)
-        )  # row 0: class token
-        return nn.Parameter(table[None], requires_grad=False)  # saved, but not trained
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         x = self.patch_embed.proj(images)  # (B, D, h, w)
@@ -331,8 +320,8 @@ print(f"{stages['encoder'] / 1e9:.1f} G instead of {everything / 1e9:.1f} G mult
 print(f"with mask tokens in the encoder, the whole model would cost {more:.1f} times as much")
 
 # %% [markdown]
-# Not 1/16, as the pairs alone would suggest: at 196 tokens, linear layers do nearly all the work. For ViT-L, whose encoder dwarfs the same decoder, the paper reports 3.3
-# times. It also reports that mask tokens in the encoder lead to worse features, since the encoder then meets tokens in training that no real picture contains.
+# Not 1/16, as the pairs alone would suggest: with 196 tokens, linear layers do nearly all the work. For ViT-L, whose encoder dwarfs the same decoder, the paper reports 3.3
+# times. Mask tokens in the encoder also lead to worse features, it reports, since no real picture contains such tokens.
 #
 # ### Exercise 2 · the encoder
 #
@@ -397,8 +386,7 @@ MAEEncoder = check("02.MAEEncoder", MAEEncoder)
 #
 # ## The mask token
 #
-# The decoder must answer for every patch, so it needs a token for every patch. Each hidden one gets the *mask token* (遮罩詞元): one learned vector, shared by
-# all of them. Then the tokens are *unshuffled* (還原順序) with `ids_restore`. Four patches, of which 2 and 0 are visible, in this order:
+# The decoder must answer for every patch, so it needs a token for each. Hidden ones get the *mask token* (遮罩詞元): one learned vector, shared by all. Then the tokens are *unshuffled* (還原順序) with `ids_restore`. Four patches, of which 2 and 0 are visible, in this order:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -508,7 +496,7 @@ MAEDecoder = check("02.MAEDecoder", MAEDecoder)
 # ## The target
 #
 # What should be predicted? Either the pixels, as they enter the model, or *normalised pixels* (像素正規化), in which each patch
-# has its own mean and deviation taken out. The paper reports slightly better features with the latter: the model then spends nothing on brightness and contrast.
+# has its own mean and deviation taken out. The paper reports slightly better features with the latter: the model spends nothing on brightness and contrast.
 #
 # ### Exercise 5 · normalised targets
 #
@@ -567,8 +555,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# Remember the mosaic on the left, because no model made it. When a model of normalised pixels is shown, mean and contrast are restored
-# *from the original*. Even a model that has learned nothing then shows this mosaic, and it resembles a cat. (It is grey since the mean is taken over all three channels.)
+# Remember the mosaic on the left: no model made it. When a model of normalised pixels is shown, mean and contrast are restored *from the original*. So even a model that has learned nothing shows this mosaic, and it resembles a cat. (It is grey since the mean is taken over all three channels.)
 #
 # ## The loss
 #
@@ -664,8 +651,7 @@ MAE = check("02.MAE", MAE)
 #
 # ### A loss of 1.0
 #
-# Let a model output zero everywhere, having learned nothing. On a normalised target, zero is the mean of each patch, so the error is the patch's variance: 1 by construction, or
-# precisely 767/768, because the error divides by P and the unbiased variance by P - 1. On raw pixels, predicting each patch's mean costs a different amount for every picture.
+# A model that has learned nothing may output zero everywhere. On a normalised target, zero is the mean of each patch, so the error is the patch's variance: 1 by construction, or precisely 767/768, because the error divides by P and the unbiased variance by P - 1. On raw pixels, predicting each patch's mean costs a different amount for every picture.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -680,8 +666,7 @@ for name, image in photos.items():
 print(f"767 / 768 = {767 / 768:.4f}")
 
 # %% [markdown]
-# So with normalised targets, a loss near 1.0 means that nothing was learned. Nor does a loss below 1 prove understanding: the cat is brown all over, and
-# since one mean is taken over all three channels, its colour is still in the target. Predicting the same colour for every patch, the best single one, costs:
+# So with normalised targets, a loss near 1.0 means that nothing was learned. Nor does a loss below 1 prove understanding: the cat is brown all over, and its colour is still in the target, since one mean is taken over all three channels. Predicting the best single colour everywhere costs:
 
 # %%
 by_channel = target.unflatten(-1, (-1, 3))  # (1, 196, 768) -> (1, 196, 256, 3)
@@ -693,7 +678,7 @@ print(f"one colour everywhere: {brown:.2f}")
 # ## Trained weights in your model
 #
 # `data/weights/image` holds the weights of a small MAE, saved under the official names. It was trained on six other photos of `data/photos` and on frames of the film Big Buck Bunny, with
-# raw pixels as targets and random masks of 75 %. It has never seen this cat. Your class takes its weights as they are; the package's model, from the same file, must agree.
+# raw pixels as targets and random masks of 75 %. It has never seen this cat. Your class takes these weights as they are; the package's model, from the same file, must agree.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -735,9 +720,7 @@ print(
 )
 
 # %% [markdown]
-# What does this show, honestly? Colours and the coarse layout are right: fur where fur belongs, dark where the cat is dark. Whiskers are missing, and edges between
-# patches show. Mean squared error rewards the average of all plausible answers, and the average of many sharp pictures is a blurred one. The published models blur too, with 60 times as many parameters
-# and far longer training. Look at the last picture as well: *visible* patches come out badly, since the loss never included them.
+# What does this show, honestly? Colours and the coarse layout are right. Whiskers are missing, and edges between patches show. Mean squared error rewards the average of all plausible answers, and the average of many sharp pictures is a blurred one. The published models blur too, with 60 times as many parameters and far longer training. In the last picture, *visible* patches come out badly, since the loss never included them.
 #
 # ### Exercise 8 · the bug
 #
@@ -803,8 +786,7 @@ print("restored before or after:", tuple(shuffled[0][hidden[0]].shape), "values 
 # %% [markdown]
 # ### Other ratios
 #
-# The model was trained at 75 %. How does it fare when more is hidden, or less? Two baselines that have learned nothing compete: the mean visible colour, and an
-# interpolation, in which each hidden pixel is an average of the visible patches' colours, weighted by inverse cubed distance.
+# The model was trained at 75 %. How does it fare when more is hidden, or less? Two baselines that have learned nothing compete: the mean visible colour, and an interpolation, where each hidden pixel is an average of the visible patches' colours, weighted by inverse cubed distance.
 
 # %%
 ### BEGIN SOLUTION
@@ -855,16 +837,13 @@ viz.lines(
 )
 
 # %% [markdown]
-# This is "see a part, infer the whole" as a measurement. As long as every hole has visible neighbours, interpolation saves a third of the flat colour's error without
-# having learned anything; with almost nothing left to interpolate between, it saves nothing. That is why MAE hides so much: at a low ratio, smoothing alone solves much of the task. Your model
+# This is "see a part, infer the whole" as a measurement. As long as every hole has visible neighbours, interpolation saves a third of the flat colour's error; with almost nothing left to interpolate between, it saves nothing. That is why MAE hides so much: at a low ratio, smoothing alone solves much of the task. Your model
 # beats both up to the 75 % that it was trained at. At 95 %, with nine patches, it is the worst of the three.
 #
 # The next cell needs a running kernel. It adds the two other masks that the paper tried: a *block*, and a *grid* that keeps one patch of every 2x2. In each, `random_masking` does the
 # work on noise that is not uniform. The grid hides 75 %, whatever the slider says. Of the four photos, only the astronaut was in the training set.
 
 # %%
-from ipywidgets import Dropdown, FloatSlider, IntSlider
-
 row, column = (x.flatten() for x in torch.meshgrid(*[torch.arange(14)] * 2, indexing="ij"))
 
 
@@ -878,6 +857,10 @@ def drawn_noise(scheme: str, seed: int) -> torch.Tensor:
         y, x = torch.randint(3, 11, (2,), generator=g)
         return 0.9 * noise - torch.maximum((row - y).abs(), (column - x).abs())
     return noise
+
+
+# %%
+from ipywidgets import Dropdown, FloatSlider, IntSlider
 
 
 @torch.no_grad()
@@ -961,8 +944,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# Colours follow where patches lie (top and bottom differ) as much as what they contain, such as the dark band from the eye to the nose. Pixels like these are found all over the cat, since the comparison runs value by value;
-# similar latents are rarer. None of this is a concept such as "ear": the model is small, and no one has told it about ears. Whether latents are useful is measured by using them: lesson 03 trains classifiers on them.
+# Colours follow where patches lie (top and bottom differ) as much as what they contain, such as the dark band from the eye to the nose. Pixels like these are found all over the cat, since the comparison runs value by value; similar latents are rarer. None of this is a concept such as "ear". Whether latents are useful is measured by using them: lesson 03 trains classifiers on them.
 #
 # ## The mask token at work
 #
@@ -1002,8 +984,7 @@ viz.pictures(
 )
 
 # %% [markdown]
-# Each picture shows what the decoder's last two layers would make of the tokens after that stage; each title gives the similarity. The mask token itself predicts one patch for everywhere.
-# Positions make the copies different, yet know nothing of the cat. Only attention brings in the picture, block by block. The tokens end more alike than they were after block 1 because
+# Each picture shows what the decoder's last two layers would make of the tokens after that stage; each title gives the similarity. The mask token alone predicts the same patch everywhere. Positions make the copies different, yet know nothing of the cat. Only attention brings in the picture, block by block. The tokens end more alike than they were after block 1 because
 # this cat is brown all over: with the gravel the similarity ends at 0.99, with the more varied astronaut at 0.50. Lesson 03 watches the mask token while it learns, and
 # measures what a deeper decoder buys, against a deeper encoder of equal cost.
 #
@@ -1125,7 +1106,7 @@ diagrams.transformers(ModelConfig.mae("L"), ModelConfig.mae("L"))
 # %% [markdown]
 # *Figure: three transformers to scale, ViT and MAE in size L. MAE's decoder (orange) is shallower and narrower than its encoder (blue), and is thrown away.*
 #
-# Do not take the diagram's word for it. Output i depends on input j exactly if its gradient with respect to j is not zero. Here are a tiny Transformer from six words to five, and your MAE with 12 of 16 patches hidden.
+# Check it: output i depends on input j exactly if its gradient with respect to j is not zero. Here are a tiny Transformer from six words to five, and your MAE with 12 of 16 patches hidden.
 
 
 # %%

@@ -24,8 +24,8 @@
 # Measured on 2 CPU cores, the whole solution: about 1 minute, 1.4 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
-film = "data/big_buck_bunny_shot.mp4"  # one shot; any video of 64 frames or more will do
-movie = "data/big_buck_bunny_192x108.mp4"  # the whole film, small
+shot = "data/big_buck_bunny_shot.mp4"  # of the film; any video of 64 frames or more will do
+film = "data/big_buck_bunny_192x108.mp4"  # the whole film, small
 frames, stride = 16, 4  # of a clip: 16 frames, 4 apart
 pieces = 180  # of the film, for the training at the end
 steps = 600  # of that training
@@ -81,7 +81,7 @@ def first_frames(length: int) -> np.ndarray:
     return np.arange(frames)
 
 
-raw = data.read_frames(film, first_frames)  # (T, H, W, 3)
+raw = data.read_frames(shot, first_frames)  # (T, H, W, 3)
 square = data.crop_square(data.resize_frames(raw, 224))  # (T, 224, 224, 3)
 clip = rearrange(torch.from_numpy(square), "t h w c -> c t h w")  # (C, T, H, W)
 tokens = patchify(clip[None] / 255, TokenGrid((16, 224, 224), (2, 16, 16)))  # (B, N, P)
@@ -98,12 +98,12 @@ for name, x in {"frames": raw, "clip": clip, "tokens": tokens, "vectors": vector
 
 # %%
 # NBVAL_CHECK_OUTPUT
-reader = decord.VideoReader(film, num_threads=1)
+reader = decord.VideoReader(shot, num_threads=1)
 length = len(reader)
 few = reader.get_batch([20, 50, 80, 110]).asnumpy()
 print(length, "frames,", reader.get_avg_fps(), "per second")
 print("four of them:", few.shape, few.dtype)
-size = Path(film).stat().st_size
+size = Path(shot).stat().st_size
 print(f"file: {size / 1e6:.2f} MB; decoded: {few[0].nbytes * length / 1e6:.1f} MB")
 print("key frames:", reader.get_key_indices())
 
@@ -131,7 +131,7 @@ def seconds(index: np.ndarray) -> float:
     """The fastest of three reads, each with a reader of its own."""
     times = []
     for _ in range(3):
-        reader = decord.VideoReader(movie, num_threads=1)
+        reader = decord.VideoReader(film, num_threads=1)
         start = time.perf_counter()
         reader.get_batch(index)
         times.append(time.perf_counter() - start)
@@ -141,7 +141,7 @@ def seconds(index: np.ndarray) -> float:
 together, apart = np.arange(3000, 3016), np.linspace(100, 11000, 16).astype(int)
 ratio = seconds(apart) / seconds(together)
 scattered.compare(options[(ratio >= 2) + (ratio > 4)])
-keys = np.array(decord.VideoReader(movie, num_threads=1).get_key_indices())
+keys = np.array(decord.VideoReader(film, num_threads=1).get_key_indices())
 needed = sum(i - keys[keys <= i].max() + 1 for i in apart)
 print(f"{ratio:.0f} times as long; {needed} frames were decoded to get 16 scattered ones")
 
@@ -205,8 +205,8 @@ to_clip = check("04.to_clip", to_clip)
 
 
 def read_clip(choose, side: int = 224) -> torch.Tensor:
-    """The chosen frames of the film as a clip (C, T, side, side): resized, then the central square."""
-    return to_clip(data.crop_square(data.resize_frames(data.read_frames(film, choose), side)))
+    """The chosen frames of the shot as a clip (C, T, side, side): resized, then the central square."""
+    return to_clip(data.crop_square(data.resize_frames(data.read_frames(shot, choose), side)))
 
 
 assert torch.equal(read_clip(first_frames), clip)  # as the stand-in above
@@ -404,7 +404,7 @@ viz.timeline(
     {f"{name}: {np.ptp(index) + 1} frames": index for name, index in rules.items()},
     length,
     alt="Marks on four timelines. The first 16 frames are crowded at the start; "
-    "dense and kinetics cover about half of the film; TSN covers nearly all of it, unevenly.",
+    "dense and kinetics cover about half of the shot; TSN covers nearly all of it, unevenly.",
 )
 
 # %%
@@ -429,7 +429,7 @@ viz.film_strips(
 # NBVAL_CHECK_OUTPUT
 sampling = data.Sampling(frames, stride, "kinetics")
 test_clips = sampling.test(length, clips=5)
-dataset = data.ClipDataset(data.VideoFiles([data.Video(Path(film), 0)], 224), sampling, seed)
+dataset = data.ClipDataset(data.VideoFiles([data.Video(Path(shot), 0)], 224), sampling, seed)
 fifteen = dataset.views(0, clips=5, crops=3)
 print(test_clips.shape, "starts", test_clips[:, 0])
 print(fifteen.shape, "(views, T, H, W, 3)")
@@ -440,7 +440,7 @@ viz.timeline(
     {f"clip {k + 1}": row for k, row in enumerate(test_clips)},
     length,
     alt="Five timelines. The five test clips start at even distances and overlap; "
-    "together they cover the whole film.",
+    "together they cover the whole shot.",
 )
 names = "left", "middle", "right"
 viz.pictures(
@@ -844,7 +844,7 @@ torch.testing.assert_close(some, all_tokens[:, visible[0]], rtol=1e-3, atol=1e-3
 work = TemporaryDirectory(ignore_cleanup_errors=True)
 folder = Path(work.name)
 videos = [data.Video(folder / f"{i:03d}.mp4", label=0) for i in range(pieces)]
-reader = data.open_video(movie)
+reader = data.open_video(film)
 for i, video in enumerate(viz.track(videos, len(videos), "cut")):
     data.write_video(video.path, reader.frames(64 * i + np.arange(64)), fps=24)
 files = data.VideoFiles(videos, 32)
@@ -1006,13 +1006,13 @@ del (
 #
 # In a file with an *open GOP* (a group of pictures that borrows from the one before it), decord can return another frame than
 # the one requested, and raises no error. `vmae scan SET` compares decord with a second reader, PyAV, and lists such files.
-# The cell writes the same frames with a closed and an open GOP, and scans both and the film.
+# The cell writes the same frames with a closed and an open GOP, and scans both and our shot.
 
 # %%
 import av
 
 decord.logging.set_level(decord.logging.QUIET)  # it warns, and continues
-pictures = data.resize_frames(data.read_frames(film), 96)[:, :, :160]
+pictures = data.resize_frames(data.read_frames(shot), 96)[:, :, :160]
 data.write_video(folder / "closed.mp4", pictures, fps=25)
 group = "keyint=12:min-keyint=12:bframes=3:scenecut=0:b-adapt=0:log-level=none"
 with av.open(str(folder / "open.mp4"), "w") as container:
@@ -1023,7 +1023,7 @@ with av.open(str(folder / "open.mp4"), "w") as container:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
     container.mux(stream.encode())
 
-paths = Path(film), folder / "closed.mp4", folder / "open.mp4"
+paths = Path(shot), folder / "closed.mp4", folder / "open.mp4"
 scanned = data.VideoSet(folder, ("film",), tuple(data.Video(path, 0) for path in paths), ())
 for report in data.scan_set(scanned, workers=1, progress=lambda reports, **_: reports):
     print(Path(report.path).name, "→", [text for _, text in report.problems] or "read exactly")

@@ -14,9 +14,7 @@
 # %% [markdown]
 # # 06 · VideoMAE V1
 #
-# You have every part: tubelets, tubes, blocks, a loss. In this lesson you assemble VideoMAE (Tong et al. 2022, arXiv 2203.12602), find out why seven
-# training runs went wrong, and pre-train your model on video files. Then the same class takes the weights of a longer training and reconstructs shots
-# that it has never seen.
+# You have every part: tubelets, tubes, blocks, a loss. In this lesson you assemble VideoMAE (Tong et al. 2022, arXiv 2203.12602), find out why seven training runs went wrong, and pre-train your model on video files. Then the same class takes weights that were trained for longer and reconstructs shots that they have never seen.
 #
 # Measured on 2 shared CPU cores, the whole solution: about 6 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
 
@@ -58,8 +56,7 @@ torch.set_num_threads(1)  # most models here are small: threads would wait for e
 # %% [markdown]
 # ## The whole, with dummies
 #
-# VideoMAE is *asymmetric* (非對稱): a large *encoder* (編碼器) reads the few *visible* (可見) tokens, a small *decoder* (解碼器) predicts the others.
-# Here is the path of a clip of 32 frames of 224x224, with the cheapest possible part at every step: random projections, and no blocks at all.
+# VideoMAE is *asymmetric* (非對稱): a large *encoder* (編碼器) reads the few *visible* (可見) tokens, and a small *decoder* (解碼器) predicts the others. Here is the path of a clip of 32 frames of 224x224, with the cheapest possible part at every step: random projections, and no blocks at all.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -78,8 +75,7 @@ for name in ("tokens", "latents", "sequence", "predictions"):
 assert latents.shape == (1, 314, 768) and predictions.shape == (1, 2822, 1536)
 
 # %% [markdown]
-# Don't confuse two widths: a *tubelet* (時空立方體, also called a *cube*) holds 2·16·16·3 = 1536 pixel values, and ViT-B is 768 wide. The diagram adds what
-# the dummies lack, for this clip and for the published one of 16 frames.
+# Don't confuse two widths: a *tubelet* (時空立方體, also called a *cube*) holds 2·16·16·3 = 1536 pixel values, while ViT-B is 768 wide. The diagram adds what the dummies lack, for this clip and for the published one of 16 frames.
 
 # %%
 diagrams.videomae(ModelConfig.videomae("B"), long)
@@ -89,8 +85,8 @@ diagrams.videomae(ModelConfig.videomae("B"), long)
 #
 # ## Visible tokens
 #
-# Nine tenths of 3136 is not a whole number. Official MAE rounds the *visible* side down, `int(N·(1 - ratio))`; VideoMAE rounds the *hidden* side.
-# Its *tube masking* (管道式遮罩) rounds for a single frame, then repeats the result at every time step.
+# Nine tenths of 3136 is not a whole number. Official MAE rounds the *visible* side down, `int(N·(1 - ratio))`; VideoMAE rounds the *hidden* side down.
+# Its *tube masking* (管道式遮罩) rounds for a single time step, then repeats the mask at every one.
 #
 # ### Exercise 1 · visible tokens
 #
@@ -150,8 +146,7 @@ for frames in (16, 32):
 #
 # ## Asymmetry
 #
-# Take a clip that gives a round number of cubes: 40 frames of 160x160 make 20·10·10 = 2000. Hide 90 % of them. A *symmetric* (對稱) design sends all 2000, 1800 mask tokens among them, through the large encoder;
-# VideoMAE's encoder reads 200, and a decoder of 4 narrow blocks reads 200 + 1800. How much does that save?
+# Take a clip with a round number of cubes: 40 frames of 160x160 make 20·10·10 = 2000. Hide 90 % of them. A *symmetric* (對稱) design sends all 2000, including 1800 mask tokens, through the large encoder; VideoMAE's encoder reads 200, and a decoder of 4 narrow blocks reads 200 + 1800. How much does that save?
 
 # %%
 ### BEGIN SOLUTION
@@ -178,8 +173,8 @@ diagrams.asymmetry(cubes, MaskConfig("random", 0.9))
 # %% [markdown]
 # *Figure: the work of both designs as areas, tokens across and depth times width upward.*
 #
-# A tenth of the tokens costs the encoder a fourteenth, since attention compares pairs; the small decoder, which reads all 2000, now costs more. A count of *multiply-adds* (乘加運算, the papers' FLOPs)
-# is not a time, so the course's experiments also timed a training step, for a tiny model on one CPU core. A *large decoder* is as large as the encoder; where the *encoder sees all*, mask tokens pass through it, too; *symmetric* is both:
+# With a tenth of the tokens, the encoder costs a fourteenth, since attention compares pairs; the small decoder, which reads all 2000, now costs more than the encoder does. A count of *multiply-adds* (乘加運算, the papers' FLOPs) is not a time, so the course's experiments also timed a training step, for a tiny model on one CPU core.
+# A *large decoder* is as large as the encoder; if the *encoder sees all*, mask tokens pass through it, too; *symmetric* is both:
 
 # %%
 timed = experiments.results.load("textures")
@@ -195,8 +190,7 @@ viz.table(rows, caption="A training step, forward and backward, tubes of 75 %.")
 # %% [markdown]
 # ## The parts of VideoMAE
 #
-# The next class holds the parameters under the names of the official `modeling_pretrain.py`, so that its checkpoints load. Its `embed` is the *cube embedding* (立方體嵌入) of lesson 04. Compared with MAE there is no *class token* (分類詞元), and the positions are computed,
-# not stored. They count tokens in one line, 0 to N - 1; time, rows and columns have no axes of their own.
+# The next class holds the parameters under the names of the official `modeling_pretrain.py`, so that its checkpoints load. Its `embed` is the *cube embedding* (立方體嵌入) of lesson 04. Unlike MAE, it has no *class token* (分類詞元), and its positions are computed, not stored. They number the tokens from 0 to N - 1; time, rows and columns have no axes of their own.
 
 
 # %%
@@ -204,18 +198,11 @@ class VideoMAEParts(nn.Module):
     """The parameters of VideoMAE V1, and how clips are cut into tubelets."""
 
     def __init__(
-        self,
-        num_frames: int = 16,
-        img_size: int = 224,
-        tubelet: tuple[int, int, int] = (2, 16, 16),
-        embed_dim: int = 768,  # D
-        depth: int = 12,
-        num_heads: int = 12,
-        decoder_embed_dim: int = 384,  # E
-        decoder_depth: int = 4,
-        decoder_num_heads: int = 6,
+        self, num_frames: int = 16, img_size: int = 224, tubelet: tuple[int, int, int] = (2, 16, 16),
+        embed_dim: int = 768, depth: int = 12, num_heads: int = 12,  # D
+        decoder_embed_dim: int = 384, decoder_depth: int = 4, decoder_num_heads: int = 6,  # E
         normalize_targets: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         d, e = embed_dim, decoder_embed_dim
         self.grid = TokenGrid((num_frames, img_size, img_size), tubelet)
@@ -251,8 +238,7 @@ class VideoMAEParts(nn.Module):
 # %% [markdown]
 # ## The decoder's input
 #
-# The decoder gets the *latent representations* (潛在表示) of the visible tokens, brought to its width, and one *mask token* (遮罩詞元) per hidden position: a single learned vector, used everywhere.
-# MAE restores the original order first. VideoMAE doesn't: visible tokens come first, then the mask tokens, each group in ascending order. Since each carries its *position* (位置編碼), nothing is lost.
+# The decoder gets the *latent representations* (潛在表示) of the visible tokens, projected to its width, and one *mask token* (遮罩詞元) per hidden position: a single learned vector, used everywhere. MAE restores the original order first. VideoMAE doesn't: visible tokens come first, then mask tokens, each group in ascending order. Since each token carries its *position* (位置編碼), nothing is lost.
 #
 # Six tokens, of which 1 and 4 are visible:
 
@@ -315,9 +301,7 @@ print([f"{value:.1f}" for value in x[0, :, 0].tolist()])
 # %% [markdown]
 # ## The target
 #
-# Predictions are compared with *normalised pixels* (像素正規化). MAE takes mean and deviation of all values of a patch together, VideoMAE those of each
-# colour channel separately. The official `engine_for_pretraining.py` fixes three details: pixels lie in [0, 1], without ImageNet's statistics; the variance is
-# *unbiased* (不偏變異數); and 10⁻⁶ is added to the deviation, where MAE adds it to the variance. Four pixels of one token, the channel fastest:
+# Predictions are compared with *normalised pixels* (像素正規化). MAE takes the mean and deviation of all values of a patch together, VideoMAE those of each colour channel. The official `engine_for_pretraining.py` settles three details: pixels lie in [0, 1], without ImageNet's statistics; the variance is *unbiased* (不偏變異數); and 10⁻⁶ is added to the deviation, where MAE adds it to the variance. Here are four pixels of one token, the channel fastest:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -326,7 +310,7 @@ print("channels in columns\n", tiny_token.view(4, 3))
 print("jointly: ", [f"{x:.2f}" for x in (tiny_token - tiny_token.mean()) / tiny_token.std()][:3])
 
 # %% [markdown]
-# The last line is the first pixel, normalised jointly. Its red stays high, as in every other pixel, so the target still holds the colour. The third channel is constant. What should become of it?
+# The last line is the first pixel, normalised over all channels together. Its red stays high, as in the other pixels, so the target still holds the colour. The third channel is constant. What should become of it?
 #
 # ### Exercise 3 · the targets of VideoMAE
 #
@@ -371,8 +355,7 @@ print(normalize_targets(tiny_token[None, None]).view(4, 3).round(decimals=2) + 0
 #
 # ## The loss
 #
-# Predictions come in the order of the queries, pixels in the order of the clip. The mask knows both: `mask.targets` are indices into the queries, `mask.target_tokens` the
-# same tokens' indices in the clip. In V1 every query counts, in V2 some don't; your function serves both.
+# Predictions come in the order of the queries, pixels in the order of the clip. The mask knows both: `mask.targets` are indices into the queries, `mask.target_tokens` the same tokens' indices in the clip. In V1 every query counts, in V2 some don't; your function works for both.
 #
 # ### Exercise 4 · the loss under a mask
 #
@@ -480,8 +463,7 @@ VideoMAE = check("06.VideoMAE", VideoMAE)
 #
 # ## The data flow, number by number
 #
-# Your class at the published size, ViT-B, with random weights, beside the package's model with the same weights. Hooks note the shape at each stage: first for the clip of 32 frames under random masking, then
-# for the published 16 frames under tubes.
+# We run your class at the published size, ViT-B, with random weights, beside the package's model with the same weights. Hooks note the shape at each stage, for the clip of 32 frames under random masking and for the published 16 frames under tubes.
 
 
 # %%
@@ -526,8 +508,7 @@ for flow, (n, v, q) in zip(flows.values(), ((3136, 314, 2822), (1568, 160, 1408)
 print("12 blocks read 314 or 160 tokens, 4 small ones 3136 or 1568; the loss is taken on the rest")
 
 # %% [markdown]
-# Read the first column downwards: 3136 tokens, of which 314 reach the encoder; 3136 again in the decoder, since 2822 mask tokens join; 2822 predictions. It is a common misconception that all 3136 must be
-# put back in order first. Shuffle the queries, and the predictions are shuffled in the same way:
+# Read the first column downwards: 3136 tokens, of which 314 reach the encoder; 3136 again in the decoder, since 2822 mask tokens join; 2822 predictions. It is a common misconception that all 3136 must first be put back in order. Shuffle the queries, and the predictions are shuffled in the same way:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -548,7 +529,7 @@ print("shuffled queries, shuffled predictions, the same loss")
 # ## Joint and divided attention
 #
 # VideoMAE uses *joint space-time attention* (聯合時空注意力): every token attends to every other. TimeSformer (arXiv 2102.05095) *divides* it (分離式時空注意力): first over time at the
-# same position, then over the positions of a time step. That needs tokens on a regular grid. Tubes leave one, of 8 x 20 tokens; random masks don't, and the package refuses the combination.
+# same position, then over the positions of a time step. That needs visible tokens on a regular grid. Tubes leave one, of 8 x 20 tokens; random masks don't, so the package refuses that combination.
 #
 # Divided attention compares far fewer pairs. Which of the two is cheaper for the 160 visible tokens?
 
@@ -578,12 +559,11 @@ except ValueError as error:
     print("random masks:", error)
 
 # %% [markdown]
-# A divided block has a second attention, with its own projections. On few tokens these cost more than the pairs they save; only on all tokens of 32 frames does it pay. With 90 % hidden, little is left to save.
+# A divided block has a second attention layer, with its own projections. On few tokens these cost more than the pairs they save; it pays only on all tokens of 32 frames. With 90 % hidden, little is left to save.
 #
 # ## A gallery of failures
 #
-# A new program deserves a quick test before any long training: can it *memorise* (記憶) a single clip? A correct one must. Below are eight runs on one clip with the same seed. One is right; seven patients have one
-# bug each, in the model, the targets, the masks or the settings. Diagnose them as you would your own: from curves, pictures and numbers.
+# A new program deserves a quick test before any long training: can it *memorise* (記憶) a single clip? A correct one must. Below are eight runs on one clip with the same seed. One is right; the other seven, our patients, have one bug each, in the model, the targets, the masks or the settings. Diagnose them as you would your own: from curves, pictures and numbers.
 
 # %%
 shot = data.resize_frames(data.read_frames("data/big_buck_bunny_shot.mp4")[:32:4], 32)
@@ -654,14 +634,13 @@ for name, patient in gallery.PATIENTS.items():
 # %% [markdown]
 # How to tell them apart:
 #
-# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, so all predictions are: flat squares. A high learning rate can end in the same place, but its first losses
-#   climb far above the dashed line; lower it before you search for bugs.
-# - **Falls slowly, stays high**: *wrong order*. A prediction is read at another token's index. Some content arrives through attention, so the curve does move.
-# - **As low as the right one, but bad under the right loss**: *joint targets*, a different task solved well. No curve shows this, false colours do. Compare targets with a known implementation.
-# - **Clearly lower than the right one**: *same masks* or *loss on all tokens*. Either the answers behind a few masks were memorised, or visible tokens are copied. New masks tell: the first fails badly, the second is merely worse.
+# - **Curve high, near the loss of predicting 0**: *no positions* or *learning rate*. Without positions all mask tokens of a clip are equal, and so are all predictions: flat squares. A high learning rate can lead to the same picture, but its first losses climb far above the dashed line; lower it before you search for bugs.
+# - **Falls slowly, stays high**: *wrong order*. Predictions are read at other tokens' indices. Some content arrives through attention, so the curve does move.
+# - **As low as the right one, but bad under the right loss**: *joint targets*, a different task solved well. No curve shows this, but false colours do. Compare targets with a known implementation.
+# - **Clearly lower than the right one**: *same masks* or *loss on all tokens*. Either the answers behind a few masks were memorised, or visible tokens are copied. New masks tell them apart: the first fails badly, the second is merely worse.
 # - **No symptom**: *random masks*. One memorised clip cannot show what tubes are for; lesson 05's copier did.
 #
-# So an early plateau asks for positions, order and learning rate, and a low loss proves nothing while its unit, or its masks, are wrong.
+# So at an early plateau, check positions, order and learning rate; and a low loss proves nothing if its targets or its masks are wrong.
 #
 # ### Exercise 6 · the loop of patient C
 #
@@ -673,13 +652,9 @@ for name, patient in gallery.PATIENTS.items():
 
 # %%
 def pretrain(
-    model: nn.Module,
-    clips: Iterable[torch.Tensor],
-    scheme: MaskConfig,
-    steps: int,
-    lr: float,
-    seed: int,
-) -> list[float]:
+    model: nn.Module, clips: Iterable[torch.Tensor], scheme: MaskConfig,
+    steps: int, lr: float, seed: int,
+) -> list[float]:  # fmt: skip
     """Train, and return the loss of every step.
 
     model   forward(clips, mask) returns the loss and the predictions
@@ -746,8 +721,7 @@ print("two runs with the same seed: the same", len(runs[0]), "losses")
 # %% [markdown]
 # ## Pre-training on video files
 #
-# `render_film` cuts the film Big Buck Bunny into mp4 files of 32 frames. It reserves every fifth *shot* for testing, so test clips show scenes that no training clip shows. decord decodes the
-# files once; *pre-training* (預訓練) then draws random crops in space and time. No labels are involved.
+# `render_film` cuts the film Big Buck Bunny into mp4 files of 32 frames. It reserves every fifth *shot* for testing, so test clips show scenes that no training clip shows. decord decodes each file once; *pre-training* (預訓練) then draws random crops in space and time. No labels are involved.
 
 # %%
 spec = making.FilmSpec(frames=32, overlap=16, most_clips=film_files)
@@ -796,8 +770,7 @@ test_clips = middle(read(videos.test, 56), 8)
 print("training videos", tuple(train_pool.shape), "and test clips", tuple(test_clips.shape))
 
 # %% [markdown]
-# A number alone says little, so three baselines compete. None has learned anything: the *mean* visible pixel; a *blend* of all visible tokens, weighted by inverse squared distance; and
-# lesson 05's *copier*, which takes the same position at the nearest time when it is visible, or else the blend. Under tubes it never is.
+# A number alone says little, so three baselines that have learned nothing compete: the *mean* visible pixel; a *blend* of all visible tokens, weighted by inverse squared distance; and lesson 05's *copier*, which copies the same position from the nearest time step where it is visible, or else takes the blend. Under tubes it never is.
 
 
 # %%
@@ -832,8 +805,7 @@ def hidden_errors(
 
 
 # %% [markdown]
-# Your model starts from random weights, small enough for minutes on a CPU: 8 frames of 56x56, 4·7·7 = 196 tokens, 75 % hidden by tubes. Its targets are plain pixels, so that its loss is in the unit of the baselines'
-# errors. How far will it get on unseen shots? Write the share of the mean's error that it will have at the end.
+# Your model starts from random weights, small enough for minutes on a CPU: 8 frames of 56x56, 4·7·7 = 196 tokens, 75 % hidden by tubes. Its targets are plain pixels, so its loss has the unit of the baselines' errors. How far will it get on unseen shots? Write its final error as a share of the mean's.
 
 # %%
 ### BEGIN SOLUTION
@@ -910,13 +882,11 @@ viz.pictures(
 )
 
 # %% [markdown]
-# The curve falls steeply until it is near the mean's error, then slowly. One colour for everything is the simplest solution and quickly found, so a steep start proves nothing. What comes after it is learned from
-# the data: where light and dark belong, and how edges continue. After a few minutes the model ends a little below the blend, an interpolation that anyone can write in five lines.
+# The curve falls steeply until it is near the mean's error, then slowly. One colour for everything is the simplest solution and quickly found, so a steep start proves nothing. What follows is learned from the data: where light and dark belong, and how edges continue. After a few minutes the model's error is a little below that of the blend, an interpolation that anyone can write in five lines.
 #
 # ## Trained weights in your model
 #
-# `data/weights/film` holds a larger model of this kind, trained on the same files for 24 minutes of one CPU core, so not to its end: 16 frames of 112x112 in tubelets of 2x8x8, the published grid of 8x14x14 tokens. Its masks were
-# tubes of 75 %, its targets plain pixels. The names are the official ones, so your class takes the file as it is.
+# `data/weights/film` holds a larger model of this kind, trained on the same files for 24 minutes on one CPU core, and not to a plateau: 16 frames of 112x112 in tubelets of 2x8x8, the published grid of 8x14x14 tokens. Its masks were tubes of 75 %, its targets plain pixels. The names are the official ones, so your class takes the file as it is.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1002,10 +972,9 @@ side_by_side(0.75)
 side_by_side(0.9)
 
 # %% [markdown]
-# Look along the rows first. The copier is hard to beat where positions stay visible at other times: under random and above all under frame masks, it pastes from a neighbouring frame. This is *information leakage* (資訊洩漏), and
-# a model trained on tubes has had no reason to learn copying: under frame masks, which it never met, its answer is worse than one colour. Under tubes the copier only has the blend, and there the model is ahead at the 75 % of its training, not at 90 %.
+# Look along the rows first. The copier is hard to beat where positions stay visible at other times: under random and above all under frame masks, it pastes from a neighbouring frame. This is *information leakage* (資訊洩漏). A model trained on tubes had no reason to learn copying: under frame masks, which it never met, its answer is worse than one colour. Under tubes the copier has only the blend, and there the model is ahead at the 75 % of its training, but not at 90 %.
 #
-# Then look down the columns. Mean squared error rewards the average of all plausible answers, so whatever is uncertain comes out soft: layout and colours first, edges later, texture last. That holds for published models, too.
+# Then look down the columns. Mean squared error rewards the average of all plausible answers, so whatever is uncertain comes out soft. Layout and colours are learned first, edges later, texture last. That holds for published models, too.
 #
 # A clip over time, under a tube mask of 75 %:
 
@@ -1055,7 +1024,7 @@ viz.explorer(
 # %% [markdown]
 # ## The paper's claims
 #
-# A reconstruction isn't the goal. What the encoder has learned shows when it is used, and this is how the papers compare settings. V1 pre-trained ViT-B for 800 epochs, then fine-tuned it on Something-Something V2:
+# Reconstruction isn't the goal. What the encoder has learned shows when it is used, and that is how the papers compare settings. V1 pre-trained ViT-B for 800 epochs, then fine-tuned it on Something-Something V2:
 #
 # | claim | published, top-1 in % | where |
 # |---|---|---|
@@ -1065,8 +1034,7 @@ viz.explorer(
 # | the loss belongs on hidden tokens | better than on all | MAE, section 3 |
 # | a small decoder is enough | 1, 2, 4, 8 blocks: 68.5, 69.2, 69.6, 69.3 | V1, table 1a |
 #
-# The course tests such claims with tiny models (`data/experiments/README.md`), by a *linear probe* (線性探測) of "what" is shown and "how" it moves. Settings are compared seed by seed: a claim *holds* or is *reversed* only if the 95 % interval of the difference
-# excludes zero. The *floor* is the probe of the same encoder with random weights; a setting that hardly exceeds it has learned little.
+# The course tests such claims with tiny models (`data/experiments/README.md`), by *linear probes* (線性探測) of "what" is shown and of "how" it moves. Settings are compared seed by seed: a claim *holds* or is *reversed* only if the 95 % interval of the difference excludes zero. The *floor* is the probe of the same encoder with random weights; a setting that hardly exceeds it has learned little.
 
 # %%
 tested = ("masks", "dense", "ratio", "targets", "cost")
@@ -1105,17 +1073,17 @@ for name in ("ratio", "targets", "cost"):
 # %% [markdown]
 # Reasons to keep in mind when you read the verdicts:
 #
-# - **Masks.** A mask teaches what copying can't solve and the label asks for. Drifting digits and textures leave motion as the only clue under frame masks; in film, a neighbouring frame gives the answer away (lesson 05).
+# - **Masks.** A mask helps if copying can't solve its task and the task needs what the label asks for. With drifting digits and textures, motion is the only clue under frame masks; in film, a neighbouring frame gives the answer away (lesson 05).
 # - **Ratio.** The grid here has 16 positions, so 90 % leaves two and 95 % leaves one. The published grid has 196.
 # - **Targets.** Plain pixels reward brightness, which is easy to predict and says nothing about motion. Normalised ones leave only structure.
-# - **Loss on all tokens.** Visible tokens are easy targets, but they are tokens, too: whether they distract is a question of capacity.
-# - **Asymmetry.** Settings get equal *time*. The symmetric design costs three times as much per step (the table near the top), so it trains for a third of the steps.
+# - **Loss on all tokens.** Visible tokens are easy targets. Whether they distract from the others is a question of capacity.
+# - **Asymmetry.** Settings get equal *time*. The symmetric design costs three times as much per step (see the table near the top), so it trains for a third of the steps.
 #
-# A small experiment may contradict a large one, and both be right: other clips, other labels, another length of training. `vmae experiments` repeats and extends these.
+# A small experiment may contradict a large one, and both may be right: the clips, the labels and the length of training differ. `vmae experiments` repeats and extends these.
 #
 # ## Open questions
 #
-# **1.** On unseen shots, under frame masks, a copier that has learned nothing may beat a trained model. Is the model useless? Design a test that decides it.
+# **1.** On unseen shots, under frame masks, a copier that has learned nothing may beat a trained model. Is the model useless? Design a test that decides.
 #
 # <details><summary>What a good answer contains</summary>
 #
@@ -1123,7 +1091,7 @@ for name in ("ratio", "targets", "cost"):
 # or motion, and compare with the probe of random weights (the floor), over several seeds. It also matters that the model was trained on tubes: train a second one on frame masks, for the same time, before comparing masks.
 # </details>
 #
-# **2.** Targets are normalised per tubelet, so the model never has to predict brightness or contrast. Which tasks might suffer? And why does a reconstruction of a model with normalised targets look better than it should?
+# **2.** Targets are normalised per tubelet, so the model never has to predict brightness or contrast. Which tasks might suffer? And why does a reconstruction by a model with normalised targets look better than it should?
 #
 # <details><summary>What a good answer contains</summary>
 #

@@ -14,10 +14,8 @@
 # %% [markdown]
 # # 07 · Fine-tuning
 #
-# Pre-training leaves an encoder that has watched many videos but can't name anything in them. In this lesson you build a classifier around it and train it without
-# spoiling what it knows. You look inside a model that has seen a whole film, and at the end you fine-tune on a folder of videos as you would on your own.
-#
-# You write five functions, build one model and fix one bug.
+# Pre-training leaves an encoder that has watched many videos but can't name anything in them. In this lesson you build a classifier around it and train it without spoiling what it knows.
+# You look inside a model that has seen a whole film, and you fine-tune on a folder of videos as you would on your own.
 #
 # Measured on 2 shared CPU cores, the whole solution: under 3 minutes, 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
 
@@ -71,7 +69,7 @@ torch.set_num_threads(1)  # most models here are small: threads would wait for e
 # %% [markdown]
 # ## The whole
 #
-# *Fine-tuning* (微調) keeps the encoder, drops the decoder, adds a *head* (分類頭), and trains all of it on labels. The diagram reads V1's recipe for ViT-B on Kinetics-400.
+# *Fine-tuning* (微調) keeps the encoder, drops the decoder, adds a *head* (分類頭), and trains all of it on labels. The diagram shows V1's recipe for ViT-B on Kinetics-400.
 
 # %%
 diagrams.fine_tuning(train.Recipe.load("v1-k400-b").finetune)
@@ -79,7 +77,7 @@ diagrams.fine_tuning(train.Recipe.load("v1-k400-b").finetune)
 # %% [markdown]
 # *Figure: what a classifier keeps, adds and drops. Bars: the learning rate of each layer, as a share of the head's.*
 #
-# As code, with the cheapest part at every step: an encoder of one random projection, a mean, a random head.
+# The same in code, with the cheapest possible parts:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -92,7 +90,7 @@ for name, value in {"encoded": encoded, "pooled": pooled, "logits": logits}.item
     print(f"{name:8} {tuple(value.shape)}")
 
 # %% [markdown]
-# The third line is *mean pooling* (平均池化). VideoMAE has no *class token* (分類詞元) to read from, neither in pre-training nor later.
+# `pooled` comes from *mean pooling* (平均池化): VideoMAE never has a *class token* (分類詞元) to read from.
 #
 # ## The task
 #
@@ -260,7 +258,7 @@ Classifier = check("07.Classifier", Classifier)
 #
 # </details>
 #
-# Your class takes the shipped weights through your transfer. The package's classifier, given the same tensors, must agree.
+# Your class takes the shipped weights through your `transfer`. The package's classifier, given the same tensors, must agree.
 
 
 # %%
@@ -290,7 +288,7 @@ loss = F.cross_entropy(logits, test_labels[:64])
 print(f"first loss {loss:.2f}, that of eight equal probabilities {math.log(8):.2f}")
 
 # %% [markdown]
-# Thanks to the factor 0.001, all classes begin with the same probability, and the first gradients that reach the encoder are small.
+# Thanks to the factor 0.001, all classes start out equally probable, and the first gradients that reach the encoder are small.
 #
 # ## Frozen features
 #
@@ -319,8 +317,8 @@ for name, of in kinds.items():
 viz.table(rows, caption=f"Direction, test accuracy; {len(train_clips)} labels; chance 12.5 %.")
 
 # %% [markdown]
-# Pixels and random weights are near chance: what moves differs from clip to clip, so only features that ignore *what* and keep *how* can do this. k-NN finds much less than the probe. It counts all features alike, and most say nothing about direction.
-# On Something-Something, V1 reports 38.9 % for a linear probe and 69.6 % after fine-tuning. So don't judge an encoder by a probe alone.
+# Pixels and random weights are near chance: what moves differs from clip to clip, so only features that ignore *what* and keep *how* can do this. k-NN finds much less than the probe, since it weights all features alike, and most say nothing about direction.
+# Don't judge an encoder by a probe alone: V1 reports 38.9 % for a linear probe on Something-Something, 69.6 % after fine-tuning.
 #
 # ## Layer decay
 #
@@ -380,8 +378,20 @@ for group in train.parameter_groups(model, decayed, config.depth):
     np.testing.assert_allclose(ours, group["lr_scale"])
 
 # %% [markdown]
-# With 0.75, the patch embedding of ViT-B learns at a fortieth of the head's rate. Deeper models take a milder decay: 0.9 for ViT-g with its 40 blocks.
-#
+# With 0.75, the patch embedding of ViT-B learns at a fortieth of the head's learning rate. Deeper models take a milder decay: 0.9 for ViT-g with its 40 blocks. The optimiser gets a group per parameter:
+
+
+# %%
+def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
+    """For the optimiser: each parameter with its scale; vectors have no weight decay."""
+    return [
+        {"params": [p], "scale": rate_scale(name, len(model.blocks), decay),
+         "weight_decay": 0.05 * (p.ndim > 1)}
+        for name, p in model.named_parameters()
+    ]  # fmt: skip
+
+
+# %% [markdown]
 # ## The training loop
 #
 # ### Exercise 4 · the lost decay
@@ -394,12 +404,9 @@ for group in train.parameter_groups(model, decayed, config.depth):
 
 # %%
 def fine_tune(
-    model: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    steps: int,
-    lr: float = 1e-3,
-    decay: float = 1.0,
-) -> list[float]:
+    model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    steps: int, lr: float = 1e-3, decay: float = 1.0,
+) -> list[float]:  # fmt: skip
     """Train a classifier, and return the loss of every step.
 
     model    its `blocks` are counted for layer decay
@@ -407,41 +414,29 @@ def fine_tune(
     lr       of the head at its peak: warm-up over a tenth of the steps, then a cosine to 0
     decay    layer decay
     """
-    groups = [
-        {"params": [p], "scale": rate_scale(name, len(model.blocks), decay),
-         "weight_decay": 0.05 * (p.ndim > 1)}  # vectors are not decayed
-        for name, p in model.named_parameters()
-    ]  # fmt: skip
-    optimizer = torch.optim.AdamW(groups, lr=lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, decay), lr=lr)
     model.train()
     losses = []
     ### BEGIN SOLUTION
+    ### INSTEAD
+    # for group in optimizer.param_groups:
+    #     group["lr"] = lr * group["scale"]
+    ### END SOLUTION
     for step, (clips, targets) in zip(range(steps), batches, strict=False):
         now = lr * min(1.0, (step + 1) / (0.1 * steps))
         now *= 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
+            ### BEGIN SOLUTION
             group["lr"] = now * group["scale"]
+            ### INSTEAD
+            # group["lr"] = now
+            ### END SOLUTION
         loss = F.cross_entropy(model(clips), targets)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-    ### INSTEAD
-    # for group in optimizer.param_groups:
-    #     group["lr"] = lr * group["scale"]
-    # for step, (clips, targets) in zip(range(steps), batches, strict=False):
-    #     now = lr * min(1.0, (step + 1) / (0.1 * steps))
-    #     now *= 0.5 * (1 + math.cos(math.pi * step / steps))
-    #     for group in optimizer.param_groups:
-    #         group["lr"] = now
-    #     loss = F.cross_entropy(model(clips), targets)
-    #     optimizer.zero_grad()
-    #     loss.backward()
-    #     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    #     optimizer.step()
-    #     losses.append(loss.item())
-    ### END SOLUTION
     return losses
 
 
@@ -461,7 +456,7 @@ fine_tune = check("07.fine_tune", fine_tune)
 #
 # </details>
 #
-# Now the same picture for real weights. Batches are drawn from the labelled clips; *label smoothing* (標籤平滑) moves a tenth of each target to all classes evenly, so that the model needn't be quite sure.
+# Now the same picture for real weights. Batches are drawn from the labelled clips; *label smoothing* (標籤平滑) spreads a tenth of each target evenly over all classes, so that the model isn't pushed to be certain.
 
 
 # %%
@@ -501,7 +496,7 @@ viz.lines(
 )
 
 # %% [markdown]
-# Even with a decay of 1, the patch embedding moves only about a third as far as the head. With 0.5 it hardly moves.
+# Even with a decay of 1, the patch embedding moves only about a third as far as the head; with 0.5, hardly at all.
 #
 # ## Fine-tuning, twice
 #
@@ -551,12 +546,11 @@ gain.compare(best - same, unit="points")
 viz.table([{"start": n} | row for n, row in tested.items()], caption=f"{labels} labels per class.")
 
 # %% [markdown]
-# With four times the steps, scratch has become more confident and is still at chance, which suggests that it is memorising its forty clips. Would other learning rates, more steps or more labels change that? One seed at two lengths can't tell.
+# With four times the steps, scratch has become more confident and is still at chance, which suggests that it is memorising its forty clips.
 #
 # ### Labels against steps
 #
-# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels it doubles the steps, from 300 to 600 and on, until a doubling gains less than 2 points (the first doesn't count). Learning rates are searched for both. Left, accuracy by number of
-# labels; right, how it rises with the steps. First videos as above, then the images of lesson 03.
+# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels, it doubles the steps from 300 on until a doubling other than the first gains less than 2 points. Learning rates are searched for both. Videos first, then the images of lesson 03.
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["labels"].sets}
@@ -581,11 +575,11 @@ print(f"not measured yet: {len(open_claims)} of {len(claims)} comparisons")
 # | UCF101 | 9,500 | 51.4 | 91.3 | 39.9 |
 # | HMDB51 | 3,500 | 18.0 | 62.6 | 44.6 |
 #
-# The fewer the labels, the larger the gain, but size isn't everything: Something-Something has two thirds as many videos as Kinetics and three times the gain. Its labels ask mainly for motion.
+# The fewer the labels, the larger the gain, but size isn't everything: Something-Something has two thirds as many videos as Kinetics and three times the gain. Its labels are mainly about motion.
 #
 # ## Mixup
 #
-# *Mixup* (混合增強) blends each clip with a partner, and the targets in the same proportion. In the official code the partner of clip i is clip B - 1 - i: the batch in reverse. Labels are smoothed at the same time.
+# *Mixup* (混合增強) blends each clip with a partner, and the targets in the same proportion. In the official code the partner of clip i is clip B - 1 - i: the batch in reverse.
 #
 # ### Exercise 5 · mixup
 #
@@ -628,7 +622,7 @@ mix_batch = check("07.mix_batch", mix_batch)
 #
 # </details>
 #
-# Two clips of the film, "meadow" and "sky", seven parts to three:
+# Two clips of the film, mixed seven to three:
 
 
 # %%
@@ -667,7 +661,7 @@ viz.film_strips(
 #
 # ## Drop path
 #
-# *Drop path* (隨機深度), or stochastic depth, leaves out a block's branch, attention or MLP, for some of the clips of a batch. The residual connection carries these clips past it. The rate rises from 0 in the first block to its full value in the last.
+# *Drop path* (隨機深度), or stochastic depth, leaves out a block's branch, attention or MLP, for some clips of a batch; the residual connection carries them past it. The rate rises from 0 in the first block to its full value in the last.
 #
 # ### Exercise 6 · drop path
 #
@@ -707,7 +701,7 @@ drop_path = check("07.drop_path", drop_path)
 #
 # </details>
 #
-# Your function goes into your classifier. One test clip passes 200 times through the fine-tuned model, as in training, then as in the test:
+# Now with your function in your classifier: one test clip, 200 passes in training mode, then one in test mode.
 
 
 # %%
@@ -743,11 +737,11 @@ with_drop_path(tuned, 0)
 viz.table(rows, caption="Probability of the right class, for the same clip in 200 passes.")
 
 # %% [markdown]
-# In training, each pass runs through another, shallower network, and the model must not rely on any one block. In the test, all rows are the same: nothing is dropped. Forget `model.eval()`, and your test results are random, too.
+# In training, each pass runs through a different, shallower network, so the model can't rely on any one block. Forget `model.eval()`, and your test results are random, too.
 #
 # ### The settings compared
 #
-# One fine-tuning each, from the shipped weights, with the same few labels:
+# One run each, from the shipped weights, with the same few labels:
 
 # %%
 share = np.random.default_rng(seed)
@@ -773,12 +767,12 @@ for name, chosen in viz.track(settings.items(), len(settings), "settings"):
 viz.table(rows, caption=f"{labels} labels per class, {steps} steps, one seed.")
 
 # %% [markdown]
-# The last losses show how hard each setting makes the task: hard targets can be met, smoothed ones never quite, and mixed ones hardly. After the same hundred steps, mixup leaves the classifier least confident and ten points behind: it has slowed training down. About the others, one
-# seed can't decide. The published recipes use all of them, in long runs of large models, which would otherwise memorise a small set.
+# The last losses show how hard each task is: one-hot targets can be met, smoothed ones never quite, and mixed ones hardly. After the same hundred steps, mixup leaves the classifier least confident and ten points behind: it has slowed training down. One seed can't rank
+# the others. The published recipes use all of them, in long runs of large models, which would otherwise memorise a small set.
 #
 # ## The test as published
 #
-# A video is longer than a clip and wider than a square. A *multi-view test* (多視角測試) takes several clips along the video and several crops along the long side, and averages: 5 x 3 on Kinetics, 2 x 3 on Something-Something.
+# A video is longer than a clip and wider than a square. A *multi-view test* (多視角測試) takes several clips along the video and several crops along the long side, and averages their predictions: 5 x 3 on Kinetics, 2 x 3 on Something-Something.
 
 # %%
 views = data.Sampling(16, 2).test(60, clips=5)  # (5, 16)
@@ -847,16 +841,16 @@ ours = mean_over_views(several.flatten(0, 1), torch.arange(6).repeat_interleave(
 torch.testing.assert_close(ours.log(), train.mean_of_views(several), rtol=1e-4, atol=1e-4)
 
 # %% [markdown]
-# V2's ViT-H on Kinetics has 83.2 % with one view and 86.9 % with all (reported). So compare accuracies only at equal views, and remember that 5 x 3 views cost fifteen times as much.
+# V2's ViT-H on Kinetics reaches 83.2 % with one view and 86.9 % with all (reported), at fifteen times the cost. So compare accuracies only at equal numbers of views.
 #
 # ## A model that has seen a film
 #
-# Textures show whether features can tell a direction, but they aren't much to look at. `data/weights/film` holds lesson 06's larger model, pre-trained on shots of Big Buck Bunny without labels: 16 frames of 112x112, 1568 tokens.
+# `data/weights/film` holds lesson 06's larger model, pre-trained on shots of Big Buck Bunny without labels: 16 frames of 112x112, 1568 tokens.
 #
 # ### Nearest neighbours
 #
-# We take clips from shots that give at least three, and look for each clip's nearest neighbour by the cosine of *latents* (潛在表示), averaged over tokens. The clips just before and after don't count. How often does the neighbour come from the same shot?
-# Three kinds of features compete: the film model's, those of random weights, and pixels averaged over a coarse grid. Which finds most?
+# We take clips from shots that yield at least three, and find each clip's nearest neighbour by the cosine similarity of *latents* (潛在表示), averaged over tokens. The clips just before and after don't count. How often is the neighbour from the same shot?
+# Three kinds of features compete: the film model's, those of random weights, and pixels averaged over a coarse grid. Which does best?
 
 # %%
 contenders = ("film model", "random weights", "pixels")
@@ -920,12 +914,12 @@ viz.pictures(
 # %% [markdown]
 # *Figure: clips and their neighbours, with the number of their first frame, and whether that is in the same shot or another.*
 #
-# The shots of a film are told apart by colour and layout, which pixels already hold, and random weights pass on. So this label can't show what pre-training is worth. The direction of a texture could: there, pixels were at chance.
-# A probe says something about features only for a label that the baselines fail at.
+# Colour and layout tell the shots of a film apart. Pixels already hold both, and random weights pass them on, so this label can't show what pre-training is worth. The direction of a texture could: there, pixels were at chance.
+# A probe says something about features only where the baselines fail.
 #
 # ### Latents over time
 #
-# What does the encoder tell apart *within* a clip? We take the latents of all tokens of four clips, find the three directions in which they vary most (*PCA*, 主成分分析), and show these as red, green and blue.
+# What does the encoder tell apart *within* a clip? *PCA* (主成分分析) finds the three directions in which the latents of four clips vary most; we show them as red, green and blue.
 
 
 # %%
@@ -953,12 +947,12 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# Figure and ground come apart: the squirrel stands out from the sky at every step, although its own colours change as it turns; the rabbit differs from sky, trees and meadow. No label was involved. Look at the random weights as well before you conclude: much of this picture is brightness and colour, passed through. How much
-# training adds, a picture can't say; a probe can.
+# Without any label, figure and ground come apart: the squirrel stands out from the sky at every step, although its own colours change as it turns; the rabbit differs from sky, trees and meadow. But compare the random weights: much of this picture is brightness and colour, passed through.
+# A picture can't tell how much training adds; a probe can.
 #
 # ### Attention
 #
-# *Attention maps* (注意力圖) show how much a token takes from each other. We mark one *tubelet* (時空立方體) on the rabbit; below, the frames are lit by the attention it pays, in the first and in the last block, averaged over *heads* (多頭).
+# *Attention maps* (注意力圖) show how much a token takes from every other. We mark one *tubelet* (時空立方體) on the rabbit; below, frames are bright where it attends, in the first and the last block, averaged over *heads* (多頭).
 
 
 # %%
@@ -1005,7 +999,7 @@ viz.explorer(
 )
 
 # %% [markdown]
-# How much does the token on the rabbit take from parts of the picture, in the last block? An even share is 1.
+# How much does the token on the rabbit take from each part of the picture, in the last block? An even share is 1.
 
 # %%
 areas = {  # rows and columns of the grid of 14 x 14
@@ -1029,7 +1023,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The token attends most to the bright clouds and the sky, least to trees and meadow, and does so at *every* time step. The rabbit itself gets no more than about an even share, so this map doesn't outline the object. The next table takes all tokens of two scenes: how much of the attention stays in the token's own time step, and how much goes one, two or more steps away? The last row is attention without preference.
+# The token attends most to the bright clouds and the sky, least to trees and meadow, at *every* time step. The rabbit itself gets no more than about an even share, so this map doesn't outline the object. The next table takes all tokens of two scenes: how far away in time does their attention go?
 
 # %%
 apart = (torch.arange(1568)[:, None] // 196 - torch.arange(1568) // 196).abs()  # time steps
@@ -1046,11 +1040,11 @@ viz.table(rows)
 del maps, paid
 
 # %% [markdown]
-# Over time, attention is nearly even. That fits the masks of this training: a tube hides the same position at every time step, so neighbouring time steps offer no shortcut. (One model and two scenes; it is an explanation, not yet a result.)
+# Over time, attention is nearly even. That fits the masks of this training: a tube hides the same position at every time step, so neighbouring time steps offer no shortcut. (One model, two scenes: a conjecture, not a result.)
 #
 # ## Your own videos
 #
-# The rest is practice: a folder, published weights, three commands. We make a folder as people have it: three classes of unequal size, two frame rates, landscape and portrait, one damaged file.
+# The rest is practice. We make the kind of folder that people have: three classes of unequal size, two frame rates, landscape and portrait, one damaged file.
 
 # %%
 home = Path(out)
@@ -1073,8 +1067,7 @@ whole = file_name.read_bytes()
 (file_name.parent / "damaged.mp4").write_bytes(whole[: len(whole) // 2])
 
 # %% [markdown]
-# Published weights can't ship with a course, so here are **stand-ins: random weights** in the official layout, narrower than ViT-S. They make every command behave as with the real file. The accuracies below
-# say nothing about VideoMAE; they show where to read them.
+# Published weights can't ship with a course, so we use **stand-ins: random weights** in the official layout, narrower than ViT-S. Every command behaves as with the real file, but the accuracies say nothing about VideoMAE.
 
 # %%
 torch.manual_seed(seed)
@@ -1106,7 +1099,7 @@ command(f"scan {home}/my-videos --recipe own-cpu", expected=1)  # 1: there are p
 #
 # ### Step 2: plan
 #
-# There are two recipes: `own` for a GPU, and `own-cpu`, with an eighth of the tokens and only the last 4 of 12 blocks trained, for minutes on a CPU. Both take the model's size from the weights. What would they cost, here and on a rented card?
+# There are two recipes: `own` for a GPU, and `own-cpu`, which takes minutes on a CPU, with an eighth of the tokens and only the last 4 of 12 blocks trained. Both take the model's size from the weights. What will they cost, here and on a rented card?
 
 # %%
 command(f"plan own-cpu --data {home}/my-videos")
@@ -1115,9 +1108,7 @@ command(f"plan own --data {home}/my-videos --device l4")
 # %% [markdown]
 # ### Step 3: fine-tune
 #
-# The plan doesn't know your weights and assumes the recipe's ViT-S. Our stand-in is half as wide, so its run will be several times as fast.
-#
-# Read the plan that the run prints before it starts: which videos it validates on, and what it says about the classes.
+# The plan assumes the recipe's ViT-S. Our stand-in is half as wide, so its run is several times as fast.
 
 # %%
 command(
@@ -1139,8 +1130,7 @@ best = max(epochs, key=lambda row: (row["accuracy"], -row["loss"]))
 print(f"best epoch: step {best['step']}, {best['accuracy']:.0f} % of {best['videos']} videos")
 
 # %% [markdown]
-# Three splits, three purposes: *training* changes weights, *validation* (驗證) chooses the best epoch, and the *test* is used once, on the weights of that epoch. With five validation videos the choice is coarse, and with seven test videos 86 % may be anything from 49 to 97 %. And note the
-# warning about recordings: our files are cut from the same shots, so clips that look alike sit on both sides, and the test is too optimistic. Keep each recording in one split.
+# *Training* changes weights, *validation* (驗證) chooses the best epoch, and the *test* is used once, on the weights of that epoch. With five validation videos the choice is coarse, and with seven test videos 86 % may be anything from 49 to 97 %. Note the run's warning about recordings: our files are cut from the same shots, so look-alike clips are on both sides of the split, and the test is too optimistic. Keep each recording in one split.
 #
 # ### Step 4: predict and report
 
@@ -1155,7 +1145,7 @@ print((home / "predictions.csv").read_text())
 command(f"report {home}/mine")
 
 # %% [markdown]
-# Open `report.html`: accuracy with its interval beside what guessing gives, every class with its count, what is confused with what, and the most confident mistakes as film strips. Long videos: `--every 5` predicts each stretch of five seconds.
+# `report.html` shows accuracy with its interval beside that of guessing, every class with its count, what is confused with what, and the most confident mistakes as film strips. For long videos, `predict --every 5` answers for each stretch of five seconds.
 #
 # ### Common problems
 #
@@ -1167,7 +1157,7 @@ command(f"report {home}/mine")
 # | mixed frame rates | sample by seconds: `data.clip_seconds` |
 # | left and right matter | leave `flip` off, as the recipe does |
 #
-# The fourth deserves a look. With a fixed *stride* (取樣間隔), a clip of 16 frames covers a different time at each frame rate; motion seems to change its pace. With seconds, only the stride changes:
+# The fourth in numbers: with a fixed *stride* (取樣間隔), a clip of 16 frames covers a different span of time at each frame rate, so motion seems to change its pace. Sampled by seconds, it doesn't:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1193,7 +1183,7 @@ viz.pictures(
 # %% [markdown]
 # ## Official weights
 #
-# We export your texture classifier in the two common layouts and load it again.
+# Your texture classifier, exported in the two common layouts and loaded again:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1221,9 +1211,9 @@ with torch.no_grad():
 #
 # ### Three traps
 #
-# All are known from the issues of the official repositories and of transformers.
+# All three are known from issues of the official repositories and of transformers.
 #
-# **The number of heads isn't in any shape.** A file tells how wide the layers are, not how many heads share them; nor does it know frames and size. The loader guesses what is published, and warns:
+# **The number of heads isn't in any shape.** A file shows how wide the layers are, but neither the number of heads nor the clip's size. The loader assumes the published values, and warns:
 
 # %%
 with warnings.catch_warnings(record=True) as caught, torch.no_grad():
@@ -1236,9 +1226,9 @@ for warning in caught:
     print("warning:", warning.message)
 
 # %% [markdown]
-# Nothing fails, and the predictions are wrong. Hugging Face's own converter gave VideoMAE-small 16 heads in place of 6 (pull request 22788).
+# Nothing fails, yet the predictions are wrong. Hugging Face's own converter gave VideoMAE-small 16 heads in place of 6 (pull request 22788).
 #
-# **Token 0 is no class token.** `VideoMAEForVideoClassification` on the hub's *pre-training* files classifies by its first token, one corner tubelet. Such a classifier has no `fc_norm`. We make one:
+# **Token 0 is not a class token.** With the hub's *pre-training* files, `VideoMAEForVideoClassification` classifies by the first token, one corner tubelet. Such a classifier has no `fc_norm`. We make one:
 
 # %%
 content = torch.load(official, weights_only=True)["model"]
@@ -1250,7 +1240,7 @@ except weights.CheckpointError as error:
     print(error)
 
 # %% [markdown]
-# **A fine-tuned file has lost something.** A classifier has neither decoder nor the encoder's last norm. It can't be pre-trained further; as an encoder it can start the next task, and keeps its `fc_norm`. The loader says what it leaves out:
+# **A fine-tuned file has lost something.** A classifier has neither the decoder nor the encoder's last norm, so it can't be pre-trained further. As an encoder it can start the next task, and keeps its `fc_norm`. The loader says what it leaves out:
 
 # %%
 with warnings.catch_warnings(record=True) as caught:
@@ -1265,7 +1255,7 @@ again.load_encoder(loaded)
 print("new head:", tuple(again.head.weight.shape))
 
 # %% [markdown]
-# With real weights the same lines hold. `vmae convert` reads any layout and writes another. Mind the licences: V1's repository is CC-BY-NC 4.0, not for commercial use; V2's is MIT.
+# The same lines work with real weights. `vmae convert` reads any layout and writes another. Mind the licences: V1's repository is CC-BY-NC 4.0, not for commercial use; V2's is MIT.
 #
 # ## Open questions
 #
@@ -1277,7 +1267,7 @@ print("new head:", tuple(again.head.weight.shape))
 # with its count, over several splits (leave one person out), beside guessing, a single-frame baseline and pixels. Distrust 95 % if random splits of clips gave it, if a single frame or the background does nearly as well, or if the confident mistakes are all of one person.
 # </details>
 #
-# **2.** A linear probe of a pre-trained encoder is at 40 %, the same encoder fine-tuned at 70 %. A second encoder has 50 % and 68 %. Which one is better, and for whom?
+# **2.** A linear probe of a pre-trained encoder reaches 40 %, the same encoder fine-tuned 70 %. A second encoder reaches 50 % and 68 %. Which is better, and for whom?
 #
 # <details><summary>What a good answer contains</summary>
 #
@@ -1313,11 +1303,11 @@ print("new head:", tuple(again.head.weight.shape))
 #
 # ## What you can do now
 #
-# - Turn a pre-trained file into a classifier of your own, and name what is dropped and why.
+# - Turn a pre-trained file into a classifier, and say what is dropped and why.
 # - Use layer decay, mixup, smoothing and drop path, and say what each does.
 # - Judge pre-training against scratch, and features against baselines.
 # - Go from a folder of videos to predictions and a report.
-# - Bring weights in and out of the official layouts, and avoid three traps.
+# - Load and save the official layouts.
 #
 # ## Terms of this lesson
 #

@@ -14,11 +14,8 @@
 # %% [markdown]
 # # 08 · VideoMAE V2
 #
-# VideoMAE V2 (Wang et al. 2023, arXiv 2303.16727) keeps V1's model and adds one idea: mask the *decoder*, too. The work it saves pays for an encoder of a
-# billion parameters, trained in three stages.
-# In this lesson you build that second mask and the model that uses it, train it beside V1 and beside two popular misreadings of V2, and find out what each of them saves and what it costs.
-#
-# You write three functions, build one model and fix one bug.
+# VideoMAE V2 (Wang et al. 2023, arXiv 2303.16727) keeps V1's model and adds one idea: mask the *decoder*, too. The saved work pays for an encoder of a billion parameters, trained in three stages.
+# In this lesson you build that second mask and the model that uses it, train it beside V1 and two popular misreadings of V2, and find out what each saves and costs.
 #
 # Measured on 2 shared CPU cores, the whole solution: about 3 minutes, 1.1 GB of memory at most. Allow about 90 minutes with the exercises.
 
@@ -65,7 +62,7 @@ torch.set_num_threads(1)  # the models that run here are small: threads would wa
 # %% [markdown]
 # ## The expensive half
 #
-# V1's *encoder* (編碼器) sees a tenth of the tokens. Its *decoder* (解碼器) is small but reads all of them. Which does more work? We count
+# V1's *encoder* (編碼器) sees a tenth of the tokens; its *decoder* (解碼器) is small but reads all of them. Which does more work? We count
 # *multiply-adds* (乘加運算) for one clip, with the sizes and decoders of V1's scripts.
 
 # %%
@@ -85,8 +82,7 @@ for name in ("S", "B", "L", "H"):
 #
 # ## The whole, with a dummy decoder mask
 #
-# The first of two masks decides what the encoder sees: V1's *tubes* (管道式遮罩). The second decides where the decoder must answer; these positions are its *queries*
-# (查詢位置). That is *dual masking* (雙重遮罩). As a dummy, we query every other token. The model is small, its grid the published 8x14x14.
+# In *dual masking* (雙重遮罩), the first mask, V1's *tubes* (管道式遮罩), decides what the encoder sees. The second decides where the decoder must answer; these positions are its *queries* (查詢位置). As a dummy, we query every other token. The model is small, its grid the published 8x14x14.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -109,8 +105,7 @@ print(f"the decoder reads {160 + 784} tokens and predicts {tuple(predicted.shape
 
 # %% [markdown]
 # The decoder read 944 tokens instead of 1568. The predictions that count are the *targets* (目標): queries that the encoder hasn't seen.
-# Their number depends on where the tubes happen to lie (that it is 704 here, as in the published scheme, is chance), so a batch would have no fixed shape, and some columns are never queried. Here is
-# the real mask, beside what it is often taken for:
+# Their number depends on where the tubes happen to lie (it is 704 here, as in the published scheme, by chance), so a batch would have no fixed shape. Some columns are never queried. Here is the real mask, beside what it is often taken for:
 
 # %%
 diagrams.dual_masking(ModelConfig.videomae("B"))
@@ -121,8 +116,7 @@ diagrams.dual_masking(ModelConfig.videomae("B"))
 #
 # ## The running cell
 #
-# V2's second mask, the *running cell* (滾動單元遮罩), comes from MAR (Qing et al. 2022). It tiles the frame with cells of 2x2 positions and turns the cell over time.
-# A queue of four holds the cell: first the positions that are off, then those that are queried. At each time step it has moved one more position to the left. With half of the positions off:
+# V2's second mask, the *running cell* (滾動單元遮罩), comes from MAR (Qing et al. 2022). It tiles the frame with cells of 2x2 positions and turns the cell over time. A queue of four holds the cell: first the positions that are off, then those that are queried. At each time step the queue rolls one further to the left. With half of the positions off:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -132,8 +126,7 @@ for step in range(5):
     print(f"step {step}: queue {rolled.tolist()}, cell {rolled.view(2, 2).tolist()}")
 
 # %% [markdown]
-# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. So there are only four such maps, which differ in
-# where the queue starts; each clip gets one of them at random.
+# Step 4 repeats step 0. Follow the first position of the cell: off, on, on, off. Every position is queried twice in four steps and never rests for more than two. There are only four such maps, which differ in where the queue starts; each clip gets one at random.
 #
 # ### Exercise 1 · the running cell
 #
@@ -195,7 +188,7 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# Every map has 784 queries of 1568, 98 at each time step, and queries each position at 4 of 8 time steps. Remember that 4.
+# Every map queries 784 of 1568 tokens, 98 at each time step, and each position at 4 of 8 time steps. Remember that 4.
 #
 # ## From two masks to three lists
 #
@@ -279,8 +272,7 @@ except MaskError as error:
     print("MaskError:", str(error).split(":")[0])
 
 # %% [markdown]
-# 160, 784, 704: here is the published scheme, and 80 queries lie on visible tokens in each of a thousand clips. Why always 80? A tube keeps 20 positions, and each is queried at 4 time steps. With a random
-# encoder mask the number varies, so the package refuses that combination.
+# 160, 784, 704 is the published scheme, and in each of a thousand clips 80 queries lie on visible tokens. Why always 80? Tubes leave 20 positions visible, and each is queried at 4 time steps. With a random encoder mask the number varies, so the package refuses that combination.
 
 # %%
 frames = data.read_frames(shot, lambda _: np.arange(0, 128, 4))  # (32, H, W, 3)
@@ -304,7 +296,7 @@ viz.film_strips(
 #
 # ## The decoder on half of the queries
 #
-# The decoder needs no new part. It reads visible tokens and *mask tokens* (遮罩詞元), as ever; now there are fewer of the latter, and not every output is wanted.
+# The decoder needs no new part. It reads visible tokens and *mask tokens* (遮罩詞元), as before, but fewer of the latter, and not every output counts.
 #
 # ### Exercise 3 · the dual-masked model
 #
@@ -365,7 +357,7 @@ DualMasked = check("08.DualMasked", DualMasked)
 #
 # </details>
 #
-# Your class takes the shipped weights. It must agree with the package's model, under V2's mask and under V1's, where all queries are targets.
+# With the shipped weights, your class must agree with the package's model, under V2's mask and under V1's, where all queries are targets.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -385,7 +377,7 @@ for name, scheme in {"V1": MaskConfig("tube", 0.75), "V2": v2.replace(mask_ratio
 # %% [markdown]
 # ## The loss
 #
-# The official engine lets the head predict all 784 queries, gives those on visible tokens the weight 0, and divides by the number that counts, 704. The paper's equation is reported to divide by 784, which only changes a constant.
+# The official engine lets the head predict all 784 queries, gives those on visible tokens the weight 0, and divides by the number that count, 704. The paper's equation is reported to divide by 784, which changes only a constant.
 #
 # ### Exercise 4 · the bug
 #
@@ -456,7 +448,7 @@ print("784 predictions with weights, or 704 without: the same loss")
 # - **Half of the visible dropped**: of 314 visible tokens, the encoder gets 157. There are 2979 mask tokens, and the loss counts 2822.
 # - **Two ratios**: 90 % of the tokens are targets, and 60 % are hidden from the encoder, so that it sees *more* than in V1.
 #
-# They contradict each other: one shows the encoder half as much, the other four times as much. We follow all four schemes through ViT-B on the *meta* device, which computes shapes only.
+# They contradict each other: one shows the encoder half as much as V1, the other four times as much. We follow all four schemes through ViT-B on the *meta* device, which computes shapes only.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -512,11 +504,11 @@ assert flows[32, "two ratios"]["decoder"] == (1255 + 2822, 384)
 print(f"two ratios: about {100 * seen.float().mean():.0f} % of the targets are visible")
 
 # %% [markdown]
-# **V2** at 16 frames: 160 tokens through the encoder, 160 + 784 = 944 in the decoder, 704 predictions of 1536 values. All of V1's visible tokens are still there.
+# **V2** at 16 frames: 160 tokens in the encoder, 160 + 784 = 944 in the decoder, 704 predictions of 1536 values. All of V1's visible tokens are still there.
 #
 # **Half dropped** at 32 frames: 157 in the encoder, 157 + 2979 = 3136 in the decoder, 2822 predictions. The dropped tokens are neither seen nor predicted, and the decoder's sequence is as long as V1's.
 #
-# **Two ratios**: 2822 targets and 1255 visible tokens make 4077, more than the clip has. Four in ten targets are in plain sight, and predicting these means copying.
+# **Two ratios**: 2822 targets and 1255 visible tokens make 4077, more than the clip has. Four in ten targets are visible, and predicting those is copying.
 #
 # ## Cost
 #
@@ -549,15 +541,13 @@ saving.compare(100 * work["B", "V2"] / work["B", "V1"], unit="%")
 print(f"for ViT-g: {work['g', 'V2'] / work['g', 'V1']:.0%}")
 
 # %% [markdown]
-# Published dual masking halves the decoder's work and leaves the encoder's alone. So it saves least for the giant, whose 40 blocks dwarf the decoder's 4. Dropping half of the visible tokens halves the
-# encoder's work instead, which would save a giant far more, by showing it less. Two ratios cost more than twice V1's work.
+# Published dual masking halves the decoder's work and leaves the encoder's alone. So it saves least for the giant, whose 40 blocks dwarf the decoder's 4. Dropping half of the visible tokens halves the encoder's work instead, which saves a giant far more, by showing it less. Two ratios cost more than twice V1's work.
 #
 # *As papers count* includes what the official code computes and discards. The paper reports 35.48 and 25.87 G for V1 and V2 with ViT-B, and 263.93 and 241.61 G with ViT-g.
 #
 # ## Time and memory
 #
-# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can saving less than 30 % of the work bring that much? The official attention writes every matrix of N·N weights into memory and
-# keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, on the small model and this CPU: `cost.saved_tensors` counts the bytes of the tensors that autograd saves for the backward pass.
+# The paper reports a larger gain than that: on ViT-B 1.79 times the speed, and 328 MB where V1 needs 631. How can saving less than 30 % of the work achieve that? The official attention writes every matrix of N·N weights into memory and keeps it for the backward pass; a *fused* kernel (融合核心) never does. We measure both, with the small model on this CPU: `cost.saved_tensors` counts the bytes that autograd keeps for the backward pass.
 
 
 # %% tags=["timing"]
@@ -596,11 +586,11 @@ viz.table(
 )
 
 # %% [markdown]
-# Written out, V2 keeps less than half of V1's memory, because pairs of tokens in the decoder fall from 1568² to 944². That is the size of the paper's gap. With the fused kernel everything is smaller, and so is the gap.
+# Written out, V2 needs less than half of V1's memory, because the pairs of tokens in the decoder fall from 1568² to 944². That is about the paper's gap. With the fused kernel all numbers are smaller, and so is the gap.
 #
 # ### On a GPU
 #
-# For models of published size, the package computes what one clip keeps for the backward pass. This table is for a *GPU* with its fused kernel, whatever this lesson runs on; below it, ViT-B's speed, measured on one.
+# For models of published size, the package computes what one clip keeps for the backward pass. The table is for a *GPU* with a fused kernel, whatever this lesson runs on; below it, ViT-B's speed, measured on one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -628,12 +618,11 @@ print(f"ViT-B on one {bench['made']['device']}, bf16, batches of {bench['batch']
 print(f"V1 {before:.0f}, V2 {after:.0f} clips per second, {after / before:.2f} times")
 
 # %% [markdown]
-# For B, V2 keeps 73 % of V1's memory, less than if half of the visible tokens were dropped; for the giant, 88 %. Multiply-adds promise 1.4 times the speed on B, and the GPU delivers part of it. What V2 saves today depends on kernel and size.
+# For B, V2 needs 73 % of V1's memory, less than *half dropped* does; for the giant, 88 %. The multiply-adds promise 1.4 times the speed on B, and the GPU delivers part of that. What V2 saves depends on kernel and size.
 #
 # ## What is learned
 #
-# A saving is worth little if less is learned. We train *your* model on two clips of the rabbit, once under each scheme, with the same steps, initial weights and seed. Two more schemes are decoder masks that V2 tried and
-# rejected: half of the positions at *random*, and every second *frame* (whole time steps). Then all are judged alike: by V1's task, with new masks on the same clips. (This is overfitting, lesson 02's test; it says how fast a task is learned.)
+# A saving is worth little if less is learned. We train *your* model on two clips of the rabbit, once under each scheme, with the same number of steps, initial weights and seed. Two more schemes are decoder masks that V2 tried and rejected: half of the positions at *random*, and every second *frame* (whole time steps). All are judged by V1's task, with new masks on the same clips. (This is overfitting, lesson 02's test; it shows how fast a task is learned.)
 #
 # ### Predict · the winner
 #
@@ -710,14 +699,13 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# Look at the last two columns. *Two ratios* has the lowest loss of its own and twice V1's error on V1's task: it has learned to copy from many visible tokens, and now has few. *Frame* has the same loss of its own as V2 and is last here.
-# Losses of different tasks can't be compared.
+# Look at the last two columns. *Two ratios* has the lowest loss of its own and twice V1's error on V1's task: it has learned to copy from many visible tokens, and now has few. *Frame* matches V2's own loss and comes last on V1's task. Losses of different tasks can't be compared.
 #
-# With 69 % of V1's work, V2 is a little behind after the same steps; *half dropped* and *random* are close to it. One seed and two overfitted clips can't rank these three, and say nothing about features.
+# With 69 % of V1's work, V2 is a little behind after equally many steps; *half dropped* and *random* are close to it. One seed and two overfitted clips can't rank these three, and say nothing about features.
 #
 # ## Why a running cell
 #
-# All three decoder masks query half of the positions. How evenly does each of them ask, on the published grid?
+# All three decoder masks query half of the positions. How evenly, on the published grid?
 
 
 # %%
@@ -749,8 +737,7 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# The running cell queries exactly two positions of every cell at every time step, so whatever it leaves out lies beside something that it queries, in space and nearly always in time. Frame masks skip whole time steps.
-# Random masks leave some cells empty and crowd others.
+# The running cell queries exactly two positions of every cell at every time step, so whatever it leaves out lies beside something that it queries, in space and nearly always in time. Frame masks skip whole time steps; random masks leave some cells empty and crowd others.
 #
 # ### In numbers
 #
@@ -764,7 +751,7 @@ viz.film_strips(
 # | running cell | all queries | 66.74 |
 # | running cell | hidden queries | 70.15 |
 #
-# So half of the queries cost 0.13 points with a running cell, and including visible tokens in the loss costs more than three. The course tests this with small models (`data/experiments/README.md`): a linear probe of the direction in which textures drift, compared seed by seed.
+# So dropping half of the queries costs 0.13 points with a running cell, and counting visible tokens in the loss costs more than three. The course tests this with small models (`data/experiments/README.md`), by a linear probe of the direction in which textures drift, seed by seed.
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["decoder mask"].sets}
@@ -783,8 +770,7 @@ for better, worse in (
     print(f"{better} above {worse}: {verdicts.paired(probes[better], probes[worse])}")
 
 # %% [markdown]
-# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition of this course had three seeds, plain pixels as targets, and stopped before the plateau, where twice the steps gain less than 2 points; all its intervals include zero, so they can't tell the settings apart. The two misreadings
-# are in neither.
+# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition of this course had three seeds, plain pixels as targets, and stopped before the plateau, where twice the steps gain less than 2 points; all its intervals include zero, so they can't tell the settings apart. Neither edition tests the two misreadings.
 #
 # ## The explorer
 #
@@ -817,7 +803,7 @@ viz.explorer(
 # %% [markdown]
 # ## A giant
 #
-# What V2 saves, it spends on size: ViT-g has width 1408, 40 blocks, 16 heads, patches of 14 pixels, and an MLP of width 6144 (48/11 times 1408; other models have 4 times their width).
+# What V2 saves, it spends on size: ViT-g has width 1408, 40 blocks, 16 heads, patches of 14 pixels, and an MLP of width 6144 (48/11 times 1408; in other models, 4 times their width).
 #
 # ### Exercise 5 · the number of parameters
 #
@@ -886,7 +872,7 @@ viz.table(rows, caption="V2's models for 16 frames of 224 pixels; classifiers fo
 #
 # ## Progressive training
 #
-# A giant memorises a small labelled set. So V2 inserts *post-pre-training* (後預訓練) on many labels, and calls the whole *progressive training* (漸進式訓練). The diagram reads the package's recipes:
+# A giant memorises a small labelled set. So V2 inserts *post-pre-training* (後預訓練) on many labels, and calls the whole *progressive training* (漸進式訓練). The diagram shows the package's recipes:
 
 # %%
 giant, on_k400 = train.Recipe.load("v2-hybrid-g"), train.Recipe.load("v2-hybrid-g-k400")
@@ -905,8 +891,7 @@ diagrams.progressive_training(giant.pretrain, giant.finetune, on_k400.finetune)
 #
 # ### In miniature
 #
-# The shipped model is our first stage: pre-trained on drifting photos and film, without labels. The second stage labels such clips by their eight *directions*, or by four *lines*, where right and left share a label, so that it doesn't matter which way time runs.
-# The target looks different and is harder: 18 motions of camera and object, in pairs of opposites, with ten labels each.
+# The shipped model is our first stage: pre-trained on drifting photos and film, without labels. The second stage labels such clips by their eight *directions*, or by four *lines*: right and left then share a label, and it doesn't matter which way time runs. The target looks different and is harder: 18 motions of camera and object, in pairs of opposites, with ten labels each.
 
 
 # %%
@@ -963,14 +948,13 @@ for name in others:
     print(f"{name} above {short}: {verdicts.paired(accuracy[name], accuracy[short])}")
 
 # %% [markdown]
-# Pre-training alone gives 32.8 %. Directions in between raise that to 36.9, lines lower it to 23.4, although both second stages solve their own test (100 and 98 %). The intervals cover the draw of labels only, neither another run of a second stage nor other test clips.
-# So the gain of 4 points may be luck; the loss of 9 is harder to explain away.
+# Pre-training alone gives 32.8 %. Directions in between raise that to 36.9, lines lower it to 23.4, although both second stages solve their own test (100 and 98 %). The intervals cover only the draw of labels, neither another run of the second stage nor other test clips. So the gain of 4 points may be luck; the loss of 9 is harder to explain away.
 #
-# The paper reports both sides, too: with the second stage, ViT-H on Kinetics-400 rises from 86.9 to 88.6; on Something-Something V2, where the motion is the label, labels from Kinetics hurt. Labels help where they ask what the target asks.
+# The paper reports both effects: with the second stage, ViT-H on Kinetics-400 rises from 86.9 to 88.6; on Something-Something V2, where the motion is the label, labels from Kinetics hurt. Labels help where they ask what the target asks.
 #
 # ## 32 and 64 frames
 #
-# It is a common misconception that V2 was made for clips of 32 to 64 frames. Its recipes pre-train on 16; longer clips come with fine-tuning and testing. What do they cost? Tokens grow with the frames, pairs of tokens with their square.
+# It is a common misconception that V2 was made for clips of 32 to 64 frames. Its recipes pre-train on 16; longer clips appear only in fine-tuning and testing. What do they cost? Tokens grow with the number of frames, pairs of tokens with its square.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -996,7 +980,7 @@ viz.table(rows, caption="Multiply-adds of one clip, as papers count.")
 #
 # ### Positions of a longer clip
 #
-# Positions are computed, so a model takes clips of any length. The official code builds the table anew: the first half of the 32-frame table *is* the 16-frame table, and later positions are new to the model.
+# Positions are computed, so a model can take clips of any length. The official code builds the table anew: the first half of the 32-frame table *is* the 16-frame table, and later positions are new to the model.
 # *Interpolation* (內插) stretches the old table instead. `vmae.load` does either. We show the shipped model twice the frames of its training.
 
 # %%
@@ -1029,7 +1013,7 @@ for name, (loaded, x) in ways.items():
 viz.table(rows, caption="The shipped model on 64 test clips, not trained on the new length.")
 
 # %% [markdown]
-# Built anew, later time steps lie at positions that the model has never met, and the loss nearly triples. Stretched, they are near known ones, though time seems to run at half the pace. Fine-tuning can start from either.
+# Built anew, the later time steps lie at positions that the model has never met, and the loss nearly triples. Stretched, they lie near known ones, though time seems to run at half the pace. Fine-tuning can start from either.
 #
 # ## Common misconceptions
 #
@@ -1059,7 +1043,7 @@ viz.table(rows, caption="The shipped model on 64 test clips, not trained on the 
 #
 # ## Open questions
 #
-# **1.** V2 masks the decoder of a model whose decoder has only 4 blocks. When would you rather shrink the decoder than mask it, and what would each cost you? Use the numbers above.
+# **1.** V2 masks the decoder of a model whose decoder has only 4 blocks. When would you rather shrink the decoder than mask it, and what would each cost you?
 #
 # <details><summary>What a good answer contains</summary>
 #
@@ -1079,7 +1063,7 @@ viz.table(rows, caption="The shipped model on 64 test clips, not trained on the 
 # ## What you can do now
 #
 # - Build V2's second mask and the model that uses it, and name every count.
-# - Tell published dual masking from its misreadings, and say what each saves, for which kernel and which size.
+# - Tell published dual masking from its misreadings, and say what each saves.
 # - Count a model's parameters from its shape.
 # - Plan a training in three stages, and a longer clip.
 #

@@ -14,10 +14,7 @@
 # %% [markdown]
 # # 09 · Scale: a slow step made fast
 #
-# The model is right. Now it must be fast, and fit. You write a training step, give it a wasteful model and a slow reader, and take the waste away, one cost after the other. Each change is measured here: the result is a
-# ladder. Then you find out what limits the step, what a run will take before it starts, and what changes with two processes, or with eight GPUs.
-#
-# You write four functions, build one training step and fix one bug.
+# The model is right. Now it must be fast, and fit in memory. You write a training step, give it a wasteful model and a slow reader, and remove one waste after another. Each change is measured: the result is a ladder. Then you find out what limits the step, what a run will cost before it starts, and what changes with two processes or eight GPUs.
 #
 # Measured on 2 shared CPU cores, the whole solution: about 3 minutes, 3.1 GB of memory at most. Allow about 90 minutes with the exercises.
 
@@ -73,7 +70,7 @@ print(train.device_name(device))
 # %% [markdown]
 # ## The slow step
 #
-# A step begins with compressed files and ends with new weights. This is the package's path, for its recipe `gpu`:
+# A step begins with compressed files and ends with new weights. Here is the package's path, for its recipe `gpu`:
 
 # %%
 diagrams.data_path(train.Recipe.load("gpu").pretrain)
@@ -81,7 +78,7 @@ diagrams.data_path(train.Recipe.load("gpu").pretrain)
 # %% [markdown]
 # *Figure: from file to step. Above, what the CPU does; below, what the device does. Every box can be the slowest.*
 #
-# Our model has the published grid, 8x14x14, on frames of 112 pixels, and a small encoder, so that a CPU can run it.
+# Our model has the published grid, 8x14x14, on frames of 112 pixels, and an encoder small enough for a CPU.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -152,8 +149,7 @@ train_step = check("09.train_step", train_step)
 #
 # </details>
 #
-# Now the waste. Like the official code, this model turns the whole clip into floats, embeds all 1568 tubelets and drops nine in ten of the results, and computes the targets of all tokens, from
-# pixels that it must restore first.
+# Now the waste. Like the official code, this model turns the whole clip into floats, embeds all 1568 tubelets and drops nine in ten of the results, and computes the targets of all tokens, from pixels that it must first de-normalise.
 
 
 # %%
@@ -190,7 +186,7 @@ def normalized(clips: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# The reader decodes an mp4 file for each clip, in every epoch anew. The files are cut out of the film that ships.
+# The reader decodes an mp4 file for each clip, anew in every epoch. The files are cut from the shipped film.
 
 # %% tags=["timing"]
 folder = f"data/film-32-{film_files}"
@@ -216,8 +212,7 @@ viz.film_strips(
 # %% [markdown]
 # ## Timing
 #
-# A single time proves nothing: other programs run too, and a first call sets things up. So variants take turns for several rounds, and the *median* (中位數) counts. A variant is called faster only if it was
-# faster in every round. On a GPU a call returns before the work is done, so the stopwatch waits for the device.
+# A single timing proves nothing: other programs run too, and a first call sets things up. So variants take turns for several rounds, and the *median* (中位數) counts. A variant is called faster only if it was faster in every round. On a GPU a call returns before the work is done, so the stopwatch waits for the device.
 
 
 # %%
@@ -247,8 +242,7 @@ def verdict(before: list[float], after: list[float]) -> str:
 
 
 # %% [markdown]
-# Memory can be counted exactly. The backward pass needs much of what the forward pass computed, and PyTorch calls a hook for each tensor that it saves. `cost.saved_tensors` adds up those that are alive; tensors that share
-# memory count once.
+# Memory can be counted exactly. The backward pass needs much of what the forward pass computed, and PyTorch calls a hook for each tensor that it saves. `cost.saved_tensors` adds up those alive; tensors that share memory count once.
 
 
 # %%
@@ -313,7 +307,7 @@ def fresh(kind: type[MaskedAutoencoder]) -> MaskedAutoencoder:
 
 
 # %% [markdown]
-# The slow model also computes its attention step by step, without a fused kernel. Writing that is your job.
+# The slow model also computes its attention step by step, without a fused kernel. You write that part.
 #
 # ### Exercise 2 · attention, written out
 #
@@ -382,7 +376,7 @@ winner = predict("The change that saves the most time", guess, changes)
 # %% [markdown]
 # ## Embed what is visible
 #
-# A projection looks at one token at a time. So the order can be turned: select first, then project.
+# A projection looks at one token at a time, so the order can be swapped: select first, then project.
 #
 # ### Exercise 3 · embed the visible tokens only
 #
@@ -435,7 +429,7 @@ class VisibleOnly(Slow):
 climb("visible only", Rung(fresh(VisibleOnly), files, written_out=True))
 
 # %% [markdown]
-# In multiply-adds, the projection becomes ten times cheaper, but it is a small part of this step. At the size of ViT-B it weighs more:
+# In multiply-adds, the projection becomes ten times cheaper, but it is a small part of this step. In ViT-B it weighs more:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -469,12 +463,11 @@ viz.table(rows, caption="One clip, 2 heads of 64, fp32, forward and backward.")
 climb("SDPA", Rung(ladder["visible only"].model, files))
 
 # %% [markdown]
-# The results are equal. What is kept grows with N² when written out, and with N in the fused kernel. Note where the gain comes from: the decoder, with its 1568 tokens.
+# What is kept grows with N² when written out, and with N in the fused kernel. The gain comes from the decoder, with its 1568 tokens.
 #
 # ## Bytes instead of floats
 #
-# Pixels are bytes. The slow step turns them into floats on the CPU and copies four times the data to the device. The
-# package keeps clips in *uint8* (8 位元整數), gathers bytes, and converts only what it needs: visible tokens for the encoder, target tokens for the loss. With that, we have arrived at its own class.
+# Pixels are bytes. The slow step turns them into floats on the CPU and copies four times the data to the device. The package keeps clips in *uint8* (8 位元整數), gathers bytes, and converts only what it needs: visible tokens for the encoder, target tokens for the loss. This rung is the package's own class.
 
 # %% tags=["timing"]
 climb("uint8", Rung(fresh(MaskedAutoencoder), files))
@@ -509,7 +502,7 @@ assert torch.equal(read(store, 4), read(files, 4))
 climb("store", Rung(ladder["uint8"].model, store))
 
 # %% [markdown]
-# The clips are identical. The price is disk space. Where there is too little of it, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most, since training takes less time there and decoding doesn't.
+# The clips are identical; the price is disk space. Where that is short, worker processes (`data.num_workers`) decode ahead. On a GPU this rung matters most: training takes less time there, decoding doesn't.
 #
 # ## bf16
 #
@@ -524,7 +517,7 @@ for name, number in numbers.items():
     print(f"{name:7}", "  ".join(f"{kind} {x:<12.7g}" for kind, x in cast.items()))
 
 # %% [markdown]
-# bf16 keeps the range and loses digits: two to three remain. fp16 loses the range: 70000 becomes infinite, and small gradients vanish. So fp16 needs a loss scaler (the loss times a large number, the gradients divided by it); bf16 does not.
+# bf16 keeps the range and loses digits: two to three remain. fp16 loses the range: 70000 becomes infinite, and small gradients vanish. So fp16 needs a loss scaler, which multiplies the loss by a large number and divides the gradients by it; bf16 does not.
 #
 # ### Predict · a sum in bf16
 #
@@ -562,8 +555,8 @@ class Low(MaskedAutoencoder):
 climb("bf16", Rung(fresh(Low), store))
 
 # %% [markdown]
-# A GPU has units for bf16. A CPU gains where it has them too (AMX, AVX512-BF16) and the products are large; otherwise it converts back and forth, and loses. That is why `precision: auto` means bf16 on a GPU and fp32 on a CPU.
-# (In bf16 on a CPU, the package computes attention by plain products, which measured faster than the fused kernel, `tests/bench/attention.py`. They keep the attention matrix, so here memory *rises*.)
+# A GPU has units for bf16. A CPU gains where it has them too (AMX, AVX512-BF16) and the products are large; otherwise it loses time in converting back and forth. That is why `precision: auto` means bf16 on a GPU and fp32 on a CPU.
+# (In bf16 on a CPU, the package computes attention by plain products, which were faster than the fused kernel in `tests/bench/attention.py`. They keep the attention matrix, so here memory *rises*.)
 #
 # Does it learn as well? Your step, on both models, with the same clips and masks:
 
@@ -589,7 +582,7 @@ print(f"the losses differ by at most {max(apart):.1%} of their value")
 # %% [markdown]
 # ## Activation checkpointing
 #
-# *Activation checkpointing* (啟動值重算) keeps only the input of each block and computes the rest again in the backward pass. `cost.clip_activations` predicts the bytes from the configuration; the hook counts them.
+# *Activation checkpointing* (啟動值重算) keeps only the input of each block and recomputes the rest in the backward pass. `cost.clip_activations` predicts the bytes from the configuration; the hook counts them.
 
 # %% tags=["timing"]
 climb("checkpointing", Rung(ladder["bf16"].model, store, checkpointing=True))
@@ -605,13 +598,12 @@ for saved in (False, True):
     )
 
 # %% [markdown]
-# The hook counted four clips: per clip, 57.6 MB without checkpointing and 8.5 with it. Without checkpointing the prediction is 12 % low, probably because plain attention keeps its matrix (see above). With checkpointing it is higher, and rightly: while a block's gradient is computed, everything inside that block is kept again, which the hook doesn't see.
-# The price is a second forward pass through the blocks, about a third more arithmetic. Take it when memory limits the batch; it doesn't make anything faster by itself.
+# The hook counted four clips: per clip, 57.6 MB without checkpointing and 8.5 with it. Without, the prediction is 12 % low, probably because plain attention keeps its matrix. With it, the prediction is higher, and rightly so: while a block's gradient is computed, everything inside that block is kept again, which the hook doesn't see.
+# The price is a second forward pass through the blocks, about a third more arithmetic. So use it only when memory limits the batch.
 #
 # ## torch.compile
 #
-# `torch.compile` joins the small operations between matrix products (norms, additions, GELU) into fewer programs. It needs a C++ compiler, on a GPU Triton.
-# `compile_blocks` tries it; where it fails, it warns, and training continues without.
+# `torch.compile` joins the small operations between matrix products (norms, additions, GELU) into fewer programs. It needs a C++ compiler, or Triton on a GPU. `compile_blocks` tries it; if that fails, it warns, and training continues without.
 
 # %% tags=["timing"]
 if try_compile:
@@ -625,7 +617,7 @@ if try_compile:
     climb("compile", Rung(model, store, checkpointing=True))
 
 # %% [markdown]
-# Compiling costs its time at every start. "Slower" or "inconclusive" on a CPU is no bug: matrix products take most of the time there.
+# Compiling takes time at every start. "Slower" or "inconclusive" on a CPU is no bug: matrix products take most of the time there.
 #
 # ## The ladder
 #
@@ -653,11 +645,11 @@ print(f"the fastest rung is {min(whole, key=whole.get)}:", end=" ")
 print(f"{whole['slow'] / min(whole.values()):.1f} times the speed of the slow step")
 
 # %% [markdown]
-# What saves time here needn't do so elsewhere, and memory saved may be worth more: it makes a larger batch possible.
+# What saves time here needn't do so elsewhere, and saved memory may be worth more: it allows a larger batch.
 #
 # ### On a GPU
 #
-# These are measured (`data/bench/cuda.json`): pre-training of ViT-B in bf16 with this package, with Hugging Face's model, and with the published algorithm.
+# Measured (`data/bench/cuda.json`): pre-training of ViT-B in bf16 with this package, with Hugging Face's model, and with the published algorithm.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -683,7 +675,7 @@ viz.table(
 )
 
 # %% [markdown]
-# In the second table, two clips are too small a load for this card: with ten times the tokens, fused and plain kernel take hardly longer, probably limited by launches. "In blocks" computes plain products for a few hundred queries at a time; its time grows with the number of blocks.
+# In the second table, two clips are too small a load for this card: with ten times the tokens, the fused and the plain kernel take hardly longer, probably limited by launches. "In blocks" computes plain products for a few hundred queries at a time; its time grows with the number of blocks.
 #
 # ## A leak
 #
@@ -784,9 +776,9 @@ for count in (1, 16, 160, 1568, 32 * 160):
     )
 
 # %% [markdown]
-# One row reads all weights for two FLOPs each. More rows use the weights again: this is what a batch is for.
+# One row reads all weights for two FLOPs each. More rows use the weights again: that is what a batch is for.
 #
-# The *roofline* (屋頂線) draws both speeds. First this machine's, measured; then parts of a step, each with its FLOPs, its bytes and its time.
+# The *roofline* (屋頂線) draws both speeds. First come this machine's, measured; then parts of a step, each with its FLOPs, its bytes and its time.
 
 
 # %% tags=["timing"]
@@ -806,7 +798,7 @@ print(
 print(f"into memory that is new at every call: {new / 1e9:.1f} GB/s")
 
 # %% [markdown]
-# The last line is a cost that no count of bytes shows: C's allocator returns large pieces to the system (`man mallopt`), and the next one comes page by page, zeroed first. On a GPU, PyTorch keeps what is freed for the next tensor.
+# The last line shows a cost that no count of bytes does: C's allocator returns large blocks to the system (`man mallopt`), and the next one comes page by page, zeroed first. On a GPU, PyTorch keeps what is freed for the next tensor.
 
 
 # %% tags=["timing"]
@@ -840,8 +832,8 @@ viz.roofline(
 )
 
 # %% [markdown]
-# Left of the dotted line a faster multiplier changes nothing: only fewer bytes help, by joining operations (fused AdamW, SDPA, compile) or by smaller numbers (bf16). Right of it only fewer FLOPs help: masks, visible-only embedding.
-# Points above a line mean that the line was measured too low: the machine was busy, or the copy that measured it moves bytes that we don't count. On the slope, a small operation may also read from a cache. So trust the side of the dotted line, not the last 30 %.
+# Left of the dotted line faster arithmetic changes nothing: only fewer bytes help, by joining operations (fused AdamW, SDPA, compile) or by smaller numbers (bf16). Right of it only fewer FLOPs help: masks, visible-only embedding.
+# A point above a line means that the line was measured too low: the machine was busy, or the copy that measured it moves bytes that we don't count. On the slope, a small operation may also read from a cache. So trust the side of the dotted line, not the last 30 %.
 #
 # *Utilisation* (利用率) is the whole step's FLOP/s over the measured rate, the backward pass counted as two forward ones. Recipes log it with `log_mfu: true` (MFU: model FLOPs utilisation).
 
@@ -857,7 +849,7 @@ print(
 # %% [markdown]
 # ## The plan
 #
-# `vmae plan` predicts a run before it starts: steps, clips, time, memory, and what limits it. The time of a step is that of its matrix products plus that of moving what the backward pass needs, plus launches. Here is its plan for our step, beside the rung "store":
+# `vmae plan` predicts a run before it starts: steps, clips, time, memory, and what limits it. The time of a step is that of its matrix products, plus that of moving what the backward pass needs, plus launches. For our step, beside the rung "store":
 
 # %% tags=["timing"]
 config = train.PretrainConfig(
@@ -894,7 +886,7 @@ rows.append(
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")
 
 # %% [markdown]
-# On a CPU core, these plans are off by at most 29 % of the time and 14 % of the memory. On the GPU, the step took 1.4 times the planned time and 1.2 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
+# On a CPU core, these plans are off by at most 29 % in time and 14 % in memory. On the GPU, the step took 1.4 times the planned time and 1.2 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -934,7 +926,7 @@ for name in ("ours, compiled", "ours, V2, compiled"):
 #
 # ## Large batches
 #
-# Your step accumulates. Same clips, same masks, in one part or one clip at a time:
+# Your step can accumulate. Same clips, same masks, all at once or one clip at a time:
 
 # %%
 gradients = {}
@@ -948,14 +940,14 @@ print(f"the gradients differ by {gap:.0e} of their length")
 assert gap < 1e-3
 
 # %% [markdown]
-# All masks have equal counts, so all parts weigh the same. In a configuration this is `grad_accum_steps`. It doesn't make training faster; it makes larger batches possible.
+# All masks have equal counts, so all parts weigh the same. In a configuration this is `grad_accum_steps`.
 #
-# A larger batch wants a larger *learning rate* (學習率). The published rule is linear: lr = base · batch / 256. Mind four details:
+# A larger batch needs a larger *learning rate* (學習率). The published rule is linear: lr = base · batch / 256. Four details:
 #
-# - `batch` is that of all GPUs together, in videos. V2 makes 4 views of each (`num_sample`); the rule does not count them, the memory does.
+# - `batch` counts videos, on all GPUs together. V2 makes 4 views of each (`num_sample`); they count for memory, not for the rule.
 # - The base is 1.5e-4 in V1, 3e-4 on UCF101, 1e-3 for V2-B, 6e-4 for V2-g.
-# - The scripts of V1-B use 64 GPUs of 32, 2048 in all; the paper's table 9 says 1024. The authors: both work (issue 64 of MCG-NJU/VideoMAE).
-# - `--warmup_lr` is read and never used: the warm-up starts at 0.
+# - V1-B's scripts use 64 GPUs of 32 videos, 2048 in all; the paper's table 9 says 1024. Both work, say the authors (issue 64 of MCG-NJU/VideoMAE).
+# - `--warmup_lr` is read but never used: the warm-up starts at 0.
 #
 # ### Exercise 6 · plan a run
 #
@@ -1017,12 +1009,12 @@ for name, given in runs.items():
     print(f"{name:30} lr {lr:.2e}, {clips_each:3} clips per pass, warm-up {warm:,} steps")
 
 # %% [markdown]
-# In a recipe, `base_batch_size: 256` makes the package apply the rule. Eight GPUs with `grad_accum_steps: 4` give the published run, in more time.
+# In a recipe, `base_batch_size: 256` makes the package apply the rule. Eight GPUs with `grad_accum_steps: 4` reproduce the published run, in more time.
 #
 # ## Two processes
 #
 # *Data parallel* (資料平行) training: every process has the model and a share of the batch; gradients are averaged after each backward pass. PyTorch's is DDP.
-# Here it is on the CPU, from the notebook: the launcher of Hugging Face's library Accelerate starts two processes of the command `vmae pretrain`. First the same run by one process.
+# Here it runs on the CPU: the launcher of Hugging Face's library Accelerate starts two processes of `vmae pretrain`. First comes the same run with one process.
 
 # %%
 config = train.PretrainConfig(
@@ -1065,11 +1057,11 @@ print(f"the losses differ by at most {gap:.0e}")
 assert gap < 1e-5 and environment[0]["processes"] == 2
 
 # %% [markdown]
-# Both runs give the same losses, because step k draws its clips and masks from the seed and from k for the whole batch, and each process takes its share. So a run can resume with another number of processes.
+# Both runs give the same losses, because the clips and masks of step k are drawn from the seed and k for the whole batch, and each process takes its share. So a run can resume with another number of processes.
 #
 # ## Memory by size
 #
-# AdamW needs 16 bytes per parameter: weight, gradient, two moments, 4 each. DDP keeps all of it on every GPU. *FSDP* (全分片資料平行) gives each GPU a share and fetches a block's weights when it is their turn.
+# AdamW needs 16 bytes per parameter: weight, gradient and two moments, 4 each. DDP keeps all of it on every GPU. *FSDP* (全分片資料平行) gives each GPU a share and fetches a block's weights when they are needed.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1111,8 +1103,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The last column is what each of 8 GPUs sends to average the gradients, 4 bytes per parameter: in a ring, seven eighths of them twice, to add up and to share the sums. Within a machine that takes milliseconds; between machines it asks for a fast network, or for accumulation, since the package sends once per step. A rule: DDP as long as the
-# third column fits, FSDP where it doesn't.
+# The last column is what each of 8 GPUs sends to average the gradients, 4 bytes per parameter: in a ring, seven eighths of them twice, to add up and to share the sums. Within a machine that takes milliseconds; between machines it needs a fast network, or accumulation, since the package sends once per step. As a rule: DDP as long as the third column fits, else FSDP.
 #
 # With a running kernel, ask what fits:
 
@@ -1140,7 +1131,7 @@ viz.explorer(
 # %% [markdown]
 # ## Eight GPUs, and several machines
 #
-# The same command, behind a launcher. `--resume` also starts a run that is not there yet.
+# The same command, behind a launcher. `--resume` also starts a run that doesn't exist yet.
 #
 # ```bash
 # accelerate launch --multi_gpu --num_processes 8 -m vmae pretrain config.yaml --out runs/mine --resume   # DDP
@@ -1157,12 +1148,12 @@ viz.explorer(
 # What they need:
 #
 # - **a disk that all machines see**, for the run's folder, the set and the stores;
-# - **a batch that divides** by processes times `grad_accum_steps`; the rate follows it, by `base_batch_size`;
-# - **readers that keep up**: a store, or `data.num_workers` of every process; compare *read* with the rest, as in the ladder;
-# - **a run that may be stopped**: on SIGTERM it saves and ends, and `--resume` continues it. `vmae/train/README.md` has the SLURM script;
+# - **a batch divisible** by processes times `grad_accum_steps`; with `base_batch_size`, the learning rate follows it;
+# - **readers that keep up**: a store, or `data.num_workers` in every process; compare *read* with the rest;
+# - **a run that may be stopped**: on SIGTERM it saves and ends; `--resume` continues it. `vmae/train/README.md` has the SLURM script;
 # - **the same versions of all packages**: `vmae check-env` on each machine.
 #
-# Which switch first? Reading, if the device waits for it. Then bf16 on a GPU. Then compile. Checkpointing and accumulation when the batch does not fit. FSDP last.
+# What comes first? Reading, if the device waits for it; then bf16 on a GPU; then compile; checkpointing and accumulation if the batch does not fit; FSDP last.
 #
 # ## Published and used here
 #
@@ -1177,7 +1168,7 @@ viz.explorer(
 #
 # ## Open questions
 #
-# **1.** You have one GPU with 24 GB, 16 CPU cores, 200 GB of disk and 20,000 videos of your own, ten seconds each. ViT-B shall be pre-trained on them in three days. Which rungs do you take, in which order, and what do you measure before you start?
+# **1.** You have one GPU with 24 GB, 16 CPU cores, 200 GB of disk and 20,000 videos of your own, ten seconds each. You want to pre-train ViT-B on them in three days. Which rungs do you take, in which order, and what do you measure before you start?
 #
 # <details><summary>What a good answer contains</summary>
 #
@@ -1197,9 +1188,9 @@ viz.explorer(
 # ## What you can do now
 #
 # - Take a step apart, and say what to make faster first.
-# - Compare two variants so that the result can be trusted, and check that both compute the same.
-# - Say for any layer whether memory or arithmetic limits it.
-# - Plan time, memory, batch, learning rate and feed of a run, and know how far off a plan may be.
+# - Compare two variants reliably, and check that both compute the same.
+# - Say whether memory or arithmetic limits a layer.
+# - Plan a run's time, memory, batch, learning rate and feed, and know how far off the plan may be.
 # - Start the same run on two processes, eight GPUs, or several machines.
 #
 # ## Terms of this lesson

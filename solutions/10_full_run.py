@@ -14,21 +14,22 @@
 # %% [markdown]
 # # 10 · The full run
 #
-# **The question.** How much does pre-training on unlabelled videos help a classifier that gets ten labels per class? It counts as an answer if the pre-trained
-# classifier is ahead of the same classifier from scratch by more than the draw of the labels explains, while a single frame tells the classes apart no better than
-# chance: then it is motion that was learned.
+# **The question.** How much does pre-training on unlabelled videos help a classifier that gets only a few labels per class? We have an answer if the pre-trained
+# classifier beats the same classifier from scratch by more than the draw of the labels explains. If, besides, a single frame tells the classes apart no better than
+# chance, then what was learned is motion.
 #
 # Read the notebook as a lab report:
 #
-# 1. **Data** (資料): videos whose label is in the motion, and in no single frame; and the **plan**, what the run will take.
+# 1. **Data** (資料), and the **plan**: what the run will take.
 # 2. **Pre-training** (預訓練): hide most of each clip, predict the hidden pixels. No labels are used.
 # 3. **Fine-tuning** (微調): a classifier from the pre-trained encoder, with few labels, beside the same
-#    classifier from scratch. Each has searched its learning rate.
+#    classifier from scratch. The learning rate is searched for each.
 # 4. **Controls**: one frame, frames in disorder, random weights.
 # 5. **Report**: the answer with floors and intervals, the mistakes, the cost, and the weights on disk.
 # 6. **Projects**: three experiments of your own, with what a good report of each contains.
 #
-# The same cells run on two CPU cores and on a GPU. Numbers in the text are those of the recipe `cpu`.
+# The same cells run on two CPU cores and on a GPU, on rendered videos and on your own. Paragraphs that begin with **On `cpu`** discuss the run shown here: recipe `cpu`, ten labels per class, videos whose label is in the motion and in no single frame. The others hold for every run.
+#
 # The first code cell holds everything that you may want to change.
 # If you stop the run, start it again: it resumes from its last checkpoint.
 # With `start_from`, the notebook takes pre-trained weights, yours or published ones, skips step 2,
@@ -94,8 +95,7 @@ print(f"running on {train.device_name(device)}")
 # %% [markdown]
 # ## The recipe
 #
-# A recipe is a YAML file: the model, the masks, the data, the optimiser.
-# The parameters above replace its values.
+# A recipe is a YAML file: model, masks, data, optimiser. The parameters above replace its values.
 
 # %%
 plan = train.Recipe.load(recipe)
@@ -131,12 +131,12 @@ print(
 # %% [markdown]
 # ## Data
 #
-# The motion set is rendered now, once; training and testing share no photo and no shot of the film. In the recipe `cpu` a photo or a frame of a film drifts in one of eight directions; the
-# direction is the label. It may start anywhere, so a single frame looks the same for all eight classes. In the recipe `gpu`, 18
-# motions of camera and object have to be told apart. [data/README.md](../data/README.md) shows every level.
+# With `data = "motion"`, a set is rendered now, once, as H.264 files; training and testing share no photo and no shot of the film. The recipe `gpu` has to tell 18
+# motions of camera and object apart. [data/README.md](../data/README.md) shows every level.
 #
-# The videos are real H.264 files. The reader decodes them with decord,
-# resizes them, and keeps the frames in a *store* (a memory-mapped file), so each is decoded once.
+# **On `cpu`**, a photo or a frame of a film drifts in one of eight directions, and the direction is the label. The picture may start anywhere, so a single frame looks the same for all eight classes.
+#
+# The reader decodes the files with decord and resizes the frames. Unless the recipe says `cache: false`, as `own` does, it keeps them in a *store* (a memory-mapped file), so each video is decoded once.
 
 # %%
 if data == "motion":
@@ -153,8 +153,8 @@ print(f"{len(videos.classes)} classes: {', '.join(videos.classes)}")
 # %% [markdown]
 # ## Plan
 #
-# What will this take, and what will it wait for? `vmae plan` computes it from the model, the set and the
-# speed of the device (lesson 09); here it is for the device of this run. What it really took is in the report.
+# How long will this take, how much memory, and what will it wait for? `vmae plan` computes it from the model, the set and the
+# speed of the device (lesson 09), here that of this run. What it really took is in the report.
 
 # %%
 here = train.this_device()
@@ -168,7 +168,7 @@ sources = train.open_sources(plan.finetune, progress=viz.track)
 print(f"read: {len(sources.train.videos):,} and {len(sources.test.videos):,} videos")
 
 # %% [markdown]
-# One test video from each of the first four classes, as the files hold it. Look along a row to see the motion.
+# One test video from each of the first four classes, as stored in its file. Look along a row to see the motion.
 
 # %%
 sampling = Sampling.of(plan.pretrain.data, model.num_frames)
@@ -215,8 +215,7 @@ viz.film_strips(
 # - the **decoder** is queried at half of all positions, a pattern called *running cell*: 784 queries;
 # - 80 of these lie on visible tokens. They carry no loss, so 704 **targets** remain.
 #
-# A common misconception is that V2 drops half of the visible tokens instead; the published code does not (lesson 08).
-# The cell counts both, at the published sizes.
+# A common misconception is that V2 drops half of the visible tokens instead; the published code does not (lesson 08). The cell counts both.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -235,8 +234,8 @@ for name, (size, scheme) in published.items():
     print(f"{name:27} {size.grid.num_tokens} tokens: {V} visible, {Q} queries, {M} targets")
 
 # %% [markdown]
-# The masks of this run, on two clips: one picture for each step in time, one square for each token.
-# Blue: visible to the encoder. Orange: a target. Hatched: hidden, and the decoder is not asked for it. Outlined: queried, but without loss,
+# The masks of this run, on two clips: one picture per time step, one square per token.
+# Blue: visible to the encoder. Orange: a target. Hatched: hidden, and not queried. Outlined: queried, but without loss,
 # since the encoder has seen it.
 
 # %%
@@ -245,8 +244,8 @@ mask = make_mask(
 )
 viz.film_strips(
     {f"clip {i + 1}": viz.roles(mask, model.grid, i) for i in range(2)},
-    alt="Masks of two clips, one square per token, one picture per step in time. The visible tokens keep "
-    "their places over time; the targets around them change from step to step.",
+    alt="Masks of two clips, one square per token, one picture per time step: visible tokens, targets, "
+    "and tokens that are hidden but not queried.",
 )
 V, Q, M = (index.shape[1] for index in (mask.visible, mask.queries, mask.targets))
 print(f"{V} visible, {Q} queries, {M} targets")
@@ -257,8 +256,8 @@ print(f"{V} visible, {Q} queries, {M} targets")
 # Each step: embed the visible tokens, run the encoder on them, add mask tokens at the queries,
 # run the decoder, compare its pixels with the targets. The loss is their mean squared error.
 #
-# In the recipe `cpu` the targets are *normalised*, as published: the pixels of each tubelet have mean 0 and variance 1, colour by colour. A model that knows
-# nothing predicts 0 everywhere, and its loss is 31/32, about 0.97 (32 pixels, and a variance that divides by 31). Everything below is structure that it has predicted.
+# **On `cpu`**, the targets are *normalised*, as published: the pixels of each tubelet have mean 0 and variance 1, channel by channel. A model that knows
+# nothing predicts 0 everywhere, and its loss is 31/32, about 0.97 (32 pixels, and a variance that divides by 31). Every bit below that is structure it has predicted.
 
 # %%
 if given is None:
@@ -280,8 +279,8 @@ autoencoder = given or trained.model
 # ## Reconstructions
 #
 # Videos that the model has never seen, with all hidden tokens queried.
-# *Predicted* shows the hidden tokens only; *pasted* puts them beside what was visible. With normalised targets, the brightness, the colour and the contrast
-# of each tubelet are put back from the original: only the structure inside a tubelet is the model's work, so the pictures flatter it.
+# *Predicted* shows the hidden tokens only; *pasted* puts them beside what was visible. With normalised targets, the brightness, colour and contrast
+# of each tubelet are restored from the original. Only the structure inside a tubelet is the model's work, so the pictures flatter it.
 
 # %% tags=["picture-reconstruction"]
 ask_all = plan.pretrain.mask.replace(decoder_mask_type="all")
@@ -304,8 +303,8 @@ viz.player(
 )
 
 # %% [markdown]
-# The numbers don't flatter: the mean squared error on the targets themselves, beside the best single value for all of them. (A copier has nothing to copy here:
-# a tube hides its position in every frame, lesson 05.)
+# The numbers don't: here is the mean squared error on the targets themselves, beside that of the best single value for all of them. (Under tubes a copier has nothing to copy:
+# the position is hidden in every frame, lesson 05.)
 
 # %%
 test = next(ordered_batches(sources.test, sampling, batch=256)).clips.cpu()
@@ -319,19 +318,19 @@ print(f"mean squared error on {len(test)} test videos: {error:.4f}; of the mean:
 print(f"explained: {100 * (1 - error / floor):.1f} %")
 
 # %% [markdown]
-# Most of what a tube hides stays unexplained; nobody could know the leaves of a tree that are never in view. Does the small part that *can* be
-# explained, where visible structure moves to, make good features? That is what the rest of this report measures.
+# Much of what a mask hides can't be explained: nobody could know the leaves of a tree that are never in view. Does the part that *can* be
+# explained, where visible structure moves to, make good features? The rest of this report measures that.
 
 # %% [markdown]
 # ## Fine-tuning with few labels
 #
 # The classifier is the encoder, the mean of its tokens, a norm and one linear layer. It is trained
 # twice with the same budget: from the pre-trained encoder, and from scratch. Layer decay and frozen layers protect
-# what has been learned, so the classifier from scratch does without either, whatever the recipe says.
+# what has been learned, so the classifier from scratch uses neither, whatever the recipe says.
 #
-# A comparison is fair only if each start gets the learning rate that suits it. Both search the same
-# multiples of the recipe's, with one draw of the labels that is used for nothing else, and are judged by *validation* videos (驗證): training videos
-# whose labels nothing else uses. The test videos play no part. It is a coarse search: three rates, one draw.
+# A comparison is fair only if each start gets the learning rate that suits it. For both we search the same
+# multiples of the recipe's learning rate, with one draw of the labels that is used for nothing else, and choose by accuracy on *validation* videos (驗證): training videos
+# whose labels nothing else uses. The test videos play no part. It is a coarse search: a few rates, one draw.
 
 # %%
 known_labels = [video.label for video in sources.train.videos]
@@ -372,7 +371,7 @@ viz.table(
 )
 
 # %% [markdown]
-# Few labels are few, so which videos carry them matters. The cell draws them several times; both
+# With few labels, it matters which videos have them. So the cell draws them several times; both
 # starts get the same ones, and the differences are taken draw by draw.
 
 # %%
@@ -396,7 +395,7 @@ viz.curves(
 )
 
 # %% [markdown]
-# That a curve ends flat shows that the learning rate has reached 0, not that nothing is left to learn. So the first draw from scratch again, with four times the steps:
+# A curve that ends flat shows that the learning rate has reached 0, not that nothing is left to learn. So here is the first draw from scratch again, with four times the steps:
 
 # %%
 config = at_rate(starts["from scratch"][0], best["from scratch"], 0)
@@ -415,8 +414,10 @@ print(f"from scratch, first draw, {4 * steps} steps: {patient:.1f} %")
 # - **shuffled frames**: the frames of the clip in random order.
 #
 # Both start from the pre-trained encoder and get *all* training labels, as does a third that sees the video as it is: the ceiling at this budget.
-# The single frame should stay at chance. Shuffled frames still show *along which line* things move,
-# but not which way: on the motion set that allows at most 50 % in all, and 50 % between opposite directions.
+# If a single frame is well above chance, the label is not in the motion alone, as in most sets that people film.
+#
+# **On `cpu`**, the single frame should stay at chance. Shuffled frames still show *along which line* things move,
+# but not which way: that allows at most 50 % in all, and 50 % between opposite directions.
 
 # %%
 everything = at_rate(few, best["pre-trained"], 0).replace(labels_per_class=None)
@@ -434,20 +435,21 @@ for name, result in controls.items():
     print(f"{name:27} {result.test.accuracy:5.1f} %")
 if data == "motion":  # each class has an opposite: its frames in reverse
     opposites = torch.tensor(spec.opposites)
-    for name, result in {"video, few labels": tuned["pre-trained"][0], **controls}.items():
+    few_of_them = {f"video, {few.labels_in_words}": tuned["pre-trained"][0]}
+    for name, result in (few_of_them | controls).items():
         logits, labels = result.test.logits, result.test.labels[:, None]
         right = logits.gather(1, labels) > logits.gather(1, opposites[labels])
         print(f"{name:27} {100 * right.double().mean():5.1f} %   against the opposite direction")
 
 # %% [markdown]
-# With all labels, this budget is enough for 99.7 %: nothing but the motion is missing from the other two. The single frame is at chance, and between opposite
+# **On `cpu`**, this budget with all labels is enough for 99.7 %, and all that the other two lack is the motion. The single frame is at chance, and between opposite
 # directions so are shuffled frames; of the 50 % that the line of motion alone would allow, they reach 32.
 
 # %% [markdown]
 # ## Linear probe
 #
 # A *linear probe* (線性探測) leaves the encoder frozen and fits one linear classifier on its features, the mean of its tokens.
-# It says what can be read from them in a linear form before any fine-tuning. Random weights are the floor: how much a linear layer finds in features that were
+# It shows what a linear layer can read from them before any fine-tuning. Random weights are the floor: how much it finds in features that were
 # never trained.
 
 # %%
@@ -455,7 +457,8 @@ encoders = {"pre-trained": [autoencoder.encoder], "random weights": []}
 for draw in range(draws):
     torch.manual_seed(1000 * seed + draw)
     encoders["random weights"].append(vit.VisionTransformer(model))
-probe = {f"{name}, {labels} labels": [] for name in encoders for labels in ("all", "few")}
+amount = few.labels_in_words
+probe = {f"{name}, {labels}": [] for name in encoders for labels in ("all labels", amount)}
 for name, several in encoders.items():
     for number, encoder in enumerate(several):
         learned, asked = (
@@ -463,28 +466,28 @@ for name, several in encoders.items():
             for s in (known, sources.test)
         )
         probe[f"{name}, all labels"].append(train.linear_probe(learned, asked))
+        if few.labels_per_class is None:
+            continue  # these are all
         for draw in range(draws) if len(several) == 1 else [number]:
             chosen = few_labels(
                 known.videos, few.labels_per_class, sources.classes, 1000 * seed + draw
             )
             found = train.linear_probe([x[chosen] for x in learned], asked)
-            probe[f"{name}, few labels"].append(found)
+            probe[f"{name}, {amount}"].append(found)
 autoencoder.cpu()
 for name, values in probe.items():
-    print(f"{name:28}", "  ".join(f"{value:5.1f} %" for value in values))
+    print(f"{name:35}", "  ".join(f"{value:5.1f} %" for value in values))
 
 # %% [markdown]
-# Frozen, and with ten labels per class, a linear layer on the pre-trained features reaches about 60 %: more than two of the three classifiers from scratch, although
+# **On `cpu`**, with ten labels per class, a linear layer on the frozen pre-trained features reaches about 60 %: more than two of the three classifiers from scratch, although
 # those train the whole encoder. Fine-tuning then adds 30 points. With all labels, random weights reach 40 %, three times chance: a random network mixes pixels over time, and a linear layer
-# with thousands of labels finds some motion in that. With ten labels it finds next to none.
+# with thousands of labels finds some motion in that. With ten per class it finds next to none.
 
 # %% [markdown]
 # ## Report
 
 # %% tags=["picture-results"]
-rows = {
-    f"{name}, {few.labels_per_class} labels per class": values for name, values in accuracy.items()
-}
+rows = {f"{name}, {amount}": values for name, values in accuracy.items()}
 rows |= {name: [result.test.accuracy] for name, result in controls.items()}
 rows |= {f"linear probe: {name}": values for name, values in probe.items()}
 viz.bars(
@@ -496,20 +499,20 @@ viz.bars(
 )
 
 # %% [markdown]
-# Bars are means; each dot is a draw of the labels or, for random weights, of the weights too. A bar with one dot was measured once, and its spread is not known.
+# Bars are means; each dot is a draw of the labels or, for random weights, of the weights too. A bar with one dot was measured once: its spread is unknown.
 #
 # The answer in words:
 
 # %%
 single = controls["single frame, all labels"].test.accuracy
 print(f"pre-training ahead by {gain}: {gain.word}")
-print(f"floor: a probe of random weights, {probe['random weights, few labels'][0]:.1f} %")
+print(f"floor: a probe of random weights, {probe[f'random weights, {amount}'][0]:.1f} %")
 print(f"a single frame: {single - chance:+.1f} points from guessing, which varies by {around:.1f}")
 
 # %% [markdown]
-# The pre-trained classifier is ahead in each of the three draws, by 25 to 63 points. Yet the verdict is *inconclusive*: the baseline depends so much on which videos are labelled
-# (28 to 63 %) that three draws leave an interval of 48 points on either side. Two more doubts are the baseline's: its best learning rate lies at the edge of the search, and with four times the steps it gains
-# 15 points. And all draws share one pre-training. *More seeds, more labels* below settles two of the three: other pre-trainings, and both starts at their plateau. There, too,
+# **On `cpu`**, the pre-trained classifier is ahead in each of the three draws, by 25 to 63 points. Yet the verdict is *inconclusive*: the baseline depends so much on which videos are labelled
+# (28 to 63 %) that three draws leave an interval of 48 points on either side. There are three more doubts: the baseline's best learning rate lies at the edge of the search, with four times the steps it gains
+# 15 points, and all draws share one pre-training. *More seeds, more labels* below settles the last two, with other pre-trainings and both starts at their plateau. There, too,
 # the best of three learning rates was the highest, for both starts.
 #
 # Where does the pre-trained classifier of the first draw fail?
@@ -521,7 +524,7 @@ viz.results(tested.test, sources.test.videos, sources.classes, sampling)
 # %% [markdown]
 # ## What it cost
 #
-# Beside the stages of this table, rendering and decoding the videos, once.
+# Not in the table: making and decoding the videos, once.
 
 # %% tags=["timing"]
 stages = {} if given else {"pre-training": trained.cost}
@@ -546,9 +549,8 @@ viz.table(
 # %% [markdown]
 # ## More seeds, more labels
 #
-# One pre-training may be lucky, and ten labels are one number of labels. The experiment on labels pre-trains this recipe with three seeds, gives 5 labels per class up to all of
-# them, and trains both starts to their plateau: steps are doubled until a doubling gains less than 2 points. It takes hours (`vmae experiments labels --measure`), so its results are kept in
-# `data/experiments/` with the commit that each was made from, and drawn here.
+# One pre-training may be lucky, and a run has one number of labels per class. The experiment on labels pre-trains the recipe `cpu` with three seeds, fine-tunes on 5 labels per class up to all of them, and trains both starts to their plateau: steps are doubled until a doubling gains less than 2 points. It takes hours (`vmae experiments labels --measure`), so its results are kept in
+# `data/experiments/`, each with the commit that it was made from, and drawn here.
 
 # %%
 if (recipe, data) == ("cpu", "motion"):
@@ -565,7 +567,7 @@ else:
 #
 # Everything is in the folder of the run. Weights are safetensors files: loading them runs no code.
 # A classifier with other settings, from an earlier run of this notebook, keeps its folder.
-# The same weights also go out with the official names, and as a folder that Hugging Face's
+# The same weights are also exported under the official names, and as a folder that Hugging Face's
 # `transformers` opens.
 
 # %%
@@ -611,11 +613,11 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 #
 # ## Open questions
 #
-# **1.** The loss falls only from 0.97 to about 0.87, yet ten labels are then enough. Why are the features so good, and would a lower loss give better ones?
+# **1.** On `cpu`, the loss falls only from 0.97 to about 0.87, yet ten labels per class are then enough. Why are the features so good, and would a lower loss give better ones?
 #
 # <details><summary>What a good answer contains</summary>
 #
-# What a tube hides is mostly unpredictable, but where visible structure moves to can be read from the tubes that are left: the small part that can be explained carries the motion, which is what the label asks. Loss and accuracy measure different things; a mask that lets a
+# What a tube hides is mostly unpredictable, but where visible structure moves to can be read from the tubes that are left: the small part that can be explained carries the motion, and the label asks about that. Loss and accuracy measure different things; a mask that lets a
 # copier win has a lower loss and may teach less (lesson 05). To test it: probe the checkpoints that the run keeps, and runs with other masks, and plot accuracy against loss over several seeds.
 # </details>
 #
@@ -629,17 +631,17 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 #
 # ## Projects
 #
-# Three experiments, each of which ends in a page like this one. Choose one, write down what you expect *before* you run it, and report what came
-# out, even if it is nothing. One command makes one run, about as long as the minutes in the README's table, and leaves its accuracies in `results.json`:
+# Here are three experiments, each of which ends in a page like this one. Choose one, write down what you expect *before* you run it, and report the
+# result, even if there is no effect. One command makes one run, which takes about the minutes in the README's table and leaves its accuracies in `results.json`:
 #
 # ```bash
 # make run PARAMS="-p seed 1"
 # ```
 #
 # **1. Test a claim.** Take a sentence of a paper, such as "dual masking costs no accuracy" or "90 % is better than 75 %", and test it: two
-# settings that differ in one field, everything else alike, with several seeds. Two parameters are enough: `recipe`, the path of your own YAML file, and `seed`.
-# `verdicts.paired` gives the interval. With three seeds it is 2.5 standard deviations of the differences wide on either side, with six only 1.05; so choose a quantity that varies
-# little (a linear probe with all labels), and if the claim is "no worse", write down beforehand how much worse would still count as none.
+# settings that differ in one field and nothing else, with several seeds. Two parameters are enough: `recipe`, the path of your own YAML file, and `seed`.
+# `verdicts.paired` gives the interval. With three seeds it extends 2.5 standard deviations of the differences to either side, with six only 1.05; so choose a quantity that varies
+# little (a linear probe with all labels), and if the claim is "no worse", write down beforehand how small a loss would still count as none.
 #
 # **2. A mask of your own.** Put these lines into a cell above *The recipe*; the name then works wherever a recipe is read in this notebook.
 #
@@ -661,12 +663,12 @@ print(f"loaded from disk: {again.accuracy:.1f} % of {len(again.labels):,} test v
 # register_mask("block", block)
 # ```
 #
-# In your recipe, set `mask_type: block` and `decoder_mask_type: random`, since running cell needs tubes; give the recipe that you compare with the same decoder mask, or two
+# In your recipe, set `mask_type: block` and `decoder_mask_type: random`, since a running cell needs tubes; give the same decoder mask to the recipe that you compare it with, or two
 # things differ. A square has a whole number of tokens on each side, so only some ratios are met exactly: 75 % is, on 4x4 positions. What must a model do to fill in the rest, and does
-# that teach what the label asks? Put a copier beside it (`copy_in_time`, which you wrote in lesson 05).
+# that teach what the label asks about? Put a copier beside it (`copy_in_time`, which you wrote in lesson 05).
 #
 # **3. Your own videos.** A folder with one sub-folder per class is enough: `vmae scan` says what is wrong with it, the recipe `own` starts from published weights (README,
-# lesson 07), and `vmae report` writes the page. Or set `data` above to that folder, to see how far a model gets that has seen nothing else.
+# lesson 07), and `vmae report` writes the page. Or set `data` above to that folder, and see how far a model gets that has seen nothing else.
 #
 # | a good report | points |
 # |---|---|

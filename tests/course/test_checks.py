@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from vmae.course import checks
 from vmae.course.checks import CheckError, Exercise, check, core
 from vmae.course.checks.core import difference
 from vmae.course.progress import solved
+from vmae.grid import gather_tokens
+from vmae.masking import Mask
 
 
 def centre(x: torch.Tensor) -> torch.Tensor:
@@ -85,6 +89,39 @@ def test_wrong_answers_are_named_and_replaced(wrong, message, capsys):
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(printed)
     assert not solved()
+
+
+def picked(x):
+    rows = torch.tensor([[9], [9], [9]])
+    return gather_tokens(x[..., None], rows)
+
+
+def masked(x):
+    return Mask(torch.tensor([[9]]), torch.tensor([[0]]), torch.tensor([[0]]))
+
+
+def test_an_error_inside_the_package_is_led_back_to_the_learners_line():
+    """The line that raises is the package's; the mistake is in what the learner passed to it."""
+    said = core.verdict(CENTRE, picked)
+    assert said.startswith("it raises IndexError: ")
+    assert "at `return gather_tokens(x[..., None], rows)`; it calls `gather_tokens`" in said
+    assert "tokens has shape (3, 4, 1), index has shape (3, 1) and values 9 to 9)" in said
+    assert "index_select" not in said, "a line of the package is quoted as the learner's"
+
+
+def test_an_error_from_what_a_learner_returned_quotes_no_line_of_theirs_or_ours():
+    namespace = {"gather_tokens": gather_tokens}
+    source = "def run(answer, x):\n    return gather_tokens(x[:1, :, None], answer(x).visible)\n"
+    exec(compile(source, f"{core._CHECKS}notebook_99.py", "exec"), namespace)
+    said = core.verdict(dataclasses.replace(CENTRE, run=namespace["run"]), masked)
+    assert said.startswith("it raises IndexError: ") and " at `" not in said
+    assert "in `gather_tokens` (where tokens has shape (1, 4, 1), index has shape (1, 1)" in said
+    assert said.endswith("which gets what your code returned or stored")
+
+
+def test_a_wrong_signature_is_no_line_at_all():
+    said = core.verdict(CENTRE, lambda: None)
+    assert "takes 0 positional arguments but 1 was given" in said and "at `" not in said
 
 
 def test_a_skipped_exercise_does_not_block(capsys):

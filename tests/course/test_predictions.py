@@ -44,6 +44,15 @@ def test_a_guess_that_is_no_answer_is_named(capsys):
     assert "No prediction yet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("unit", "verdict"),
+    [("%", "off by 16.4 points"), ("points", "off by 16.4 points"), ("", "off by 23 %")],
+)
+def test_percentages_are_apart_by_points(unit, verdict, capsys):
+    predict("the accuracy", 55).compare(71.4, unit=unit)
+    assert capsys.readouterr().out.rstrip().endswith(verdict)
+
+
 def test_units_follow_the_numbers(capsys):
     predict("the memory", 400).compare(410.2, unit="MB")
     assert "measured 410.2 MB; you predicted 400 MB: close" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Rules for every lesson: a ledger, asserted parity, checks that draw and never block, no network."""
+"""Rules for every lesson: its length, a ledger, asserted parity, checks that draw and never block, no network."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from executed import ROOT, cells, checks, exercises, names_in, tables, with_helpers
+from executed import ROOT, SOLUTIONS, cells, checks, exercises, names_in, tables, with_helpers
+from lesson import read_source
 
 LESSONS = [f"{number:02d}" for number in range(11)]
 TAUGHT = LESSONS[1:10]  # 00 shows how the course works, 10 has no exercises
+WORDS = 2200  # of prose in a lesson
 DISPUTED = ["02", "05", "06", "07", "08"]  # a common misconception differs from the papers
 
 
@@ -83,6 +85,31 @@ def test_a_check_never_blocks(lesson: str, monkeypatch):
         for answer in (stub, wrong):
             instead = check(name, answer)
             assert callable(instead) and instead is not answer
+
+
+def prose(markdown: str) -> str:
+    """A cell without what hangs beside the prose: folds, exercise cards, captions, tables, code."""
+    text = re.sub(r"<details.*?</details>", "", markdown, flags=re.S)
+    text = re.sub(r"^### (Exercise|Predict).*?(?=^#|\Z)", "", text, flags=re.S | re.M)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    text = re.sub(r"^\|.*$", "", text, flags=re.M)
+    paragraphs = re.split(r"\n\s*\n", text)
+    captions = [x for x in paragraphs if re.fullmatch(r"\*[^*\s].*[^*]\*", x.strip(), re.S)]
+    return "\n\n".join(x for x in paragraphs if x not in captions)
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_lesson_can_be_read_in_one_sitting(lesson: str):
+    (path,) = SOLUTIONS.glob(f"{lesson}_*.py")
+    markdown = [cell.source for cell in read_source(path).cells if cell.cell_type == "markdown"]
+    words = [word for text in markdown for word in prose(text).split() if re.search(r"\w", word)]
+    assert len(words) <= WORDS, f"{len(words)} words of prose; at most {WORDS:,}"
+
+
+def test_what_hangs_beside_the_prose_is_not_counted():
+    card = "### Exercise 1 · x\n\nA card.\n\n## Next\n\nProse.\n\n*A caption of *two*\nlines.*\n\n"
+    rest = "*Fine-tuning* is prose, and so is *this*.\n\n| a | b |\n\n<details>a\nfold</details>"
+    assert prose(card + rest).split() == ["##", "Next", "Prose.", *rest.split("\n")[0].split()]
 
 
 OFFLINE = """

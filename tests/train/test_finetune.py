@@ -247,6 +247,13 @@ def broken(*_):
     raise RuntimeError("no compiler")
 
 
+@pytest.mark.parametrize(
+    ("few", "words"), [(10, "10 labels per class"), (1, "1 label per class"), (None, "all labels")]
+)
+def test_the_number_of_labels_in_words(config, few, words):
+    assert config.replace(labels_per_class=few).labels_in_words == words
+
+
 def test_a_batch_larger_than_the_labels_is_told(config, sources):
     large = config.replace(labels_per_class=1, optim=config.optim.replace(batch_size=9, steps=1))
     with pytest.warns(

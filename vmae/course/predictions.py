@@ -20,6 +20,7 @@ class Prediction:
         """Print the guess beside what was measured.
 
         close  relative error up to which a number counts as close
+        unit   printed behind both numbers; between percentages, an error is stated in points
         """
         print(f"{self.question}: measured {_text(measured, unit)}", end="")
         if self.guess is None:
@@ -28,8 +29,14 @@ class Prediction:
             right = "as you predicted" if self.guess == measured else f"you said {self.guess}"
             print(f"; {right}")
         else:
-            error = abs(self.guess - measured) / max(abs(measured), 1e-12)
-            verdict = "close" if error <= close else f"off by {100 * error:.0f} %"
+            error = abs(self.guess - measured)
+            share = error / max(abs(measured), 1e-12)
+            if share <= close:
+                verdict = "close"
+            elif unit in ("%", "points"):  # a percentage of a percentage would be misread
+                verdict = f"off by {error:.3g} points"
+            else:
+                verdict = f"off by {100 * share:.0f} %"
             print(f"; you predicted {_text(self.guess, unit)}: {verdict}")
 
 

@@ -223,6 +223,12 @@ class FinetuneConfig(RunConfig):
             )
         self._check_augmentation()
 
+    @property
+    def labels_in_words(self) -> str:
+        """How many labels there are, for tables and figures: "10 labels per class", or "all labels"."""
+        few = self.labels_per_class
+        return "all labels" if few is None else f"{few} label{'s' * (few != 1)} per class"
+
     def _check_augmentation(self) -> None:
         if self.crop_area is not None:
             if not self.crop:

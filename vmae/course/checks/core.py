@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from vmae.course.progress import note_solved
 
 #: Frames of the package itself, in a traceback.
 _PACKAGE = f"{Path(__file__).resolve().parents[2]}{os.sep}"
+
+#: Those of the checks, which call the learner's code and use what it returns.
+_CHECKS = f"{Path(__file__).resolve().parent}{os.sep}"
 
 #: JupyterLab breaks longer output lines mid-word.
 _WRAP = textwrap.TextWrapper(
@@ -138,13 +142,49 @@ def _called(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str | N
     except Exception as error:  # a learner's code may raise anything
         if isinstance(error, NotImplementedError) and not error.args:
             raise  # a stub; PyTorch's own, on a dtype that it does not support, has a text
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        written = [f for f in frames if "site-packages" not in f.filename]
-        theirs = [f for f in written if not f.filename.startswith(_PACKAGE)]
-        # of the cell that is checked, not of earlier ones that it calls: those have passed
-        own = [f for f in theirs if f.filename == theirs[0].filename] or written or frames
-        where = f", at `{own[-1].line}`" if own and own[-1].line else ""
-        return None, f"it raises {type(error).__name__}: {error}{where}"
+        return None, f"it raises {type(error).__name__}: {error}{_where(error)}"
+
+
+def _where(error: Exception) -> str:
+    """The learner's line that led to an exception; what it called in the package, if that raised it.
+
+    A line of the package is never quoted: it is not the learner's, and not where the mistake is.
+    """
+    walked = list(traceback.walk_tb(error.__traceback__))[1:]
+    lines = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [frame for frame, _ in walked]
+    names = [line.filename for line in lines]
+    written = [i for i, name in enumerate(names) if "site-packages" not in name]
+    theirs = [i for i in written if not names[i].startswith(_PACKAGE)]
+    # of the cell that is checked, not of earlier ones that it calls: those have passed
+    own = next((i for i in reversed(theirs) if names[i] == names[theirs[0]]), -1)
+    called = [i for i in written if i > own and not names[i].startswith(_CHECKS)]
+    if own >= 0:
+        quoted = f", at `{lines[own].line}`" if lines[own].line else ""
+        inside = called and names[called[-1]].startswith(_PACKAGE)
+        return quoted + (f"; it calls {_call(frames[called[0]])}" if inside else "")
+    if called:
+        return f", in {_call(frames[called[-1]])}, which gets what your code returned or stored"
+    return ""
+
+
+def _call(frame: FrameType) -> str:
+    """A function of the package, and its arguments: tensors by their shapes."""
+    code = frame.f_code
+    names = [n for n in code.co_varnames[: code.co_argcount] if n in frame.f_locals]
+    known = [f"{n} {_brief(frame.f_locals[n])}" for n in names if n != "self" and n[0] != "."]
+    return f"`{code.co_qualname}`" + (f" (where {', '.join(known)})" if known else "")
+
+
+def _brief(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        shape = f"has shape {tuple(value.shape)}"
+        whole = isinstance(value, torch.Tensor) and value.dtype == torch.int64 and value.numel()
+        return f"{shape} and values {value.min()} to {value.max()}" if whole else shape
+    plain = value is None or isinstance(value, bool | int | float | str | tuple)
+    text = repr(value) if plain else ""
+    return f"is {text}" if 0 < len(text) <= 30 else f"is of type {type(value).__name__}"
 
 
 def difference(result: Any, expected: Any, tolerance: float) -> str | None:
