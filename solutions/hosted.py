@@ -18,7 +18,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-if sys.version_info < (3, 11):  # tomllib, below, is the first thing that would be missing
+if sys.version_info < (3, 11):  # noqa: UP036, tomllib below is what would be missing first
     raise SystemExit(
         f"The course needs Python 3.11 or newer, and this session has {sys.version.split()[0]}: choose the "
         "latest environment of the platform, and run this cell again."

@@ -1,4 +1,4 @@
-"""The first cell on Colab and Kaggle, in a clean environment: `python tests/hosted.py`, some minutes.
+"""The first cell on Colab and Kaggle, in a clean environment: `python tests/first_cell.py`, some minutes.
 
 The environment has what such a platform brings and no more: Jupyter, torch and NumPy, and a tqdm that is
 too old for the course. The public address is a clone of this checkout, so what is committed is tried.
@@ -20,9 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "solutions"))
 
-import build
-import lesson
-import nbformat
+import build  # noqa: E402, they are no package
+import lesson  # noqa: E402
+import nbformat  # noqa: E402
 
 BROUGHT = ("torch", "numpy", "jupyter", "tqdm==4.65.0")
 #: Says where vmae and torch are from; the learner does not type it.
