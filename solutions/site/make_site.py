@@ -40,7 +40,7 @@ COPIED = (
 LIVE = "application/vnd.jupyter.widget-view+json"
 #: The pages beside the README's sections, by the heading of the sidebar that they stand under.
 GUIDE = (
-    "vmae/README", "data/README", "vmae/train/README", "vmae/train/recipes/README",
+    "vmae/OWN_VIDEOS", "vmae/README", "data/README", "vmae/train/README", "vmae/train/recipes/README",
     "data/experiments/README", "tests/bench/README", "vmae/TROUBLESHOOTING",
 )  # fmt: skip
 PROJECT = (
