@@ -81,7 +81,7 @@ def linked(text: str, absent: list[str]) -> str:
     """A document whose links to learners' notebooks download, and those to absent lessons are plain text."""
     text = re.sub(r"\[([^]]+)\]\(((?:\.\./)*notebooks/\w+\.ipynb)\)", r"{download}`\1 <\2>`", text)
     names = "|".join(absent) or "none"
-    return re.sub(rf"\[([^]]+)\]\([^)]*solutions/(?:{names})\.ipynb\)", r"\1", text)
+    return re.sub(rf"\[([^]]+)\]\((?:[^)]*/)?(?:{names})\.ipynb\)", r"\1", text)
 
 
 def lesson_page(path: Path, absent: list[str]) -> nbformat.NotebookNode:
