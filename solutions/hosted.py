@@ -12,12 +12,18 @@ import importlib
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+if sys.version_info < (3, 11):  # noqa: UP036, tomllib below is what would be missing first
+    raise SystemExit(
+        f"The course needs Python 3.11 or newer, and this session has {sys.version.split()[0]}: choose the "
+        "latest environment of the platform, and run this cell again."
+    )
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Never replaced, only installed where missing.

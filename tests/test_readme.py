@@ -1,4 +1,4 @@
-"""What README.md promises to someone with a folder of videos: the commands and lines are run as they stand."""
+"""What README.md and the pages it leads to promise: their commands and lines are run as they stand."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vmae.weights import save
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OWN = README.split("## Your own videos")[1].split("\n## ")[0]
+PACKAGE = (ROOT / "vmae" / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -52,9 +53,14 @@ def test_three_commands_lead_from_a_folder_to_predictions(tmp_path, monkeypatch,
     assert "test videos are classified" in (tmp_path / "runs/clips/report.html").read_text("utf-8")
 
 
+def test_the_page_on_own_videos_has_the_commands_of_the_readme():
+    page = (ROOT / "vmae" / "OWN_VIDEOS.md").read_text(encoding="utf-8")
+    assert blocks(page, "bash") == blocks(OWN, "bash")
+
+
 def test_export_gives_the_same_logits_in_three_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (block,) = (text for text in blocks(README, "python") if "torch.export" in text)
+    (block,) = (text for text in blocks(PACKAGE, "python") if "torch.export" in text)
     assert len(block.strip().splitlines()) == 3
     torch.manual_seed(0)
     save(VisionTransformer(ModelConfig.videomae("tiny"), 3, init_scale=1.0), tmp_path / "run")

@@ -19,6 +19,9 @@ from packaging.utils import canonicalize_name
 import vmae
 from vmae import ROOT
 
+#: Endings of what needs no licence beside that of the code.
+TEXT = (".md", ".json", ".yaml")
+
 
 def pins() -> list[Requirement]:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
@@ -148,12 +151,37 @@ def test_the_dev_container_is_set_up_as_make_does():
 
 
 def test_committed_media_have_a_licence():
-    text = (ROOT / "data" / "LICENCES.md").read_text(encoding="utf-8")
-    media = [*(ROOT / "data").iterdir(), *(ROOT / "data" / "photos").iterdir()]
-    for path in media:
-        if path.is_file() and path.suffix not in (".md", ".json"):
-            name = path.relative_to(ROOT / "data").as_posix()
-            assert f"`{name}`" in text, f"{name} is not in data/LICENCES.md"
+    """By their names, or by those of their folder or pattern."""
+    data = ROOT / "data"
+    text = (data / "LICENCES.md").read_text(encoding="utf-8")
+    folders = (
+        "bench",
+        "experiments",
+        "photos",
+        "pictures",
+        "tiny",
+        "weights",
+    )  # not what is rendered
+    files = [*data.iterdir(), *(path for name in folders for path in (data / name).rglob("*"))]
+    media = [path for path in files if path.is_file() and path.suffix not in TEXT]
+    assert len(media) > 20
+    for path in (path.relative_to(data) for path in media):
+        names = {
+            path.as_posix(),
+            f"{path.parent.as_posix()}/",
+            f"{path.parent.as_posix()}/*{path.suffix}",
+        }
+        assert any(f"`{name}`" in text for name in names), f"{path} is not in data/LICENCES.md"
+    named = re.findall(r"`((?:pictures|photos)/[^`]+|[^`/]+\.mp4)`", text)
+    for name in named:
+        assert (data / name).is_file(), f"data/LICENCES.md names {name}, which is not there"
+
+
+def test_shipped_weights_have_a_stamp():
+    for path in (ROOT / "data").rglob("model.safetensors"):
+        stamp = json.loads((path.parent / "stamp.json").read_text(encoding="utf-8"))
+        assert {"data", "steps", "starts"} <= stamp.keys(), path.parent.name
+        assert all(re.fullmatch("[0-9a-f]{40}", start["commit"]) for start in stamp["starts"])
 
 
 def test_the_table_of_levels_is_what_was_measured():

@@ -40,7 +40,7 @@ COPIED = (
 LIVE = "application/vnd.jupyter.widget-view+json"
 #: The pages beside the README's sections, by the heading of the sidebar that they stand under.
 GUIDE = (
-    "vmae/README", "data/README", "vmae/train/README", "vmae/train/recipes/README",
+    "vmae/OWN_VIDEOS", "vmae/README", "data/README", "vmae/train/README", "vmae/train/recipes/README",
     "data/experiments/README", "tests/bench/README", "vmae/TROUBLESHOOTING",
 )  # fmt: skip
 PROJECT = (
@@ -81,7 +81,7 @@ def linked(text: str, absent: list[str]) -> str:
     """A document whose links to learners' notebooks download, and those to absent lessons are plain text."""
     text = re.sub(r"\[([^]]+)\]\(((?:\.\./)*notebooks/\w+\.ipynb)\)", r"{download}`\1 <\2>`", text)
     names = "|".join(absent) or "none"
-    return re.sub(rf"\[([^]]+)\]\([^)]*solutions/(?:{names})\.ipynb\)", r"\1", text)
+    return re.sub(rf"\[([^]]+)\]\((?:[^)]*/)?(?:{names})\.ipynb\)", r"\1", text)
 
 
 def lesson_page(path: Path, absent: list[str]) -> nbformat.NotebookNode:

@@ -114,6 +114,15 @@ def test_without_internet_the_cell_says_what_to_switch_on(platform, tmp_path):
     assert "no matching distribution" in done.stderr and "Internet must be on" in done.stderr
 
 
+def test_an_old_python_is_named_before_anything_is_imported_that_it_lacks(platform):
+    done, asked = platform(
+        "import sys; sys.version_info, sys.version = (3, 10, 12), '3.10.12 (main)'\n"
+        "sys.modules['tomllib'] = None\n"
+    )
+    assert done.returncode and not asked and "Traceback" not in done.stderr
+    assert "needs Python 3.11 or newer, and this session has 3.10.12: choose" in done.stderr
+
+
 def test_all_that_lessons_import_is_installed():
     """Of the packages that are pinned; the standard library and torch come with the platform."""
     code = "\n".join(path.read_text("utf-8") for path in (ROOT / "solutions").glob("[0-9]*.py"))

@@ -51,7 +51,7 @@ def run(tmp_path, tiny):
 
 def test_the_card_of_a_run(run, tmp_path):
     data, text = card(convert(run, tmp_path / "mine", "hf"))
-    assert data["base_model"] == "MCG-NJU/videomae-tiny" and data["license"] == "unknown"
+    assert data["base_model"] == "MCG-NJU/videomae-tiny" and data["license"] == "cc-by-nc-4.0"
     assert (data["pipeline_tag"], data["library_name"]) == ("video-classification", "transformers")
     (result,) = data["model-index"][0]["results"]
     assert result["dataset"] == {"name": "my-videos", "type": "my-videos", "split": "test"}
@@ -60,7 +60,10 @@ def test_the_card_of_a_run(run, tmp_path):
     start = "from MCG-NJU/videomae-tiny@0123456"
     assert f"Fine-tuned on the videos of my-videos, with 10 labels per class, {start}." in text
     assert "accuracy on the 4 test videos of my-videos, 2 x 1 views (clips x crops): 75.0 %" in text
-    assert "the videos and of MCG-NJU/videomae-tiny may limit" in text
+    assert "CC-BY-NC-4.0, as the page of MCG-NJU/videomae-tiny on the hub states" in text
+    assert (
+        "no commercial use" in text and "those who made the videos may set further limits" in text
+    )
     assert "secret" not in text and str(tmp_path) not in text
 
 
@@ -76,7 +79,8 @@ def test_a_start_that_has_no_commit_is_no_base_model(run, tmp_path):
     config = FinetuneConfig.from_yaml(run / "config.yaml")
     config.replace(start_from="runs/mine").to_yaml(run / "config.yaml")
     data, text = card(convert(run, tmp_path / "a", "hf"))
-    assert "base_model" not in data and "from mine." in text
+    assert "base_model" not in data and "from mine." in text and data["license"] == "unknown"
+    assert "the run began with other weights, whose licence this program does not know" in text
     config.replace(start_from=None).to_yaml(run / "config.yaml")
     assert "from scratch." in card(convert(run, tmp_path / "b", "hf"))[1]
     (run / "start.txt").write_text("an encoder with sha256 0123\n")
@@ -91,6 +95,29 @@ def test_the_card_of_a_pre_training_run(tmp_path, tiny):
     data, text = card(save(model, tmp_path / "hf", "hf", source=tmp_path / "run"))
     assert "Masked autoencoder: ViT-48" in text and "pipeline_tag" not in data
     assert "Pre-trained on the videos of film, from scratch." in text
+    assert "the weights were trained from scratch, so it is yours to choose. Choose one" in text
+    assert data["license"] == "unknown" and "Those of the videos may limit" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "licence", "stated"),
+    [
+        ("OpenGVLab/VideoMAEv2-Base", "cc-by-nc-4.0", "CC-BY-NC-4.0, as the page of OpenGVLab/Vid"),
+        ("MCG-NJU/videomae-base@v1", "cc-by-nc-4.0", "CC-BY-NC-4.0, as the page of MCG-NJU/videom"),
+        (
+            "someone/videomae-base",
+            "unknown",
+            "depends on that of someone/videomae-base, which this",
+        ),
+        ("downloads/vitb.pth", "unknown", "where the weights come from is not known"),
+    ],
+)
+def test_the_licence_is_that_of_a_known_base_or_stays_open(tmp_path, tiny, base, licence, stated):
+    model = build("classifier", tiny, tiny)
+    data, text = card(save(model, tmp_path / "mine", "hf", source=base))
+    assert data["license"] == licence and stated in text
+    assert data.get("base_model") == (None if "downloads" in base else base.split("@")[0])
+    assert ("Choose one before you publish this folder" in text) == (licence == "unknown")
 
 
 @pytest.mark.parametrize("kind", KINDS)

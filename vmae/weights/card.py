@@ -32,7 +32,7 @@ _CARD = """---
 
 ## Licence
 
-Not stated: choose one before you publish this folder, and set `license` at the top. {limits}
+{licence}
 
 ## Use
 
@@ -59,6 +59,18 @@ inputs = processor({what}, return_tensors="pt")  # uint8, (H, W, 3)
 probabilities = model(**inputs).logits.softmax(-1)"""
 _PARTS = ("Encoder", "Masked autoencoder")
 _UNKNOWN = "Not known to the program that wrote this card."
+#: Licences of published weights, by the beginning of their ids: as their pages on the hub state them (2025).
+#: The repositories of the code have others: VideoMAE V2's is MIT.
+LICENCES = {"MCG-NJU/videomae-": "cc-by-nc-4.0", "OpenGVLab/VideoMAEv2-": "cc-by-nc-4.0"}
+_INHERITED = (
+    "{licence}, as the page of {base} on the hub states for the weights that these come from: give credit "
+    "to its authors and to the changes, and no commercial use. Check that page before you publish this "
+    "folder; those who made the videos may set further limits."
+)
+_OPEN = (
+    "Not stated: {why}. Choose one before you publish this folder, and set `license` at the top. Those of "
+    "the videos{others} may limit the choice."
+)
 
 
 def model_card(
@@ -91,8 +103,11 @@ def model_card(
             )
             value = round(top1, 4)
             evaluated = [EvalResult(task, data, data, "accuracy", value, dataset_split="test")]
+    licence, explained = _licence(
+        base[0] if base else None, run, _start(run, values) if run else ""
+    )
     metadata = ModelCardData(
-        license="unknown",
+        license=licence,
         library_name="transformers",
         pipeline_tag=task,
         tags=["vmae", hf["model_type"]],
@@ -110,11 +125,29 @@ def model_card(
         version=__version__,
         training=training,
         results=results,
-        limits=f"Those of the videos{f' and of {base[0]}' if base else ''} may limit the choice.",
+        licence=explained,
         kind=kind,
         processor=f"{'VideoMAE' if video else 'ViT'}ImageProcessor",
         use=_CLASSIFY.format(what="list(frames)" if video else "image") if task else "",
     )
+
+
+def _licence(base: str | None, run: Path | None, start: str) -> tuple[str, str]:
+    """The identifier that the hub knows, and the sentences on the card: inherited, or why none is stated."""
+    for family, licence in LICENCES.items():
+        if base and base.startswith(family):
+            return licence, _INHERITED.format(licence=licence.upper(), base=base)
+    others = f" and of {base}" if base else ""
+    if base:
+        why = f"it depends on that of {base}, which this program does not know"
+    elif not run:
+        why = "where the weights come from is not known to the program that wrote this card"
+    elif start == "scratch":
+        why = "the weights were trained from scratch, so it is yours to choose"
+    else:
+        why = "the run began with other weights, whose licence this program does not know"
+        others = " and of the weights that it began with"
+    return "unknown", _OPEN.format(why=why, others=others)
 
 
 def _run_of(source: str | Path | None) -> tuple[Path | None, dict[str, Any]]:
@@ -140,18 +173,21 @@ def _run_of(source: str | Path | None) -> tuple[Path | None, dict[str, Any]]:
     )
 
 
+def _start(run: Path, values: Mapping[str, Any]) -> str:
+    """What a run began with: the id of a model on the hub, the name of a file, or "scratch"."""
+    start, noted = values.get("start_from"), run / "start.txt"
+    if start:
+        return start if "@" in start else Path(start).name
+    # fine-tuning in a notebook may have an encoder without a name
+    return noted.read_text(encoding="utf-8").strip() if noted.exists() else "scratch"
+
+
 def _training(run: Path, values: Mapping[str, Any], data: str) -> str:
     """What a run trained on, and what it began with."""
-    tuned, start, noted = "test_clips" in values, values.get("start_from"), run / "start.txt"
-    if start:
-        start = start if "@" in start else Path(start).name
-    else:  # fine-tuning in a notebook may have an encoder without a name
-        start = noted.read_text(encoding="utf-8").strip() if noted.exists() else "scratch"
-    few = values.get("labels_per_class")
+    few, start = values.get("labels_per_class"), _start(run, values)
     labels = f", with {few} labels per class" if few else ""
-    return (
-        f"{'Fine-tuned' if tuned else 'Pre-trained'} on the videos of {data}{labels}, from {start}."
-    )
+    tuned = "Fine-tuned" if "test_clips" in values else "Pre-trained"
+    return f"{tuned} on the videos of {data}{labels}, from {start}."
 
 
 def _test(run: Path) -> tuple[int, float]:
