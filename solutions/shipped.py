@@ -191,17 +191,28 @@ def measured(name: str, config: PretrainConfig, run: Path, pixels: np.ndarray) -
     return {"errors": errors, "curve": curve, "made": environment(device)}
 
 
+def minutes(run: Path) -> float:
+    """What a run took."""
+    last = (run / "metrics.jsonl").read_text().splitlines()[-1]
+    return round(json.loads(last)["seconds"] / 60, 1)
+
+
 def train(config: PretrainConfig, run: Path, **options: Any) -> None:
     """Pre-train, or resume, or leave a finished run as it is."""
     if not (run / "model.safetensors").exists():
         pretrain(config, run, resume=True, **options)
 
 
+def first_stage(run: Path) -> Path:
+    """The folder of the run on single time steps, beside that on clips."""
+    return run.with_name(f"{run.name}-first-stage")
+
+
 def train_film(recipe: Recipe, run: Path, first_steps: dict[str, Any]) -> None:
     """Both stages; the first, of `first_steps`, in a folder beside `run`."""
     data = recipe.pretrain.data
     render_film(vmae.at_root(data.path), FILM, FILM_SPEC, workers=data.num_workers)
-    first = run.with_name(f"{run.name}-first-stage")
+    first = first_stage(run)
     first_config = recipe.changed(**FIRST_STAGE).changed(pretrain=first_steps).pretrain
     train(first_config, first, build=partial(OneTimeStep, whole=recipe.pretrain.model))
 
@@ -235,7 +246,9 @@ def main() -> None:
         config = IMAGE
         train(config, run, source=Crops())
         pixels = unseen_pictures()
+    stages = {"time steps": first_stage(run), "clips": run} if name == "film" else {"crops": run}
     result = measured(name, config, run, pixels)
+    result["minutes"] = {stage: minutes(folder) for stage, folder in stages.items()}
     text = json.dumps(result, indent=1)
     write_text(vmae.ROOT / "data" / "evidence" / f"{name}.json", text + "\n")
     print(ship(run, vmae.ROOT / "data" / "weights" / name, half=True, official=name == "image"))
