@@ -13,8 +13,9 @@ from accelerate.utils import gather_object
 
 from vmae.data.augment.batched import view_of
 from vmae.data.config import DataConfig
-from vmae.data.reading.loader import Source, ordered_batches
 from vmae.data.reading.sampling import Sampling
+from vmae.data.reading.sources import Source
+from vmae.data.reading.testing import ordered_batches
 from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
 from vmae.vit import VisionTransformer
