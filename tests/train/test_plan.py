@@ -15,7 +15,8 @@ from vmae.cli.main import main
 from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
-from vmae.train.plan import Clips, clips_of, hardware, plan_table, planned, precision_on
+from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on
+from vmae.train.plan_table import plan_table
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
 
