@@ -94,9 +94,16 @@ def test_validation_and_the_test_take_their_time_and_processes_share_the_work():
     views = 6 * (200 + 30 * 40)
     assert tested.testing == pytest.approx(views / 8 * step / 3)
     assert tested.seconds == pytest.approx(alone.seconds + tested.testing)
-    # One process decodes for a test, whatever the number of workers, and the device waits meanwhile.
-    decoded = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 200))
-    assert decoded.testing == pytest.approx(tested.testing + 0.5 * views / 3)
+    # Four workers decode for the test while the device computes; few clips are read by the process
+    # itself, and so is everything without workers.
+    assert (config.data.num_workers, config.test_clips) == (4, 2)
+    decoded = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 0, 200))
+    assert decoded.testing == pytest.approx(0.5 * 400 / 4)
+    validated = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 0))
+    assert validated.testing == pytest.approx(30 * (0.5 * 80 + 240 / 8 * step / 3))
+    alone = config.replace(data=config.data.replace(num_workers=0))
+    waits = planned(alone, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 200))
+    assert waits.testing == pytest.approx(tested.testing + 0.5 * views / 3)
     halves = planned(config, CARDS["a100"], Clips(800, 2, None, None, 40, 200), processes=2)
     assert halves.testing == pytest.approx(tested.testing / 2)
     assert halves.parts["matrix products"] == pytest.approx(step / 2)

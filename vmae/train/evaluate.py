@@ -16,6 +16,7 @@ from vmae.data.config import DataConfig
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import Source
 from vmae.data.reading.testing import ordered_batches
+from vmae.data.reading.workers import named_worker_deaths
 from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
 from vmae.vit import VisionTransformer
@@ -59,6 +60,7 @@ class Evaluation:
 
 
 @torch.inference_mode()
+@named_worker_deaths()
 def evaluate(
     model: VisionTransformer,
     source: Source,
@@ -70,10 +72,12 @@ def evaluate(
     device: torch.device | str = "cpu",
     max_unreadable: float = DataConfig.max_unreadable,
     accelerator: Accelerator | None = None,
+    num_workers: int = 0,
 ) -> Evaluation:
     """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
 
     accelerator   for several processes: each tests some of the batches, all get the whole result
+    num_workers   processes that read, as in `ordered_batches`
 
     With several clips and crops per video, its logits are the logarithm of the mean softmax over the
     views, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
@@ -86,7 +90,7 @@ def evaluate(
     tested = []
     videos = max(1, batch_size // (clips * crops))
     batches = ordered_batches(
-        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather
+        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather, num_workers
     )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
@@ -126,6 +130,7 @@ def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
+@named_worker_deaths()
 def pooled_features(
     encoder: VisionTransformer,
     source: Source,
@@ -133,11 +138,17 @@ def pooled_features(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     max_unreadable: float = DataConfig.max_unreadable,
+    num_workers: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One feature vector (D,) per video from a frozen encoder, and the labels."""
+    """One feature vector (D,) per video from a frozen encoder, and the labels.
+
+    num_workers   processes that read, as in `ordered_batches`
+    """
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
+    for item in ordered_batches(
+        source, sampling, batch_size, max_unreadable=max_unreadable, num_workers=num_workers
+    ):
         with inference_autocast(device):
             features.append(encoder.pooled(item.clips.to(device)).float().cpu())
         labels.append(item.labels)

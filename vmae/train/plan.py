@@ -22,6 +22,7 @@ from vmae.data.reading.loader import ClipDataset, open_set
 from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
+from vmae.data.reading.testing import FEW
 from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.subsets import hold_out
 from vmae.data.sets.videos import SetError, VideoSet
@@ -203,20 +204,28 @@ def planned(config: RunConfig, device: Hardware, clips: Clips, processes: int = 
     total = round(device.held * memory.total) + (0 if device.overlaps else PROCESS)
     if config.data.cache_on_device:
         total += clips.stored or 0
-    testing = _testing(config, optim, replace(clips, videos=videos), once) / processes
+    testing = _testing(config, optim, replace(clips, videos=videos), once, processes)
     run, seconds = optim.steps * count * processes, optim.steps * step + testing
     return StagePlan(optim.steps, run, tokens, forward, seconds, total, parts, needed, testing)
 
 
-def _testing(config: RunConfig, optim: OptimConfig, clips: Clips, once: float) -> float:
-    """Seconds of one process in the test and in validation after each epoch; `once`: per view."""
+def _testing(
+    config: RunConfig, optim: OptimConfig, clips: Clips, once: float, processes: int
+) -> float:
+    """Seconds of the test and of validation after each epoch; `once`: of a view's forward pass."""
     if not isinstance(config, FinetuneConfig):
         return 0.0
+    decoding = 0.0 if config.data.cache else clips.decoding or 0.0
+    workers = config.data.num_workers
+
+    def seconds(videos: int) -> float:
+        read = config.test_clips * videos / processes  # clips; each is cropped several times
+        forward = config.test_crops * read * once
+        parallel = workers > 1 and read >= FEW
+        return max(forward, read * decoding / workers) if parallel else forward + read * decoding
+
     epochs = math.ceil(optim.steps / max(1, clips.videos // optim.batch_size))
-    views = config.test_clips * (clips.test + epochs * clips.val)
-    # `ordered_batches` reads in the process itself, between the passes.
-    read = 0.0 if config.data.cache else clips.decoding or 0.0
-    return views * (config.test_crops * once + read)
+    return seconds(clips.test) + epochs * seconds(clips.val)
 
 
 def precision_on(config: RunConfig, device: Hardware) -> str:
