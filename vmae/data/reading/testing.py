@@ -58,7 +58,7 @@ def ordered_batches(
     read = run_parallel(work, indices, parallel, 1, clips * crops * size)
     for number, share in shares.items():
         views, labels, good = [], [], []
-        for index, found in zip(share, read, strict=False):  # `read` goes on with the next batch
+        for index, found in zip(share, read, strict=False):  # the rest is for later batches
             if isinstance(found, str):
                 failed.append((str(source.videos[index].path), found))
                 continue
