@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import statistics
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,13 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from vmae import ROOT
 from vmae.base_config import ConfigError
 from vmae.cli.main import main
-from vmae.cost.hardware import CARDS
+from vmae.cost.hardware import CARDS, this_cpu
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
 from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on
 from vmae.train.plan_table import plan_table
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
+
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+import plan as benchmark
 
 MEASURED = {
     key.removeprefix("plan, "): entry
@@ -36,7 +41,26 @@ def test_time_and_memory_are_as_measured_on_this_cpu(name):
 
 
 def test_four_recipes_were_measured():
-    assert len(MEASURED) == 4
+    assert sorted(MEASURED) == sorted(benchmark.RUNS)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_the_planner_still_predicts_what_was_held_against_the_measurement(name):
+    """Planned again, from the rates of the machine as they were then: so a changed formula shows."""
+    entry, machine = MEASURED[name], MEASURED[name]["machine"]
+    cpu = replace(this_cpu(), matmul={"fp32": machine["matmul"]}, bandwidth=machine["bandwidth"])
+    config = benchmark.config_of(name)
+    assert config.optim.batch_size == entry["batch"]
+    plan = planned(config, cpu, Clips(48, 8, None, None))
+    assert plan.parts == pytest.approx(entry["parts"], abs=1e-4)
+    assert plan.seconds / plan.steps == pytest.approx(entry["planned seconds"], abs=2e-4)
+    assert plan.memory / 1e9 == pytest.approx(entry["planned gigabytes"], abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", ["matmul", "bandwidth"])
+def test_the_four_were_planned_for_one_machine(rate):
+    rates = [entry["machine"][rate] for entry in MEASURED.values()]
+    assert rates == pytest.approx([statistics.median(rates)] * 4, rel=0.15)
 
 
 def test_steps_and_clips_are_those_of_the_run():
