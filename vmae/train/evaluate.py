@@ -96,8 +96,10 @@ def evaluate(
         generator = seeded(0, item.number, torch.device(device))
         with inference_autocast(device, accelerator):
             views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
-        tested.append((item.number, mean_of_views(views).cpu(), item.labels, item.videos))
-    whole = sorted(gather(tested), key=lambda part: part[0])
+        tested.append((item.number, mean_of_views(views), item.labels, item.videos))
+    # Only now does the host wait for the device: while that computed, the next batch was read.
+    own = [(number, logits.cpu(), *rest) for number, logits, *rest in tested]
+    whole = sorted(gather(own), key=lambda part: part[0])
     logits, labels = (torch.cat([part[i] for part in whole]) for i in (1, 2))
     return Evaluation(logits, labels, [index for part in whole for index in part[3]])
 
@@ -113,10 +115,15 @@ def view_logits(
 
     They go through the model in as many parts as AT_ONCE asks for.
     """
+    parts = view_of(clips, view, generator).split(at_once(model))
+    return torch.cat([model(part).float() for part in parts]).unflatten(0, (-1, views))
+
+
+def at_once(model: VisionTransformer) -> int:
+    """How many clips the model sees at once in a test."""
     # A block holds some twelve numbers per token and channel.
     each = 12 * 4 * model.config.grid.num_tokens * model.config.embed_dim
-    parts = view_of(clips, view, generator).split(max(1, AT_ONCE // each))
-    return torch.cat([model(part).float() for part in parts]).unflatten(0, (-1, views))
+    return max(1, AT_ONCE // each)
 
 
 def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
@@ -142,6 +149,8 @@ def pooled_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One feature vector (D,) per video from a frozen encoder, and the labels.
 
+    The clips of a batch go through it in as many parts as AT_ONCE asks for.
+
     num_workers   processes that read, as in `ordered_batches`
     """
     encoder = encoder.to(device).eval()
@@ -150,9 +159,10 @@ def pooled_features(
         source, sampling, batch_size, max_unreadable=max_unreadable, num_workers=num_workers
     ):
         with inference_autocast(device):
-            features.append(encoder.pooled(item.clips.to(device)).float().cpu())
+            parts = item.clips.to(device).split(at_once(encoder))
+            features += [encoder.pooled(part).float() for part in parts]
         labels.append(item.labels)
-    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+    return torch.cat(features).cpu().numpy(), torch.cat(labels).numpy()
 
 
 def linear_probe(
