@@ -273,7 +273,7 @@ if given is None:
     print(f"{paid['minutes']:.1f} minutes, {paid['clips_per_second']:,.0f} clips per second")
 else:
     print(f"nothing to train: the weights are those of {start_from}")
-autoencoder = given or trained.model
+autoencoder = (given or trained.model).to(device)
 
 # %% [markdown]
 # ## Reconstructions
@@ -307,8 +307,9 @@ viz.player(
 # the position is hidden in every frame, lesson 05.)
 
 # %%
-test = next(ordered_batches(sources.test, sampling, batch=256)).clips.cpu()
-mask = make_mask(ask_all, model.grid, len(test), torch.Generator().manual_seed(seed + 2))
+test = next(ordered_batches(sources.test, sampling, batch=256)).clips.to(device)
+g = torch.Generator(device).manual_seed(seed + 2)
+mask = make_mask(ask_all, model.grid, len(test), g, device)
 targets = mae.pixel_targets(test, mask, model)  # (B, M, P)
 with torch.inference_mode():
     predicted = autoencoder(test, mask)

@@ -11,12 +11,15 @@ from conftest import randomize
 
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
+import feed
 import first_hour
 import models
 import results
 
 from vmae import ROOT
 from vmae.config import ModelConfig
+from vmae.data import VideoFiles, build_store, load_set
+from vmae.data.reading import loader
 
 TINY = ModelConfig.videomae("tiny")
 
@@ -62,3 +65,22 @@ def test_the_tables_of_the_benchmarks_are_what_was_measured():
 def test_the_readme_describes_the_first_hour_as_measured():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert first_hour.sentence() in text, f"the README should say: {first_hour.sentence()}"
+
+
+def test_the_feed_is_measured_in_one_process_and_with_workers(motion_mini, tmp_path, monkeypatch):
+    """Files and stores alike, after the batches that workers have ready before the clock starts."""
+    asked, taken, real = [], [], loader.DataLoader
+
+    def alone(*arguments, num_workers, multiprocessing_context, pin_memory, **options):
+        asked.append(num_workers)
+        return (taken.append(1) or batch for batch in real(*arguments, **options))
+
+    monkeypatch.setattr(loader, "DataLoader", alone)
+    monkeypatch.setattr(feed, "SAMPLING", loader.Sampling(8, 1))
+    videos = load_set(motion_mini).train[:12]
+    for source in (VideoFiles(videos, 16), build_store(tmp_path, videos, 16, workers=1)):
+        for workers, batches in ((0, 1 + 3), (2, 1 + 2 * 2 + 3)):
+            taken.clear()
+            assert feed.seconds_per_clip(source, 3, workers) > 0
+            assert len(taken) == batches
+    assert asked == [0, 2, 0, 2]

@@ -122,11 +122,14 @@ class MaskedAutoencoder(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, clips: torch.Tensor, mask: Mask) -> Reconstruction:
-        """Show what the model sees and predicts.
+        """Show what the model sees and predicts, computed on its device.
 
         Normalised targets lack each tubelet's mean and contrast. Both are restored from the input,
         as in the official visualisation: structure comes from the model, brightness does not.
         """
+        device = self.mask_token.device
+        clips = clips.to(device)
+        mask = Mask(*(index.to(device) for index in (mask.visible, mask.queries, mask.targets)))
         tokens = patchify(clips, self.grid)
         index = mask.target_tokens
         predictions = self(clips, mask).float()

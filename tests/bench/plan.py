@@ -2,7 +2,8 @@
 
 Each recipe is planned, then run for a few steps in a process of its own, on small rendered videos and with a
 batch that a CPU can bear. Predicted and measured seconds per step and gigabytes go to
-data/bench/cpu.json; tests/train/test_plan.py holds them against each other. Measure on a quiet machine.
+data/bench/cpu.json; tests/train/test_plan.py holds them against each other, and plans again from the rates of
+the machine, which are kept too. Measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -31,18 +32,13 @@ from vmae.train.plan import clips_of, hardware, planned
 RUNS = {"cpu": (64, 60), "film": (8, 8), "gpu": (8, 8), "v1-k400-s": (4, 5)}
 
 
-def config_of(name: str, folder: Path) -> PretrainConfig:
-    """A recipe's pre-training on a small set, on the CPU; stride 1, since the videos are short."""
+def config_of(name: str, folder: Path = Path("not-there")) -> PretrainConfig:
+    """A recipe's pre-training on the set in `folder`, on the CPU; stride 1, since the videos are short."""
     batch, steps = RUNS[name]
     config = Recipe.load(name).pretrain
-    set_ = render_set(
-        folder / f"set-{name}",
-        replace(SIZES["mini"], level="textures", frames=32, size=max(64, config.model.img_size)),
-        workers=1,
-    )
     data = config.data.replace(
-        path=str(set_), root=None, stride=1, cache=True, cache_dir=str(folder / "stores"),
-        cache_on_device=False, num_workers=0,
+        path=str(folder / "set"), root=None, stride=1, cache=True,
+        cache_dir=str(folder / "stores"), cache_on_device=False, num_workers=0,
     )  # fmt: skip
     optim = config.optim.replace(batch_size=batch, steps=steps, epochs=None)
     return config.replace(
@@ -56,8 +52,11 @@ def measured(name: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")  # the batch is larger than the set
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(name, Path(folder))
-        plan = planned(config, hardware("cpu"), clips_of(config))
+        config, cpu = config_of(name, Path(folder)), hardware("cpu")
+        size = max(64, config.model.img_size)
+        spec = replace(SIZES["mini"], level="textures", frames=32, size=size)
+        render_set(config.data.path, spec, workers=1)
+        plan = planned(config, cpu, clips_of(config))
         run = pretrain(config, progress=Silent())
     batch, _ = RUNS[name]
     seconds = [batch / record.clips_per_second for record in run.records[1:]]
@@ -68,6 +67,7 @@ def measured(name: str) -> dict[str, Any]:
         "planned gigabytes": round(plan.memory / 1e9, 3),
         "measured gigabytes": round(peak_memory(torch.device("cpu")) / 1e9, 3),
         "parts": {part: round(value, 4) for part, value in plan.parts.items()},
+        "machine": {"matmul": cpu.matmul["fp32"], "bandwidth": cpu.bandwidth},
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, load_set
+from vmae.data.reading import testing
 from vmae.data.sets.motion_specs import CLASSES
 from vmae.train import FinetuneConfig, save_classifier
 from vmae.vit import VisionTransformer
@@ -90,6 +91,24 @@ def test_without_another_set_it_is_the_test_split(classifier, capsys):
     assert evaluated(capsys, classifier)["videos"] == 24
     assert evaluated(capsys, classifier, "--split", "train")["videos"] == 48
     assert evaluated(capsys, classifier, "--knn")["videos"] == 24
+
+
+def test_files_are_read_by_the_workers_of_the_run_or_by_as_many_as_wanted(
+    classifier, capsys, monkeypatch
+):
+    path = Path(classifier, "config.yaml")
+    path.write_text(path.read_text().replace("cache: true", "cache: false"))
+    counts, real = [], testing.run_parallel
+
+    def parallel(work, jobs, workers, *options):
+        counts.append(workers)
+        return real(work, jobs, 0, *options)
+
+    monkeypatch.setattr(testing, "run_parallel", parallel)
+    monkeypatch.setattr(testing, "FEW", 1)
+    found = evaluated(capsys, classifier, "--probe")
+    assert evaluated(capsys, classifier, "--probe", "--num-workers", "3") == found
+    assert counts == [1, 1, 1, 3, 3, 3]  # the test, and both splits for the probe
 
 
 def test_what_cannot_be_tested(classifier, two_classes, capsys):

@@ -10,9 +10,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vmae.data import ClipDataset, Sampling, StepBatches, VideoFiles, load_set, train_loader
-from vmae.data.reading import workers
+from vmae.data import (
+    ClipDataset,
+    Sampling,
+    StepBatches,
+    Subset,
+    Video,
+    VideoFiles,
+    build_store,
+    load_set,
+    ordered_batches,
+    train_loader,
+)
+from vmae.data.reading import testing, workers
 from vmae.data.reading.workers import WorkerError, rendering_workers, run_parallel
 
 SCRIPT = """
@@ -25,6 +37,15 @@ data = DataConfig(path=sys.argv[1], cache=False, num_workers=2)
 optim = OptimConfig(steps=3, batch_size=8)
 model = ModelConfig.videomae("tiny", depth=1)
 pretrain(PretrainConfig(model=model, data=data, optim=optim), sys.argv[2], progress=Silent())
+"""
+
+
+TEST_SCRIPT = """
+import sys
+from vmae.data import Sampling, VideoFiles, load_set, ordered_batches
+
+files = VideoFiles(load_set(sys.argv[1]).test * 9, 16)
+list(ordered_batches(files, Sampling(8), batch=8, num_workers=2))
 """
 
 
@@ -55,6 +76,13 @@ def test_a_program_that_workers_would_run_again(how, motion_mini, tmp_path):
     assert_free(tmp_path / "run")
 
 
+def test_a_program_whose_test_workers_would_run_it_again(motion_mini, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(TEST_SCRIPT)
+    error = started(sys.executable, script, motion_mini)
+    assert f"each of them would run {script} again from its first line" in error
+
+
 def loader(motion_mini, num_workers: int):
     videos = load_set(motion_mini).train
     dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
@@ -75,6 +103,69 @@ def test_little_shared_memory_is_found_before_workers_start(motion_mini, monkeyp
     with pytest.raises(WorkerError, match="shared memory"):
         next(loader(motion_mini, num_workers=1))
     assert list(run_parallel(str, range(8), 2, chunk=1)) == list(map(str, range(8)))
+
+
+# ---- testing -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def starts(monkeypatch) -> list[int]:
+    """The numbers of workers that are started, from the first clip on."""
+    found: list[int] = []
+    real = workers.DataLoader
+    monkeypatch.setattr(
+        workers, "DataLoader", lambda *a, **k: found.append(k["num_workers"]) or real(*a, **k)
+    )
+    monkeypatch.setattr(testing, "FEW", 1)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:1 of 8 videos")
+def test_workers_read_a_test_in_order_and_identically(motion_mini, tmp_path, starts):
+    """Also the share of one of two processes, several views, and without an unreadable video."""
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    videos = load_set(motion_mini).test[:7]
+    files = VideoFiles([*videos[:3], Video(bad, 0), *videos[3:]], 16)
+
+    def read(num_workers: int, rank: int) -> tuple[list, list]:
+        failed: list[tuple[str, str]] = []
+        batches = ordered_batches(
+            files, Sampling(8), 2, 2, 2, rank=rank, world_size=2, num_workers=num_workers,
+            gather=lambda found: failed.extend(found) or found,
+        )  # fmt: skip
+        return list(batches), failed
+
+    for rank in (0, 1):
+        (alone, few), (parallel, many) = read(0, rank), read(2, rank)
+        assert [x.number for x in parallel] == [x.number for x in alone] == [[0, 2], [1, 3]][rank]
+        assert [x.videos for x in parallel] == [x.videos for x in alone]
+        assert few == many and len(many) == rank
+        for a, b in zip(alone, parallel, strict=True):
+            assert torch.equal(a.clips, b.clips) and torch.equal(a.labels, b.labels)
+            assert not b.clips.is_shared(), "shared memory holds a few videos, not a whole batch"
+    assert starts == [2, 2]
+
+
+def test_a_test_has_no_workers_where_they_do_not_pay(motion_mini, tmp_path, starts, monkeypatch):
+    videos, sampling = load_set(motion_mini).test[:8], Sampling(8)
+    store = build_store(tmp_path, videos, 16, workers=1)
+    for source in (store, Subset(store, [1, 2, 3, 4])):
+        assert list(ordered_batches(source, sampling, batch=4, num_workers=2))
+    monkeypatch.setattr(testing, "FEW", 17)
+    assert list(ordered_batches(VideoFiles(videos, 16), sampling, 4, clips=2, num_workers=2))
+    assert starts == []
+
+
+def test_little_shared_memory_is_found_before_a_test_starts(motion_mini, starts, monkeypatch):
+    files, view = VideoFiles(load_set(motion_mini).test[:8], 16), 8 * 16 * 16 * 3
+    monkeypatch.setattr(workers, "SHARED", motion_mini)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 6 * view - 1)
+    )  # five videos, of six views each
+    with pytest.raises(WorkerError, match=r"need about 0.2 MB of shared memory.*num_workers to 0"):
+        next(ordered_batches(files, Sampling(8), 4, 2, 3, num_workers=2))
+    assert starts == []
 
 
 SMALL = "mount -t tmpfs -o size=100k tmpfs /dev/shm && exec "

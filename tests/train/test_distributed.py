@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from small_runs import MODEL, pretraining
 
 from vmae.data import DataConfig, open_set, open_source
-from vmae.train import FinetuneConfig, PretrainConfig, load_classifier
+from vmae.train import FinetuneConfig, PretrainConfig, load_classifier, save_classifier
 from vmae.train.interrupts import STOPPED_STATUS
 from vmae.train.validation import best_row, read_validation
+from vmae.vit import VisionTransformer
 
 pytestmark = [
     pytest.mark.slow,
@@ -222,6 +223,22 @@ def test_two_processes_leave_out_the_same_videos(nursery, config, tmp_path):
     assert report(log.with_suffix(".0"))["unreadable_videos"] == 1
     for rank in "01":
         assert "1 of 72 videos could not be read" in log.with_suffix(f".{rank}").read_text()
+
+
+def test_two_processes_with_two_workers_each_test_as_one_without(nursery, config, tmp_path):
+    data = config.data.replace(cache=False, num_workers=2)
+    tuning = FinetuneConfig(
+        model=config.model, data=data, test_clips=25
+    )  # 12 videos each, 300 clips
+    torch.manual_seed(0)
+    model = VisionTransformer(config.model, 8, init_scale=1.0)
+    save_classifier(model, open_set(data).classes, tuning, tmp_path / "model")
+    log, command = tmp_path / "log", ("evaluate", str(tmp_path / "model"))
+    for process in nursery.start_group(log, 2, *command):  # and four workers
+        assert nursery.wait(process, seconds=300) == 0, log.with_suffix(".0").read_text()
+    assert nursery.wait(nursery.start(log, *command, "--num-workers", "0")) == 0, log.read_text()
+    assert report(log.with_suffix(".0")) == report(log)
+    assert report(log)["videos"] == 24
 
 
 def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import statistics
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,12 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from vmae import ROOT
 from vmae.base_config import ConfigError
 from vmae.cli.main import main
-from vmae.cost.hardware import CARDS
+from vmae.cost.hardware import CARDS, this_cpu
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
-from vmae.train.plan import Clips, clips_of, hardware, plan_table, planned, precision_on
+from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on
+from vmae.train.plan_table import plan_table
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
+
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+import plan as benchmark
 
 MEASURED = {
     key.removeprefix("plan, "): entry
@@ -35,7 +41,26 @@ def test_time_and_memory_are_as_measured_on_this_cpu(name):
 
 
 def test_four_recipes_were_measured():
-    assert len(MEASURED) == 4
+    assert sorted(MEASURED) == sorted(benchmark.RUNS)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_the_planner_still_predicts_what_was_held_against_the_measurement(name):
+    """Planned again, from the rates of the machine as they were then: so a changed formula shows."""
+    entry, machine = MEASURED[name], MEASURED[name]["machine"]
+    cpu = replace(this_cpu(), matmul={"fp32": machine["matmul"]}, bandwidth=machine["bandwidth"])
+    config = benchmark.config_of(name)
+    assert config.optim.batch_size == entry["batch"]
+    plan = planned(config, cpu, Clips(48, 8, None, None))
+    assert plan.parts == pytest.approx(entry["parts"], abs=1e-4)
+    assert plan.seconds / plan.steps == pytest.approx(entry["planned seconds"], abs=2e-4)
+    assert plan.memory / 1e9 == pytest.approx(entry["planned gigabytes"], abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", ["matmul", "bandwidth"])
+def test_the_four_were_planned_for_one_machine(rate):
+    rates = [entry["machine"][rate] for entry in MEASURED.values()]
+    assert rates == pytest.approx([statistics.median(rates)] * 4, rel=0.15)
 
 
 def test_steps_and_clips_are_those_of_the_run():
@@ -93,9 +118,16 @@ def test_validation_and_the_test_take_their_time_and_processes_share_the_work():
     views = 6 * (200 + 30 * 40)
     assert tested.testing == pytest.approx(views / 8 * step / 3)
     assert tested.seconds == pytest.approx(alone.seconds + tested.testing)
-    # One process decodes for a test, whatever the number of workers, and the device waits meanwhile.
-    decoded = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 200))
-    assert decoded.testing == pytest.approx(tested.testing + 0.5 * views / 3)
+    # Four workers decode for the test while the device computes; few clips are read by the process
+    # itself, and so is everything without workers.
+    assert (config.data.num_workers, config.test_clips) == (4, 2)
+    decoded = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 0, 200))
+    assert decoded.testing == pytest.approx(0.5 * 400 / 4)
+    validated = planned(config, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 0))
+    assert validated.testing == pytest.approx(30 * (0.5 * 80 + 240 / 8 * step / 3))
+    alone = config.replace(data=config.data.replace(num_workers=0))
+    waits = planned(alone, CARDS["a100"], Clips(800, 2, 0.5, None, 40, 200))
+    assert waits.testing == pytest.approx(tested.testing + 0.5 * views / 3)
     halves = planned(config, CARDS["a100"], Clips(800, 2, None, None, 40, 200), processes=2)
     assert halves.testing == pytest.approx(tested.testing / 2)
     assert halves.parts["matrix products"] == pytest.approx(step / 2)

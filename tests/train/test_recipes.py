@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import yaml
+from accelerate.state import AcceleratorState, PartialState
 
+from vmae import ROOT
 from vmae.base_config import ConfigError
 from vmae.config import ModelConfig
+from vmae.data import spec_named
 from vmae.masking import make_mask
 from vmae.train import (
     RECIPES,
     OptimConfig,
     Recipe,
     Silent,
+    accelerator_for,
     finetune,
     learning_rate,
     open_sources,
@@ -295,6 +304,11 @@ def changed_fields(name: str, of: str) -> set[str]:
     return {line.split(":")[0] for line in differences(*recipes)}
 
 
+def differing(config: ModelConfig, other: ModelConfig) -> list[str]:
+    """The names of the fields in which two models differ."""
+    return [f.name for f in fields(config) if getattr(config, f.name) != getattr(other, f.name)]
+
+
 def test_gpu_small_is_the_recipe_gpu_in_less_memory():
     assert changed_fields("gpu-small", of="gpu") == {
         f"{part}.{field}"
@@ -318,6 +332,98 @@ def test_ucf101_on_one_gpu_has_the_published_steps_clips_and_rates():
     a, b = (config.optim.resolved(9_537) for config in (one, eight))
     assert (a.lr, a.min_lr) == (b.lr, b.min_lr)
     assert a.steps == pytest.approx(b.steps, rel=0.02)
+
+
+GPU_RECIPES = pytest.mark.parametrize("name", ["gpu", "gpu-small"])
+
+
+@GPU_RECIPES
+def test_the_full_run_is_a_small_vit_on_moving_scenes_and_keeps_the_device_busy(name):
+    recipe, small = Recipe.load(name), ModelConfig.videomae("S")
+    for config in (recipe.pretrain, recipe.finetune):
+        model, data = config.model, config.data
+        assert (model.embed_dim, model.depth, model.num_heads) == (384, 12, 6)
+        assert {field: getattr(model, field) for field in differing(model, small)} == {
+            "img_size": 112, "tubelet": (2, 8, 8)
+        }  # fmt: skip
+        assert (model.grid.clip, model.grid.shape) == ((16, 112, 112), small.grid.shape)
+        assert model.normalize_targets
+        assert spec_named(Path(data.path).name).level == "scenes"
+        assert data.cache and data.cache_on_device == (name == "gpu")
+        assert (config.device, config.precision) == ("cuda", "auto")
+        assert config.grad_accum_steps == (
+            1 if name == "gpu" else (4, 2)[config is recipe.finetune]
+        )
+    mask, optim = recipe.pretrain.mask, recipe.pretrain.optim
+    assert recipe.pretrain.compile
+    assert (mask.mask_type, mask.mask_ratio) == ("tube", 0.9)
+    assert (mask.decoder_mask_type, mask.decoder_mask_ratio) == ("running-cell", 0.5)
+    assert (optim.batch_size, optim.base_batch_size, optim.steps) == (256, 256, 1200)
+    assert (recipe.finetune.labels_per_class, recipe.finetune.optim.layer_decay) == (10, 0.75)
+
+
+@GPU_RECIPES
+def test_the_baseline_of_the_full_run_has_no_layer_decay_and_searches_its_rate_too(name):
+    """Read out of lesson 10, which makes the baseline from the recipe."""
+    lesson = ast.parse((ROOT / "solutions" / "10_full_run.py").read_text(encoding="utf-8"))
+    few = Recipe.load(name).finetune.replace(frozen_layers=2)
+    known = {"few": few, "autoencoder": SimpleNamespace(encoder="its encoder")}
+    for node in ast.walk(lesson):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("starts", "rates"):
+            exec(ast.unparse(node), known)
+    starts: dict[str, Any] = known["starts"]
+    assert starts["pre-trained"] == (few, "its encoder")
+    baseline, encoder = starts["from scratch"]
+    assert encoder is None
+    assert (baseline.optim.layer_decay, baseline.frozen_layers) == (1.0, 0)
+    same = baseline.replace(optim=few.optim, frozen_layers=2)
+    assert same == few and baseline.optim.replace(layer_decay=0.75) == few.optim
+    assert known["rates"] == (0.25, 1.0, 4.0)
+    loops = [ast.unparse(x) for x in ast.walk(lesson) if isinstance(x, ast.For)]
+    assert any("in starts.items()" in loop and "in rates:" in loop for loop in loops)
+
+
+def test_ucf101_on_one_gpu_is_v1_with_a_base_vit_in_micro_batches():
+    recipe = Recipe.load("ucf101-1gpu")
+    for config, clips in ((recipe.pretrain, 192), (recipe.finetune, 256)):
+        assert config.model == ModelConfig.videomae("B")
+        assert (config.model.grid.clip, config.data.path) == ((16, 224, 224), "data/ucf101")
+        assert (config.device, config.precision, config.compile) == ("cuda", "auto", True)
+        assert config.optim.batch_size * config.repeated_aug == clips
+    assert (recipe.pretrain.grad_accum_steps, recipe.finetune.grad_accum_steps) == (8, 16)
+    assert (recipe.pretrain.mask.mask_type, recipe.pretrain.mask.mask_ratio) == ("tube", 0.75)
+
+
+CARDS = [("T4", False, "fp16"), ("L4", True, "bf16")]
+
+
+@pytest.mark.parametrize(("card", "native", "chosen"), CARDS)
+@pytest.mark.parametrize("name", ["gpu", "gpu-small", "ucf101-1gpu"])
+def test_a_card_without_bf16_units_trains_in_fp16_with_a_loss_scaler(
+    monkeypatch, name, card, native, chosen
+):
+    """As far as a machine without a GPU can tell: it is PyTorch that says which units a card has."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: (
+        native or including_emulation
+    ))  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: card)
+    monkeypatch.setattr(PartialState, "set_device", lambda self: setattr(
+        self, "device", torch.device("cuda", 0)
+    ))  # fmt: skip
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        recipe = Recipe.load(name)
+        for config in (recipe.pretrain, recipe.finetune):
+            accelerator = accelerator_for(config.precision, config.device, config.grad_accum_steps)
+            assert accelerator.device.type == "cuda"
+            assert accelerator.mixed_precision == chosen
+            assert isinstance(accelerator.scaler, torch.amp.GradScaler) == (chosen == "fp16")
+        if not native:
+            with pytest.raises(ConfigError, match="T4 can only emulate"):
+                accelerator_for("bf16", "cuda")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_rates_are_absolute_without_lr_batch():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 
@@ -288,6 +289,33 @@ def test_linear_probe_reads_the_features(data):
     assert linear_probe(*features) < 100
     told = [(f + 100 * (y[:, None] == range(32)), y) for f, y in features]
     assert linear_probe(*told) == 100, "a feature that is the label is found"
+
+
+def test_features_come_in_parts_that_fit_in_memory_under_autocast(data, monkeypatch):
+    source = open_sources(FinetuneConfig(model=MODEL, data=data)).test
+    encoder, sampling = VisionTransformer(MODEL), Sampling(MODEL.num_frames)
+    whole, labels = pooled_features(encoder, source, sampling)
+    sizes, pooled, inside = [], encoder.pooled, []
+
+    @contextmanager
+    def autocast(device, accelerator=None):
+        inside.append(device)
+        yield
+        inside.pop()
+
+    def counted(clips):
+        assert inside == ["cpu"]
+        sizes.append(len(clips))
+        return pooled(clips)
+
+    monkeypatch.setattr(encoder, "pooled", counted)
+    testing = import_module("vmae.train.evaluate")
+    monkeypatch.setattr(testing, "inference_autocast", autocast)
+    each = 12 * 4 * MODEL.grid.num_tokens * MODEL.embed_dim
+    monkeypatch.setattr(testing, "AT_ONCE", 10 * each)
+    parts, again = pooled_features(encoder, source, sampling)
+    assert sizes == [10, 10, 4]
+    assert parts == pytest.approx(whole, abs=1e-6) and (again == labels).all()
 
 
 # ---- weights and configurations ------------------------------------------------------------------

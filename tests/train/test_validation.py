@@ -12,6 +12,7 @@ from small_runs import MODEL, StopAt, curve
 
 from vmae.base_config import ConfigError
 from vmae.data import DataConfig, Video, VideoSet
+from vmae.data.reading import testing
 from vmae.data.sets.subsets import hold_out
 from vmae.train import FinetuneConfig, OptimConfig, Sources, finetune, load_classifier, open_sources
 from vmae.train.validation import best_row
@@ -148,3 +149,18 @@ def test_a_run_that_died_after_its_last_checkpoint_too(config, sources, whole, t
     resumed = finetune(config, sources, folder=tmp_path / "cut", resume=True)
     assert resumed.validation == whole.validation
     assert torch.equal(resumed.test.logits, whole.test.logits)
+
+
+def test_workers_read_what_is_validated_and_tested(config, monkeypatch):
+    data = config.data.replace(cache=False, num_workers=2)
+    files = config.replace(data=data, optim=config.optim.replace(steps=4))
+    sources, counts, real = open_sources(files), [], testing.run_parallel
+
+    def parallel(work, jobs, workers, *options):
+        counts.append(workers)
+        return real(work, jobs, 0, *options)
+
+    monkeypatch.setattr(testing, "run_parallel", parallel)
+    monkeypatch.setattr(testing, "FEW", 1)
+    finetune(files, sources)
+    assert counts == [2, 2]

@@ -116,7 +116,8 @@ def _recipe(arguments: argparse.Namespace):
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a recipe will take on a device, and what is not measured about it."""
     recipe_file(arguments.config)
-    from vmae.train.plan import hardware, plan_table
+    from vmae.train.plan import hardware
+    from vmae.train.plan_table import plan_table
 
     device = hardware(arguments.device)
     recipe = _recipe(arguments)

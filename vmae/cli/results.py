@@ -30,6 +30,9 @@ def add_to(subparsers: Any) -> None:
     test.add_argument(
         "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
     )
+    test.add_argument(
+        "--num-workers", type=int, help="number of processes that read (default: the run's)"
+    )
     for name, text in (
         ("--probe", "also train and evaluate a linear probe on the features"),
         ("--knn", "also evaluate a 20-nearest-neighbour classifier on the features"),
@@ -125,7 +128,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others use its cache
         test = open_source(data, tested, size, frames)
-    sampling, device = Sampling.of(data, frames), accelerator.device
+    sampling = Sampling.of(data, frames)
+    reading: dict[str, Any] = {
+        "device": accelerator.device, "max_unreadable": data.max_unreadable,
+        "num_workers": data.num_workers if arguments.num_workers is None else arguments.num_workers,
+    }  # fmt: skip
     result = evaluate(
         model,
         test,
@@ -133,9 +140,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         clips=config.test_clips if arguments.clips is None else arguments.clips,
         crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,
-        device=device,
-        max_unreadable=data.max_unreadable,
         accelerator=accelerator,
+        **reading,
     )
     if not accelerator.is_main_process:
         return
@@ -146,10 +152,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if probes:
         sources = (open_source(data, trained, size, frames), test)
         train_features, test_features = (
-            pooled_features(
-                model, source, sampling, device=device, max_unreadable=data.max_unreadable
-            )
-            for source in sources
+            pooled_features(model, source, sampling, **reading) for source in sources
         )
         if arguments.probe:
             report["probe"] = linear_probe(train_features, test_features)

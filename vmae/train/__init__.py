@@ -19,11 +19,11 @@ from vmae.train.plan import (
     Clips,
     clips_of,
     hardware,
-    plan_table,
     planned,
     precision_on,
     this_device,
 )
+from vmae.train.plan_table import plan_table
 from vmae.train.pretrain import PretrainResult, pretrain
 from vmae.train.recipe import Recipe
 from vmae.train.run_folder import environment, free_folder

@@ -13,8 +13,10 @@ from accelerate.utils import gather_object
 
 from vmae.data.augment.batched import view_of
 from vmae.data.config import DataConfig
-from vmae.data.reading.loader import Source, ordered_batches
 from vmae.data.reading.sampling import Sampling
+from vmae.data.reading.sources import Source
+from vmae.data.reading.testing import ordered_batches
+from vmae.data.reading.workers import named_worker_deaths
 from vmae.train.batches import seeded
 from vmae.train.devices import inference_autocast
 from vmae.vit import VisionTransformer
@@ -58,6 +60,7 @@ class Evaluation:
 
 
 @torch.inference_mode()
+@named_worker_deaths()
 def evaluate(
     model: VisionTransformer,
     source: Source,
@@ -69,10 +72,12 @@ def evaluate(
     device: torch.device | str = "cpu",
     max_unreadable: float = DataConfig.max_unreadable,
     accelerator: Accelerator | None = None,
+    num_workers: int = 0,
 ) -> Evaluation:
     """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
 
     accelerator   for several processes: each tests some of the batches, all get the whole result
+    num_workers   processes that read, as in `ordered_batches`
 
     With several clips and crops per video, its logits are the logarithm of the mean softmax over the
     views, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
@@ -85,14 +90,16 @@ def evaluate(
     tested = []
     videos = max(1, batch_size // (clips * crops))
     batches = ordered_batches(
-        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather
+        source, sampling, videos, clips, crops, max_unreadable, rank, world, gather, num_workers
     )
     for item in batches:
         generator = seeded(0, item.number, torch.device(device))
         with inference_autocast(device, accelerator):
             views = view_logits(model, item.clips.to(device), view, clips * crops, generator)
-        tested.append((item.number, mean_of_views(views).cpu(), item.labels, item.videos))
-    whole = sorted(gather(tested), key=lambda part: part[0])
+        tested.append((item.number, mean_of_views(views), item.labels, item.videos))
+    # Only now does the host wait for the device: while that computed, the next batch was read.
+    own = [(number, logits.cpu(), *rest) for number, logits, *rest in tested]
+    whole = sorted(gather(own), key=lambda part: part[0])
     logits, labels = (torch.cat([part[i] for part in whole]) for i in (1, 2))
     return Evaluation(logits, labels, [index for part in whole for index in part[3]])
 
@@ -108,10 +115,15 @@ def view_logits(
 
     They go through the model in as many parts as AT_ONCE asks for.
     """
+    parts = view_of(clips, view, generator).split(at_once(model))
+    return torch.cat([model(part).float() for part in parts]).unflatten(0, (-1, views))
+
+
+def at_once(model: VisionTransformer) -> int:
+    """How many clips the model sees at once in a test."""
     # A block holds some twelve numbers per token and channel.
     each = 12 * 4 * model.config.grid.num_tokens * model.config.embed_dim
-    parts = view_of(clips, view, generator).split(max(1, AT_ONCE // each))
-    return torch.cat([model(part).float() for part in parts]).unflatten(0, (-1, views))
+    return max(1, AT_ONCE // each)
 
 
 def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
@@ -125,6 +137,7 @@ def mean_of_views(logits: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
+@named_worker_deaths()
 def pooled_features(
     encoder: VisionTransformer,
     source: Source,
@@ -132,15 +145,24 @@ def pooled_features(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     max_unreadable: float = DataConfig.max_unreadable,
+    num_workers: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One feature vector (D,) per video from a frozen encoder, and the labels."""
+    """One feature vector (D,) per video from a frozen encoder, and the labels.
+
+    The clips of a batch go through it in as many parts as AT_ONCE asks for.
+
+    num_workers   processes that read, as in `ordered_batches`
+    """
     encoder = encoder.to(device).eval()
     features, labels = [], []
-    for item in ordered_batches(source, sampling, batch_size, max_unreadable=max_unreadable):
+    for item in ordered_batches(
+        source, sampling, batch_size, max_unreadable=max_unreadable, num_workers=num_workers
+    ):
         with inference_autocast(device):
-            features.append(encoder.pooled(item.clips.to(device)).float().cpu())
+            parts = item.clips.to(device).split(at_once(encoder))
+            features += [encoder.pooled(part).float() for part in parts]
         labels.append(item.labels)
-    return torch.cat(features).numpy(), torch.cat(labels).numpy()
+    return torch.cat(features).cpu().numpy(), torch.cat(labels).numpy()
 
 
 def linear_probe(

@@ -282,4 +282,5 @@ def test(model: VisionTransformer, source: Source, config: FinetuneConfig, run: 
         device=run.device,
         max_unreadable=config.data.max_unreadable,
         accelerator=run.accelerator,
+        num_workers=config.data.num_workers,
     )

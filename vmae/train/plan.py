@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -23,14 +22,13 @@ from vmae.data.reading.loader import ClipDataset, open_set
 from vmae.data.reading.reader import VideoError, frame_pieces, resize_frames
 from vmae.data.reading.sampling import Sampling
 from vmae.data.reading.sources import VideoFiles
+from vmae.data.reading.testing import FEW
 from vmae.data.sets.motion_specs import spec_named
 from vmae.data.sets.subsets import hold_out
 from vmae.data.sets.videos import SetError, VideoSet
 from vmae.masking import make_mask
-from vmae.support.text import rate
 from vmae.train.config import FinetuneConfig, OptimConfig, PretrainConfig, RunConfig
 from vmae.train.devices import device_name
-from vmae.train.recipe import Recipe
 
 #: Videos of a set that are opened to find out how long they are and how long decoding takes.
 SAMPLE = 6
@@ -206,20 +204,28 @@ def planned(config: RunConfig, device: Hardware, clips: Clips, processes: int = 
     total = round(device.held * memory.total) + (0 if device.overlaps else PROCESS)
     if config.data.cache_on_device:
         total += clips.stored or 0
-    testing = _testing(config, optim, replace(clips, videos=videos), once) / processes
+    testing = _testing(config, optim, replace(clips, videos=videos), once, processes)
     run, seconds = optim.steps * count * processes, optim.steps * step + testing
     return StagePlan(optim.steps, run, tokens, forward, seconds, total, parts, needed, testing)
 
 
-def _testing(config: RunConfig, optim: OptimConfig, clips: Clips, once: float) -> float:
-    """Seconds of one process in the test and in validation after each epoch; `once`: per view."""
+def _testing(
+    config: RunConfig, optim: OptimConfig, clips: Clips, once: float, processes: int
+) -> float:
+    """Seconds of the test and of validation after each epoch; `once`: of a view's forward pass."""
     if not isinstance(config, FinetuneConfig):
         return 0.0
+    decoding = 0.0 if config.data.cache else clips.decoding or 0.0
+    workers = config.data.num_workers
+
+    def seconds(videos: int) -> float:
+        read = config.test_clips * videos / processes  # clips; each is cropped several times
+        forward = config.test_crops * read * once
+        parallel = workers > 1 and read >= FEW
+        return max(forward, read * decoding / workers) if parallel else forward + read * decoding
+
     epochs = math.ceil(optim.steps / max(1, clips.videos // optim.batch_size))
-    views = config.test_clips * (clips.test + epochs * clips.val)
-    # `ordered_batches` reads in the process itself, between the passes.
-    read = 0.0 if config.data.cache else clips.decoding or 0.0
-    return views * (config.test_crops * once + read)
+    return seconds(clips.test) + epochs * seconds(clips.val)
 
 
 def precision_on(config: RunConfig, device: Hardware) -> str:
@@ -249,50 +255,3 @@ def _work(config: RunConfig) -> tuple[str, int]:
         )
         return named, forward
     return f"{grid.num_tokens:,}", classifier_multiply_adds(config.model)
-
-
-def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
-    """The plan of a recipe as a table: a row per quantity, a column per stage.
-
-    videos   as in `clips_of`
-    """
-    stages: dict[str, tuple[RunConfig, StagePlan]] = {}
-    sets: dict[RunConfig, Clips] = {}
-    for name, config in (("pre-training", recipe.pretrain), ("fine-tuning", recipe.finetune)):
-        sets[config] = clips_of(config, videos)
-        stages[name] = config, planned(config, device, sets[config])
-
-    def row(quantity: str, value: Any) -> dict[str, str]:
-        return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
-
-    def clips_per_second(_: RunConfig, plan: StagePlan) -> str:
-        return rate(plan.clips / (plan.seconds - plan.testing))
-
-    def decoding(config: RunConfig, plan: StagePlan) -> str:
-        if config.data.cache:
-            return "none: the frames are stored"
-        return "not known before the videos are there" if plan.cores is None else f"{plan.cores}"
-
-    def stored(config: RunConfig, _: StagePlan) -> str:
-        size = sets[config].stored
-        if not config.data.cache:
-            return "none"
-        return "not known before the videos are there" if size is None else f"{size / 1e9:.1f} GB"
-
-    def fits(_: RunConfig, plan: StagePlan) -> str:
-        text = f"{plan.memory / 1e9:.1f} of {device.memory / 1e9:.0f} GB"
-        return text if plan.memory < 0.9 * device.memory else f"{text}: does not fit"
-
-    return [
-        row("precision", lambda c, _: precision_on(c, device)),
-        row("steps", lambda _, p: f"{p.steps:,}"),
-        row("clips", lambda _, p: f"{p.clips:,}"),
-        row("tokens per clip", lambda _, p: p.tokens),
-        row("multiply-adds per clip", lambda _, p: f"{p.multiply_adds / 1e9:,.2f} billion"),
-        row("clips per second", clips_per_second),
-        row("minutes", lambda _, p: f"{p.seconds / 60:,.1f}"),
-        row("limited by", lambda _, p: p.limit),
-        row("memory", fits),
-        row("cores for decoding", decoding),
-        row("store on disk", stored),
-    ]

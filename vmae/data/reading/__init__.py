@@ -8,7 +8,6 @@ from vmae.data.reading.loader import (
     StepBatches,
     open_set,
     open_source,
-    ordered_batches,
     train_loader,
 )
 from vmae.data.reading.reader import (
@@ -21,4 +20,5 @@ from vmae.data.reading.reader import (
 from vmae.data.reading.sampling import Sampling, crop_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles
 from vmae.data.reading.store import FrameStore, StoreError, build_store
+from vmae.data.reading.testing import ordered_batches
 from vmae.data.reading.workers import WorkerError

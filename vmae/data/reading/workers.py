@@ -69,9 +69,16 @@ def rendering_workers(wanted: int | None = None) -> int:
 
 
 def run_parallel(
-    work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, chunk: int = 32
+    work: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    workers: int,
+    chunk: int = 32,
+    shared: int = 0,
 ) -> Iterator[Any]:
     """Yield the result of `work` on each job, in order; few jobs are done in this process.
+
+    chunk    jobs that a worker gets at once
+    shared   bytes of shared memory that the results of a chunk take, if they are tensors
 
     PyTorch's DataLoader runs the workers: it notices when one dies, they end with their parent,
     and they stay only a few chunks ahead, so results never pile up. They are spawned rather than
@@ -82,7 +89,7 @@ def run_parallel(
         return
     # The jobs reach the workers as keys, in small messages. As a part of the dataset they would have to
     # be read by one starting worker before the next can start, since a pipe holds 64 KB only.
-    check_workers()
+    check_workers((2 * workers + 1) * shared)
     loader = DataLoader(
         _Jobs(work),
         batch_sampler=[list(jobs[i : i + chunk]) for i in range(0, len(jobs), chunk)],
