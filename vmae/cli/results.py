@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from vmae import at_root
 from vmae.support.near import require
+
+#: Views that `vmae evaluate` shows the model at once: few, so that its progress is seen on a CPU too.
+BATCH = 32
+#: Seconds after which it shows its progress.
+PATIENCE = 3
 
 
 def add_to(subparsers: Any) -> None:
@@ -87,6 +93,8 @@ def add_to(subparsers: Any) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Test a classifier on its own set or another one, and print the report."""
+    from tqdm import tqdm
+
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.lists import from_test_list
@@ -130,12 +138,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
         model,
         test,
         sampling,
+        batch_size=BATCH,
         clips=config.test_clips if arguments.clips is None else arguments.clips,
         crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,
         device=device,
         max_unreadable=data.max_unreadable,
         accelerator=accelerator,
+        progress=partial(tqdm, delay=PATIENCE, disable=not accelerator.is_main_process),
     )
     if not accelerator.is_main_process:
         return
