@@ -92,11 +92,12 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's data")
 @pytest.mark.parametrize(("name", "what"), [*CASES, ("short", "a slow reader")])
 def test_a_long_video_fits_in_little_memory(name, what, films, tmp_path):
     program = PROGRAM.format(limit=LIMIT, count=FILMS[name][0])
     (tmp_path / "data" / "stores").mkdir(parents=True)  # the cache of a working folder that has one
     command = [sys.executable, "-c", program, what, str(films(name)), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600)
     assert done.returncode == 0 and "done" in done.stdout, done.stderr[-3000:]
