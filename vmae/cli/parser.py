@@ -44,5 +44,5 @@ def at_least(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{value} is too small: it must be at least {least}")
         return value
 
-    number.__name__ = "int"  # which argparse names if it is no number
+    number.__name__ = "int"  # the word in the message of argparse about other text
     return number
