@@ -64,6 +64,18 @@ def test_every_command_prints_and_writes_its_files(folder, tmp_path, monkeypatch
     assert load_classifier("走/tuned")[1] == CLASSES
     assert r"\u8df3" in run("evaluate", "走/tuned", "--json", "走/report.json")
     assert CLASSES[1] in json.loads(Path("走/report.json").read_text("utf-8"))["per_class"]
+    assert r"\u8df3" in run("predict", "走/tuned", str(folder), *workers)
+    assert "12 videos, 0 unreadable: 予.csv" in run(
+        "predict", "走/tuned", str(folder), "--csv", "予.csv", *workers
+    ).encode().decode("unicode-escape")
+    assert f"{CLASSES[1]}/ū" in Path("予.csv").read_text("utf-8")
+    assert r"\u8d70" in run("report", "走/tuned")
+    assert CLASSES[1] in Path("走/tuned/report.html").read_text("utf-8")
+    Path("finetune.yaml").rename("走/設.yaml")
+    assert r"\u8a2d.yaml on" in run("plan", "走/設.yaml", "--data", str(folder))
+    sizes = ("--size", "mini", "--train", "8", "--test", "8", "--num-workers", "1")
+    assert r"\u52d5" in run("render", "motion", "--out", "動", *sizes)
+    assert len(load_set("動").test) == 8
     assert r"\u8d70" in run("convert", "走/tuned", "走/hf", "--to", "hf")
     for command in ("progress", "experiments"):
         run(command)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vmae.cli import results
 from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, load_set
@@ -52,6 +53,16 @@ def test_the_whole_set_is_tested_also_if_it_lacks_classes(classifier, two_classe
 def test_split_chooses(classifier, two_classes, capsys, split, videos):
     found = evaluated(capsys, classifier, "--data", str(two_classes), "--split", split)
     assert found["videos"] == videos
+
+
+def test_progress_is_shown_if_it_takes_long(classifier, two_classes, capsys, monkeypatch):
+    command = ["evaluate", classifier, "--data", str(two_classes)]
+    assert main(command) == 0
+    assert "evaluate:" not in capsys.readouterr().err
+    monkeypatch.setattr(results, "PATIENCE", 0)
+    monkeypatch.setattr(results, "BATCH", 5)
+    assert main(command) == 0
+    assert "3/3" in capsys.readouterr().err
 
 
 def test_a_list_is_one_test_set(classifier, motion_mini, tmp_path, capsys):

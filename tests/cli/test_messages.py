@@ -235,3 +235,25 @@ def test_make_lab_passes_options_on():
     )
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "LAB=--allow-root" in told.stdout
+
+
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_read(tmp_path, capsys):
+    for arguments, words in (
+        ("store {} --pixels 0", "argument --pixels: 0 is too small: it must be at least 1"),
+        ("scan {} --num-frames 0", "argument --num-frames: 0 is too small"),
+        ("scan {} --stride -1", "argument --stride: -1 is too small"),
+        (
+            "normalize {} out --num-workers -1",
+            "argument --num-workers: -1 is too small: it must be at",
+        ),
+        ("scan {} --stride two", "argument --stride: invalid int value: 'two'"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments.format(tmp_path).split())
+        assert words in capsys.readouterr().err
+
+
+def test_a_video_is_no_set(tmp_path, capsys):
+    (tmp_path / "a.MP4").write_bytes(bytes(range(256)))
+    assert main(["scan", str(tmp_path / "a.MP4")]) == 1
+    assert "a.MP4 is one video: pass its folder, or a list file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Videos of large frames: PyAV reads them exactly as decord would, in any order, and no further than asked."""
+"""Videos of large or many frames: PyAV reads them exactly as decord would, in any order, and no further than asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vmae.data.reading import large, reader
 from vmae.data.reading.large import LargeVideo
 from vmae.data.reading.player import pictures
 
-COUNT = 60
+COUNT, FRAME = 60, 3 * 128 * 96
 FILES = {
     "closed.mp4": ("libx264", {"g": "12", "bf": "3"}),
     "open.mp4": ("libx264", {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"}),
@@ -42,11 +42,13 @@ def video(request, tmp_path) -> Path:
     return film(tmp_path / request.param, *FILES[request.param])
 
 
-def test_large_frames_are_those_that_decord_reads(video, monkeypatch):
+@pytest.mark.parametrize("lowered", [("LARGE", 0), ("AHEAD", COUNT * FRAME - 1)])
+def test_large_videos_are_those_that_decord_reads(video, lowered, monkeypatch):
+    monkeypatch.setattr(reader, "AHEAD", COUNT * FRAME)
     by_decord = open_video(video)
     assert not isinstance(by_decord, LargeVideo)
     whole = read_frames(video)
-    monkeypatch.setattr(reader, "LARGE", 0)
+    monkeypatch.setattr(reader, *lowered)
     by_pyav = open_video(video)
     assert isinstance(by_pyav, LargeVideo) and len(by_pyav) == len(by_decord) == COUNT
     np.testing.assert_array_equal(read_frames(video), whole)

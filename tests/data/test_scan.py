@@ -26,6 +26,7 @@ from vmae.data import (
 )
 from vmae.data.checking.normalize import target_size
 from vmae.data.checking.scan import Report, pictures
+from vmae.data.checking.table import class_table
 from vmae.train import FinetuneConfig
 
 SHOT = ROOT / "data" / "big_buck_bunny_shot.mp4"
@@ -309,3 +310,33 @@ def test_scaling_by_one_pixel_does_not_crop(tmp_path):
     frames = read_frames(load_set(tmp_path / "out").train[0].path)
     assert frames.shape == (8, 64, 320, 3)
     assert frames[:, :, -1].mean() > 252.5, "a crop would end at 251"
+
+
+def test_decoders_print_nothing_about_damaged_files(tmp_path, capfd):
+    """Neither about one that is cut off nor about one with broken NAL units."""
+    folder = tmp_path / "set"
+    for number in range(4):
+        write(folder / "ab"[number % 2] / f"{number}.mkv", number)
+    whole = (folder / "a" / "0.mkv").read_bytes()
+    (folder / "a" / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    broken, rng = bytearray(whole), np.random.default_rng(0)
+    for place in rng.integers(len(whole) // 4, len(whole), 300):
+        broken[place] = rng.integers(256)
+    (folder / "b" / "broken.mkv").write_bytes(broken)
+    for command in (["scan", str(folder)], ["normalize", str(folder), str(tmp_path / "new")]):
+        main([*command, "--num-workers", "1"])
+        out, err = capfd.readouterr()
+        assert "broken.mkv" in out, out
+        lines = err.replace("\r", "\n").splitlines()
+        assert [x for x in lines if x.strip() and not x.startswith(command[0])] == []
+
+
+def test_the_table_has_a_column_for_each_split(tmp_path):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        for number in range(count):
+            write(tmp_path / split / "jump" / f"{split}{number}.mp4", len(split) + 10 * number)
+    table = class_table(scan_set(load_set(tmp_path), workers=1)).splitlines()
+    assert [line.split()[:4] for line in table] == [
+        ["class", "train", "val", "test"],
+        ["jump", "3", "2", "1"],
+    ]

@@ -72,7 +72,7 @@ def test_a_program_that_workers_would_run_again(how, motion_mini, tmp_path):
         script.write_text(SCRIPT)
         error = started(sys.executable, script, motion_mini, tmp_path / "run")
         assert f"each of them would run {script} again from its first line" in error
-    assert 'under `if __name__ == "__main__":`, or set num_workers to 0' in error
+    assert 'under `if __name__ == "__main__":`, or start none (num_workers=0; in some fun' in error
     assert_free(tmp_path / "run")
 
 
@@ -81,6 +81,42 @@ def test_a_program_whose_test_workers_would_run_it_again(motion_mini, tmp_path):
     script.write_text(TEST_SCRIPT)
     error = started(sys.executable, script, motion_mini)
     assert f"each of them would run {script} again from its first line" in error
+
+
+PREPARES = """
+import sys
+from vmae.course.making import render_set
+from vmae.data import SIZES, build_store, load_set, normalize_set, scan_set, with_sizes
+
+what, folder, out = sys.argv[1:]
+videos = load_set(folder)
+if what == "scan":
+    scan_set(videos)
+elif what == "normalize":
+    normalize_set(folder, out)
+elif what == "store":
+    build_store(out, videos.train * 20, 16)
+elif what == "render":
+    render_set(out, with_sizes(SIZES["mini"], train=120), 2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["scan", "normalize", "store", "render"])
+def test_a_script_that_prepares_a_set_needs_a_guard_too(what, motion_mini, tmp_path):
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    arguments = (what, motion_mini, out)
+    script.write_text(PREPARES)
+    errors = (
+        started(sys.executable, script, *arguments),
+        started(sys.executable, "-", *arguments, input=PREPARES),
+    )
+    for error, words in zip(errors, ("each of them would run", "standard input"), strict=True):
+        assert words in error and 'under `if __name__ == "__main__":`' in error
+    script.write_text(f'if __name__ == "__main__":\n    exec({PREPARES!r})\n    print("done")\n')
+    done = subprocess.run([sys.executable, script, *map(str, arguments)], timeout=200, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr
 
 
 def loader(motion_mini, num_workers: int):

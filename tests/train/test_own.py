@@ -16,6 +16,7 @@ from small_runs import MODEL
 
 from vmae.base_config import ConfigError
 from vmae.cli.main import main
+from vmae.config import ModelConfig
 from vmae.cost.hardware import CARDS
 from vmae.data import DataConfig, write_video
 from vmae.data.reading.loader import Subset
@@ -66,6 +67,29 @@ def test_the_recipes_start_from_a_published_size(tmp_path):
         assert (fitted.model.embed_dim, fitted.model.depth) == (model.embed_dim, 1)
         clip = (fitted.model.num_frames, fitted.model.img_size)
         assert clip == (recipe.model.num_frames, recipe.model.img_size), "clips stay as they are"
+
+
+def test_the_recipe_is_what_ones_own_videos_need():
+    """Published weights, 16 frames of 224 pixels, all labels, short clips, a small batch, validation."""
+    own, small = Recipe.load("own").finetune, Recipe.load("own-cpu").finetune
+    model = own.model
+    assert (model.family, model.num_frames, model.img_size, model.tubelet) == (
+        "videomae", 16, 224, (2, 16, 16)
+    )  # fmt: skip
+    published = ModelConfig.videomae("S", num_frames=16, img_size=224)
+    for config in (own, small):
+        assert config.size_from_weights and config.start_from is None, "ViT-S or B, as the file is"
+        for field in ("embed_dim", "depth", "num_heads"):
+            assert getattr(config.model, field) == getattr(published, field)
+        assert config.labels_per_class is None, "all labels"
+        assert config.data.short == "repeat" and config.data.clip_seconds == 2.0
+        assert config.optim.batch_size == 8 and config.optim.epochs
+        assert config.val_share == 0.15, "so that the best epoch is kept"
+        assert config.data.path == "my-videos" and not config.flip
+    assert (own.frozen_layers, own.optim.epochs, own.optim.lr) == (0, 30, 1.5e-3)
+    assert (own.test_clips, own.test_crops) == (2, 3)
+    assert (small.model.num_frames, small.model.img_size) == (8, 112)
+    assert (small.frozen_layers, small.optim.epochs) == (8, 10)
 
 
 def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 from vmae import ROOT, __version__
 from vmae.cli import commands, results, weights
-from vmae.cli.parser import Parser
+from vmae.cli.parser import Parser, at_least
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show full tracebacks for errors")
     subparsers = parser.add_subparsers(dest="command", required=True)
     workers: dict[str, Any] = {
-        "type": int,
+        "type": at_least(0),
         "default": 2,
         "help": "number of worker processes (default: %(default)s)",
     }
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("set", type=Path, help="dataset folder or list file")
     store.add_argument(
         "--pixels",
-        type=int,
+        type=at_least(1),
         required=True,
         help="resize the short side of every frame to this many pixels",
     )
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--num-frames", 16, "number of frames per clip"),
         ("--stride", 1, "frame stride within a clip"),
     ):
-        scan.add_argument(name, type=int, default=value, help=f"{text} (default: {value})")
+        scan.add_argument(name, type=at_least(1), default=value, help=f"{text} (default: {value})")
     scan.add_argument(
         "--recipe",
         help="recipe name or YAML file that says how clips are taken, instead of these two",

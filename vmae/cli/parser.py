@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -34,3 +34,15 @@ def _hint(words: Sequence[str], extra: Sequence[str]) -> str:
     runs = (" ".join(words[i:j]) for j in ends for i in range(j - 1))
     path = next((run for run in runs if Path(run).exists()), " ".join(one))
     return f' (a path with spaces needs quotes: "{path}")'
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from `least` on."""
+
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is too small: it must be at least {least}")
+        return value
+
+    number.__name__ = "int"  # the word in the message of argparse about other text
+    return number

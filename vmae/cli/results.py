@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from vmae import at_root
 from vmae.support.near import require
+
+if TYPE_CHECKING:
+    from vmae.train.splits import Row
+
+#: Views that `vmae evaluate` shows the model at once: few, so that its progress is seen on a CPU too.
+BATCH = 32
+#: Seconds after which it shows its progress.
+PATIENCE = 3
 
 
 def add_to(subparsers: Any) -> None:
@@ -90,15 +100,18 @@ def add_to(subparsers: Any) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Test a classifier on its own set or another one, and print the report."""
+    from tqdm import tqdm
+
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.lists import from_test_list
     from vmae.data.sets.load import labelled, load_set
     from vmae.support.files import write_text
+    from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
-    from vmae.train.splits import kept
+    from vmae.train.splits import kept, relative
 
     model, classes, config = load_classifier(arguments.model)
     if note := unfinished(arguments.model):
@@ -106,10 +119,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     # Without --data, test as in training: the same set and split, the same view of the clips.
     probes = arguments.probe or arguments.knn  # these train on the training videos
     given = at_root(arguments.data) if arguments.data else None
+    left_out: Sequence[Row] = ()
     if given is None:
         videos = open_set(config.data)
         if splits := kept(arguments.model, videos):
-            videos = splits.as_set()
+            videos, left_out = splits.as_set(), splits.left_out
     elif not given.is_file():
         videos = load_set(arguments.data)
     elif probes:
@@ -122,6 +136,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     split = arguments.split or ("all" if arguments.data and not probes else "test")
     if probes and split in ("train", "all"):
         raise ValueError(f"--split {split}: a probe is trained on train, so test it on val or test")
+    if rows := [row for row in left_out if split in ("all", row.split)]:
+        names = few([relative(row.video.path, videos.folder) for row in rows])
+        print(f"vmae: left out, as the run could not read them: {names}", file=sys.stderr)
     tested = labelled(videos, split, classes)
     trained = labelled(videos, "train", classes) if probes else ()
     accelerator = accelerator_for(config.precision)
@@ -137,11 +154,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         model,
         test,
         sampling,
+        batch_size=BATCH,
         clips=config.test_clips if arguments.clips is None else arguments.clips,
         crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,
         accelerator=accelerator,
         **reading,
+        progress=partial(tqdm, delay=PATIENCE, disable=not accelerator.is_main_process),
     )
     if not accelerator.is_main_process:
         return

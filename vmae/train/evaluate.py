@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,11 +74,13 @@ def evaluate(
     max_unreadable: float = DataConfig.max_unreadable,
     accelerator: Accelerator | None = None,
     num_workers: int = 0,
+    progress: Callable[..., Any] = lambda batches, **_: batches,
 ) -> Evaluation:
     """Test a classifier on every video, `batch_size` views at a time. The model stays on `device`.
 
     accelerator   for several processes: each tests some of the batches, all get the whole result
     num_workers   processes that read, as in `ordered_batches`
+    progress      shows the batches as they are done, such as tqdm
 
     With several clips and crops per video, its logits are the logarithm of the mean softmax over the
     views, as published (5 clips of 3 crops on Kinetics, 2 of 3 on Something-Something).
@@ -92,7 +95,8 @@ def evaluate(
     batches = ordered_batches(
         source, sampling, videos, clips, crops, max_unreadable, rank, world, gather, num_workers
     )
-    for item in batches:
+    total = math.ceil(len(source.videos) / videos / world)
+    for item in progress(batches, total=total, desc="evaluate", unit="batch"):
         generator = seeded(0, item.number, torch.device(device))
         with inference_autocast(device, accelerator):
             views = view_logits(model, item.clips.to(device), view, clips * crops, generator)

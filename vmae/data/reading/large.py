@@ -1,7 +1,7 @@
-"""Videos of large frames, read by PyAV, which decodes no further than it is asked to.
+"""Videos of large or many frames, read by PyAV, which decodes no further than it is asked to.
 
-decord decodes ahead in a thread of its own: the whole file, if the thread that asks for frames waits long
-enough for a CPU. Of small frames that takes little memory, and decord is fast.
+decord decodes ahead in a thread of its own: the whole file, if the thread that asks for frames takes long
+enough over them. Measured, that takes the memory of all its frames and up to 50 MB more.
 """
 
 from __future__ import annotations

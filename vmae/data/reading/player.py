@@ -18,6 +18,7 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from vmae.support.files import printable
 
@@ -153,6 +154,7 @@ class Upright:
 
     def __init__(self, square: bool = False) -> None:
         self._square, self._size, self._matrix = square, (0, 0), (1, 0, 0, 1)
+        self._reformat = VideoReformatter().reformat  # one for all: each prepares its tables once
 
     def __call__(self, frame: Any, stream: Any, path: str | Path) -> np.ndarray:
         """The picture; raises VideoError if the frame is corrupt or turned by another angle than 90°."""
@@ -164,7 +166,9 @@ class Upright:
             # Only here: a frame whose side data was read stays in memory for a while.
             self._matrix = _matrix(frame)
         width, height = self._size
-        return upright(frame.to_ndarray(format="rgb24", width=width, height=height), self._matrix)
+        # One thread: several would wait for each other more than they work.
+        frame = self._reformat(frame, width, height, "rgb24", threads=1)
+        return upright(frame.to_ndarray(), self._matrix)
 
 
 def pictures(

@@ -29,9 +29,11 @@ decord.logging.set_level(decord.logging.QUIET)
 FrameSelector = Callable[[int], np.ndarray]
 
 #: Bytes of decoded frames held in memory at once, before they are resized. Frames of more bytes than
-#: LARGE are read one by one, and not by decord: see vmae.data.reading.large. So reading 720p takes
-#: little memory, however long the video is (tests/data/test_reading_memory.py).
+#: LARGE are read one by one.
 PIECE, LARGE = 16 << 20, 1 << 20
+#: A video of such frames, or of more than AHEAD bytes of frames, is not read by decord: see
+#: vmae.data.reading.large. So little memory is enough for any video (tests/data/test_reading_memory.py).
+AHEAD = 200 << 20
 
 #: Frames of these widths cannot be read by decord: it takes their padded rows for a fourth channel.
 UNREADABLE_WIDTHS = (2, 4, 6, 8, 12, 16, 24, 48, 72)
@@ -61,8 +63,10 @@ def open_video(path: str | Path) -> VideoReader:
     path = Path(path)
     check_file(path)
     sizes = video_info(path).sizes  # raises before decord could print a line about a bad file
-    large = bool(sizes) and _per_piece(sizes[0][0] * sizes[0][1]) == 1
-    reader: VideoReader = LargeVideo(path) if large else _DecordReader(path)
+    frame = 3 * sizes[0][0] * sizes[0][1] if sizes else 0
+    reader: VideoReader = LargeVideo(path) if frame > LARGE else _DecordReader(path)
+    if frame <= LARGE and len(reader) * frame > AHEAD:  # decord has counted, but not decoded
+        reader = LargeVideo(path)
     if len(reader) == 0:
         raise VideoError(f"{path}: the video contains no frames")
     return reader

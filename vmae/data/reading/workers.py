@@ -37,15 +37,16 @@ def check_workers(shared: int = 0) -> None:
     script = getattr(main, "__file__", None)
     if script is not None and getattr(main, "__spec__", None) is None:  # not `python -m`
         guard = 'if __name__ == "__main__":'
+        none = "or start none (num_workers=0; in some functions, workers=0)"
         if not Path(script).is_file():
             raise WorkerError(
                 "worker processes cannot start from a program on standard input: save it as a file, "
-                f"with its code under `{guard}`, or set num_workers to 0"
+                f"with its code under `{guard}`, {none}"
             )
         if "__name__" not in Path(script).read_text(encoding="utf-8", errors="replace"):
             raise WorkerError(
                 f"worker processes cannot start: each of them would run {script} again from its first "
-                f"line, because it has no guard. Put its code under `{guard}`, or set num_workers to 0"
+                f"line, because it has no guard. Put its code under `{guard}`, {none}"
             )
     if not SHARED.is_dir():
         return

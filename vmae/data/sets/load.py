@@ -25,6 +25,7 @@ from pathlib import Path
 
 from vmae import at_root
 from vmae.data.sets.folders import from_folders
+from vmae.data.sets.formats import FOREIGN_SUFFIXES, VIDEO_SUFFIXES
 from vmae.data.sets.groups import look_alike
 from vmae.data.sets.lists import from_lists, from_pretraining_list
 from vmae.data.sets.motion_specs import spec_named
@@ -61,6 +62,8 @@ def load_set(
     and about files in class folders that are not part of the set. The videos themselves are not opened.
     """
     given, folder = folder, at_root(folder)
+    if folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES + FOREIGN_SUFFIXES:
+        raise SetError(f"{printable(folder)} is one video: pass its folder, or a list file")
     if folder.is_file():
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
