@@ -19,10 +19,10 @@
 # notebooks you build one from its parts, train it, and put what it has learned to use. The course follows three papers: MAE, for images (He et al. 2021, arXiv 2111.06377), and
 # VideoMAE in its two versions, V1 (Tong et al. 2022, arXiv 2203.12602) and V2 (Wang et al. 2023, arXiv 2303.16727).
 #
-# ![Five short clips of an animated film playing in three rows: the video; what is visible of it, a quarter, at the same positions in every frame; and the video as the network predicts it: colours and layout are right, details are soft](../data/pictures/reconstructions.webp)
+# ![Five short clips of an animated film playing in three rows: the video; what is visible of it, a quarter, at the same positions in every frame; and the video as the network predicts it: colours, layout and shapes are right, details are missing](../data/pictures/reconstructions.webp)
 #
-# *Shots of "Big Buck Bunny" that this network never saw in training. It gets the middle row and predicts the bottom one. It was trained for less
-# than an hour on one CPU core, and its colours and layout are already right.*
+# *Shots of "Big Buck Bunny" that this network never saw in training. It gets the middle row and predicts the bottom one. It was trained for 98
+# minutes on one CPU core. Colours, layout and shapes are right; details are missing.*
 #
 # You need Python, a little PyTorch and no GPU. Allow about 30 minutes. Measured on 2 shared CPU cores, the whole solution: under half a minute, 0.9 GB of memory at most.
 

@@ -807,7 +807,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
         print(verdicts.judgement("labels", claim, found))
 
 # %% [markdown]
-# Look for two places: where the gain is largest, and where it ends. With enough labels, training from scratch should catch up, because labels can teach what pre-training taught. "Inconclusive" means that these seeds cannot decide. Here the lead holds at 5 and at 20 labels per class; from 50 on, three seeds no longer tell the starts apart, and with all labels scratch is even a little ahead on average: the gain ends between 20 and 50 labels. One arm is not at its plateau: at 50 labels, scratch still gained 4.6 points from its last doubling, to 9,600 steps, so the lead of pre-training there could only shrink.
+# Look for two places: where the gain is largest, and where it ends. With enough labels, training from scratch should catch up, because labels can teach what pre-training taught. "Inconclusive" means that these seeds cannot decide. Here the lead holds at 5, 20 and 100 labels per class. At 10 and at 50, pre-training is ahead on average too, but scratch varies so much that three seeds cannot decide. With all labels nothing is left of the lead: the gain ends beyond 100 labels. One arm is not at its plateau: at 50 labels, scratch still gained 4.6 points from its last doubling, to 9,600 steps, so the lead of pre-training there could only shrink.
 #
 # ## Open questions
 #

@@ -153,7 +153,7 @@ def test_the_film_model_that_ships_is_as_good_as_its_evidence_says(tmp_path):
     assert found["curve"][-1][2] == tube["model"]
     assert set(found["minutes"]) == {"time steps", "clips"}
     took = f"trained for {sum(found['minutes'].values()):.0f} minutes"
-    for page in ("README.md", "solutions/06_videomae_v1.py"):
+    for page in ("README.md", "data/README.md", "solutions/06_videomae_v1.py"):
         assert took in (vmae.ROOT / page).read_text(encoding="utf-8"), f"{page} says otherwise"
     clips = shipped.render_film(tmp_path / "film", shipped.FILM, shipped.FILM_SPEC, 1)
     pixels = np.concatenate(
