@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 import vmae
 from vmae import ROOT
+from vmae.data.sets.motion_specs import LEVELS, set_name, spec_named
 
 #: Endings of what needs no licence beside that of the code.
 TEXT = (".md", ".json", ".yaml")
@@ -182,6 +183,15 @@ def test_shipped_weights_have_a_stamp():
         stamp = json.loads((path.parent / "stamp.json").read_text(encoding="utf-8"))
         assert {"data", "steps", "starts"} <= stamp.keys(), path.parent.name
         assert all(re.fullmatch("[0-9a-f]{40}", start["commit"]) for start in stamp["starts"])
+
+
+def test_the_size_full_is_described_as_it_is():
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for level in LEVELS:
+        spec = spec_named(set_name(level, "full"))
+        counts = f"{spec.train:,} + {spec.test:,} videos of {spec.frames} frames"
+        assert f"`full` ({counts}, {spec.size}x{spec.size}" in text
+
 
 
 def test_the_table_of_levels_is_what_was_measured():
