@@ -1025,8 +1025,9 @@ with av.open(str(folder / "open.mp4"), "w") as container:
 
 paths = Path(shot), folder / "closed.mp4", folder / "open.mp4"
 scanned = data.VideoSet(folder, ("film",), tuple(data.Video(path, 0) for path in paths), ())
-for report in data.scan_set(scanned, workers=1, progress=lambda reports, **_: reports):
-    print(Path(report.path).name, "→", [text for _, text in report.problems] or "read exactly")
+reports = data.scan_set(scanned, workers=1, progress=lambda reports, **_: reports)
+for path, report in zip(paths, reports, strict=False):  # after the files comes one on the set
+    print(path.name, "→", [text for _, text in report.problems] or "read exactly")
 work.cleanup()
 
 # %% [markdown]

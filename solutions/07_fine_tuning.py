@@ -947,7 +947,7 @@ viz.film_strips(
 )
 
 # %% [markdown]
-# Without any label, figure and ground come apart: the squirrel stands out from the sky at every step, although its own colours change as it turns; the rabbit differs from sky, trees and meadow. But compare the random weights: much of this picture is brightness and colour, passed through.
+# Without any label, figure and ground come apart: the squirrel stands out from the sky at every step, although its own colours change as it turns; the rabbit differs from sky, trees and meadow, and the ball has one colour wherever it flies. But compare the random weights: much of this picture is brightness and colour, passed through. There, the ball hardly shows.
 # A picture can't tell how much training adds; a probe can.
 #
 # ### Attention
@@ -1023,7 +1023,7 @@ viz.table(
 )
 
 # %% [markdown]
-# The token attends most to the bright clouds and the sky, least to trees and meadow, at *every* time step. The rabbit itself gets no more than about an even share, so this map doesn't outline the object. The next table takes all tokens of two scenes: how far away in time does their attention go?
+# The token attends to every part of the picture, most to the meadow, and at all time steps alike. The rabbit itself gets less than an even share, so this map doesn't outline the object. The next table takes all tokens of two scenes: how far away in time does their attention go?
 
 # %%
 apart = (torch.arange(1568)[:, None] // 196 - torch.arange(1568) // 196).abs()  # time steps
