@@ -298,7 +298,7 @@ share.compare(100 * errors["the network"] / errors["mean colour"], close=0.2, un
 assert errors["the network"] < errors["mean colour"]
 
 # %% [markdown]
-# About half: much better than knowing nothing, and far from perfect. This is *self-supervised* (自監督) *pre-training* (預訓練), in which the video is both the question and the answer.
+# Well below half: much better than knowing nothing, and far from perfect. This is *self-supervised* (自監督) *pre-training* (預訓練), in which the video is both the question and the answer.
 # In the end the reconstructions are thrown away, and so is the decoder. What we keep is an encoder that had to learn what its world looks like. With
 # it, a few labels go a long way: that is *fine-tuning* (微調). Lesson 07 shows how, and lesson 10 measures the gain.
 #
