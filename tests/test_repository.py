@@ -193,7 +193,6 @@ def test_the_size_full_is_described_as_it_is():
         assert f"`full` ({counts}, {spec.size}x{spec.size}" in text
 
 
-
 def test_the_table_of_levels_is_what_was_measured():
     bench = runpy.run_path(str(ROOT / "tests" / "bench" / "levels.py"))
     text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
