@@ -770,7 +770,7 @@ for better, worse in (
     print(f"{better} above {worse}: {verdicts.paired(probes[better], probes[worse])}")
 
 # %% [markdown]
-# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition of this course had three seeds, plain pixels as targets, and stopped before the plateau, where twice the steps gain less than 2 points; all its intervals include zero, so they can't tell the settings apart. Neither edition tests the two misreadings.
+# A claim *holds*, or is *reversed*, only if the 95 % interval excludes zero. The first edition of this course had three seeds, plain pixels as targets, and stopped before the plateau, where twice the steps gain less than 2 points; all its intervals include zero, so they can't tell the settings apart. The two misreadings were not in it; they are arms of the present experiment.
 #
 # ## The explorer
 #
