@@ -16,7 +16,7 @@
 #
 # You have every part: tubelets, tubes, blocks, a loss. In this lesson you assemble VideoMAE (Tong et al. 2022, arXiv 2203.12602), find out why seven training runs went wrong, and pre-train your model on video files. Then the same class takes weights that were trained for longer and reconstructs shots that they have never seen.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 6 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: about 4 minutes, 2.0 GB of memory at most. Allow about 2 hours with the exercises.
 
 # %% tags=["parameters"]
 out = "data/film-32"  # folder of the video files, which are cut out of the film
