@@ -68,7 +68,7 @@ import torch
 from IPython.display import display
 
 import vmae
-from vmae import mae, train, vit, weights
+from vmae import mae, train, weights
 from vmae.config import MaskConfig, ModelConfig
 from vmae.course.experiments import label_figures, results, search, table, verdicts
 from vmae.course.lessons import making, viz
@@ -110,7 +110,7 @@ plan = plan.changed(
     finetune={"optim.steps": finetune_steps, "labels_per_class": labels_per_class},
 )
 given = vmae.load(start_from) if start_from else None
-if isinstance(given, vit.VisionTransformer):
+if isinstance(given, vmae.vit.VisionTransformer):
     raise ValueError(
         f"{start_from} has no decoder, so it cannot reconstruct: to fine-tune it, use "
         "`vmae finetune own --encoder` (README.md, Your own videos)"
@@ -460,7 +460,7 @@ if data == "motion":  # each class has an opposite: its frames in reverse
 encoders = {"pre-trained": [autoencoder.encoder], "random weights": []}
 for draw in range(draws):
     torch.manual_seed(1000 * seed + draw)
-    encoders["random weights"].append(vit.VisionTransformer(model))
+    encoders["random weights"].append(vmae.vit.VisionTransformer(model))
 amount = few.labels_in_words
 probe = {f"{name}, {labels}": [] for name in encoders for labels in ("all labels", amount)}
 for name, several in encoders.items():

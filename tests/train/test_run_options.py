@@ -307,8 +307,9 @@ def test_a_step_with_a_nan_loss_can_be_skipped(config, tmp_path, poisoned):
 def test_the_memory_in_the_readme_is_what_is_computed():
     """Every figure of the table, to the digits that it states."""
     text = (Path(checkpoint.__file__).parent / "README.md").read_text(encoding="utf-8")
+    table = text[text.index("| model |") :].split("\n\n")[0]
     rows = [
-        [c.strip() for c in x.strip("|").split("|")] for x in text.splitlines() if x[:2] == "| "
+        [c.strip() for c in x.strip("|").split("|")] for x in table.splitlines() if x[:2] == "| "
     ]
     assert [row[0] for row in rows] == ["model", "S", "B", "L", "H", "g"]
     for size, *stated in rows[1:]:
