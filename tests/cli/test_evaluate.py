@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,33 @@ def test_progress_is_shown_if_it_takes_long(classifier, two_classes, capsys, mon
     monkeypatch.setattr(results, "BATCH", 5)
     assert main(command) == 0
     assert "3/3" in capsys.readouterr().err
+
+
+def test_shuffled_frames_have_the_order_of_the_runs_own_test(classifier, monkeypatch):
+    """An order is drawn batch by batch, so the batches must be those of fine-tuning."""
+    module = import_module("vmae.train.evaluate")
+    sizes, real = [], module.ordered_batches
+
+    def batches(source, sampling, batch, *rest):
+        sizes.append(batch)
+        return real(source, sampling, batch, *rest)
+
+    monkeypatch.setattr(module, "ordered_batches", batches)
+    assert main(["evaluate", classifier]) == 0
+    path = Path(classifier, "config.yaml")
+    path.write_text(path.read_text().replace("view: video", "view: shuffled"))
+    assert main(["evaluate", classifier]) == 0
+    of_a_run = signature(module.evaluate).parameters["batch_size"].default
+    assert sizes == [results.BATCH, of_a_run] and of_a_run > results.BATCH
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--num-workers", "-1"), ("--clips", "0"), ("--crops", "0")]
+)
+def test_numbers_that_are_too_small_are_refused(classifier, capsys, option, value):
+    with pytest.raises(SystemExit):
+        main(["evaluate", classifier, option, value])
+    assert f"{value} is too small" in capsys.readouterr().err
 
 
 def test_a_list_is_one_test_set(classifier, motion_mini, tmp_path, capsys):

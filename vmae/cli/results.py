@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from vmae import at_root
+from vmae.cli.parser import at_least
 from vmae.support.near import require
 
 if TYPE_CHECKING:
     from vmae.train.splits import Row
 
-#: Views that `vmae evaluate` shows the model at once: few, so that its progress is seen on a CPU too.
+#: Views in a batch of `vmae evaluate`: few, so that its progress is seen on a CPU too. An order of frames is
+#: drawn batch by batch, so a classifier of shuffled frames is tested in the batches of its run.
 BATCH = 32
 #: Seconds after which it shows its progress.
 PATIENCE = 3
@@ -36,12 +38,16 @@ def add_to(subparsers: Any) -> None:
         choices=("train", "val", "test", "all"),
         help="part of the dataset to evaluate on (default: test; with --data, all)",
     )
-    test.add_argument("--clips", type=int, help="clips per video (default: the run's test_clips)")
     test.add_argument(
-        "--crops", type=int, help="crops along the long side (default: the run's test_crops)"
+        "--clips", type=at_least(1), help="clips per video (default: the run's test_clips)"
     )
     test.add_argument(
-        "--num-workers", type=int, help="number of processes that read (default: the run's)"
+        "--crops",
+        type=at_least(1),
+        help="crops along the long side (default: the run's test_crops)",
+    )
+    test.add_argument(
+        "--num-workers", type=at_least(0), help="number of processes that read (default: the run's)"
     )
     for name, text in (
         ("--probe", "also train and evaluate a linear probe on the features"),
@@ -150,11 +156,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
         "device": accelerator.device, "max_unreadable": data.max_unreadable,
         "num_workers": data.num_workers if arguments.num_workers is None else arguments.num_workers,
     }  # fmt: skip
+    batches: dict[str, Any] = {} if config.view == "shuffled" else {"batch_size": BATCH}
     result = evaluate(
         model,
         test,
         sampling,
-        batch_size=BATCH,
+        **batches,
         clips=config.test_clips if arguments.clips is None else arguments.clips,
         crops=config.test_crops if arguments.crops is None else arguments.crops,
         view=config.view,

@@ -64,8 +64,8 @@ _UNKNOWN = "Not known to the program that wrote this card."
 LICENCES = {"MCG-NJU/videomae-": "cc-by-nc-4.0", "OpenGVLab/VideoMAEv2-": "cc-by-nc-4.0"}
 _INHERITED = (
     "{licence}, as the page of {base} on the hub states for the weights that these come from: give credit "
-    "to its authors and to the changes, and no commercial use. Check that page before you publish this "
-    "folder; those who made the videos may set further limits."
+    "to its authors, say what you changed, and make no commercial use of it. Check that page before you "
+    "publish this folder; those who made the videos may set further limits."
 )
 _OPEN = (
     "Not stated: {why}. Choose one before you publish this folder, and set `license` at the top. Those of "
