@@ -186,25 +186,18 @@ transfer = check("07.transfer", transfer)
 
 
 # %%
-class Encoder(nn.Module):
-    """The patch embedding and the blocks, without a norm at the end."""
+class EncoderParts(nn.Module):
+    """The parameters of the patch embedding and the blocks; no norm at the end, no forward pass yet."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.grid = config, config.grid
-        self.patch_embed = vit.PatchEmbed(config)
+        self.patch_embed = vit.PatchEmbed(config)  # patches (B, N, P) -> tokens (B, N, D)
         fixed = positions.build_pos_embed(config, config.embed_dim)  # (N, D)
         self.register_buffer("pos_embed", fixed, persistent=False)  # not in checkpoints
         sizes = config.embed_dim, config.num_heads, config.mlp_ratio
         self.blocks = nn.ModuleList(layers.Block(*sizes) for _ in range(config.depth))
         init.init_linears(self, partial(nn.init.trunc_normal_, std=0.02))  # as published
-
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (B, 3, T, H, W), uint8 or in [0, 1], to tokens (B, N, D)."""
-        x = self.patch_embed(grid.patchify(clips, self.grid)) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 # %% [markdown]
@@ -217,11 +210,12 @@ class Encoder(nn.Module):
 # - `fc_norm`, a LayerNorm of the encoder's width with `eps=1e-6`;
 # - `head`, a linear layer to the classes. Multiply its initial weight and bias by 0.001 (`init_scale` in the official code).
 #
-# `forward` averages the tokens, normalises the mean, and applies the head. This class is what the lesson trains.
+# `forward` is the encoder of lesson 06 without a mask: all N tokens, with their positions, go through the blocks. Then it averages the tokens, normalises the mean, and applies the head.
+# `grid.patchify(clips, self.grid)` cuts clips into patches (B, N, P). This class is what the lesson trains.
 
 
 # %%
-class Classifier(Encoder):
+class Classifier(EncoderParts):
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__(config)
         ### BEGIN SOLUTION
@@ -232,9 +226,11 @@ class Classifier(Encoder):
         ### END SOLUTION
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_classes) of clips (B, 3, T, H, W)."""
+        """Logits (B, num_classes) of clips (B, 3, T, H, W), uint8 or in [0, 1]."""
         ### BEGIN SOLUTION
-        x = self.forward_features(clips)  # (B, N, D)
+        x = self.patch_embed(grid.patchify(clips, self.grid)) + self.pos_embed  # (B, N, D)
+        for block in self.blocks:
+            x = block(x)
         return self.head(self.fc_norm(x.mean(dim=1)))  # (B, D) -> (B, num_classes)
         ### END SOLUTION
 
@@ -242,7 +238,7 @@ class Classifier(Encoder):
 Classifier = check("07.Classifier", Classifier)
 
 # %% [markdown]
-# <details><summary>Hint 1</summary>`self.forward_features(clips)` gives tokens (B, N, D). Which axis does the mean remove?</details>
+# <details><summary>Hint 1</summary>`self.patch_embed(...)` gives tokens (B, N, D), to which `self.pos_embed` (N, D) is added. Each block takes tokens and returns tokens. Which axis does the mean remove?</details>
 # <details><summary>Hint 2</summary>`self.head.weight.data.mul_(0.001)` scales in place, outside of the gradient. The same goes for the bias.</details>
 # <details><summary>Solution</summary>
 #
@@ -252,7 +248,9 @@ Classifier = check("07.Classifier", Classifier)
 # self.head.weight.data.mul_(0.001)
 # self.head.bias.data.mul_(0.001)
 #
-# x = self.forward_features(clips)  # (B, N, D)
+# x = self.patch_embed(grid.patchify(clips, self.grid)) + self.pos_embed  # (B, N, D)
+# for block in self.blocks:
+#     x = block(x)
 # return self.head(self.fc_norm(x.mean(dim=1)))  # (B, D) -> (B, num_classes)
 # ```
 #

@@ -189,12 +189,12 @@ def over_all(logits, videos):
 
 class OnTheFirstToken(right.Classifier):
     def forward(self, clips):
-        return self.head(self.fc_norm(self.forward_features(clips)[:, 0]))
+        return self.head(self.fc_norm(self.encoded(self.embedded(clips))[:, 0]))
 
 
 class WithSoftmax(right.Classifier):
     def forward(self, clips):
-        return F.softmax(self.head(self.pooled(self.forward_features(clips))), dim=1)
+        return F.softmax(self.head(self.pooled(self.encoded(self.embedded(clips)))), dim=1)
 
 
 class WithLastNorm(right.Classifier):
@@ -203,10 +203,10 @@ class WithLastNorm(right.Classifier):
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
 
     def forward(self, clips):
-        return self.head(self.fc_norm(self.norm(self.forward_features(clips)).mean(1)))
+        return self.head(self.fc_norm(self.norm(self.encoded(self.embedded(clips))).mean(1)))
 
 
-class Renamed(right.Encoder):
+class Renamed(right.EncoderParts):
     def __init__(self, config, num_classes):
         super().__init__(config)
         self.fc_norm = nn.LayerNorm(config.embed_dim)
@@ -215,23 +215,40 @@ class Renamed(right.Encoder):
 
 class OverTheWidth(right.Classifier):
     def forward(self, clips):
-        return self.head(self.fc_norm(self.forward_features(clips).mean(-1)))
+        return self.head(self.fc_norm(self.encoded(self.embedded(clips)).mean(-1)))
 
 
-class UnscaledHead(right.Encoder):
+class UnscaledHead(right.Classifier):
     def __init__(self, config, num_classes):
-        super().__init__(config)
-        self.fc_norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        super().__init__(config, num_classes)
         self.head = nn.Linear(config.embed_dim, num_classes)
-
-    def forward(self, clips):
-        return self.head(self.fc_norm(self.forward_features(clips).mean(1)))
 
 
 class UnscaledBias(UnscaledHead):
     def __init__(self, config, num_classes):
         super().__init__(config, num_classes)
         self.head.weight.data.mul_(0.001)
+
+
+class LostOutput(right.Classifier):
+    def forward(self, clips):
+        x = self.patch_embed(right.patchify(clips, self.grid)) + self.pos_embed
+        for block in self.blocks:
+            block(x)
+        return self.head(self.fc_norm(x.mean(1)))
+
+
+class LostPositions(right.Classifier):
+    def forward(self, clips):
+        x = self.patch_embed(right.patchify(clips, self.grid))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.fc_norm(x.mean(1)))
+
+
+class ClipsAsTokens(right.Classifier):
+    def forward(self, clips):
+        return self.head(self.fc_norm(self.encoded(self.patch_embed(clips)).mean(1)))
 
 
 class DefaultEps(right.Classifier):
@@ -398,6 +415,9 @@ def scaled_in_the_test(branch, rate, training):
             (UnscaledHead, "the head's initial weights are too large"),
             (UnscaledBias, "the head's initial bias is too large"),
             (DefaultEps, "fc_norm has eps=1e-05"),
+            (LostOutput, "the blocks are not used"),
+            (LostPositions, "the positions are not used"),
+            (ClipsAsTokens, "shape"),
         ],
         "fine_tune": [
             (looped(planted), "every layer moves at the head's rate"),

@@ -38,7 +38,7 @@ def transfer(classifier: list[str], file: list[str]) -> dict[str, str]:
     return {own: f"encoder.{own}" for own in classifier if f"encoder.{own}" in file}
 
 
-class Encoder(nn.Module):
+class EncoderParts(nn.Module):
     """What a classifier keeps of pre-training: `patch_embed` and `blocks`, by their official names."""
 
     pos_embed: torch.Tensor
@@ -53,16 +53,9 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         init_linears(self, partial(nn.init.trunc_normal_, std=0.02))
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips (B, C, T, H, W), uint8 or in [0, 1], to tokens (B, N, D)."""
-        x = self.patch_embed(patchify(clips, self.grid)) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
-        return x
 
-
-class Classifier(Encoder):
-    """Mean pooling, `fc_norm` and `head` after an encoder. Source: `modeling_finetune.py`."""
+class Classifier(EncoderParts):
+    """Encoder, mean pooling, `fc_norm` and `head`. Source: `modeling_finetune.py`."""
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__(config)
@@ -72,13 +65,23 @@ class Classifier(Encoder):
             for parameter in self.head.parameters():
                 parameter.mul_(HEAD_SCALE)
 
+    def embedded(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, C, T, H, W), uint8 or in [0, 1], to the blocks' input (B, N, D)."""
+        return self.patch_embed(patchify(clips, self.grid)) + self.pos_embed
+
+    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The tokens after all blocks, (B, N, D)."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
     def pooled(self, tokens: torch.Tensor) -> torch.Tensor:
         """One vector per clip: (B, N, D) -> (B, D)."""
         return self.fc_norm(tokens.mean(1))
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, classes) of clips (B, C, T, H, W)."""
-        return self.head(self.pooled(self.forward_features(clips)))
+        return self.head(self.pooled(self.encoded(self.embedded(clips))))
 
 
 #: Factor on the initial weights of a head (`init_scale`).
@@ -238,6 +241,36 @@ def _by_appearance(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
 def _in_a_row(logits: torch.Tensor, videos: torch.Tensor) -> torch.Tensor:
     count = int(videos.max()) + 1
     return logits.softmax(1).unflatten(0, (count, -1)).mean(1)
+
+
+class _NoPositions(Classifier):
+    def embedded(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.patch_embed(patchify(clips, self.grid))
+
+
+class _PositionsLate(Classifier):
+    def embedded(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.patch_embed(patchify(clips, self.grid))
+
+    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+        return super().encoded(tokens) + self.pos_embed
+
+
+class _NoBlocks(Classifier):
+    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens
+
+
+class _OneBlock(Classifier):
+    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.blocks[-1](tokens)  # each block is given the same input
+
+
+class _SecondResidual(Classifier):
+    def encoded(self, tokens: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            tokens = tokens + block(tokens)
+        return tokens
 
 
 class _FirstToken(Classifier):
@@ -752,6 +785,15 @@ _CLASSIFIER = module_exercise(
     Classifier,
     _classifier_cases,
     {
+        "the positions are not used: add self.pos_embed to the tokens, before the blocks": _NoPositions,
+        "the positions are added after the blocks: they belong to the blocks' input": _PositionsLate,
+        "the blocks are not used: send the tokens through each of them, `x = block(x)`": _NoBlocks,
+        "only the last block counts: each block must be given what the one before it returned": (
+            _OneBlock
+        ),
+        "a block's input is added to its output, which holds it already: `x = block(x)`": (
+            _SecondResidual
+        ),
         "only the first token is classified: VideoMAE has no class token, so token 0 is one corner "
         "tubelet. Average all tokens": _FirstToken,
         "only the last token is classified: average all tokens": _LastToken,
