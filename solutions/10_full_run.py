@@ -331,7 +331,7 @@ print(f"explained: {100 * (1 - error / floor):.1f} %")
 #
 # A comparison is fair only if each start gets the learning rate that suits it. For both we search the same
 # multiples of the recipe's learning rate, with one draw of the labels that is used for nothing else, and choose by accuracy on *validation* videos (驗證): training videos
-# whose labels nothing else uses. The test videos play no part. Where the highest rate is the best, a better one may lie beyond it, so the search doubles it, twice at most. It is still coarse: a few rates, one draw.
+# whose labels nothing else uses. The test videos play no part. Where the highest or the lowest rate is the best, a better one may lie beyond it, so the search goes on there by factors of two, twice at most. It is still coarse: a few rates, one draw.
 
 # %%
 known_labels = [video.label for video in sources.train.videos]

@@ -79,6 +79,7 @@ def test_searches_come_first_and_decide_the_rates(small):
         ("base", 1e-3): 50.0,
         ("base", 2e-3): 60.0,
         ("base", 4e-3): 55.0,
+        ("frame", 5e-4): 60.0,
         ("frame", 1e-3): 70.0,
         ("frame", 2e-3): 70.0,
     }
@@ -86,7 +87,7 @@ def test_searches_come_first_and_decide_the_rates(small):
         Arm("digits", v, STEPS, SEARCH_SEED, lr).key: {"probe": {"how": p, "what": 10.0}}
         for (v, lr), p in probes.items()
     }
-    arms = wanted([NAME], None, {"digits": rows})[5:]
+    arms = wanted([NAME], None, {"digits": rows})[6:]
     assert [(a.variant, a.lr, a.seed, a.steps) for a in arms] == [
         ("base", 2e-3, 0, STEPS), ("random", 2e-3, 0, STEPS), ("frame", 1e-3, 0, STEPS),
         ("base", 2e-3, 0, 2 * STEPS), ("frame", 1e-3, 0, 2 * STEPS),
@@ -94,15 +95,16 @@ def test_searches_come_first_and_decide_the_rates(small):
     ]  # fmt: skip
     del rows[next(iter(rows))]
     assert {a.seed for a in wanted([NAME], [3], {})} == {SEARCH_SEED, 3}  # beyond the table's
-    base, _, frame = wanted([NAME], [0], {"digits": rows})[4:7]
+    base, _, frame = wanted([NAME], [0], {"digits": rows})[5:8]
     assert base.lr is None and frame.lr == 1e-3
 
 
 @pytest.mark.parametrize(
     ("scores", "rates", "chosen"),
     [
-        ({1.0: 5.0, 2.0: 4.0}, (1.0, 2.0), 1.0),
-        ({1.0: 5.0, 2.0: 5.0}, (1.0, 2.0), 1.0),
+        ({1.0: 5.0, 2.0: 4.0}, (0.5, 1.0, 2.0), None),  # 0.5 is to be measured
+        ({0.5: 4.0, 1.0: 5.0, 2.0: 5.0}, (0.5, 1.0, 2.0), 1.0),
+        ({0.25: 6.0, 0.5: 6.0, 1.0: 5.0, 2.0: 4.0}, (0.25, 0.5, 1.0, 2.0), 0.25),  # no further
         ({1.0: 5.0, 2.0: 6.0}, (1.0, 2.0, 4.0), None),  # 4 is to be measured
         ({1.0: 5.0, 2.0: 6.0, 4.0: 5.5}, (1.0, 2.0, 4.0), 2.0),
         ({1.0: 5.0, 2.0: 6.0, 4.0: 7.0}, (1.0, 2.0, 4.0, 8.0), None),
@@ -159,9 +161,11 @@ def test_the_command_lists_results_verdicts_and_what_is_missing(small, capsys):
     assert "0 of 12 arms are measured; the other 12 take about" in printed
 
     work = small / "work"
-    for arm in wanted([NAME], None, {}):
-        if arm.lr:
-            results.add("digits", arm.key, {"probe": {"how": 50.0, "what": 9.0}}, work)
+    for lr, how in ((1e-3, 50.0), (2e-3, 50.0), (5e-4, 45.0)):
+        for arm in wanted([NAME], None, measure.found([NAME])):
+            if arm.seed == SEARCH_SEED and arm.lr == lr:
+                entry = {"variant": arm.variant, "probe": {"how": how, "what": 9.0}}
+                results.add("digits", arm.key, entry, work)
     for arm in wanted([NAME], None, measure.found([NAME])):
         if arm.seed != SEARCH_SEED:
             how = {"base": 60.0, "random": 70.0, "frame": 80.0 + 0.1 * arm.seed}[arm.variant]
@@ -169,6 +173,7 @@ def test_the_command_lists_results_verdicts_and_what_is_missing(small, capsys):
             entry = {
                 "probe": {"how": how, "what": 30.0 + how * arm.seed}, "seed": arm.seed, "tokens": [64, 16, 48],
                 "floor": {"how": 40.0, "what": 20.0}, "minutes": 3.0, "steps": arm.steps,
+                "variant": arm.variant,
             }  # fmt: skip
             results.add("digits", arm.key, entry, work)
     assert main(["experiments", NAME]) == 0

@@ -13,7 +13,7 @@ from vmae.course.experiments.arms import wanted
 from vmae.course.experiments.figures import accuracy_and_cost, claims, what_and_how
 from vmae.course.experiments.label_figures import labels_and_steps
 from vmae.course.experiments.measure import found, missing
-from vmae.course.experiments.search import DOUBLINGS
+from vmae.course.experiments.search import BEYOND
 from vmae.course.experiments.table import EXPERIMENTS, PLATEAU, Results
 from vmae.course.experiments.verdicts import (
     Difference,
@@ -38,7 +38,8 @@ fine-tuned, and both starts share their labelled clips. Two settings are compare
 claim *holds* or is *reversed* if the 95 % interval of the mean difference excludes 0, and is
 *inconclusive* otherwise; differences are in points, ± half of that interval. The learning rate of the
 first setting of each experiment, and of those at its extremes, is searched on clips of their own: three
-rates, and twice the highest for as long as that is the best, at most {DOUBLINGS} times.
+rates, and beyond them for as long as the best is at an edge: twice the highest or half the lowest, at
+most {BEYOND} times.
 A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points. In the pictures, every
 point is a seed.
 

@@ -1,11 +1,11 @@
-"""Search a learning rate: some rates first, then higher ones for as long as the highest is the best."""
+"""Search a learning rate: some rates first, then beyond them for as long as the best is at an edge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-#: How often the highest rate is doubled at most.
-DOUBLINGS = 2
+#: How many rates beyond the first ones a search tries at most.
+BEYOND = 2
 
 #: What a rate scored; None: not measured yet.
 Score = Callable[[float], float | None]
@@ -18,13 +18,19 @@ def best(rates: Sequence[float], score: Score) -> float | None:
 
 
 def tried(first: Sequence[float], score: Score) -> tuple[float, ...]:
-    """The rates of a search, as far as its scores are known.
+    """The rates of a search, in ascending order, as far as its scores are known.
 
-    A best rate at the upper edge may have a better one beyond it, so the search goes beyond: the
-    highest rate is doubled for as long as it is the best, `DOUBLINGS` times at most. Without this
-    rule, a setting that needs a high rate would be compared at a rate that is too low.
+    A best rate at an edge may have a better one beyond it, so the search goes on there: twice the
+    highest, or half the lowest, `BEYOND` times at most. Without this rule, a setting that needs
+    another rate than the others would be compared at a rate that does not suit it.
     """
-    rates = list(first)
-    while len(rates) < len(first) + DOUBLINGS and best(rates, score) == rates[-1]:
-        rates.append(2 * rates[-1])
+    rates = sorted(first)
+    for _ in range(BEYOND):
+        found = best(rates, score)
+        if found == rates[-1]:
+            rates.append(2 * rates[-1])
+        elif found == rates[0]:
+            rates.insert(0, rates[0] / 2)
+        else:
+            break
     return tuple(rates)
