@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import pytest
@@ -83,6 +84,20 @@ def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
     assert drawn == ["The same image three times."]
     with pytest.raises(TypeError):
         viz.pictures({"seven channels": torch.ones(2, 2, 7)}, "nothing")
+
+
+def test_names_of_neighbouring_pictures_never_touch(monkeypatch):
+    boxes = []
+
+    def measure(figure, alt):
+        figure.canvas.draw()
+        boxes.extend(axis.title.get_window_extent() for axis in figure.axes)
+
+    monkeypatch.setattr("vmae.course.viz.pictures.show", measure)
+    names = ("mask tokens: 1.00", "positions: 0.77", "block 1: 0.53", "block 2: 0.86", "a name")
+    viz.pictures({name: torch.ones(3, 8, 8) for name in names}, "Five squares.", height=1.2)
+    assert len(boxes) == 5
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_a_bar_outside_a_notebook_only_iterates(monkeypatch):

@@ -91,16 +91,18 @@ def pictures(
     with style():
         figure, axes = plt.subplots(rows, across, figsize=size, width_ratios=widths, squeeze=False)
         try:
+            figure.subplots_adjust(wspace=0.08)
             for axis in axes.flat:
                 axis.axis("off")
             names = [
-                _wrapped(name, height * widths[i % across]) for i, (name, _) in enumerate(pairs)
+                _wrapped(name, axis.get_position().width * size[0])
+                for (name, _), axis in zip(pairs, axes.flat, strict=False)
             ]
             for axis, name, x in zip(axes.flat, names, values, strict=False):
                 axis.imshow(x, **options)
                 axis.set_title(name, fontsize=_NAME)
             lines = 1 + max(name.count("\n") for name in names)
-            figure.subplots_adjust(wspace=0.08, hspace=(0.2 + 0.16 * lines) / height)  # for names
+            figure.subplots_adjust(hspace=(0.2 + 0.16 * lines) / height)  # for names
             show(figure, alt)
         finally:  # otherwise a failed figure appears later, unfinished and without alt text
             plt.close(figure)
