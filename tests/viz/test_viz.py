@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -86,18 +87,21 @@ def test_pictures_take_channels_first_or_last_and_any_number_of_rows(drawn):
         viz.pictures({"seven channels": torch.ones(2, 2, 7)}, "nothing")
 
 
-def test_names_of_neighbouring_pictures_never_touch(monkeypatch):
+def test_names_of_neighbouring_pictures_are_apart(monkeypatch):
     boxes = []
 
     def measure(figure, alt):
         figure.canvas.draw()
-        boxes.extend(axis.title.get_window_extent() for axis in figure.axes)
+        points = 72 / figure.dpi
+        extents = [axis.title.get_window_extent() for axis in figure.axes]
+        boxes.extend((points * box.x0, points * box.x1) for box in extents)
 
-    monkeypatch.setattr("vmae.course.viz.pictures.show", measure)
+    # the package has a function of the module's name
+    monkeypatch.setattr(sys.modules["vmae.course.viz.pictures"], "show", measure)
     names = ("mask tokens: 1.00", "positions: 0.77", "block 1: 0.53", "block 2: 0.86", "a name")
     viz.pictures({name: torch.ones(3, 8, 8) for name in names}, "Five squares.", height=1.2)
     assert len(boxes) == 5
-    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert all(right[0] - left[1] > 4 for left, right in pairwise(boxes))
 
 
 def test_a_bar_outside_a_notebook_only_iterates(monkeypatch):
