@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 import click
+import nbformat
 from jupyter_core.utils import run_sync
 from nbformat import NotebookNode
 from papermill.cli import papermill
@@ -175,6 +176,15 @@ class Run:
         kept = kept if self.folder else "nothing is trained yet"
         return f"stopped{where}: {kept}\nresume with the same command:\n  make run{chosen}"
 
+    def failure(self, error: Exception) -> str:
+        """Where a run failed, and how; the notebook keeps the traceback."""
+        if not isinstance(error, PapermillExecutionError):
+            return f"{error}"
+        return (
+            f'failed in "{self.section}": {error.ename}: {error.evalue}\n'
+            f"the whole traceback is in runs/{NAME}"
+        )
+
 
 def section_titles(cells: list[NotebookNode]) -> list[str]:
     """For each cell of code the heading of its section; for others nothing."""
@@ -212,6 +222,12 @@ class Client(PapermillNotebookClient):
     execute_cell = run_sync(async_execute_cell)
 
 
+def answer(notebook: NotebookNode) -> str:
+    """What the cell printed that is tagged "answer"."""
+    cells = [x for x in notebook.cells if "answer" in x.metadata.get("tags", [])]
+    return "".join(x.get("text", "") for cell in cells for x in cell.outputs).rstrip()
+
+
 def engine(run: Run) -> type[NBClientEngine]:
     """papermill's engine with that client."""
 
@@ -223,6 +239,7 @@ def engine(run: Run) -> type[NBClientEngine]:
             run.client = Client(
                 nb_man, run, kernel_name=kernel_name, log=logger,
                 startup_timeout=options["start_timeout"], timeout=options["execution_timeout"],
+                extra_arguments=["--log-level=ERROR"],  # of the kernel: its warnings are no news here
             )  # fmt: skip
             return run.client.execute()
 
@@ -245,11 +262,13 @@ def main(parameters: list[str], out: TextIO = sys.stdout) -> int:
         paths = [str(ROOT / "solutions" / NAME), str(target), f"--cwd={ROOT / 'notebooks'}"]
         try:
             papermill.main([*paths, *options, *parameters], standalone_mode=False)
+            if found := answer(nbformat.read(target, as_version=4)):
+                display.say(found)
         except click.ClickException as error:
             error.show()
             return error.exit_code
         except (click.Abort, PapermillExecutionError) as error:
-            display.say(run.farewell(parameters) if run.signal else f"{error}")
+            display.say(run.farewell(parameters) if run.signal else run.failure(error))
             return 128 + run.signal if run.signal else 1
         display.end_stage()
     return 0

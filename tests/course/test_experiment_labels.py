@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -30,7 +31,8 @@ def accuracy(arm: TunedArm) -> float:
     if arm.start == "pre-trained":
         return most + 5 + 0.1 * arm.seed - (arm.steps < JUDGED) - 1000 * abs(arm.lr - 1e-3)
     if arm.labels == 100:
-        return 10.0 + 4 * LADDER.index(arm.steps)  # never on its plateau
+        climbing = 10.0 + 4 * LADDER.index(arm.steps)  # never on its plateau
+        return climbing - 1000 * abs(arm.lr - 1e-3)
     return most - 3000 / arm.steps - 1000 * abs(arm.lr - 2e-3)
 
 
@@ -43,6 +45,7 @@ def fill(found: dict[str, dict], seeds: list[int] | None = None) -> int:
             asked = question(arm.labels)
             entry |= {
                 "tuned": {asked: accuracy(arm)},
+                "loss": 0.5,
                 "probe": {asked: 60.0},
                 "floor": {asked: 40.0},
             }
@@ -92,10 +95,21 @@ def test_rates_and_steps_are_chosen_on_the_search_alone(found):
     assert plateau("videos", "from scratch", 50, other) == 1200
 
 
+def test_a_run_that_has_not_begun_to_learn_is_not_on_its_plateau():
+    have: dict[str, dict] = {name: {} for name in SETS}
+    while fill(have, [0]):
+        for key, row in have["videos"].items():
+            if key.startswith("from scratch, all labels") and row["steps"] <= 1200:
+                row["loss"], row["tuned"] = 0.8 * math.log(8), {"all labels": 13.0}
+    # 300, 600 and 1,200 steps are as flat as a plateau; 2,400 to 4,800 gains 0.6 points.
+    assert plateau("videos", "from scratch", None, have) == 2400
+    assert plateau("images", "from scratch", None, have) == 1200
+
+
 def test_both_starts_are_compared_on_the_same_labels_at_their_plateaus(found):
     values = accuracies(NAME, "videos", "50 labels", found)
     assert values["pre-trained"] == {seed: pytest.approx(65.0 + 0.1 * seed) for seed in range(3)}
-    assert values["from scratch"] == dict.fromkeys(range(3), 56.0)  # the rate of 100
+    assert values["from scratch"] == dict.fromkeys(range(3), 56.5)  # the rate of 100
     assert accuracies(NAME, "videos", "50 labels", found, 1, "floor")["from scratch"][0] == 40.0
 
 
@@ -140,7 +154,7 @@ def test_the_page_says_where_the_gain_ends(found):
     assert "On images, pre-trained is ahead up to all labels." in said
     (row,) = (x for x in report._table(NAME, found) if x.startswith("| videos | 50 labels | from"))
     assert row.split(" | ")[3:] == [
-        "56.0", "56.0, 56.0, 56.0", "40.0", "0.0005", "1,200", "+1.2, on its plateau |"
+        "56.5", "56.5, 56.5, 56.5", "40.0", "0.001", "1,200", "+1.2, on its plateau |"
     ]  # fmt: skip
 
 

@@ -177,7 +177,8 @@ def course(tmp_path) -> Path:
     shutil.copy(ROOT / "solutions" / "run.py", folder / "solutions")
     parameters = new_code_cell("seconds = 0.01", metadata={"tags": ["parameters"]})
     heading = new_markdown_cell("## Pre-training\n\nA sentence.")
-    notebook = new_notebook(cells=[parameters, heading, new_code_cell(NOTEBOOK)])
+    answer = new_code_cell("print('it is', 42)", metadata={"tags": ["answer"]})
+    notebook = new_notebook(cells=[parameters, heading, new_code_cell(NOTEBOOK), answer])
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": ""}
     nbformat.write(notebook, folder / "solutions" / program.NAME)
     return folder
@@ -195,7 +196,9 @@ def test_the_program_runs_the_notebook_with_parameters(course):
         "[1/1] Pre-training",
         "  pre-train resumes after step 2 of 40",
         "  pre-train: 40 of 40",
+        "it is 42",
     ]
+    assert "encryption" not in done.stderr
     executed = nbformat.read(course / "runs" / program.NAME, as_version=4)
     assert "seconds = 0\n" in executed.cells[1].source
 
@@ -204,7 +207,17 @@ def test_an_error_in_a_cell_is_shown_and_is_no_success(course):
     command = started(course, "-y", "{seconds: soon}")
     done = subprocess.run(**command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "TypeError" in done.stdout and "stopped" not in done.stdout
+    assert 'failed in "Pre-training": TypeError: ' in done.stdout and "stopped" not in done.stdout
+    assert "the whole traceback is in runs/10_full_run.ipynb" in done.stdout
+    assert "Traceback" not in done.stdout
+    executed = nbformat.read(course / "runs" / program.NAME, as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert any(output.get("ename") == "TypeError" and output.traceback for output in outputs)
+
+
+def test_the_answer_of_the_lesson_is_what_the_terminal_shows():
+    executed = nbformat.read(ROOT / "solutions" / program.NAME, as_version=4)
+    assert program.answer(executed).startswith("pre-training ahead by +")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others")

@@ -1,12 +1,14 @@
 """Labels and steps: fine-tuning from scratch and from pre-trained weights, both to their plateau.
 
 Rates and steps are chosen with a seed of their own on clips of their own (validation). Steps double
-until that gains less than `PLATEAU` points. Then every seed is fine-tuned for the fewest steps and for
-as many as the plateau takes; both starts share the seed's labelled clips.
+until that gains less than `PLATEAU` points, in a run that has left the loss of guessing behind. Then
+every seed is fine-tuned for the fewest steps and for as many as the plateau takes; both starts share the
+seed's labelled clips.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +23,10 @@ from vmae.train.recipe import Recipe
 #: Steps that are tried, from the fewest; doubling is judged from `JUDGED` on, since fewer may all
 #: lie on the flat beginning of a curve.
 LADDER, JUDGED = (300, 600, 1200, 2400, 4800, 9600), 600
+#: A run has begun to learn if its training loss is below this share of that of guessing. Before that its
+#: accuracy is flat as well, and a plateau at chance is none.
+BEGUN = 0.75
+CLASSES = {"images": 10, "videos": 8}
 #: Rates that are tried first, with `JUDGED` steps, at two numbers of labels; the others take the rate of
 #: the number that they are listed under.
 RATES = (5e-4, 1e-3, 2e-3)
@@ -111,22 +117,35 @@ def _score(set_name: str, start: str, labels: int | None, found: Results) -> Sco
 
 def climb(set_name: str, start: str, labels: int | None, found: Results) -> dict[int, float]:
     """Accuracy of the search's seed by steps, on the validation clips, as far as measured in order."""
-    lr, result = rate(set_name, start, labels, found), dict[int, float]()
+    rows = _climbed(set_name, start, labels, found)
+    return {steps: row["tuned"][question(labels)] for steps, row in rows.items()}
+
+
+def _climbed(
+    set_name: str, start: str, labels: int | None, found: Results
+) -> dict[int, Mapping[str, Any]]:
+    lr, result = rate(set_name, start, labels, found), dict[int, Mapping[str, Any]]()
     for steps in LADDER:
         row = found.get(set_name, {}).get(
             TunedArm(set_name, start, labels, steps, SEARCH_SEED, lr).key
         )
         if row is None:
             break
-        result[steps] = row["tuned"][question(labels)]
+        result[steps] = row
     return result
 
 
 def plateau(set_name: str, start: str, labels: int | None, found: Results) -> int | None:
-    """The fewest steps whose doubling gains less than `PLATEAU`; the most if none; None: not known yet."""
+    """The fewest steps whose doubling gains less than `PLATEAU`, once the run has begun to learn.
+
+    The most if there are none; None: not known yet.
+    """
     measured = climb(set_name, start, labels, found)
+    rows = _climbed(set_name, start, labels, found)
+    guessing = math.log(CLASSES[set_name])
     for steps, twice in pairwise(measured):
-        if steps >= JUDGED and measured[twice] - measured[steps] < PLATEAU:
+        begun = rows[steps]["loss"] < BEGUN * guessing
+        if steps >= JUDGED and begun and measured[twice] - measured[steps] < PLATEAU:
             return steps
     return LADDER[-1] if len(measured) == len(LADDER) else None
 

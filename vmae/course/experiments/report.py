@@ -40,8 +40,8 @@ claim *holds* or is *reversed* if the 95 % interval of the mean difference exclu
 first setting of each experiment, and of those at its extremes, is searched on clips of their own: three
 rates, and beyond them for as long as the best is at an edge: twice the highest or half the lowest, at
 most {BEYOND} times.
-A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points. In the pictures, every
-point is a seed.
+A setting is *on its plateau* if twice the steps gain less than {PLATEAU:g} points; a run that has not left
+the loss of guessing behind is not. In the pictures, every point is a seed.
 
 `first_edition.json` is another matter: plain pixels, shorter runs, no floor. Lesson 08 shows it.
 """

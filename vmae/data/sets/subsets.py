@@ -87,8 +87,8 @@ def few_labels(
         pool = [i for i, video in enumerate(videos) if video.label == label]
         if len(pool) < per_class:
             raise SetError(
-                f"class {name!r} has only {len(pool)} training videos, but {per_class} labels per class were "
-                "requested: request fewer, or use None for all labels"
+                f"class {name!r} has {len(pool)} training videos, fewer than labels_per_class, {per_class}: "
+                f"set labels_per_class to {len(pool)} or less, or to null in the recipe for all labels"
             )
         chosen += [pool[i] for i in rng.permutation(len(pool))[:per_class]]
     return chosen
