@@ -48,8 +48,8 @@ PROJECT = (
     "CONTRIBUTING",
     "CHANGELOG",
     "data/LICENCES",
-    ".github/SECURITY",
-    ".github/CODE_OF_CONDUCT",
+    "SECURITY",
+    "CODE_OF_CONDUCT",
 )
 
 
@@ -109,7 +109,8 @@ def lay_out(source: Path, only: list[str]) -> None:
     shutil.rmtree(source, ignore_errors=True)
     for pattern in COPIED:
         for path in ROOT.glob(pattern):
-            target = source / path.relative_to(ROOT)
+            hidden = path.parent.name == ".github"  # which actions/upload-pages-artifact leaves out
+            target = source / (path.name if hidden else path.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     lessons = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))
