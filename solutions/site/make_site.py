@@ -78,7 +78,11 @@ def to_sections(text: str, sections: Iterable[str]) -> str:
 
 
 def linked(text: str, absent: list[str]) -> str:
-    """A document whose links to learners' notebooks download, and those to absent lessons are plain text."""
+    """A document whose links to learners' notebooks download, and those to absent lessons are plain text.
+
+    Badges become links in words: their pictures lie on other servers, which no page of the site asks.
+    """
+    text = re.sub(r"\[!\[Open in (\w+)\]\([^)]*\)\]", r"[\1]", text)
     text = re.sub(r"\[([^]]+)\]\(((?:\.\./)*notebooks/\w+\.ipynb)\)", r"{download}`\1 <\2>`", text)
     names = "|".join(absent) or "none"
     return re.sub(rf"\[([^]]+)\]\((?:[^)]*/)?(?:{names})\.ipynb\)", r"\1", text)
