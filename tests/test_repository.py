@@ -202,14 +202,38 @@ def test_the_table_of_levels_is_what_was_measured():
 
 def test_the_minutes_in_the_readme_are_those_of_the_executed_notebooks():
     rows = re.findall(
-        r"\]\((solutions/0\S+\.ipynb)\).*\| ([\d.]+) \|$",
+        r"\]\((solutions/\d\d\S+\.ipynb)\).*\| ([\d.]+) \|$",
         (ROOT / "README.md").read_text(encoding="utf-8"),
         re.M,
     )
-    assert len(rows) == len(list((ROOT / "solutions").glob("0*.ipynb")))
+    assert len(rows) == len(list((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb")))
     for path, minutes in rows:
         stamp = json.loads((ROOT / path).read_text(encoding="utf-8"))["metadata"]["vmae"]
         assert float(minutes) == stamp["minutes"], path
+
+
+def test_what_is_said_of_the_full_run_is_what_lesson_10_printed():
+    """In README.md, and in the page of the recipes."""
+    lesson = json.loads((ROOT / "solutions" / "10_full_run.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in lesson["cells"] for output in cell.get("outputs", [])]
+    shown = ["".join(output.get("data", {}).get("text/plain", [])) for output in outputs]
+    said = "".join(part for output in outputs for part in output.get("text", []))
+    (costs,) = (text for text in shown if "peak memory, GB" in text)
+    memory = max(re.findall(r"[\d.]+$", costs, re.M), key=float)
+    labels = "10 labels per class ([\\d.]+);"
+    means = re.search(
+        rf"dot per draw: pre-trained, {labels} from scratch, {labels}", "".join(shown)
+    )
+    lead = re.search(r"ahead by \+(\S+) points, 95 % interval \+(\S+) to \+(\S+), 3 draws", said)
+    expected = (
+        f"right on {float(means[1]):.0f} % of the test videos, the one from scratch on {float(means[2]):.0f} % ",
+        f" {float(lead[1]):.0f} points ",
+        f"(95 % interval {lead[2]} to {lead[3]})",
+        f"The run took {lesson['metadata']['vmae']['minutes']} minutes and {memory} GB of memory",
+    )
+    for page in ("README.md", "vmae/train/recipes/README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert [words for words in expected if words not in text] == [], page
 
 
 def times() -> str:

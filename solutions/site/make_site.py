@@ -48,8 +48,8 @@ PROJECT = (
     "CONTRIBUTING",
     "CHANGELOG",
     "data/LICENCES",
-    ".github/SECURITY",
-    ".github/CODE_OF_CONDUCT",
+    "SECURITY",
+    "CODE_OF_CONDUCT",
 )
 
 
@@ -78,7 +78,11 @@ def to_sections(text: str, sections: Iterable[str]) -> str:
 
 
 def linked(text: str, absent: list[str]) -> str:
-    """A document whose links to learners' notebooks download, and those to absent lessons are plain text."""
+    """A document whose links to learners' notebooks download, and those to absent lessons are plain text.
+
+    Badges become links in words: their pictures lie on other servers, which no page of the site asks.
+    """
+    text = re.sub(r"\[!\[Open in (\w+)\]\([^)]*\)\]", r"[\1]", text)
     text = re.sub(r"\[([^]]+)\]\(((?:\.\./)*notebooks/\w+\.ipynb)\)", r"{download}`\1 <\2>`", text)
     names = "|".join(absent) or "none"
     return re.sub(rf"\[([^]]+)\]\((?:[^)]*/)?(?:{names})\.ipynb\)", r"\1", text)
@@ -109,7 +113,8 @@ def lay_out(source: Path, only: list[str]) -> None:
     shutil.rmtree(source, ignore_errors=True)
     for pattern in COPIED:
         for path in ROOT.glob(pattern):
-            target = source / path.relative_to(ROOT)
+            hidden = path.parent.name == ".github"  # which actions/upload-pages-artifact leaves out
+            target = source / (path.name if hidden else path.relative_to(ROOT))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
     lessons = sorted((ROOT / "solutions").glob("[0-9][0-9]_*.ipynb"))

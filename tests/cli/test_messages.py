@@ -113,6 +113,14 @@ def test_only_a_set_that_render_makes_is_to_be_rendered():
         assert (f"Run `vmae render {what}`" in str(error.value)) == bool(what)
 
 
+def test_without_a_checkout_the_film_is_said_to_be_in_the_repository(here, capsys, monkeypatch):
+    """As after the installation of the wheel, which holds neither film nor photos."""
+    monkeypatch.setattr("vmae.course.making.film.FILM", here / "data" / "film.mp4")
+    error = message(capsys, "render", "film", "--out", "set")
+    assert f"{here / 'data' / 'film.mp4'}: there is no such file" in error
+    assert "in the course's repository, not in the installed package" in error
+
+
 def test_mistyped_weights_and_runs(here, capsys):
     for weights in ("weights/vits", "weight/vit-s"):
         error = message(capsys, "finetune", "own", "--out", "run", "--encoder", weights)

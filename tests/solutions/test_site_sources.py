@@ -8,6 +8,7 @@ import runpy
 import sys
 
 import pytest
+from badges import in_readme
 
 from vmae import ROOT
 
@@ -48,3 +49,24 @@ def test_every_link_to_a_section_of_the_readme_names_one():
         )
         for name in re.findall(rf"\]\({prefix}#([\w-]+)\)", path.read_text(encoding="utf-8")):
             assert name in slugs, f"{path.relative_to(ROOT)}: README.md has no section {name}"
+
+
+def test_badges_become_links_in_words(monkeypatch):
+    """Once the public address is filled in; a picture of theirs would be fetched from another server."""
+    monkeypatch.setattr(sys, "path", [str(SITE), *sys.path])
+    linked = runpy.run_path(str(SITE / "make_site.py"))["linked"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = linked(in_readme(readme, "https://github.com/ada/course"), [])
+    place = "github.com/ada/course/blob/main/notebooks/00_start_here.ipynb"
+    assert f"[Kaggle](https://kaggle.com/kernels/welcome?src=https://{place}) |" in page
+    assert page.count("| [Colab](https://colab.research.google.com/github/ada/course/") == 11
+    assert "](https://colab.research.google.com/assets" not in page
+
+
+def test_no_page_is_in_a_hidden_folder(tmp_path, monkeypatch):
+    """The action that uploads the site leaves out .github, and of late all names with a dot."""
+    monkeypatch.setattr(sys, "path", [str(SITE), *sys.path])
+    runpy.run_path(str(SITE / "make_site.py"))["lay_out"](tmp_path, ["00"])
+    pages = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.md")]
+    assert {"SECURITY.md", "CODE_OF_CONDUCT.md"} <= {page.as_posix() for page in pages}
+    assert not [page for page in pages if any(part.startswith(".") for part in page.parts)]

@@ -42,8 +42,8 @@ def test_from_the_cache(tmp_path, cache, tiny):
     expected = {repo: load(folder).state_dict() for repo, folder in folders.items()}
     for repo, folder in folders.items():
         lay(cache, repo, folder)
-    for name in (VIDEOMAE, f"{VIDEOMAE}@main", f"{VIDEOMAE}@{COMMIT}", V2):
-        same(load(name).state_dict(), expected[name.split("@")[0]])
+    for name in (VIDEOMAE, f"{VIDEOMAE}/", f"{VIDEOMAE}@main", f"{VIDEOMAE}@{COMMIT}/", V2):
+        same(load(name).state_dict(), expected[name.split("@")[0].rstrip("/")])
     assert class_names(VIDEOMAE) == ("walk", "run", "jump") == load(VIDEOMAE).class_names
     assert (load(V2).config.num_heads, load(V2).num_classes) == (4, None)
     same(load_encoder(V2).state_dict(), expected[V2])

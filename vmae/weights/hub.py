@@ -20,7 +20,7 @@ from vmae.weights.files import FILES
 
 #: Kinds of weights, in order of preference: the first that a model has is downloaded.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.pth")
-_ID = re.compile(r"([a-z\d][\w.-]*/[a-z\d][\w.-]*)(?:@([\w./-]+))?", re.IGNORECASE | re.ASCII)
+_ID = re.compile(r"([a-z\d][\w.-]*/[a-z\d][\w.-]*)(?:@([\w./-]+?))?/?", re.IGNORECASE | re.ASCII)
 _FILE = (".safetensors", ".bin", ".pth", ".pt", ".json", ".yaml")
 
 

@@ -91,8 +91,14 @@ class FilmSpec:
 def shot_bounds(film: str | Path, cut: float) -> tuple[list[tuple[int, int]], np.ndarray]:
     """The shots of a film as (first, end) frame indices, and the change from frame to frame.
 
-    The change is the mean absolute difference in luma, 0 to 255, over every eighth pixel.
+    The change is the mean absolute difference in luma, 0 to 255, over every eighth pixel. Raises
+    FileNotFoundError, with the way out, if there is no film: an installed package has none.
     """
+    if not Path(film).exists():
+        raise FileNotFoundError(
+            f"{film}: there is no such file. The film and the photos are in the course's repository, not in "
+            "the installed package: run this in a checkout (`vmae render motion` needs neither)"
+        )
     changes: list[float] = []
     before: np.ndarray | None = None
     with av.open(str(film)) as container:
