@@ -19,7 +19,7 @@ from vmae.data.reading.loader import open_set
 from vmae.data.reading.player import VideoError, video_info
 from vmae.support.near import near, not_found
 from vmae.support.progress import Bar, Record
-from vmae.support.text import rate
+from vmae.support.text import aligned, columns, rate
 from vmae.train import Recipe
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, load, save
@@ -265,3 +265,15 @@ def test_a_video_is_no_set(tmp_path, capsys):
     (tmp_path / "a.MP4").write_bytes(bytes(range(256)))
     assert main(["scan", str(tmp_path / "a.MP4")]) == 1
     assert "a.MP4 is one video: pass its folder, or a list file" in capsys.readouterr().err
+
+
+def test_tables_are_aligned_as_a_terminal_shows_them():
+    assert [columns(text) for text in ("jump", "跳", "hüpfen", "hu\u0308pfen", "ﾊ")] == [
+        4,
+        2,
+        6,
+        6,
+        1,
+    ]
+    lines = aligned([["class", "train"], ["跳 hüpfen", "10"], ["jump", "7"]])
+    assert lines == ["class      train", "跳 hüpfen  10", "jump       7"]
