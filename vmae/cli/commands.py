@@ -59,8 +59,11 @@ def scan(arguments: argparse.Namespace) -> int:
     from vmae.data.checking.table import class_table
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set
+    from vmae.support.files import require_writable
     from vmae.train.recipe import Recipe
 
+    if arguments.json:
+        require_writable(arguments.json)
     samplings = [Sampling(arguments.num_frames, arguments.stride)]
     if arguments.recipe:
         recipe = Recipe.load(arguments.recipe)

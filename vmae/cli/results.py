@@ -112,13 +112,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.lists import from_test_list
     from vmae.data.sets.load import labelled, load_set
-    from vmae.support.files import write_text
+    from vmae.support.files import require_writable, write_text
     from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
     from vmae.train.splits import kept, relative
 
+    if arguments.json:
+        require_writable(arguments.json)
     model, classes, config = load_classifier(arguments.model)
     if note := unfinished(arguments.model):
         print(f"vmae: {note}", file=sys.stderr)
@@ -200,7 +202,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     from vmae import load
     from vmae.predict import passed_over, predict_all, to_csv, used_inference, videos_in
-    from vmae.support.files import printable, write_text
+    from vmae.support.files import printable, require_writable, write_text
     from vmae.support.text import few
     from vmae.train.classifier import unfinished
     from vmae.train.devices import accelerator_for
@@ -209,6 +211,8 @@ def predict(arguments: argparse.Namespace) -> int:
     for name in ("top", "every"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise ValueError(f"--{name} is {value}; it must be greater than 0")
+    if arguments.csv:
+        require_writable(arguments.csv)
     paths = videos_in(arguments.path)  # before the model, which takes longer
     if others := passed_over(arguments.path, paths):
         names = few([printable(path.relative_to(arguments.path)) for path in others])
