@@ -98,7 +98,8 @@ def labelled_row(line: str, top: str | Path, classes: Sequence[str] | None) -> V
             )
         folder = listed_path(match[1], top)
         return Video(folder, _label(match[3], classes), count=int(match[2]))
-    if match := _ROW.fullmatch(line):
+    match = _ROW.fullmatch(line)
+    if match and match[1][-1] not in ",;":
         return Video(listed_path(match[1], top), _label(match[2], classes))
     raise ValueError("expected `path label`, separated by a space")
 
