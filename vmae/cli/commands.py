@@ -104,7 +104,7 @@ def _recipe(arguments: argparse.Namespace):
     changes = {}
     for text in arguments.set:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not (name and equals):
             raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
         try:
             changes[name] = yaml.safe_load(value)

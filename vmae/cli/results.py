@@ -87,7 +87,7 @@ def add_to(subparsers: Any) -> None:
         command.add_argument(name, type=int, help=f"{text} (default: as in the run's test)")
     command.add_argument(
         "--num-workers",
-        type=int,
+        type=at_least(0),
         default=2,
         help="number of processes that read (default: %(default)s)",
     )
@@ -111,7 +111,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.lists import from_test_list
-    from vmae.data.sets.load import labelled, load_set
+    from vmae.data.sets.load import labelled, load_set, require_no_video
     from vmae.support.files import require_writable, write_text
     from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
@@ -140,6 +140,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "pass a folder with train.csv and test.csv"
         )
     else:
+        require_no_video(given)
         videos = from_test_list(given, classes)
     split = arguments.split or ("all" if arguments.data and not probes else "test")
     if probes and split in ("train", "all"):
