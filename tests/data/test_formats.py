@@ -121,6 +121,13 @@ def test_a_comma_before_the_label_is_no_part_of_the_path(tmp_path):
     assert all("expected `path label`, separated by a space" in p for p in error.value.problems)
 
 
+def test_a_video_with_two_labels_is_a_warning(tmp_path):
+    rows = "a.mp4 0\nb.mp4 1\na.mp4 1\nb.mp4 1\n"
+    folder = write(tmp_path, train_csv=rows, test_csv="c.mp4 0\n")
+    with pytest.warns(UserWarning, match=r"1 video has several labels: .*a\.mp4'\. Keep one row"):
+        load_set(folder)
+
+
 def test_two_classes_of_one_name_are_an_error(tmp_path):
     """Otherwise splits.csv, which has names, would make them one."""
     folder = write(

@@ -13,6 +13,7 @@ from problem_files import HEVC, cut_without_decoding, damage, foreign_set, kinds
 
 from vmae.cli.main import main
 from vmae.data import DataConfig, load_set, normalize_set, scan_set
+from vmae.data.checking.scan import summary
 from vmae.data.checking.table import class_table
 from vmae.train import FinetuneConfig
 
@@ -141,3 +142,30 @@ def test_the_table_has_a_column_for_each_split(tmp_path):
         ["class", "train", "val", "test"],
         ["jump", "3", "2", "1"],
     ]
+
+
+def test_one_video_in_two_classes_is_a_problem(tmp_path):
+    for name, seed in (("jump/a", 0), ("jump/b", 1), ("run/c", 2), ("run/d", 3)):
+        write(tmp_path / f"{name}.mp4", seed)
+    same = (tmp_path / "jump" / "a.mp4").read_bytes()
+    (tmp_path / "run" / "e.mp4").write_bytes(same)
+    (tmp_path / "jump" / "f.mp4").write_bytes(same)  # twice in one class is no contradiction
+    reports = scan_set(load_set(tmp_path), workers=1)
+    assert kinds(reports) == {"e.mp4": ["labels"]}
+    ((_, text),) = next(report.problems for report in reports if report.problems)
+    assert text == f"'run' here, but 'jump' as {tmp_path / 'jump' / 'a.mp4'}, of the same frames"
+    assert "keep it in the right one" in summary(reports)
+
+
+def test_a_copy_that_ends_early_is_a_note(tmp_path):
+    """Matroska has its index and duration at the front, so half a file plays, without any error."""
+    for number in range(2):
+        write(tmp_path / "ab"[number] / "whole.mkv", number, count=80)
+    whole = (tmp_path / "a" / "whole.mkv").read_bytes()
+    (tmp_path / "a" / "half.mkv").write_bytes(whole[: len(whole) // 2])
+    reports = scan_set(load_set(tmp_path), workers=1)
+    assert kinds(reports) == {}
+    notes = {Path(report.path).name: report.notes for report in reports}
+    ((kind, text),) = notes.pop("half.mkv")
+    assert kind == "incomplete" and text.endswith(" frames, but 3.3 s at 24 fps are 80")
+    assert not any(notes.values()), notes
