@@ -235,7 +235,8 @@ def predict(arguments: argparse.Namespace) -> int:
         if arguments.csv is None:
             when = "" if one.start is None else f" {one.start:g}-{one.end:g} s"
             best = ", ".join(f"{name} {100 * p:.1f} %" for name, p in one.classes)
-            print(f"{printable(one.path)}{when}: {best or one.error}", flush=True)
+            name = printable(one.path)
+            print(f"{name}{when}: {best or one.error.removeprefix(f'{name}: ')}", flush=True)
     unreadable = {one.path for one in predictions if one.error}
     if arguments.csv:
         folder = arguments.path if arguments.path.is_dir() else arguments.path.parent
