@@ -121,6 +121,16 @@ def test_a_comma_before_the_label_is_no_part_of_the_path(tmp_path):
     assert all("expected `path label`, separated by a space" in p for p in error.value.problems)
 
 
+def test_names_that_are_numbers_are_not_mixed_with_positions(tmp_path):
+    """With names 1, 2, 3 and labels 0, 1, 2, the first two classes would be one."""
+    rows = "a.mp4 0\nb.mp4 1\nc.mp4 2\n"
+    folder = write(tmp_path, classes_txt="1\n2\n3\n", train_csv=rows, test_csv="c.mp4 1\n")
+    with pytest.raises(SetError, match="line 1: .* label 0 is not a name in classes.txt, whose"):
+        load_set(folder)
+    write(tmp_path, train_csv=rows.replace(" 0", " 3"))
+    assert [video.label for video in load_set(folder).train] == [2, 0, 1]
+
+
 def test_a_video_with_two_labels_is_a_warning(tmp_path):
     rows = "a.mp4 0\nb.mp4 1\na.mp4 1\nb.mp4 1\n"
     folder = write(tmp_path, train_csv=rows, test_csv="c.mp4 0\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from problem_files import CLOSED, foreign_set, kinds
+from problem_files import CLOSED, foreign_set, kinds, write
 
 from vmae import ROOT
 from vmae.cli.main import main
@@ -47,6 +47,20 @@ def test_normalized_files_are_the_originals_and_read_exactly(foreign, tmp_path):
     normalize_set(foreign, done.folder, workers=1)
     assert lost.exists()
     assert [path.stat().st_ctime_ns for path in kept] == times
+
+
+def test_classes_named_by_numbers_keep_their_videos(tmp_path):
+    """Sorted as text, 10 comes before 2, so neither is at the position that its name says."""
+    for number, name in enumerate(("1", "2", "10", "jump")):
+        for seed in range(5):
+            write(
+                tmp_path / "set" / name / f"{name}{'abcde'[seed]}.mp4", 5 * number + seed, count=4
+            )
+    done = normalize_set(tmp_path / "set", tmp_path / "new", workers=1)
+    new = load_set(done.folder)
+    assert new.classes == ("1", "10", "2", "jump")
+    for video in new.train + new.test:
+        assert new.classes[video.label] == video.path.parent.name
 
 
 def test_output_folders_that_are_refused(foreign, tmp_path):

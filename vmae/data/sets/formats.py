@@ -125,6 +125,10 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
             f"label {label} is not between 0 and {len(classes) - 1}: classes.txt lists "
             f"{len(classes)} classes, and labels start at 0"
         )
+    if classes and any(map(str.isdigit, classes)):  # "1" has been taken for a name
+        raise ValueError(
+            f"label {label} is not a name in classes.txt, whose names are numbers: use the names as labels"
+        )
     if label < 0:
         raise ValueError(f"label {label} is negative; labels start at 0")
     return label
