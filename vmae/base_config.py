@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -96,10 +97,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is {value!r}; it must be a list of {len(items)} values")
         return tuple(_typed(i, v, where) for i, v in zip(items, value, strict=True))
     if hint is float and isinstance(value, str | int) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            value = float(value)  # YAML reads 1e-3 as text
+    if isinstance(value, float) and math.isinf(value):
+        raise ConfigError(f"{where} is {value}; it must be finite")
     if isinstance(hint, type) and (
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):

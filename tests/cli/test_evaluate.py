@@ -121,7 +121,7 @@ def test_a_list_is_one_test_set(classifier, motion_mini, tmp_path, capsys):
         alone.write_text(f"{videos[0].path} {label}\n")
         assert main(["evaluate", classifier, "--data", str(alone)]) == 1
         assert words in capsys.readouterr().err
-    (alone.parent / "classes.txt").write_text("other\n" * 2)
+    (alone.parent / "classes.txt").write_text("else\nother\n")
     alone.write_text(f"{videos[0].path} 1\n")
     assert main(["evaluate", classifier, "--data", str(alone)]) == 1
     assert "has the classes 'other', but the model was trained on" in capsys.readouterr().err
@@ -162,6 +162,9 @@ def test_what_cannot_be_tested(classifier, two_classes, capsys):
     assert "has no val videos: choose from train, test or all" in capsys.readouterr().err
     assert main([*data, "--probe", "--split", "all"]) == 1
     assert "a probe is trained on train" in capsys.readouterr().err
+    video = next(two_classes.rglob("*.mp4"))
+    assert main(["evaluate", classifier, "--data", str(video)]) == 1
+    assert f"{video} is one video: pass its folder, or a list file" in capsys.readouterr().err
     (two_classes / CLASSES[2]).rename(two_classes / "other")
     assert main(data) == 1
     assert "has the classes 'other', but the model was trained on" in capsys.readouterr().err

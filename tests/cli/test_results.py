@@ -90,6 +90,12 @@ def test_one_file_is_printed(model, folder, capsys):
     assert line.count("%") == 3, "all of the three classes"
 
 
+def test_an_unreadable_file_is_named_once_in_its_line(model, tmp_path, capsys):
+    (tmp_path / "empty.mp4").touch()
+    assert main(["predict", str(model), str(tmp_path / "empty.mp4")]) == 1
+    assert capsys.readouterr().out == f"{tmp_path / 'empty.mp4'}: the file is empty\n"
+
+
 def test_a_long_video_stretch_by_stretch(model, folder, tmp_path, monkeypatch):
     light = Light(MODEL, 3)
     light.class_names, light.inference = ("bright", "dark", "neither"), Inference(clip_seconds=1.0)

@@ -41,6 +41,21 @@ def test_model_and_data_change_in_both_parts_and_the_rest_in_one(command):
 
 
 @pytest.mark.parametrize(
+    "command,config,change",
+    [
+        ("pretrain", "own-cpu", "model.depth=4"),  # of which own-cpu would freeze 8 to fine-tune
+        ("finetune", "gpu", "model.num_frames=12"),  # in which gpu could not mask the decoder
+    ],
+)
+def test_what_the_other_part_could_not_do_is_no_obstacle(command, config, change):
+    name, value = change.removeprefix("model.").split("=")
+    changed = recipe(command, config, change)
+    assert str(getattr(getattr(changed, command).model, name)) == value
+    with pytest.raises(ValueError, match="frozen_layers is 8|running-cell masking repeats"):
+        recipe("plan", config, change)
+
+
+@pytest.mark.parametrize(
     "change,words",
     [
         ("optim.stepz=3", "no field optim.stepz (did you mean steps?)"),
@@ -60,6 +75,9 @@ def test_model_and_data_change_in_both_parts_and_the_rest_in_one(command):
         ("mask.mask_ratio=0.01", "nothing"),
         ("optim.lr=-1", "lr is -1.0; it must be at least 0"),
         ("optim.lr=.nan", "lr is nan; it must be at least 0"),
+        ("optim.epochs=.inf", "optim.epochs is inf; it must be finite"),
+        ("data.clip_seconds=1e999", "data.clip_seconds is inf; it must be finite"),
+        ("=3", "--set '=3' must have the form NAME=VALUE, e.g. optim.steps=100"),
         ("optim.betas=[0.9, 1.5]", "betas is (0.9, 1.5); it must be between 0 and 1"),
         ("data.num_workers=-1", "num_workers is -1; it must be at least 0"),
     ],

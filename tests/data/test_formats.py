@@ -112,6 +112,44 @@ def test_unlabelled_rows_and_other_invalid_lines_are_all_reported(tmp_path):
     assert "only in a pre-training list" in error.value.problems[-1]
 
 
+def test_a_comma_before_the_label_is_no_part_of_the_path(tmp_path):
+    rows = 'a.mp4,0\na.mp4, 0\n"my clip.mp4", 1\nb.mp4; 1\nfolder, 1\n'
+    folder = write(tmp_path, train_csv=rows, test_csv="c.mp4 0\n")
+    with pytest.raises(SetError) as error:
+        load_set(folder)
+    assert len(error.value.problems) == 5
+    assert all("expected `path label`, separated by a space" in p for p in error.value.problems)
+
+
+def test_names_that_are_numbers_are_not_mixed_with_positions(tmp_path):
+    """With names 1, 2, 3 and labels 0, 1, 2, the first two classes would be one."""
+    rows = "a.mp4 0\nb.mp4 1\nc.mp4 2\n"
+    folder = write(tmp_path, classes_txt="1\n2\n3\n", train_csv=rows, test_csv="c.mp4 1\n")
+    with pytest.raises(SetError, match="line 1: .* label 0 is not a name in classes.txt, whose"):
+        load_set(folder)
+    write(tmp_path, train_csv=rows.replace(" 0", " 3"))
+    assert [video.label for video in load_set(folder).train] == [2, 0, 1]
+
+
+def test_a_video_with_two_labels_is_a_warning(tmp_path):
+    rows = "a.mp4 0\nb.mp4 1\na.mp4 1\nb.mp4 1\n"
+    folder = write(tmp_path, train_csv=rows, test_csv="c.mp4 0\n")
+    with pytest.warns(UserWarning, match=r"1 video has several labels: .*a\.mp4'\. Keep one row"):
+        load_set(folder)
+
+
+def test_two_classes_of_one_name_are_an_error(tmp_path):
+    """Otherwise splits.csv, which has names, would make them one."""
+    folder = write(
+        tmp_path,
+        classes_txt="run\njump\nrun\n",
+        train_csv="a.mp4 0\nb.mp4 2\n",
+        test_csv="c.mp4 1\n",
+    )
+    with pytest.raises(SetError, match=r"classes.txt line 3: 'run' is also in line 1; give each"):
+        load_set(folder)
+
+
 @pytest.mark.skipif("__import__('os').name == 'nt'")
 def test_a_windows_drive_and_another_encoding_are_reported(tmp_path):
     folder = write(tmp_path, train_csv="C:\\videos\\a.mp4 0\nb.mp4 1\n", test_csv="c.mp4 0")

@@ -25,7 +25,7 @@ from vmae.data import (
     scan_set,
     write_video,
 )
-from vmae.predict import predict
+from vmae.predict import predict, videos_in
 from vmae.vit import VisionTransformer
 
 FILM = np.random.default_rng(0).integers(0, 256, (20, 8, 12, 3), dtype=np.uint8)
@@ -208,3 +208,26 @@ def test_names_that_a_list_cannot_hold_are_changed(tmp_path):
     assert (done.written, done.left_out) == (10, [])
     new = load_set(done.folder)
     assert not any(report.problems for report in scan_set(new, workers=1))
+
+
+def test_a_class_folder_that_a_list_cannot_hold_is_refused(tmp_path, capsys):
+    """In classes.txt it would be two classes, and every later one would get another's number."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such names")
+    for name in ("two\nlines", "x"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "1.mp4").touch()
+    for command in (["scan"], ["normalize", str(tmp_path / "new")]):
+        assert main([command[0], str(tmp_path / "set"), *command[1:]]) == 1
+        assert r"the folder 'two\nlines' has a line break in its name" in capsys.readouterr().err
+
+
+def test_hidden_folders_are_no_part_of_a_set(tmp_path):
+    """Systems keep copies of another kind there, under the same names."""
+    for number in range(5):
+        film(tmp_path / "a" / f"{number}.mp4", number)
+        film(tmp_path / "a" / ".AppleDouble" / f"{number}.mp4", number)
+        film(tmp_path / ".thumbnails" / f"{number}.mp4", number)
+    videos = load_set(tmp_path)
+    assert len(videos.train + videos.test) == len(videos_in(tmp_path)) == 5
+    assert videos.passed_over == ()

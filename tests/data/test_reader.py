@@ -58,6 +58,12 @@ def test_the_reason_is_decords_message_without_its_source_and_the_path():
     assert _reason(RuntimeError(f"{long} because it takes too long")) == (
         "Unable to handle EOF because it takes too long"
     )
+    corrupt = (
+        "because the video might have corrupted framesand `DECORD_REWIND_RETRY_MAX=16`. You may"
+    )
+    assert _reason(RuntimeError(f"{long} {corrupt}")) == (
+        "decord cannot read it to its end: run `vmae normalize`"
+    )
     assert _reason(RuntimeError("Check failed: pos < 16\n")) == "Check failed: pos < 16"
     assert _reason(IndexError()) == "IndexError"
 

@@ -127,11 +127,33 @@ def test_a_limit_of_0_allows_none(config, clips):
         open_sources(strict)
 
 
-def test_a_store_too_goes_without_one_broken_video(config, clips, tmp_path):
+def test_a_store_too_goes_without_one_broken_video(config, clips, tmp_path, capsys):
+    """The run lists it with its reason, as without a store, and a resumed run finds the same store."""
     damage(clips / "bright" / "e.mp4")
-    data = config.data.replace(cache=True, cache_dir=str(tmp_path / "stores"))
+    stores = tmp_path / "stores"
+    data = config.data.replace(cache=True, cache_dir=str(stores))
+    config.replace(data=data).to_yaml(tmp_path / "config.yaml")
     with pytest.warns(UserWarning, match="1 of 4 videos could not be read"):
-        assert len(open_sources(config.replace(data=data)).test.videos) == 3
+        sources = open_sources(config.replace(data=data))
+    assert len(sources.test.videos) == 3
+    built = sorted(stores.iterdir())
+    with pytest.warns(UserWarning, match="1 of 4 videos could not be read"):
+        assert main(command(tmp_path)) == 0
+    out, err = capsys.readouterr()
+    assert "unreadable 1 of 24 videos, left out: 'bright/e.mp4' (1 of the test videos)" in err
+    assert json.loads(out)["unreadable_videos"] == 1
+    (row,) = [row for row in rows_of(tmp_path / "run") if row["unreadable"]]
+    assert (row["split"], row["path"]) == ("test", "bright/e.mp4")
+    assert "not a video file, or truncated before its index" in row["unreadable"]
+    shutil.copy(clips / "bright" / "a.mp4", clips / "bright" / "e.mp4")  # repaired, too late
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="1 of 4 videos have changed")
+        again = open_sources(config.replace(data=data), tmp_path / "run")
+    assert [v.path.name for v in again.test.videos] == [v.path.name for v in sources.test.videos]
+    assert sorted(stores.iterdir()) == built
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "left out, unreadable" in page and "bright/e.mp4" in page
 
 
 def test_a_split_of_which_nothing_can_be_read_is_an_error(config, clips):

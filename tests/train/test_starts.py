@@ -40,6 +40,22 @@ def test_an_occupied_folder_is_refused_before_decoding(data, tmp_path, capsys):
     assert not decoded(data)
 
 
+def test_a_place_that_no_run_can_have_is_refused_before_decoding(data, tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    for config in (pretraining(data), FinetuneConfig(model=MODEL, data=data)):
+        config.to_yaml(tmp_path / "config.yaml")
+        command = "finetune" if isinstance(config, FinetuneConfig) else "pretrain"
+        for out, words in (
+            (tmp_path / "notes.txt", "it is a file: choose another folder"),
+            (tmp_path / "notes.txt" / "run", "notes.txt is a file: choose another folder"),
+            (data.path, "is the folder of the videos (data.path): choose another folder"),
+        ):
+            assert main([command, str(tmp_path / "config.yaml"), "--out", str(out)]) == 1
+            assert words in capsys.readouterr().err, out
+    assert not decoded(data)
+    assert not (Path(data.path) / "lock.json").exists()
+
+
 def test_too_few_clips_of_a_class_are_found_before_decoding(data):
     with pytest.raises(SetError, match="has only 6 training videos, but 7 labels per class"):
         open_sources(FinetuneConfig(model=MODEL, data=data, labels_per_class=7))

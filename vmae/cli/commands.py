@@ -59,8 +59,11 @@ def scan(arguments: argparse.Namespace) -> int:
     from vmae.data.checking.table import class_table
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.load import load_set
+    from vmae.support.files import require_writable
     from vmae.train.recipe import Recipe
 
+    if arguments.json:
+        require_writable(arguments.json)
     samplings = [Sampling(arguments.num_frames, arguments.stride)]
     if arguments.recipe:
         recipe = Recipe.load(arguments.recipe)
@@ -101,7 +104,7 @@ def _recipe(arguments: argparse.Namespace):
     changes = {}
     for text in arguments.set:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not (name and equals):
             raise ConfigError(f"--set {text!r} must have the form NAME=VALUE, e.g. optim.steps=100")
         try:
             changes[name] = yaml.safe_load(value)

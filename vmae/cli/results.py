@@ -87,7 +87,7 @@ def add_to(subparsers: Any) -> None:
         command.add_argument(name, type=int, help=f"{text} (default: as in the run's test)")
     command.add_argument(
         "--num-workers",
-        type=int,
+        type=at_least(0),
         default=2,
         help="number of processes that read (default: %(default)s)",
     )
@@ -111,14 +111,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.data.reading.loader import open_set, open_source
     from vmae.data.reading.sampling import Sampling
     from vmae.data.sets.lists import from_test_list
-    from vmae.data.sets.load import labelled, load_set
-    from vmae.support.files import write_text
+    from vmae.data.sets.load import labelled, load_set, require_no_video
+    from vmae.support.files import require_writable, write_text
     from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
     from vmae.train.splits import kept, relative
 
+    if arguments.json:
+        require_writable(arguments.json)
     model, classes, config = load_classifier(arguments.model)
     if note := unfinished(arguments.model):
         print(f"vmae: {note}", file=sys.stderr)
@@ -138,6 +140,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "pass a folder with train.csv and test.csv"
         )
     else:
+        require_no_video(given)
         videos = from_test_list(given, classes)
     split = arguments.split or ("all" if arguments.data and not probes else "test")
     if probes and split in ("train", "all"):
@@ -200,7 +203,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     from vmae import load
     from vmae.predict import passed_over, predict_all, to_csv, used_inference, videos_in
-    from vmae.support.files import printable, write_text
+    from vmae.support.files import printable, require_writable, write_text
     from vmae.support.text import few
     from vmae.train.classifier import unfinished
     from vmae.train.devices import accelerator_for
@@ -209,6 +212,8 @@ def predict(arguments: argparse.Namespace) -> int:
     for name in ("top", "every"):
         if (value := getattr(arguments, name)) is not None and value <= 0:
             raise ValueError(f"--{name} is {value}; it must be greater than 0")
+    if arguments.csv:
+        require_writable(arguments.csv)
     paths = videos_in(arguments.path)  # before the model, which takes longer
     if others := passed_over(arguments.path, paths):
         names = few([printable(path.relative_to(arguments.path)) for path in others])
@@ -230,7 +235,8 @@ def predict(arguments: argparse.Namespace) -> int:
         if arguments.csv is None:
             when = "" if one.start is None else f" {one.start:g}-{one.end:g} s"
             best = ", ".join(f"{name} {100 * p:.1f} %" for name, p in one.classes)
-            print(f"{printable(one.path)}{when}: {best or one.error}", flush=True)
+            name = printable(one.path)
+            print(f"{name}{when}: {best or one.error.removeprefix(f'{name}: ')}", flush=True)
     unreadable = {one.path for one in predictions if one.error}
     if arguments.csv:
         folder = arguments.path if arguments.path.is_dir() else arguments.path.parent

@@ -13,7 +13,7 @@ from vmae.data.reading.sampling import Sampling
 from vmae.figures.charts import lines, table
 from vmae.figures.figure import page, paragraph
 from vmae.figures.report import results
-from vmae.support.files import write_text
+from vmae.support.files import require_writable, write_text
 from vmae.support.progress import Record
 from vmae.support.text import few
 from vmae.train.classifier import load_classifier, load_test
@@ -30,11 +30,12 @@ LEARNED = 0.9
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a fine-tuning run as one HTML file, by default report.html in its folder.
 
-    Raises CheckpointError if the run has not been tested, ConfigError if the folder holds none.
+    Raises CheckpointError if the run has not been tested, or the folder is not that of one.
     """
     folder = Path(folder)
     out = folder / "report.html" if out is None else Path(out)
     test, videos = load_test(folder)
+    require_writable(out)
     _, classes, config = load_classifier(folder)
     with page() as parts, warnings.catch_warnings():
         # The tables show every name; in pictures, letters of no installed font are boxes.

@@ -76,6 +76,24 @@ def require_space(folder: str | Path, needed: int) -> None:
         )
 
 
+def require_writable(path: Path, folder: bool = False) -> None:
+    """Raise DiskError, before any work, if a file could not be written to `path`, or into a `folder`.
+
+    It and the folders above it need not exist yet.
+    """
+    wanted = "folder" if folder else "file"
+    if path.exists() and path.is_dir() != folder:
+        other = "file" if folder else "folder"
+        raise DiskError(f"cannot write {path}: it is a {other}: choose another {wanted}")
+    place = path if folder else path.absolute().parent
+    while not place.exists():
+        place = place.absolute().parent
+    if not place.is_dir():
+        raise DiskError(f"cannot write {path}: {place} is a file: choose another {wanted}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise DiskError(f"cannot write {path}: no permission for {place}: choose another {wanted}")
+
+
 def printable(path: str | Path) -> str:
     """A path as text; bytes of it that are not UTF-8 are written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from vmae.base_config import ConfigError
 from vmae.data.reading.sources import Source
 from vmae.data.sets.videos import Video
 from vmae.inference import Inference
 from vmae.support.files import atomic_path, printable, write_text
 from vmae.support.near import near
+from vmae.support.text import few
 from vmae.train.checkpoint import newest_step
-from vmae.train.config import FinetuneConfig
+from vmae.train.config import FinetuneConfig, PretrainConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.run_folder import refuse_other
 from vmae.train.splits import training_videos
@@ -48,17 +51,54 @@ def load_classifier(
     Raises CheckpointError for any other folder.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").exists():
+    config = run_config(folder)
+    if not (folder / "model.safetensors").exists():
         raise CheckpointError(
-            f"{folder} has no config.yaml{near(folder, False)}: pass the folder of a run of "
-            "`vmae finetune`, which says how to test. `vmae predict` takes any weights"
+            f"{folder} is a run without model.safetensors, which it writes after its first epoch, or "
+            "at its end: to finish it, give its command again with --resume"
         )
-    config = FinetuneConfig.from_yaml(folder / "config.yaml")
     classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
     model = VisionTransformer(config.model, len(classes))
     load_weights(model, folder / "model.safetensors")
     model.class_names, model.inference = classes, Inference.of_run(config.to_dict())
     return model.eval(), classes, config
+
+
+def run_config(folder: Path) -> FinetuneConfig:
+    """The configuration of the fine-tuning run in a folder.
+
+    Raises CheckpointError for anything else, with what it is; ConfigError for a config.yaml that is
+    not of a run.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise CheckpointError(
+            f"{folder} has no config.yaml{near(folder, False)}: pass the folder of a run of "
+            f"`vmae finetune` (its --out), which says how to test{_instead(folder)}. `vmae predict` "
+            "takes any weights"
+        )
+    with suppress(ConfigError):
+        return FinetuneConfig.from_yaml(path)
+    with suppress(ConfigError):
+        PretrainConfig.from_yaml(path)
+        raise CheckpointError(
+            f"{folder} is a run of `vmae pretrain`, which has no classes: pass that of a classifier. "
+            f"`vmae finetune RECIPE --encoder {folder} --out FOLDER` makes one"
+        )
+    return FinetuneConfig.from_yaml(path)
+
+
+def _instead(path: Path) -> str:
+    """What is at a path that is no run's folder, as the end of a message; nothing if nothing is."""
+    for place in path.parents[:2]:  # of a file of a run, or of one of its checkpoints
+        if (place / "config.yaml").exists():
+            return f". This is part of the run {place}"
+    if not path.is_dir():
+        return ". This is a file" if path.exists() else ""
+    if runs := sorted(printable(found.parent.name) for found in path.glob("*/config.yaml")):
+        return f". In it are the runs {few(runs)}"
+    names = sorted(printable(found.name) for found in path.iterdir())
+    return f". In it are {few(names)}" if names else ". This one is empty"
 
 
 def unfinished(path: str | Path) -> str:
@@ -99,8 +139,9 @@ def save_test(test: Evaluation, source: Source, folder: str | Path) -> None:
 def load_test(folder: str | Path) -> tuple[Evaluation, list[Video]]:
     """What `save_test` wrote: logits and labels, and the videos that they belong to.
 
-    Raises CheckpointError if the folder has none.
+    Raises CheckpointError if the folder has none, or is not that of a run.
     """
+    run_config(Path(folder))
     path = Path(folder) / "test.safetensors"
     if not path.exists():
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,8 +68,8 @@ def open_sources(
     folder   of a run to resume: its videos stay in the splits that it began with
 
     Without a store, the test clips of every video are read once, in sets of up to CHECKED videos:
-    unreadable ones are left out now, rather than found in the test. Raises SetError if there are
-    more of them than `config.data.max_unreadable`.
+    unreadable ones are left out now, rather than found in the test; with a store, those that it could
+    not decode. Raises SetError if there are more of them than `config.data.max_unreadable`.
     """
     config.require_rgb()
     accelerator = accelerator_for(config.precision, config.device)
@@ -88,11 +89,16 @@ def open_sources(
             found = [unreadable(every, sampling, config.test_clips, data.num_workers, **progress)]
         splits = splits.without(broadcast_object_list(found)[0], data.max_unreadable)
         _enough(splits, config)
+    left_out = {os.path.abspath(row.video.path): row.unreadable for row in splits.left_out}
     with accelerator.main_process_first():  # one process decodes, the others find the cache
         train, val, test = (
-            open_source(data, part, size, frames, accelerator.device, **progress) if part else None
-            for part in (splits.split(name) for name in ("train", "val", "test"))
+            open_source(data, part, size, frames, accelerator.device, left_out, **progress)
+            if part
+            else None
+            for part in (splits.listed(name) for name in ("train", "val", "test"))
         )
+    if data.cache and not resumes:  # a resumed run keeps its lists as they are
+        splits = splits.marked(left_out)
     assert train is not None and test is not None  # `require_labels` has seen to it
     return Sources(splits.classes, train, test, val, splits.how, splits)
 

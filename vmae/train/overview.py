@@ -69,15 +69,16 @@ def overview(
 def _unreadable(sources: Sources) -> list[str]:
     """The videos left out because they cannot be read; or that nobody has tried."""
     splits = sources.splits
-    if splits is None or not isinstance(unwrap_subset(sources.train)[0], VideoFiles):
-        return []  # a store has said which it could not decode
+    if splits is None:
+        return []
     if rows := splits.left_out:
         names = few([relative(row.video.path, splits.folder) for row in rows])
         total = len({row.video for row in splits.rows})
         lost = Counter(row.split for row in rows)  # the splits are made before any video is read
         where = ", ".join(f"{lost[n]} of the {SPLITS[n]} videos" for n in SPLITS if lost[n])
         return [f"unreadable {len(rows)} of {total} videos, left out: {names} ({where})"]
-    if len(splits.rows) > CHECKED:
+    from_files = isinstance(unwrap_subset(sources.train)[0], VideoFiles)
+    if from_files and len(splits.rows) > CHECKED:
         return [f"unreadable not checked, as there are over {CHECKED:,} videos: `vmae scan` does"]
     return ["unreadable none"] if splits.checked else []
 

@@ -60,7 +60,8 @@ class Recipe(Config):
         """A copy with fields of "pretrain", "finetune" or "both" set, by dotted name; None is a value too.
 
         Those of the model and the data are set in both parts: a recipe describes one model. Of "both",
-        a field that only one part has is set there.
+        a field that only one part has is set there. Of one part, the other loses the settings of its
+        own if they do not fit the new model, as it is not going to be run.
         """
         values = self.to_dict()
         for name, value in fields.items():
@@ -75,7 +76,13 @@ class Recipe(Config):
             PretrainConfig.from_dict(values["pretrain"])
         if part in ("finetune", "both"):
             FinetuneConfig.from_dict(values["finetune"])
-        return Recipe.from_dict(values)
+        try:
+            return Recipe.from_dict(values)
+        except ValueError:  # of the configuration or its mask
+            if part == "both":
+                raise
+            shared = {name: values[part][name] for name in ("model", "data")}
+            return Recipe.from_dict(dict.fromkeys(values, shared) | {part: values[part]})
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:

@@ -21,9 +21,9 @@ import accelerate
 import psutil
 import torch
 
-from vmae import ROOT, __version__
+from vmae import ROOT, __version__, at_root
 from vmae.base_config import Config, ConfigError
-from vmae.support.files import DiskError, atomic_path, write_text
+from vmae.support.files import DiskError, atomic_path, require_writable, write_text
 from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
 from vmae.train.devices import auto_precision, device_name
@@ -70,13 +70,14 @@ def lock(folder: Path) -> Iterator[None]:
     """Keep a second run out of `folder` for the duration of the block.
 
     Takes over the lock of a process that is gone, or of this same SLURM job before it was requeued.
-    Raises CheckpointError if another run holds it.
+    Raises CheckpointError if another run holds it, DiskError if nothing can be written there.
     """
     path = folder / "lock.json"
     mine = {
         "pid": os.getpid(), "started": psutil.Process().create_time(),
         "host": socket.gethostname(), "job": os.environ.get(JOB),
     }  # fmt: skip
+    require_writable(folder, folder=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -203,8 +204,14 @@ def check_folder(folder: Path, config: RunConfig, resume: bool) -> None:
 
     Fields in FREE_FIELDS may change on resuming. Raises CheckpointError if the folder contains a run
     and `resume` is off, or a run of another configuration (listing the differences), or one that
-    this version would continue with other numbers.
+    this version would continue with other numbers; also if it is the folder of the videos. Raises
+    DiskError if nothing can be written there.
     """
+    require_writable(folder, folder=True)
+    if folder.resolve() == at_root(config.data.path).resolve():
+        raise CheckpointError(
+            f"{folder} is the folder of the videos (data.path): choose another folder for the run"
+        )
     if not holds_run(folder):
         return
     if not resume:

@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,11 +56,16 @@ class Splits:
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of "train", "val" or "test" that can be used."""
-        return tuple(
-            row.video
-            for row in self.rows
-            if row.split == name and not row.unreadable and row.video not in self.gone
-        )
+        return tuple(video for video, unreadable in self._there(name) if not unreadable)
+
+    def listed(self, name: str) -> tuple[Video, ...]:
+        """Those of a split that are there, also the unreadable ones: a store is known by its list."""
+        return tuple(video for video, _ in self._there(name))
+
+    def _there(self, name: str) -> Iterator[tuple[Video, str]]:
+        for row in self.rows:
+            if row.split == name and row.video not in self.gone:
+                yield row.video, row.unreadable
 
     @property
     def left_out(self) -> tuple[Row, ...]:
@@ -80,7 +86,18 @@ class Splits:
         total = len({row.video for row in self.rows})
         failed = [(printable(video.path), reason) for video, reason in reasons.items()]
         Failures(total, max_unreadable).add(failed)
-        rows = (replace(row, unreadable=reasons.get(row.video, "")) for row in self.rows)
+        return self.marked({os.path.abspath(video.path): why for video, why in reasons.items()})
+
+    def marked(self, reasons: dict[str, str]) -> Splits:
+        """The same with the reason of each unreadable video, by absolute path, after all were read.
+
+        Raises SetError if nothing is left of a split.
+        """
+        paths = (os.path.abspath(row.video.path) for row in self.rows)
+        rows = (
+            replace(row, unreadable=reasons.get(path, ""))
+            for row, path in zip(self.rows, paths, strict=True)
+        )
         return replace(self, rows=tuple(rows), checked=True)._not_empty("unreadable")
 
     def _not_empty(self, what: str) -> Splits:

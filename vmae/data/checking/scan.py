@@ -34,6 +34,8 @@ from vmae.data.sets.videos import Video, VideoSet
 from vmae.support.files import printable, write_text
 from vmae.support.text import few, first_lines
 
+#: A file with less than this share of the frames that its duration and frame rate promise may be cut off.
+COMPLETE = 0.8
 #: A frame is wrong if its mean absolute difference from the reference, of 255, is above this.
 #: Where decord is exact, 0.0 was measured.
 WRONG = 1.5
@@ -51,12 +53,15 @@ ADVICE = {
     "remove these videos",
     "duplicate": "in train and in another split: remove these videos from one of them, or test results "
     "will be too optimistic",
+    "labels": "the same video in two classes: keep it in the right one",
 }
 
 #: What else is worth knowing about files and folders, which is no problem.
 NOTES = {
     "colours": "decord reads the right frames of these videos in slightly other colours than a "
     "player (10 bits, HDR, another size): use them as they are, or run `vmae normalize`",
+    "incomplete": "fewer frames than duration and frame rate promise: if the copy is incomplete, get it "
+    "again; a changing rate, or sound that is longer, does no harm",
     "sizes": "the frame size changes: all frames are scaled to the size of the first",
     "folders": "folders of images, which are not scanned",
     "sub-folders": "they hold all videos of a class and count as its recordings: if they are the "
@@ -159,6 +164,10 @@ def check_video(path: Path) -> Report:
         return report
     report.frames = count
     report.picture_hash = f"{count}-{digest.hexdigest()}"
+    promised = (report.seconds or 0) * (report.rate or 0)
+    if count < COMPLETE * promised:
+        text = f"{count} frames, but {report.seconds:.1f} s at {report.rate:.4g} fps are {promised:.0f}"
+        report.notes.append(("incomplete", text))
     if len(sizes) > 1:
         text = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         report.notes.append(("sizes", text))
@@ -245,7 +254,7 @@ def _short(error: Exception, path: Path) -> str:
 
 
 def _mark_duplicates(reports: Sequence[Report]) -> None:
-    """Add a problem to each file of another split that is also in the train split."""
+    """Add a problem to each file that is in train and in another split, or in two classes."""
     for what in ("file_hash", "picture_hash"):
         train = {getattr(r, what): r.path for r in reports if "train" in r.splits}
         train.pop(None, None)  # files that could not be read
@@ -255,6 +264,14 @@ def _mark_duplicates(reports: Sequence[Report]) -> None:
             if found and not known and set(report.splits) - {"train"}:
                 same = "the same bytes" if what == "file_hash" else "the same frames"
                 report.problems.append(("duplicate", f"{same} as {found} in train"))
+    firsts: dict[str, Report] = {}
+    for report in reports:
+        if report.picture_hash is None or any(kind == "duplicate" for kind, _ in report.problems):
+            continue
+        first = firsts.setdefault(report.picture_hash, report)
+        if first.label != report.label:
+            text = f"{report.label!r} here, but {first.label!r} as {first.path}, of the same frames"
+            report.problems.append(("labels", text))
 
 
 def summary(reports: Sequence[Report]) -> str:

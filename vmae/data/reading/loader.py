@@ -206,30 +206,37 @@ def open_source(
     img_size: int,
     num_frames: int,
     device: torch.device | None = None,
+    left_out: dict[str, str] | None = None,
     **progress: Any,
 ) -> Source:
     """The videos as a store (built now if necessary) or as files, for clips of `num_frames` frames.
 
-    device   the device that trains on the clips: with `config.cache_on_device` the frames are kept
-             in its memory if they fit
+    device    the device that trains on the clips: with `config.cache_on_device` the frames are kept
+              in its memory if they fit
+    left_out  videos to leave out, by absolute path, with the reason; receives those that a store finds
 
     Raises SetError if more than a share `config.max_unreadable` of the videos is unreadable or
     shorter than a clip. If fewer are, a warning lists them and the run continues without them.
     Without a store, such videos are discovered only when they are read.
     """
+    known = {} if left_out is None else left_out
     if not config.cache:
-        return VideoFiles(videos, img_size)
+        used = [video for video in videos if os.path.abspath(video.path) not in known]
+        return VideoFiles(used, img_size)
     store = build_store(at_root(config.cache_dir), videos, img_size, config.num_workers, **progress)
     sampling = Sampling.of(config, num_frames)
     failures = Failures(len(videos), config.max_unreadable)
     failed, long_enough = list(store.failed), []
     for i, video in enumerate(store.videos):
+        if str(video.path) in known:
+            continue
         try:
-            sampling.of_video(store.videos[i]).check(store.shape(i)[0])
+            sampling.of_video(video).check(store.shape(i)[0])
             long_enough.append(i)
         except VideoError as error:
             failed.append((str(video.path), f"{video.path}: {error}"))
     failures.add(failed)
+    known |= failed
     kept = store if device is None or not config.cache_on_device else to_device(store, device)
     return kept if len(long_enough) == len(store) else Subset(kept, long_enough)
 

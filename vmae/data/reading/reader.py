@@ -122,6 +122,7 @@ def _reason(error: Exception) -> str:
         "Error reading": "not a video file, or truncated before its index",
         "av_read_frame": "the file is truncated or corrupt",
         "avcodec_send_packet": "the file is corrupt",
+        "DECORD_REWIND_RETRY_MAX": "decord cannot read it to its end: run `vmae normalize`",
         "from_size == to_size": "decord cannot read frames of this width: run `vmae normalize`",
     }.items():
         if words in text:

@@ -15,7 +15,7 @@ _PLACES = (".", "videos", "UCF-101", "UCF101", "hmdb51_org", "hmdb51",
 
 
 def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
-    """Every file below a folder, but for those whose name begins with a dot.
+    """Every file below a folder, but for those whose name begins with a dot, or that of their folder.
 
     Links to folders are followed, except to one that they are in.
     """
@@ -24,9 +24,11 @@ def walk(folder: Path, above: Sequence[str] | None = None) -> Iterator[Path]:
     if real in above:
         return
     for path in sorted(folder.iterdir()):
+        if path.name[0] == ".":  # .AppleDouble, .thumbnails, .ipynb_checkpoints
+            continue
         if path.is_dir():
             yield from walk(path, [*above, real])
-        elif path.name[0] != ".":
+        else:
             yield path
 
 

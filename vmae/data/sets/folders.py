@@ -176,6 +176,8 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
 
     foreign   take also videos that decord does not read exactly
     passed    receives every other file, except those whose name begins with a dot
+
+    Raises SetError for a name of a class that its list could not hold.
     """
     suffixes = VIDEO_SUFFIXES + FOREIGN_SUFFIXES * foreign
     found = {}
@@ -189,6 +191,12 @@ def _class_folders(folder: Path, foreign: bool, passed: list[Path]) -> dict[str,
             used = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and p.parent != sub]
             videos = sorted({path.parent for path in used})
         if videos:
-            found[printable(sub.name)] = videos
+            name = printable(sub.name)
+            if name.splitlines() != [name]:
+                raise SetError(
+                    f"{folder}: the folder {name!r} has a line break in its name, and a list of classes "
+                    "has one line for each: rename the folder"
+                )
+            found[name] = videos
         passed += sorted(set(files) - set(used))
     return found

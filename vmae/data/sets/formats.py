@@ -98,7 +98,8 @@ def labelled_row(line: str, top: str | Path, classes: Sequence[str] | None) -> V
             )
         folder = listed_path(match[1], top)
         return Video(folder, _label(match[3], classes), count=int(match[2]))
-    if match := _ROW.fullmatch(line):
+    match = _ROW.fullmatch(line)
+    if match and match[1][-1] not in ",;":
         return Video(listed_path(match[1], top), _label(match[2], classes))
     raise ValueError("expected `path label`, separated by a space")
 
@@ -123,6 +124,10 @@ def _label(text: str, classes: Sequence[str] | None) -> int:
         raise ValueError(
             f"label {label} is not between 0 and {len(classes) - 1}: classes.txt lists "
             f"{len(classes)} classes, and labels start at 0"
+        )
+    if classes and any(map(str.isdigit, classes)):  # "1" has been taken for a name
+        raise ValueError(
+            f"label {label} is not a name in classes.txt, whose names are numbers: use the names as labels"
         )
     if label < 0:
         raise ValueError(f"label {label} is negative; labels start at 0")

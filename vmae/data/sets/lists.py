@@ -61,8 +61,14 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
         return None
     problems: list[str] = []
     lines = read_text(folder / "classes.txt", problems).splitlines()
-    raise_problems(folder, problems)
     classes = tuple(line.strip() for line in lines)
+    first = {name: number for number, name in reversed([*enumerate(classes, 1)])}
+    problems += [
+        f"classes.txt line {number}: {name!r} is also in line {first[name]}; give each class its own name"
+        for number, name in enumerate(classes, 1)
+        if name and first[name] != number
+    ]
+    raise_problems(folder, problems)
     return classes[: max((i + 1 for i, name in enumerate(classes) if name), default=0)]
 
 

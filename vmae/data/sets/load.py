@@ -62,8 +62,7 @@ def load_set(
     and about files in class folders that are not part of the set. The videos themselves are not opened.
     """
     given, folder = folder, at_root(folder)
-    if folder.is_file() and folder.suffix.lower() in VIDEO_SUFFIXES + FOREIGN_SUFFIXES:
-        raise SetError(f"{printable(folder)} is one video: pass its folder, or a list file")
+    require_no_video(folder)
     if folder.is_file():
         return from_pretraining_list(folder, root)
     if not folder.is_dir():
@@ -94,6 +93,12 @@ def load_set(
     for text in _doubts(found, foreign):
         warnings.warn(f"{found.folder}: {text}", stacklevel=2)
     return found
+
+
+def require_no_video(path: Path) -> None:
+    """Raise SetError if the path of a set is that of a single video."""
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES + FOREIGN_SUFFIXES:
+        raise SetError(f"{printable(path)} is one video: pass its folder, or a list file")
 
 
 def require_chosen(path: str) -> None:
@@ -185,6 +190,14 @@ def _doubts(videos: VideoSet, foreign: bool) -> Iterator[str]:
         yield (
             f"train and test share {len(leaked)} video{'s' * (len(leaked) != 1)}, so test results will "
             f"be too optimistic: {few(leaked)}"
+        )
+    labels: dict[tuple[str, int], set[int]] = {}
+    for video in (*videos.train, *held_out):
+        labels.setdefault((str(video.path), video.first), set()).add(video.label)
+    if torn := [printable(path) for (path, _), each in labels.items() if len(each) > 1]:
+        yield (
+            f"{len(torn)} video{'s have' if len(torn) > 1 else ' has'} several labels: {few(torn)}. "
+            "Keep one row for each"
         )
     if alike := look_alike(videos.train, videos.test):
         yield (

@@ -39,11 +39,15 @@ def finish_set(
     classes: Sequence[str],
     lists: dict[str, list[tuple[str, int]]],
 ) -> None:
-    """Write the class list, the annotation files and finally set.json, which marks the set complete."""
+    """Write the class list, the annotation files and finally set.json, which marks the set complete.
+
+    Labels are positions in the class list; names, if some names are numbers, which would be taken for them.
+    """
+    named = any(map(str.isdigit, classes))
     if classes:
         write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     for split, rows in lists.items():
-        lines = "".join(f"{name} {label}\n" for name, label in rows)
+        lines = "".join(f"{name} {classes[label] if named else label}\n" for name, label in rows)
         write_text(folder / f"{split}.csv", lines)
     write_text(folder / "set.json", json.dumps(spec, indent=1))
     (folder / "set.partial.json").unlink(missing_ok=True)
