@@ -88,8 +88,7 @@ def test_scan_and_normalize_take_other_formats_and_list_the_rest(mixed, tmp_path
         assert main(["scan", str(mixed), "--num-workers", "1"]) in (0, 1)
     text = capsys.readouterr().out
     assert (
-        "passed over: 4 (not part of the set, so training ignores them: leave, move or delete "
-        in text
+        "passed over: 4 (not part of the set, so training ignores them; videos and images " in text
     )
     assert text.startswith("11 files")
     assert "passed over: 4" in text and str(mixed / "b" / "clip.xyz") in text
@@ -100,6 +99,26 @@ def test_scan_and_normalize_take_other_formats_and_list_the_rest(mixed, tmp_path
     new = load_set(tmp_path / "new")
     assert len(new.train + new.test) == 11
     assert not any(report.problems for report in scan_set(new, workers=1))
+
+
+def test_other_formats_move_no_video_to_another_split(tmp_path):
+    """The same videos are tested before and after `vmae normalize`, and scan checks that split."""
+    names = ["0.MTS", *(f"{number}.mp4" for number in range(1, 12)), "2.mts"]
+    groups = [f"v_a_g{number:02}_c01.mp4" for number in range(1, 6)]
+    for name in [
+        *(f"a/{name}" for name in names),
+        *(f"b/{name}" for name in groups),
+        "b/v_a_g00_c01.ts",
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trained = load_set(tmp_path)
+    checked = load_set(tmp_path, foreign=True)
+    assert [video.path for video in trained.test] == [video.path for video in checked.test]
+    assert {video.path.name for video in checked.test} == {"3.mp4", "8.mp4", "v_a_g05_c01.mp4"}
+    assert len(checked.train) == len(trained.train) + 3
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "webp", "tif"])

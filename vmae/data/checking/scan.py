@@ -46,7 +46,8 @@ ADVICE = {
     "rows), or get them again; training leaves up to `max_unreadable` (by default "
     f"{100 * DataConfig.max_unreadable:g} %) of the videos out and lists them",
     "foreign": "decord cannot read these videos, but other decoders can: run `vmae normalize`",
-    "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`",
+    "wrong": "decord silently returns wrong frames for these videos: run `vmae normalize`; until then, "
+    "training takes none of the formats such as .mts from class folders",
     "stretched": "their pixels are not square, and they are read as stored, as in the published code, "
     "so the picture is stretched: run `vmae normalize`",
     "short": "shorter than a clip: use fewer frames or a smaller stride, set data.short to repeat, or "
@@ -67,8 +68,8 @@ NOTES = {
     "sub-folders": "they hold all videos of a class and count as its recordings: if they are the "
     "classes, pass this folder instead",
     "classes": "a classifier needs at least 2 classes: use one sub-folder per class, or lists",
-    "passed over": "not part of the set, so training ignores them: leave, move or delete them; to use "
-    "them, convert videos to .mp4 and images to .png",
+    "passed over": "not part of the set, so training ignores them; videos and images among them can be "
+    "used once they are converted to .mp4 and .png",
 }
 
 #: The maximum number of frames compared, and of pixels of each: of larger frames, every n-th pixel.

@@ -106,9 +106,11 @@ def _from_classes(folder: Path, foreign: bool) -> VideoSet:
     for label, paths in enumerate(by_class.values()):
         nested += _nested(inner, paths)
         group_of = _recordings(inner, paths)
-        groups = [*dict.fromkeys(group_of.values())]
+        # Formats that only scan and normalize take do not count, so that they and training agree.
+        usual = [path for path in paths if path.suffix.lower() not in FOREIGN_SUFFIXES]
+        groups = [*dict.fromkeys(group_of[path] for path in usual or paths)]
         if None in groups:
-            tested = set(paths[4::5])
+            tested = set(usual[4::5] or paths[4::5])
         else:
             last = set(groups[4::5] or groups[1:][-1:])
             tested = {path for path in paths if group_of[path] in last}
