@@ -92,8 +92,11 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     err = " ".join(err.split())
     assert f"unreadable 1 of 24 videos, left out: {broken!r} (1 of the test videos)" in err
     assert "2 ('bright', 'dark'), with 8 training and 1 to 2 test videos each" in err
-    assert "2 classes have fewer than 3 test videos ('bright', 'dark')" in err
-    assert "their accuracies will say nothing: add videos, or put more into a test folder" in err
+    assert "2 classes have fewer than 10 test videos ('bright', 'dark')" in err
+    assert (
+        "their accuracies will say next to nothing: add videos, or put more into a test folder"
+        in err
+    )
     assert err.index("unreadable 1 of 24") < err.index("fine-tune:"), "before the first step"
     assert json.loads(out)["unreadable_videos"] == 1
     (row,) = [row for row in rows_of(tmp_path / "run") if row["unreadable"]]

@@ -73,13 +73,18 @@ def test_small_tests_have_their_caveats(videos):
     assert "the accuracy on all videos of this kind may well be anything from 30 to 90 %" in text
     assert "another 6 videos" not in text, "those vary more than the interval says"
     assert "does not show that the classifier is better than always giving the same answer" in text
-    assert "2 of 2 classes have fewer than ten test videos" in text
+    assert "2 of 2 classes have fewer than 10 test videos" in text
     assert "a 3 1 33 6 to 79 b (2)" in text, "a row of the table by class"
     assert "Confusion matrix of 2 classes in numbers of videos: 4 of 6" in text
     assert "2 <odd> & name.mp4 a, but b, 88 %" in text.replace("&lt;", "<").replace(
         "&gt;", ">"
     ).replace("&amp;", "&")
     assert "Look at the labels first" in text
+
+
+def test_ten_test_videos_of_a_class_are_enough_for_it():
+    pairs = [(label, label) for label, count in enumerate((9, 10)) for _ in range(count)]
+    assert "1 of 2 classes have fewer than 10 test videos" in told(evaluation(pairs, 2), [], "ab")
 
 
 def test_large_tests_and_perfect_ones_have_none():
