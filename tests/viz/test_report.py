@@ -182,4 +182,5 @@ def test_a_resumed_run_has_the_report_of_an_uninterrupted_one(motion_mini, tmp_p
     assert videos == [sources.test.videos[index] for index in result.test.videos]
     best = max(row["accuracy"] for row in result.validation)
     assert f"validation videos ({best:.1f} %)" in html
+    assert "12 steps of 8 videos: 2.4 epochs; learning rate up to 0.001" in html, "of 40 videos"
     assert Path(tmp_path / "whole" / "my run" / "report.html").stat().st_size < 1_000_000

@@ -20,7 +20,7 @@ from vmae.train.classifier import load_classifier, load_test
 from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
-from vmae.train.splits import left_out
+from vmae.train.splits import left_out, training_videos
 from vmae.train.validation import best_row, read_validation
 
 #: A share of the loss of guessing; a model whose training loss ends above it has hardly learned.
@@ -77,7 +77,6 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
             "videos held out of training would be kept."
         )
     optim, data = config.optim, config.data
-    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
     unread = left_out(folder)
     started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
@@ -88,7 +87,7 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         f"pixels, {clip}",
         "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),
         "frozen layers": f"{config.frozen_layers} of {config.model.depth}",
-        "training": f"{length}, batches of {optim.batch_size}, learning rate {optim.lr:g}"
+        "training": f"{_length(folder, config)}; learning rate up to {optim.lr:g}"
         + (f" per {optim.base_batch_size} videos" if optim.base_batch_size else ""),
         "views in the test": f"{config.test_clips * config.test_crops} per video",
         "device": started[-1]["device"],
@@ -96,6 +95,15 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         "made with": f"vmae {started[-1]['vmae']}, {started[-1]['time']}",
     }
     table([{"setting": name, "value": value} for name, value in rows.items()])
+
+
+def _length(folder: Path, config: FinetuneConfig) -> str:
+    """How long the run trained; one without lists of its videos says what it was asked to do."""
+    optim = config.optim
+    if (folder / "splits.csv").exists():
+        return optim.in_words(training_videos(folder, config.labels_per_class))
+    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
+    return f"{length} in batches of {optim.batch_size} videos"
 
 
 def training_curve(records: Sequence[Record], classes: int) -> None:

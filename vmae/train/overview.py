@@ -47,7 +47,6 @@ def overview(
     data = config.data
     span = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     val = len(sources.val.videos) if sources.val else 0
-    epochs = optim.steps * optim.batch_size / len(train.videos)
     lines = [
         f"model      {model.size} {start}",
         f"clips      {model.num_frames} frames ({span}) of {model.img_size} pixels",
@@ -57,8 +56,7 @@ def overview(
         *([f"validation {sources.split}"] if val else []),
         f"classes    {classes}",
         *(f"{'':11}{remark}" for remark in remarks),
-        f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
-        f"learning rate up to {optim.lr:.2g}",
+        f"training   {config.optim.in_words(len(train.videos))}; learning rate up to {optim.lr:.2g}",
         *_expected(config, sources, accelerator),
     ]
     fold = partial(
