@@ -83,6 +83,7 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     before = splits(config)
     broken = sorted(before["test"])[0]
     damage(clips / broken)
+    (clips / "dark" / "camera.MTS").touch()
     with pytest.warns(UserWarning, match=f"1 of 24 videos could not be read.*\n.*{broken}"):
         after = splits(config)
     assert after == {name: names - {broken} for name, names in before.items()}
@@ -105,6 +106,7 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     assert main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "left out, unreadable" in page and broken in page
+    assert re.search("passed over, not read</td><td[^>]*>1: &#x27;dark/camera.MTS&#x27;</td>", page)
 
 
 def test_more_than_one_stop_before_training_with_a_way_out(config, clips, tmp_path, capsys):

@@ -15,10 +15,12 @@ from vmae.data import DataConfig, Sampling, Video, write_video
 from vmae.figures import results
 from vmae.figures.figure import page
 from vmae.figures.report import interval
-from vmae.figures.report_page import training_curve
+from vmae.figures.report_page import _advice, training_curve
 from vmae.support.progress import Record
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
+from vmae.train.run_folder import claim_start, start_kind
+from vmae.vit import VisionTransformer
 
 
 def told(test: Evaluation, videos, classes, sampling=None) -> str:
@@ -129,6 +131,31 @@ def test_a_model_that_has_learned_next_to_nothing_is_not_a_success(classes, loss
     warning = f"hardly fallen below that of guessing ({losses[-1]:.2f} of {guess})"
     assert (warning in text) != learned
     assert ("raise optim.lr by a factor of 3" in text) != learned
+
+
+def test_the_advice_fits_the_run(tmp_path):
+    """A run that began with a classifier is not told to do so; frozen layers are one thing to change."""
+    model = ModelConfig.videomae("tiny", depth=12, embed_dim=32)
+    scratch, frozen = FinetuneConfig(model=model), FinetuneConfig(model=model, frozen_layers=8)
+    general = ["raise optim.lr by a factor of 3", "train for more epochs"]
+    classifier = "start from the weights of a classifier"
+    assert _advice(tmp_path, scratch) == [*general, classifier], (
+        "a run that has not noted its start"
+    )
+    fewer = "freeze fewer than 8 of the 12 layers"
+    encoder = VisionTransformer(frozen.model)
+    for start, said in (
+        (None, [*general, fewer, classifier]),
+        (encoder, [*general, fewer, classifier]),
+        (VisionTransformer(frozen.model, 400), [*general, fewer]),
+    ):
+        (tmp_path / "start.txt").unlink(missing_ok=True)
+        claim_start(tmp_path, start)
+        assert _advice(tmp_path, frozen) == said
+    records = [Record(step, 1.09, 1e-4, 1.0, 1.0) for step in (5, 10)]
+    text = text_of(lambda: training_curve(records, 3, [*general, fewer]))
+    assert f"may be luck. What may help: {', '.join(general)}, or {fewer}." in text
+    assert start_kind(tmp_path) == "a classifier of 400 classes"
 
 
 def test_the_curve_has_the_level_of_guessing_and_begins_at_0(monkeypatch):

@@ -20,11 +20,14 @@ from vmae.train.classifier import load_classifier, load_test
 from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
-from vmae.train.splits import left_out, training_videos
+from vmae.train.run_folder import start_kind
+from vmae.train.splits import left_out, passed_over, training_videos
 from vmae.train.validation import best_row, read_validation
 
 #: A share of the loss of guessing; a model whose training loss ends above it has hardly learned.
 LEARNED = 0.9
+#: What to do about such a loss, in any run.
+ADVICE = ("raise optim.lr by a factor of 3", "train for more epochs")
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -54,7 +57,7 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         read_validation(folder / "validation.jsonl"),
     )
     if records:
-        training_curve(records, test.logits.shape[1])
+        training_curve(records, test.logits.shape[1], _advice(folder, config))
     if validation:
         best = best_row(validation)
         lines(
@@ -77,15 +80,16 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
             "videos held out of training would be kept."
         )
     optim, data = config.optim, config.data
-    unread = left_out(folder)
+    unread, passed = left_out(folder), passed_over(folder)
     started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     rows = {
         "videos": data.path,
         **({"left out, unreadable": f"{len(unread)}: {few(unread)}"} if unread else {}),
+        **({"passed over, not read": f"{len(passed)}: {few(passed)}"} if passed else {}),
         "model": f"{config.model.size}, {config.model.num_frames} frames of {config.model.img_size} "
         f"pixels, {clip}",
-        "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),
+        "weights": _weights(folder, config),
         "frozen layers": f"{config.frozen_layers} of {config.model.depth}",
         "training": f"{_length(folder, config)}; learning rate up to {optim.lr:g}"
         + (f" per {optim.base_batch_size} videos" if optim.base_batch_size else ""),
@@ -97,6 +101,14 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
     table([{"setting": name, "value": value} for name, value in rows.items()])
 
 
+def _weights(folder: Path, config: FinetuneConfig) -> str:
+    """What the run started from, and what those weights were trained for, where that is known."""
+    if config.start_from is None:
+        return (folder / "start.txt").read_text(encoding="utf-8").strip()
+    kind = start_kind(folder)
+    return f"{config.start_from}, {kind}" if kind else config.start_from
+
+
 def _length(folder: Path, config: FinetuneConfig) -> str:
     """How long the run trained; one without lists of its videos says what it was asked to do."""
     optim = config.optim
@@ -106,8 +118,19 @@ def _length(folder: Path, config: FinetuneConfig) -> str:
     return f"{length} in batches of {optim.batch_size} videos"
 
 
-def training_curve(records: Sequence[Record], classes: int) -> None:
-    """The training loss beside that of guessing, from 0 on; says so if it is hardly any lower.
+def _advice(folder: Path, config: FinetuneConfig) -> list[str]:
+    """What this run could do to learn more."""
+    more = list(ADVICE)
+    if config.frozen_layers:
+        more.append(f"freeze fewer than {config.frozen_layers} of the {config.model.depth} layers")
+    if not start_kind(folder).startswith("a classifier"):
+        more.append("start from the weights of a classifier")
+    return more
+
+
+def training_curve(records: Sequence[Record], classes: int, advice: Sequence[str] = ADVICE) -> None:
+    """The training loss beside that of guessing, from 0 on; if it is hardly any lower, says so with
+    `advice`, of at least two things to do.
 
     The loss of equal probabilities is ln(classes), whether labels are hard, smoothed or mixed.
     """
@@ -126,8 +149,8 @@ def training_curve(records: Sequence[Record], classes: int) -> None:
         paragraph(
             f"The training loss has hardly fallen below that of guessing ({losses[-1]:.2f} of "
             f"{guess:.2f}): the model has learned next to nothing from these videos, and right "
-            "answers in a small test may be luck. The recipe own.yaml advises: raise optim.lr by a "
-            "factor of 3, train for more epochs, or start from the weights of a classifier."
+            f"answers in a small test may be luck. What may help: {', '.join(advice[:-1])}, or "
+            f"{advice[-1]}."
         )
 
 

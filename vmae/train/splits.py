@@ -44,6 +44,7 @@ class Splits:
     how      how those for validation were chosen, in words
     gone     those that the set has no more
     checked  whether all were read just now, to find those that cannot be
+    passed_over   files of the set in formats that training does not read
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Splits:
     how: str
     gone: frozenset[Video] = frozenset()
     checked: bool = False
+    passed_over: tuple[Path, ...] = ()
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of "train", "val" or "test" that can be used."""
@@ -102,11 +104,12 @@ def choose(config: FinetuneConfig, videos: VideoSet) -> Splits:
         for name, part in zip(NAMES, (train, val, videos.test), strict=True)
         for video in part
     )
-    return Splits(videos.folder, videos.classes, tuple(rows), how)
+    passed = videos.passed_over
+    return Splits(videos.folder, videos.classes, tuple(rows), how, passed_over=passed)
 
 
 def keep(folder: Path, splits: Splits, resumed: bool) -> None:
-    """Write splits.csv and classes.txt to the folder of a run.
+    """Write splits.csv and classes.txt to the folder of a run, and passed_over.txt if files were.
 
     Raises CheckpointError if a resumed run has them with other videos.
     """
@@ -120,6 +123,9 @@ def keep(folder: Path, splits: Splits, resumed: bool) -> None:
             )
         return
     write_text(folder / "classes.txt", "\n".join(splits.classes) + "\n")
+    if splits.passed_over:
+        names = [relative(passed, splits.folder) for passed in splits.passed_over]
+        write_text(folder / "passed_over.txt", "\n".join(names) + "\n")
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
@@ -161,6 +167,12 @@ def left_out(folder: Path) -> list[str]:
     path = folder / "splits.csv"
     rows = _read(path) if path.exists() else []
     return [printable(row["path"]) for row in rows if row["unreadable"]]
+
+
+def passed_over(folder: Path) -> list[str]:
+    """The files of its set that the run in `folder` did not read, as their formats are others."""
+    path = folder / "passed_over.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def training_videos(folder: Path, per_class: int | None) -> int:
