@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,9 @@ from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, Sampling, Video, write_video
 from vmae.figures import results
-from vmae.figures.figure import page
+from vmae.figures.figure import page, show, style
 from vmae.figures.report import interval
-from vmae.figures.report_page import _advice, training_curve
+from vmae.figures.report_page import _advice, _missing_letters, training_curve
 from vmae.support.progress import Record
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
@@ -167,6 +169,29 @@ def test_the_curve_has_the_level_of_guessing_and_begins_at_0(monkeypatch):
     assert list(dashed.get_ydata()) == pytest.approx([np.log(3)] * 2)
     assert [text.get_text() for text in axis.texts] == ["guessing: ln(3) = 1.10"]
     assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > np.log(3)
+
+
+def test_letters_of_no_installed_font_are_named_once(tmp_path):
+    def drawn(name: str) -> None:
+        with style():
+            figure, axes = plt.subplots()
+            axes.set_title(name)
+            show(figure, name)
+
+    with page(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _missing_letters():
+            drawn("jump \U00013000\U00013001")
+            drawn("\U00013000")
+            warnings.warn("another matter", stacklevel=1)
+    first, second = (str(one.message) for one in caught)
+    assert first == "another matter"
+    assert "show boxes for 2 letters that no installed font has: \U00013000 \U00013001." in second
+    assert "Install a font" in second and "fontlist-*.json" in second
+    with page(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with _missing_letters():
+            drawn("jump é")
 
 
 class Dies(Silent):

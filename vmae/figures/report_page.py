@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+
+import matplotlib
 
 from vmae.data.reading.sampling import Sampling
 from vmae.figures.charts import lines, table
@@ -39,15 +43,36 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     out = folder / "report.html" if out is None else Path(out)
     test, videos = load_test(folder)
     _, classes, config = load_classifier(folder)
-    with page() as parts, warnings.catch_warnings():
-        # The tables show every name; in pictures, letters of no installed font are boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with page() as parts, _missing_letters():
         results(test, videos, classes, Sampling.of(config.data, config.model.num_frames))
         paragraph("Training", "h2")
         _training(folder, config, test)
     title = escape(f"Report of {folder.resolve().name}")
     write_text(out, _PAGE.format(title=title, parts="\n".join(parts)))
     return out
+
+
+@contextmanager
+def _missing_letters() -> Iterator[None]:
+    """One warning, with a way out, in place of Matplotlib's for each letter that no installed font has."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing = {}
+    for one in caught:
+        if found := re.match(r"Glyph (\d+) .* missing from font", str(one.message)):
+            missing[chr(int(found[1]))] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if missing:
+        fonts = Path(matplotlib.get_cachedir(), "fontlist-*.json")
+        warnings.warn(
+            f"the pictures show boxes for {len(missing)} letter{'s' * (len(missing) != 1)} that no "
+            f"installed font has: {' '.join([*missing][:10])}. The tables show them. "
+            "Install a font that has them, such as Noto Sans CJK for Chinese, delete "
+            f"Matplotlib's list of fonts ({fonts}), and run `vmae report` again",
+            stacklevel=5,
+        )
 
 
 def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
