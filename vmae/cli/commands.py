@@ -86,6 +86,8 @@ def normalize(arguments: argparse.Namespace) -> None:
         print(
             f"  and {len(done.left_out) - 20} more, all listed in {arguments.out / 'left_out.txt'}"
         )
+    new = shlex.quote(f"data.path={done.folder}")
+    print(f"next: pass `--set {new}`, so that training reads the new files", file=sys.stderr)
 
 
 def _recipe(arguments: argparse.Namespace):
