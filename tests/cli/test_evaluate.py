@@ -162,6 +162,15 @@ def test_what_cannot_be_tested(classifier, two_classes, capsys):
     assert "has no val videos: choose from train, test or all" in capsys.readouterr().err
     assert main([*data, "--probe", "--split", "all"]) == 1
     assert "a probe is trained on train" in capsys.readouterr().err
+    flat = two_classes.with_name("flat")
+    flat.mkdir()
+    for video in two_classes.glob("*/*.mp4"):
+        (flat / video.name).symlink_to(video.resolve())
+    assert main(["evaluate", classifier, "--data", str(flat)]) == 1
+    error = capsys.readouterr().err
+    assert "flat: 12 of 12 videos have no label, so there is nothing to compare" in error
+    assert "`vmae predict` gives the classes of videos without labels" in error
+    assert "fine-tun" not in error
     (two_classes / CLASSES[2]).rename(two_classes / "other")
     assert main(data) == 1
     assert "has the classes 'other', but the model was trained on" in capsys.readouterr().err
