@@ -99,6 +99,13 @@ def test_an_unreadable_file_is_named_once(model, folder, capsys, more):
     assert out.startswith(f"{damaged}: the file could not be opened as a video (")
 
 
+def test_the_help_says_what_its_status_means(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "status is 1 if a file could not be read, although all others are predicted" in said
+
+
 def test_a_long_video_stretch_by_stretch(model, folder, tmp_path, monkeypatch):
     light = Light(MODEL, 3)
     light.class_names, light.inference = ("bright", "dark", "neither"), Inference(clip_seconds=1.0)

@@ -63,7 +63,10 @@ def add_to(subparsers: Any) -> None:
     test.set_defaults(run=evaluate)
 
     command = subparsers.add_parser(
-        "predict", help="predict the classes of videos with a classifier"
+        "predict",
+        help="predict the classes of videos with a classifier",
+        description="Predict the classes of videos with a classifier. The exit status is 1 if a file "
+        "could not be read, although all others are predicted.",
     )
     command.add_argument(
         "model", help="a run's folder, weights in any layout, or OWNER/NAME on the Hugging Face hub"
