@@ -108,6 +108,9 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
     assert report["best_step"] <= 6 and report["validation_accuracy"] >= 50
     run = tmp_path / "run"
     assert err.endswith(f"next: `vmae report {run}`, `vmae predict {run} VIDEOS`")
+    assert (report["test_videos"], 10 * report["right"]) == (10, report["accuracy"])
+    for name in ("minutes", "clips_per_second", "peak_memory_gb"):
+        assert report[name] == round(report[name], 2)
     saved = FinetuneConfig.from_yaml(tmp_path / "run" / "config.yaml")
     assert saved.model.embed_dim == 384
     assert saved.start_from == str(tmp_path / "pretrained.pth")

@@ -16,11 +16,11 @@ from vmae.config import ModelConfig
 from vmae.data import DataConfig, Sampling, Video, write_video
 from vmae.figures import results
 from vmae.figures.figure import page, show, style
-from vmae.figures.report import interval
 from vmae.figures.report_page import _advice, _missing_letters, training_curve
 from vmae.support.progress import Record
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
+from vmae.train.evaluate import interval
 from vmae.train.run_folder import claim_start, start_kind
 from vmae.vit import VisionTransformer
 

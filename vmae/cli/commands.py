@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
 from typing import Any
 
 from vmae import ROOT
+from vmae.cli.printing import as_json, rounded
 from vmae.support.recipes import recipe_file
 
 
@@ -150,7 +150,7 @@ def training(arguments: argparse.Namespace) -> int:
         print(f"vmae: {stopped}; to continue, run the same command with --resume", file=sys.stderr)
         return STOPPED_STATUS
     if PartialState().is_main_process:
-        print(json.dumps(report, indent=1))
+        print(as_json(report))
         if arguments.command == "finetune":
             out = shlex.quote(str(arguments.out))
             print(f"next: `vmae report {out}`, `vmae predict {out} VIDEOS`", file=sys.stderr)
@@ -162,7 +162,8 @@ def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.train.pretrain import pretrain
 
     result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
-    return {"loss": result.records[-1].loss if result.records else None, **result.cost}
+    loss = round(result.records[-1].loss, 4) if result.records else None
+    return {"loss": loss, **rounded(result.cost)}
 
 
 def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -192,7 +193,9 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     kept = {}
     if best:
         kept = {"best_step": best["step"], "validation_accuracy": round(best["accuracy"], 1)}
-    return {"accuracy": round(result.test.accuracy, 1), **kept, **result.cost}
+    test = result.test
+    tested = {"right": test.right, "test_videos": len(test.labels)}
+    return {"accuracy": round(test.accuracy, 1), **tested, **kept, **rounded(result.cost)}
 
 
 def check_env(_: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vmae import at_root
 from vmae.cli.parser import at_least
+from vmae.cli.printing import as_json, rounded
 from vmae.support.near import require
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
-    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
+    from vmae.train.evaluate import evaluate, interval, knn_probe, linear_probe, pooled_features
     from vmae.train.splits import kept, relative
 
     model, classes, config = load_classifier(arguments.model)
@@ -176,8 +177,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return
     report: dict[str, Any] = {
         "set": str(videos.folder), "split": split,
-        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+        "videos": len(result.labels), "right": result.right, "top1": result.accuracy,
+        "top1_interval": interval(result.right, len(result.labels)),
     }  # fmt: skip
+    if len(classes) > 5:
+        report["top5"] = result.topk(5)
     if probes:
         sources = (open_source(data, trained, size, frames), test)
         train_features, test_features = (
@@ -190,7 +194,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     # A class without test videos is NaN, which JSON lacks.
     accuracies = [None if a != a else a for a in result.per_class().tolist()]
     report["per_class"] = dict(zip(classes, accuracies, strict=True))
-    print(json.dumps(report, indent=1))
+    print(as_json(rounded(report)))
     if arguments.json:
         report["confusion"] = result.confusion().tolist()
         write_text(arguments.json, json.dumps(report) + "\n")
