@@ -20,6 +20,7 @@ from vmae.data import DataConfig, SetError, load_set, write_video
 from vmae.data.reading.loader import Subset
 from vmae.train import FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import unfinished
+from vmae.train.finetune import labelled_clips
 from vmae.weights import CheckpointError
 
 
@@ -252,6 +253,41 @@ def test_a_finished_run_says_nothing_of_it(config, clips, tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(clips / "dark" / "a.mp4")]) == 0
     assert "not finished" not in capsys.readouterr().err
+
+
+def test_an_evaluation_on_videos_of_the_training_says_so(config, clips, tmp_path, capsys):
+    """Also if links lead to them. Of two labels per class, the other training videos are new to it."""
+    config = config.replace(optim=config.optim.replace(steps=1), labels_per_class=2)
+    run = tmp_path / "run"
+    sources = open_sources(config)
+    finetune(config, sources, None, Silent(), run)
+    validated = len(sources.val.videos)
+    used = {video.path.relative_to(clips) for video in sources.val.videos}
+    used |= {video.path.relative_to(clips) for video in labelled_clips(config, sources).videos}
+    linked = tmp_path / "linked"
+    for video in clips.glob("*/*.mp4"):
+        if video.relative_to(clips) in used or video.parent.name == "dark":
+            (linked / video.parent.name).mkdir(parents=True, exist_ok=True)
+            (linked / video.relative_to(clips)).symlink_to(video)
+    dark = sum(name.parts[0] == "dark" for name in used)
+    for more, count in (
+        ((), None),
+        (("--split", "test"), None),
+        (("--split", "val"), f"{validated} of these {validated}"),
+        (("--split", "all"), f"{4 + validated} of these 24"),
+        (("--data", str(clips)), f"{4 + validated} of these 24"),
+        (("--data", str(linked)), f"{4 + validated} of these {4 + validated - dark + 12}"),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", str(run), *more]) == 0
+        err = capsys.readouterr().err
+        if count is None:
+            assert "no test" not in err
+        else:
+            words = (
+                "videos were used for training or validation of this run: the accuracy is no test"
+            )
+            assert f"vmae: {count} {words} of it. Pass other videos" in err
 
 
 def test_a_run_that_ended_on_fewer_videos_is_finished(config, tmp_path):

@@ -121,7 +121,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
     from vmae.train.evaluate import evaluate, interval, knn_probe, linear_probe, pooled_features
-    from vmae.train.splits import kept, relative
+    from vmae.train.splits import identity, kept, relative, seen
 
     model, classes, config = load_classifier(arguments.model)
     if note := unfinished(arguments.model):
@@ -152,6 +152,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     tested = labelled(videos, split, classes)
     trained = labelled(videos, "train", classes) if probes else ()
     accelerator = accelerator_for(config.precision)
+    used = seen(arguments.model, config)
+    if (known := sum(identity(video) in used for video in tested)) and accelerator.is_main_process:
+        print(
+            f"vmae: {known} of these {len(tested)} videos were used for training or validation of this "
+            "run: the accuracy is no test of it. Pass other videos; without --data and --split, the "
+            "run's own test videos are taken",
+            file=sys.stderr,
+        )
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others use its cache
         test = open_source(data, tested, size, frames)

@@ -13,8 +13,9 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vmae import at_root
 from vmae.data.reading.failures import Failures
-from vmae.data.sets.subsets import hold_out
+from vmae.data.sets.subsets import few_labels, hold_out
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import atomic_path, printable, write_text
 from vmae.support.text import few
@@ -167,6 +168,24 @@ def left_out(folder: Path) -> list[str]:
     path = folder / "splits.csv"
     rows = _read(path) if path.exists() else []
     return [printable(row["path"]) for row in rows if row["unreadable"]]
+
+
+def seen(folder: Path, config: FinetuneConfig) -> set[tuple[str, int]]:
+    """The videos that the run in `folder` trains or validates on, by `identity`."""
+    path = folder / "splits.csv"
+    if not path.exists():
+        return set()
+    classes = tuple(path.with_name("classes.txt").read_text(encoding="utf-8").splitlines())
+    rows = [_row(row, at_root(config.data.path), classes) for row in _read(path)]
+    rows = [row for row in rows if not row.unreadable]
+    train, val = ([r.video for r in rows if r.split == name] for name in ("train", "val"))
+    train = [train[i] for i in few_labels(train, config.labels_per_class, classes, config.seed)]
+    return {identity(video) for video in (*train, *val)}
+
+
+def identity(video: Video) -> tuple[str, int]:
+    """A video by its file, whatever links lead there, and its first image."""
+    return os.path.realpath(video.path), video.first
 
 
 def passed_over(folder: Path) -> list[str]:
