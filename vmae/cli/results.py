@@ -202,7 +202,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     # A class without test videos is NaN, which JSON lacks.
     accuracies = [None if a != a else a for a in result.per_class().tolist()]
     report["per_class"] = dict(zip(classes, accuracies, strict=True))
-    print(as_json(rounded(report)))
+    report = rounded(report)
+    print(as_json(report))
     if arguments.json:
         report["confusion"] = result.confusion().tolist()
         write_text(arguments.json, json.dumps(report) + "\n")
