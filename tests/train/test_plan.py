@@ -205,6 +205,18 @@ def test_a_field_of_one_part_can_be_set(capsys):
     assert "has no field frozen_layer" in capsys.readouterr().err
 
 
+def test_only_what_a_recipe_has_settings_for_is_planned(capsys):
+    """own-cpu gives its model and data alone for pre-training; --set optim.epochs changes nothing."""
+    assert Recipe.load("own-cpu").stages == ("finetune",)
+    assert Recipe.load("own").stages == Recipe.load("cpu").stages == ("pretrain", "finetune")
+    assert Recipe().stages == ("pretrain", "finetune")
+    recipe = ["own-cpu", "--videos", "40", "--device", "a100", "--set", "optim.epochs=1"]
+    assert main(["plan", *recipe]) in (0, None)
+    out = capsys.readouterr().out
+    assert "fine-tuning" in out and "pre-training" not in out
+    assert re.search(r"steps +4\n", out), "34 of 40 videos, in batches of 8"
+
+
 def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):
     table = {row[""]: row for row in plan_table(Recipe.load("gpu"), CARDS["t4"])}
     assert table["memory"]["pre-training"].endswith("does not fit")

@@ -118,21 +118,20 @@ def _recipe(arguments: argparse.Namespace):
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a recipe will take on a device, and what is not measured about it."""
     recipe_file(arguments.config)
+    from vmae.support.text import aligned
     from vmae.train.plan import hardware
     from vmae.train.plan_table import plan_table
+    from vmae.train.recipe import Recipe
 
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
         there = {"data.path": str(arguments.data), "data.root": None}
         recipe = recipe.with_fields("both", there)
-    found = plan_table(recipe, device, arguments.videos)
+    stages = Recipe.load(arguments.config).stages  # those of the recipe, whatever --set adds
+    found = plan_table(recipe, device, arguments.videos, stages)
     print(f"{arguments.config} on {device.name}, expected:")
-    widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
-    for row in [{key: key for key in found[0]}, *found]:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row.values(), widths, strict=True))
-        )
+    print("\n".join(aligned([list(found[0]), *(list(row.values()) for row in found)])))
     if device.overlaps:
         print("The constants for GPUs are fitted to a few steps of one card: data/bench/cuda.json.")
 
