@@ -123,6 +123,7 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
         "labels_per_class=7 trains on equally many",
         "6 steps of 8 videos: 1.55 epochs; learning rate up to 0.01",
         "about 1 min on CPU",
+        "training and tests together; longer if other programs compute meanwhile",
     ):
         assert words in err, words
     # The same command, with the weights elsewhere, resumes: their content counts.

@@ -146,7 +146,8 @@ def _expected(config: FinetuneConfig, sources: Sources, accelerator: Accelerator
     minutes = max(1, stage.seconds / 60)
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
     quick = "" if stage.cores is not None else ", if the videos are read quickly enough"
+    idle = "" if device.overlaps else "; longer if other programs compute meanwhile"
     return [
         f"memory     about {stage.memory / 1e9:.1f} GB",
-        f"time       about {time} on {name}, training and tests together{quick}",
+        f"time       about {time} on {name}, training and tests together{quick}{idle}",
     ]

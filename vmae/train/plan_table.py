@@ -36,7 +36,7 @@ def plan_table(
         return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
 
     def clips_per_second(_: RunConfig, plan: StagePlan) -> str:
-        return rate(plan.clips / (plan.seconds - plan.testing))
+        return rate(plan.clips / (plan.seconds - plan.testing - plan.starting))
 
     def decoding(config: RunConfig, plan: StagePlan) -> str:
         if config.data.cache:
