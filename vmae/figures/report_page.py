@@ -58,7 +58,7 @@ def _missing_letters() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    missing = {}
+    missing: dict[str, None] = {}
     for one in caught:
         if found := re.match(r"Glyph (\d+) .* missing from font", str(one.message)):
             missing[chr(int(found[1]))] = None
