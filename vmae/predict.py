@@ -156,7 +156,7 @@ def _stretches(path: Path, every: float) -> list[_Job]:
     try:
         rate, length = frame_rate(path), len(open_video(path))
     except VideoError as error:
-        return [_Job(path, error=str(error))]
+        return [_Job(path, error=_reason(path, error))]
     starts = np.arange(0, length / rate, every)
     # A rest of less than half a stretch belongs to the one before.
     ends = [*starts[1:], length / rate]
@@ -173,7 +173,12 @@ def _read(config: ModelConfig, inference: Inference, job: _Job) -> np.ndarray | 
     try:
         return job.error or read_views(job.path, config, inference, job.stretch).numpy()
     except VideoError as error:
-        return str(error)
+        return _reason(job.path, error)
+
+
+def _reason(path: Path, error: VideoError) -> str:
+    """An error without the file that it is about, which a prediction names anyway."""
+    return str(error).removeprefix(f"{printable(path)}: ")
 
 
 def used_inference(

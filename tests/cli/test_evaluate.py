@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from importlib import import_module
 from inspect import signature
@@ -11,11 +12,13 @@ import pytest
 
 from vmae.cli import results
 from vmae.cli.main import main
+from vmae.cli.printing import as_json, rounded
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, load_set
 from vmae.data.reading import testing
 from vmae.data.sets.motion_specs import CLASSES
 from vmae.train import FinetuneConfig, save_classifier
+from vmae.train.evaluate import interval
 from vmae.vit import VisionTransformer
 
 
@@ -49,6 +52,37 @@ def test_the_whole_set_is_tested_also_if_it_lacks_classes(classifier, two_classe
     assert (found["videos"], found["split"], found["set"]) == (12, "all", str(two_classes))
     tested = [name for name, accuracy in found["per_class"].items() if accuracy is not None]
     assert tested == list(CLASSES[2:4])
+
+
+def test_the_report_has_an_interval_and_few_decimals(classifier, capsys):
+    """4 of 24 videos are 16.67 %."""
+    found = evaluated(capsys, classifier)
+    right, (low, high) = found["right"], interval(found["right"], 24)
+    assert found["top1"] == round(100 * right / 24, 2) and found["top5"] == round(found["top5"], 2)
+    assert found["top1_interval"] == [round(low, 2), round(high, 2)]
+    assert "top5" in found, "there are eight classes"
+
+
+def test_names_are_printed_as_they_are_and_five_classes_have_no_top_5(
+    motion_mini, tmp_path, capsys
+):
+    model, folder = ModelConfig.videomae("tiny", depth=1), tmp_path / "跳舞"
+    for name, video in zip("跳走", load_set(motion_mini).train, strict=False):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.mp4").symlink_to(video.path)
+    config = FinetuneConfig(model=model, data=DataConfig(cache=False))
+    save_classifier(VisionTransformer(model, 5), tuple("跳走坐站躺"), config, tmp_path / "run")
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(folder)]) == 0
+    text = capsys.readouterr().out
+    assert f'"set": "{folder}"' in text and '"跳": ' in text
+    assert "top5" not in json.loads(text)
+
+
+@pytest.mark.parametrize("encoding,letters", [("utf-8", "跳"), ("cp1252", "\\u8df3")])
+def test_what_the_console_lacks_is_escaped_as_json_has_it(monkeypatch, encoding, letters):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert as_json({"class": "跳"}) == f'{{\n "class": "{letters}"\n}}'
+    assert rounded({"a": [1 / 3, (2, None)], "b": True}) == {"a": [0.33, [2, None]], "b": True}
 
 
 @pytest.mark.parametrize("split,videos", [("train", 10), ("test", 2), ("all", 12)])
@@ -165,6 +199,15 @@ def test_what_cannot_be_tested(classifier, two_classes, capsys):
     video = next(two_classes.rglob("*.mp4"))
     assert main(["evaluate", classifier, "--data", str(video)]) == 1
     assert f"{video} is one video: pass its folder, or a list file" in capsys.readouterr().err
+    flat = two_classes.with_name("flat")
+    flat.mkdir()
+    for video in two_classes.glob("*/*.mp4"):
+        (flat / video.name).symlink_to(video.resolve())
+    assert main(["evaluate", classifier, "--data", str(flat)]) == 1
+    error = capsys.readouterr().err
+    assert "flat: 12 of 12 videos have no label, so there is nothing to compare" in error
+    assert "`vmae predict` gives the classes of videos without labels" in error
+    assert "fine-tun" not in error
     (two_classes / CLASSES[2]).rename(two_classes / "other")
     assert main(data) == 1
     assert "has the classes 'other', but the model was trained on" in capsys.readouterr().err

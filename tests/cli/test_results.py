@@ -72,7 +72,7 @@ def test_a_folder_becomes_a_table_with_a_row_for_every_video(model, folder, tmp_
     assert "passed over, as they are not videos: 'notes.txt'\n" in err
     rows = rows_of(table)
     assert [row["file"] for row in rows] == ["damaged.avi", "inside/short.MP4", "long, name.mp4"]
-    assert "could not be opened as a video" in rows[0]["error"]
+    assert rows[0]["error"].startswith("the file could not be opened as a video (")
     assert not rows[0]["class 1"]
     from vmae import load
 
@@ -90,10 +90,20 @@ def test_one_file_is_printed(model, folder, capsys):
     assert line.count("%") == 3, "all of the three classes"
 
 
-def test_an_unreadable_file_is_named_once_in_its_line(model, tmp_path, capsys):
-    (tmp_path / "empty.mp4").touch()
-    assert main(["predict", str(model), str(tmp_path / "empty.mp4")]) == 1
-    assert capsys.readouterr().out == f"{tmp_path / 'empty.mp4'}: the file is empty\n"
+@pytest.mark.parametrize("more", [[], ["--every", "1"]])
+def test_an_unreadable_file_is_named_once(model, folder, capsys, more):
+    """And fails the command, although everything else is predicted: a script can tell."""
+    damaged = folder / "damaged.avi"
+    assert main(["predict", str(model), str(damaged), *more]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith(f"{damaged}: the file could not be opened as a video (")
+
+
+def test_the_help_says_what_its_status_means(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "status is 1 if a file could not be read, although all others are predicted" in said
 
 
 def test_a_long_video_stretch_by_stretch(model, folder, tmp_path, monkeypatch):

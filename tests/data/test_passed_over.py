@@ -93,7 +93,12 @@ def test_scan_and_normalize_take_other_formats_and_list_the_rest(mixed, tmp_path
     assert text.startswith("11 files")
     assert "passed over: 4" in text and str(mixed / "b" / "clip.xyz") in text
     assert main(["normalize", str(mixed), str(tmp_path / "new"), "--num-workers", "1"]) == 0
-    assert "11 videos written; left out: 4" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "11 videos written; left out: 4" in out
+    assert err.endswith(
+        f"next: pass `--set data.path={tmp_path / 'new'}`, so that training reads the new files\n"
+    )
+    assert not list((tmp_path / "new").glob(".*"))
     left_out = (tmp_path / "new" / "left_out.txt").read_text().splitlines()
     assert [line.split(": ")[0] for line in left_out] == [str(mixed / name) for name in PASSED[1:]]
     new = load_set(tmp_path / "new")

@@ -159,6 +159,21 @@ def test_a_second_writer_of_a_folder_is_refused(tmp_path, motion_mini, originals
         normalize_set(originals, tmp_path / "out", workers=1)
 
 
+def test_a_writer_leaves_no_lock_behind_and_never_removes_that_of_another(tmp_path):
+    folder = tmp_path / "out"
+    with only_writer(folder):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert not list(folder.iterdir())
+    with pytest.raises(KeyError), only_writer(folder):
+        raise KeyError
+    assert not list(folder.iterdir())
+    with only_writer(folder):
+        folder.rename(tmp_path / "finished")
+        folder.mkdir()
+        (folder / ".lock").touch()
+    assert (folder / ".lock").exists()
+
+
 def test_a_killed_writer_releases_the_folder_and_its_half_written_files_are_removed(tmp_path):
     code = (
         "import sys, time, pathlib; from vmae.support.files import only_writer\n"

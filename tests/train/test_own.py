@@ -22,6 +22,7 @@ from vmae.data import DataConfig, write_video
 from vmae.data.reading.loader import Subset
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, OptimConfig, Recipe, accelerator_for, finetune, open_sources
+from vmae.train.devices import device_name
 from vmae.train.overview import balance, overview
 from vmae.train.starting import load_start
 from vmae.vit import VisionTransformer
@@ -107,6 +108,9 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
     assert report["best_step"] <= 6 and report["validation_accuracy"] >= 50
     run = tmp_path / "run"
     assert err.endswith(f"next: `vmae report {run}`, `vmae predict {run} VIDEOS`")
+    assert (report["test_videos"], 10 * report["right"]) == (10, report["accuracy"])
+    for name in ("minutes", "clips_per_second", "peak_memory_gb"):
+        assert report[name] == round(report[name], 2)
     saved = FinetuneConfig.from_yaml(tmp_path / "run" / "config.yaml")
     assert saved.model.embed_dim == 384
     assert saved.start_from == str(tmp_path / "pretrained.pth")
@@ -119,6 +123,7 @@ def test_a_normal_fine_tuning_warns_of_nothing(config, tmp_path, capsys, monkeyp
         "labels_per_class=7 trains on equally many",
         "6 steps of 8 videos: 1.55 epochs; learning rate up to 0.01",
         "about 1 min on CPU",
+        "training and tests together; longer if other programs compute meanwhile",
     ):
         assert words in err, words
     # The same command, with the weights elsewhere, resumes: their content counts.
@@ -170,15 +175,26 @@ def test_the_plan_of_balanced_classes_says_nothing_more(config):
     equal = config.replace(labels_per_class=5)
     text = overview(equal, sources, accelerator_for("fp32"))
     assert "2 ('bright', 'dark'), with 5 training and 2 to 8 test videos each" in text
-    assert "1 class has fewer than 3 test videos ('bright')" in text, "and 'dark' has enough"
-    assert "its accuracy will say nothing" in " ".join(text.split())
+    remark = "\n           2 classes have fewer than 10 test videos ('bright', 'dark')"
+    assert remark in text and text.count("classes    ") == 1, "the remark continues that row"
+    assert "their accuracies will say next to nothing" in " ".join(text.split())
     assert "favour" not in text
     counts = Counter(video.label for video in sources.test.videos)
     assert counts == {0: 2, 1: 8}
+    dark = [index for index, video in enumerate(sources.test.videos) if video.label]
+    more = Subset(sources.test, [*range(len(sources.test.videos)), *dark[:2]])
+    remark = balance(sources.train, more, sources.classes)[1]
+    assert remark.startswith("1 class has fewer than 10 test videos ('bright'), so its accuracy")
     many = tuple(f"class {number}" for number in range(9))
     text = balance(sources.train, sources.test, many)[0]
     assert text.startswith("9 ('class 0', 'class 1', ")
     assert "'class 5' and 3 more), with 0 to " in text
+
+
+@pytest.mark.parametrize("threads,words", [(1, ", 1 thread)"), (2, ", 2 threads)")])
+def test_the_device_line_counts_its_threads(monkeypatch, threads, words):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert device_name(torch.device("cpu")).endswith(words)
 
 
 def test_the_plan_before_a_run_is_that_of_the_plan_command(config, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from vmae.cli.main import main
 from vmae.cost.hardware import CARDS, this_cpu
 from vmae.data import DataConfig, SetError
 from vmae.train import Recipe
-from vmae.train.plan import Clips, clips_of, hardware, planned, precision_on
+from vmae.train.plan import START, Clips, clips_of, hardware, planned, precision_on
 from vmae.train.plan_table import plan_table
 from vmae.train.schedule import freeze
 from vmae.vit import VisionTransformer
@@ -76,8 +76,8 @@ def test_twice_the_rates_are_half_the_time_and_a_slow_memory_is_named():
     fast = replace(
         card, matmul={k: 2 * v for k, v in card.matmul.items()}, bandwidth=2 * card.bandwidth
     )
-    slow, quick = (planned(config, device, MANY).seconds for device in (card, fast))
-    assert slow == pytest.approx(2 * quick)
+    slow, quick = (planned(config, device, MANY) for device in (card, fast))
+    assert slow.seconds - START == pytest.approx(2 * (quick.seconds - START))
     starved = planned(config, replace(card, bandwidth=card.bandwidth / 100), MANY)
     assert starved.limit == "memory bandwidth"
 
@@ -117,7 +117,13 @@ def test_validation_and_the_test_take_their_time_and_processes_share_the_work():
     step = alone.parts["matrix products"]
     views = 6 * (200 + 30 * 40)
     assert tested.testing == pytest.approx(views / 8 * step / 3)
-    assert tested.seconds == pytest.approx(alone.seconds + tested.testing)
+    assert tested.seconds == pytest.approx(alone.seconds + tested.testing + START)
+    # Workers start for training, and for the 400 clips of the test; not for 80 clips of validation.
+    assert (alone.starting, tested.starting) == (START, 2 * START)
+    validated = planned(config, CARDS["a100"], Clips(800, 2, None, None, 64, 0))
+    assert validated.starting == 31 * START, "anew after each of the 30 epochs"
+    stored = config.replace(data=config.data.replace(cache=True))
+    assert planned(stored, CARDS["a100"], Clips(800, 2, None, None, 64, 200)).starting == 0
     # Four workers decode for the test while the device computes; few clips are read by the process
     # itself, and so is everything without workers.
     assert (config.data.num_workers, config.test_clips) == (4, 2)
@@ -140,9 +146,9 @@ def test_decoding_limits_a_run_without_a_store_and_the_cores_that_it_needs_are_c
     clips = Clips(10_000, 10, decoding=1.0, stored=None)
     plan = planned(config, CARDS["h100"], clips)
     assert plan.limit == "decoding"
-    assert plan.seconds == pytest.approx(plan.steps * config.optim.batch_size / 4)
+    assert plan.seconds == pytest.approx(plan.steps * config.optim.batch_size / 4 + START)
     unhindered = planned(config, CARDS["h100"], MANY)
-    step = unhindered.seconds / unhindered.steps
+    step = (unhindered.seconds - START) / unhindered.steps
     assert plan.cores == math.ceil(config.optim.batch_size / step)
     assert unhindered.cores is None
 
@@ -203,6 +209,18 @@ def test_a_field_of_one_part_can_be_set(capsys):
     assert main([*command, "mask.mask_ratio=0.75"]) in (0, None)
     assert main([*command, "frozen_layer=0"]) == 1
     assert "has no field frozen_layer" in capsys.readouterr().err
+
+
+def test_only_what_a_recipe_has_settings_for_is_planned(capsys):
+    """own-cpu gives its model and data alone for pre-training; --set optim.epochs changes nothing."""
+    assert Recipe.load("own-cpu").stages == ("finetune",)
+    assert Recipe.load("own").stages == Recipe.load("cpu").stages == ("pretrain", "finetune")
+    assert Recipe().stages == ("pretrain", "finetune")
+    recipe = ["own-cpu", "--videos", "40", "--device", "a100", "--set", "optim.epochs=1"]
+    assert main(["plan", *recipe]) in (0, None)
+    out = capsys.readouterr().out
+    assert "fine-tuning" in out and "pre-training" not in out
+    assert re.search(r"steps +4\n", out), "34 of 40 videos, in batches of 8"
 
 
 def test_what_does_not_fit_is_said_and_the_command_prints_both_stages(capsys):

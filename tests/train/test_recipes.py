@@ -437,6 +437,21 @@ def test_rates_are_absolute_without_lr_batch():
         OptimConfig(base_batch_size=0)
 
 
+@pytest.mark.parametrize("optim,videos,words", [
+    ({"epochs": 10.0}, 22, "20 steps of 8 videos: 10 epochs of 2 steps, the whole batches in 22 videos; "
+     "each video is read 7.27 times on average"),
+    ({"epochs": 10.0}, 24, "30 steps of 8 videos: 10 epochs"),
+    ({"epochs": 2.0}, 12, "2 steps of 8 videos: 2 epochs of 1 step, the whole batches in 12 videos; each "
+     "video is read 1.33 times on average"),
+    ({"epochs": 10.0}, 6, "8 steps of 8 videos: 10.7 epochs"),
+    ({"steps": 6}, 31, "6 steps of 8 videos: 1.55 epochs"),
+    ({"steps": 1}, 32, "1 step of 8 videos: 0.25 epochs"),
+])  # fmt: skip
+def test_how_long_a_run_trains_in_words(optim, videos, words):
+    """Epochs count whole batches, and steps take videos in turn: the passes are not the epochs."""
+    assert OptimConfig(batch_size=8, **optim).in_words(videos) == words
+
+
 def test_runs_train_at_the_scaled_rate(motion_mini, tmp_path):
     data = {"data.path": str(motion_mini), "data.cache_dir": str(tmp_path), "data.num_workers": 1}
     optim = {

@@ -20,6 +20,7 @@ from vmae.data import DataConfig, SetError, load_set, write_video
 from vmae.data.reading.loader import Subset
 from vmae.train import FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import unfinished
+from vmae.train.finetune import labelled_clips
 from vmae.weights import CheckpointError
 
 
@@ -83,6 +84,7 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     before = splits(config)
     broken = sorted(before["test"])[0]
     damage(clips / broken)
+    (clips / "dark" / "camera.MTS").touch()
     with pytest.warns(UserWarning, match=f"1 of 24 videos could not be read.*\n.*{broken}"):
         after = splits(config)
     assert after == {name: names - {broken} for name, names in before.items()}
@@ -92,8 +94,11 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     err = " ".join(err.split())
     assert f"unreadable 1 of 24 videos, left out: {broken!r} (1 of the test videos)" in err
     assert "2 ('bright', 'dark'), with 8 training and 1 to 2 test videos each" in err
-    assert "2 classes have fewer than 3 test videos ('bright', 'dark')" in err
-    assert "their accuracies will say nothing: add videos, or put more into a test folder" in err
+    assert "2 classes have fewer than 10 test videos ('bright', 'dark')" in err
+    assert (
+        "their accuracies will say next to nothing: add videos, or put more into a test folder"
+        in err
+    )
     assert err.index("unreadable 1 of 24") < err.index("fine-tune:"), "before the first step"
     assert json.loads(out)["unreadable_videos"] == 1
     (row,) = [row for row in rows_of(tmp_path / "run") if row["unreadable"]]
@@ -102,6 +107,7 @@ def test_one_broken_video_is_left_out_before_training(config, clips, tmp_path, c
     assert main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "left out, unreadable" in page and broken in page
+    assert re.search("passed over, not read</td><td[^>]*>1: &#x27;dark/camera.MTS&#x27;</td>", page)
 
 
 def test_more_than_one_stop_before_training_with_a_way_out(config, clips, tmp_path, capsys):
@@ -269,6 +275,41 @@ def test_a_finished_run_says_nothing_of_it(config, clips, tmp_path, capsys):
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "run"), str(clips / "dark" / "a.mp4")]) == 0
     assert "not finished" not in capsys.readouterr().err
+
+
+def test_an_evaluation_on_videos_of_the_training_says_so(config, clips, tmp_path, capsys):
+    """Also if links lead to them. Of two labels per class, the other training videos are new to it."""
+    config = config.replace(optim=config.optim.replace(steps=1), labels_per_class=2)
+    run = tmp_path / "run"
+    sources = open_sources(config)
+    finetune(config, sources, None, Silent(), run)
+    validated = len(sources.val.videos)
+    used = {video.path.relative_to(clips) for video in sources.val.videos}
+    used |= {video.path.relative_to(clips) for video in labelled_clips(config, sources).videos}
+    linked = tmp_path / "linked"
+    for video in clips.glob("*/*.mp4"):
+        if video.relative_to(clips) in used or video.parent.name == "dark":
+            (linked / video.parent.name).mkdir(parents=True, exist_ok=True)
+            (linked / video.relative_to(clips)).symlink_to(video)
+    dark = sum(name.parts[0] == "dark" for name in used)
+    for more, count in (
+        ((), None),
+        (("--split", "test"), None),
+        (("--split", "val"), f"{validated} of these {validated}"),
+        (("--split", "all"), f"{4 + validated} of these 24"),
+        (("--data", str(clips)), f"{4 + validated} of these 24"),
+        (("--data", str(linked)), f"{4 + validated} of these {4 + validated - dark + 12}"),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", str(run), *more]) == 0
+        err = capsys.readouterr().err
+        if count is None:
+            assert "no test" not in err
+        else:
+            words = (
+                "videos were used for training or validation of this run: the accuracy is no test"
+            )
+            assert f"vmae: {count} {words} of it. Pass other videos" in err
 
 
 def test_a_run_that_ended_on_fewer_videos_is_finished(config, tmp_path):

@@ -14,6 +14,7 @@ from vmae.config import ModelConfig
 from vmae.data import DataConfig, SetError
 from vmae.mae import MaskedAutoencoder
 from vmae.train import FinetuneConfig, Recipe, finetune, open_sources
+from vmae.train.run_folder import claim_start, start_kind
 from vmae.train.starting import check_source, load_start
 from vmae.vit import VisionTransformer
 from vmae.weights import CheckpointError, save
@@ -129,3 +130,17 @@ def test_a_start_from_other_weights_after_one_that_failed(data, tmp_path):
             finetune(config, sources, VisionTransformer(MODEL), folder=tmp_path / "run")
     finetune(config, sources, folder=tmp_path / "run")
     assert (tmp_path / "run" / "start.txt").read_text() == "scratch\n"
+
+
+def test_a_start_that_was_noted_by_its_hash_alone_is_the_same_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("vmae.train.run_folder.holds_run", lambda folder: True)
+    encoder, noted = VisionTransformer(MODEL), tmp_path / "start.txt"
+    claim_start(tmp_path, encoder)
+    start, kind = noted.read_text().split(" (")
+    assert kind == "pre-trained only)\n"
+    noted.write_text(f"{start}\n")
+    assert start_kind(tmp_path) == "", "as earlier versions noted it"
+    claim_start(tmp_path, encoder)
+    assert start_kind(tmp_path) == "pre-trained only"
+    with pytest.raises(CheckpointError, match=f"a run that started from {start}, not from scratch"):
+        claim_start(tmp_path, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,14 @@ from vmae.cli.main import main
 from vmae.config import ModelConfig
 from vmae.data import DataConfig, Sampling, Video, write_video
 from vmae.figures import results
-from vmae.figures.figure import page
-from vmae.figures.report import interval
-from vmae.figures.report_page import training_curve
+from vmae.figures.figure import page, show, style
+from vmae.figures.report_page import _advice, _missing_letters, training_curve
 from vmae.support.progress import Record
 from vmae.train import Evaluation, FinetuneConfig, OptimConfig, Silent, finetune, open_sources
 from vmae.train.classifier import load_test
+from vmae.train.evaluate import interval
+from vmae.train.run_folder import claim_start, start_kind
+from vmae.vit import VisionTransformer
 
 
 def told(test: Evaluation, videos, classes, sampling=None) -> str:
@@ -73,13 +77,18 @@ def test_small_tests_have_their_caveats(videos):
     assert "the accuracy on all videos of this kind may well be anything from 30 to 90 %" in text
     assert "another 6 videos" not in text, "those vary more than the interval says"
     assert "does not show that the classifier is better than always giving the same answer" in text
-    assert "2 of 2 classes have fewer than ten test videos" in text
+    assert "2 of 2 classes have fewer than 10 test videos" in text
     assert "a 3 1 33 6 to 79 b (2)" in text, "a row of the table by class"
     assert "Confusion matrix of 2 classes in numbers of videos: 4 of 6" in text
     assert "2 <odd> & name.mp4 a, but b, 88 %" in text.replace("&lt;", "<").replace(
         "&gt;", ">"
     ).replace("&amp;", "&")
     assert "Look at the labels first" in text
+
+
+def test_ten_test_videos_of_a_class_are_enough_for_it():
+    pairs = [(label, label) for label, count in enumerate((9, 10)) for _ in range(count)]
+    assert "1 of 2 classes have fewer than 10 test videos" in told(evaluation(pairs, 2), [], "ab")
 
 
 def test_large_tests_and_perfect_ones_have_none():
@@ -126,6 +135,31 @@ def test_a_model_that_has_learned_next_to_nothing_is_not_a_success(classes, loss
     assert ("raise optim.lr by a factor of 3" in text) != learned
 
 
+def test_the_advice_fits_the_run(tmp_path):
+    """A run that began with a classifier is not told to do so; frozen layers are one thing to change."""
+    model = ModelConfig.videomae("tiny", depth=12, embed_dim=32)
+    scratch, frozen = FinetuneConfig(model=model), FinetuneConfig(model=model, frozen_layers=8)
+    general = ["raise optim.lr by a factor of 3", "train for more epochs"]
+    classifier = "start from the weights of a classifier"
+    assert _advice(tmp_path, scratch) == [*general, classifier], (
+        "a run that has not noted its start"
+    )
+    fewer = "freeze fewer than 8 of the 12 layers"
+    encoder = VisionTransformer(frozen.model)
+    for start, said in (
+        (None, [*general, fewer, classifier]),
+        (encoder, [*general, fewer, classifier]),
+        (VisionTransformer(frozen.model, 400), [*general, fewer]),
+    ):
+        (tmp_path / "start.txt").unlink(missing_ok=True)
+        claim_start(tmp_path, start)
+        assert _advice(tmp_path, frozen) == said
+    records = [Record(step, 1.09, 1e-4, 1.0, 1.0) for step in (5, 10)]
+    text = text_of(lambda: training_curve(records, 3, [*general, fewer]))
+    assert f"may be luck. What may help: {', '.join(general)}, or {fewer}." in text
+    assert start_kind(tmp_path) == "a classifier of 400 classes"
+
+
 def test_the_curve_has_the_level_of_guessing_and_begins_at_0(monkeypatch):
     drawn = []
     monkeypatch.setattr("vmae.figures.charts.show", lambda figure, alt: drawn.append(figure))
@@ -135,6 +169,29 @@ def test_the_curve_has_the_level_of_guessing_and_begins_at_0(monkeypatch):
     assert list(dashed.get_ydata()) == pytest.approx([np.log(3)] * 2)
     assert [text.get_text() for text in axis.texts] == ["guessing: ln(3) = 1.10"]
     assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > np.log(3)
+
+
+def test_letters_of_no_installed_font_are_named_once(tmp_path):
+    def drawn(name: str) -> None:
+        with style():
+            figure, axes = plt.subplots()
+            axes.set_title(name)
+            show(figure, name)
+
+    with page(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _missing_letters():
+            drawn("jump \U00013000\U00013001")
+            drawn("\U00013000")
+            warnings.warn("another matter", stacklevel=1)
+    first, second = (str(one.message) for one in caught)
+    assert first == "another matter"
+    assert "show boxes for 2 letters that no installed font has: \U00013000 \U00013001." in second
+    assert "Install a font" in second and "fontlist-*.json" in second
+    with page(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with _missing_letters():
+            drawn("jump é")
 
 
 class Dies(Silent):
@@ -177,4 +234,5 @@ def test_a_resumed_run_has_the_report_of_an_uninterrupted_one(motion_mini, tmp_p
     assert videos == [sources.test.videos[index] for index in result.test.videos]
     best = max(row["accuracy"] for row in result.validation)
     assert f"validation videos ({best:.1f} %)" in html
+    assert "12 steps of 8 videos: 2.4 epochs; learning rate up to 0.001" in html, "of 40 videos"
     assert Path(tmp_path / "whole" / "my run" / "report.html").stat().st_size < 1_000_000

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
 from typing import Any
 
 from vmae import ROOT
+from vmae.cli.printing import as_json, rounded
 from vmae.support.recipes import recipe_file
 
 
@@ -89,6 +89,8 @@ def normalize(arguments: argparse.Namespace) -> None:
         print(
             f"  and {len(done.left_out) - 20} more, all listed in {arguments.out / 'left_out.txt'}"
         )
+    new = shlex.quote(f"data.path={done.folder}")
+    print(f"next: pass `--set {new}`, so that training reads the new files", file=sys.stderr)
 
 
 def _recipe(arguments: argparse.Namespace):
@@ -119,21 +121,20 @@ def _recipe(arguments: argparse.Namespace):
 def plan(arguments: argparse.Namespace) -> None:
     """Print what a recipe will take on a device, and what is not measured about it."""
     recipe_file(arguments.config)
+    from vmae.support.text import aligned
     from vmae.train.plan import hardware
     from vmae.train.plan_table import plan_table
+    from vmae.train.recipe import Recipe
 
     device = hardware(arguments.device)
     recipe = _recipe(arguments)
     if arguments.data:
         there = {"data.path": str(arguments.data), "data.root": None}
         recipe = recipe.with_fields("both", there)
-    found = plan_table(recipe, device, arguments.videos)
+    stages = Recipe.load(arguments.config).stages  # those of the recipe, whatever --set adds
+    found = plan_table(recipe, device, arguments.videos, stages)
     print(f"{arguments.config} on {device.name}, expected:")
-    widths = [max(len(row[key]) for row in [{k: k for k in found[0]}, *found]) for key in found[0]]
-    for row in [{key: key for key in found[0]}, *found]:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row.values(), widths, strict=True))
-        )
+    print("\n".join(aligned([list(found[0]), *(list(row.values()) for row in found)])))
     if device.overlaps:
         print("The constants for GPUs are fitted to a few steps of one card: data/bench/cuda.json.")
 
@@ -151,7 +152,7 @@ def training(arguments: argparse.Namespace) -> int:
         print(f"vmae: {stopped}; to continue, run the same command with --resume", file=sys.stderr)
         return STOPPED_STATUS
     if PartialState().is_main_process:
-        print(json.dumps(report, indent=1))
+        print(as_json(report))
         if arguments.command == "finetune":
             out = shlex.quote(str(arguments.out))
             print(f"next: `vmae report {out}`, `vmae predict {out} VIDEOS`", file=sys.stderr)
@@ -163,7 +164,8 @@ def pretrain(arguments: argparse.Namespace) -> dict[str, Any]:
     from vmae.train.pretrain import pretrain
 
     result = pretrain(_recipe(arguments).pretrain, arguments.out, arguments.resume)
-    return {"loss": result.records[-1].loss if result.records else None, **result.cost}
+    loss = round(result.records[-1].loss, 4) if result.records else None
+    return {"loss": loss, **rounded(result.cost)}
 
 
 def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -193,7 +195,9 @@ def finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     kept = {}
     if best:
         kept = {"best_step": best["step"], "validation_accuracy": round(best["accuracy"], 1)}
-    return {"accuracy": round(result.test.accuracy, 1), **kept, **result.cost}
+    test = result.test
+    tested = {"right": test.right, "test_videos": len(test.labels)}
+    return {"accuracy": round(test.accuracy, 1), **tested, **kept, **rounded(result.cost)}
 
 
 def check_env(_: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vmae import at_root
 from vmae.cli.parser import at_least
+from vmae.cli.printing import as_json, rounded
 from vmae.support.near import require
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def add_to(subparsers: Any) -> None:
     test.set_defaults(run=evaluate)
 
     command = subparsers.add_parser(
-        "predict", help="predict the classes of videos with a classifier"
+        "predict",
+        help="predict the classes of videos with a classifier",
+        description="Predict the classes of videos with a classifier. The exit status is 1 if a file "
+        "could not be read, although all others are predicted.",
     )
     command.add_argument(
         "model", help="a run's folder, weights in any layout, or OWNER/NAME on the Hugging Face hub"
@@ -116,8 +120,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from vmae.support.text import few
     from vmae.train.classifier import load_classifier, unfinished
     from vmae.train.devices import accelerator_for
-    from vmae.train.evaluate import evaluate, knn_probe, linear_probe, pooled_features
-    from vmae.train.splits import kept, relative
+    from vmae.train.evaluate import evaluate, interval, knn_probe, linear_probe, pooled_features
+    from vmae.train.splits import identity, kept, relative, seen
 
     if arguments.json:
         require_writable(arguments.json)
@@ -151,6 +155,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     tested = labelled(videos, split, classes)
     trained = labelled(videos, "train", classes) if probes else ()
     accelerator = accelerator_for(config.precision)
+    used = seen(arguments.model, config)
+    if (known := sum(identity(video) in used for video in tested)) and accelerator.is_main_process:
+        print(
+            f"vmae: {known} of these {len(tested)} videos were used for training or validation of this "
+            "run: the accuracy is no test of it. Pass other videos; without --data and --split, the "
+            "run's own test videos are taken",
+            file=sys.stderr,
+        )
     data, size, frames = config.data, model.config.img_size, model.config.num_frames
     with accelerator.main_process_first():  # one process decodes, the others use its cache
         test = open_source(data, tested, size, frames)
@@ -176,8 +188,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return
     report: dict[str, Any] = {
         "set": str(videos.folder), "split": split,
-        "videos": len(result.labels), "top1": result.accuracy, "top5": result.topk(5)
+        "videos": len(result.labels), "right": result.right, "top1": result.accuracy,
+        "top1_interval": interval(result.right, len(result.labels)),
     }  # fmt: skip
+    if len(classes) > 5:
+        report["top5"] = result.topk(5)
     if probes:
         sources = (open_source(data, trained, size, frames), test)
         train_features, test_features = (
@@ -190,7 +205,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     # A class without test videos is NaN, which JSON lacks.
     accuracies = [None if a != a else a for a in result.per_class().tolist()]
     report["per_class"] = dict(zip(classes, accuracies, strict=True))
-    print(json.dumps(report, indent=1))
+    report = rounded(report)
+    print(as_json(report))
     if arguments.json:
         report["confusion"] = result.confusion().tolist()
         write_text(arguments.json, json.dumps(report) + "\n")
@@ -236,7 +252,7 @@ def predict(arguments: argparse.Namespace) -> int:
             when = "" if one.start is None else f" {one.start:g}-{one.end:g} s"
             best = ", ".join(f"{name} {100 * p:.1f} %" for name, p in one.classes)
             name = printable(one.path)
-            print(f"{name}{when}: {best or one.error.removeprefix(f'{name}: ')}", flush=True)
+            print(f"{name}{when}: {best or one.error}", flush=True)
     unreadable = {one.path for one in predictions if one.error}
     if arguments.csv:
         folder = arguments.path if arguments.path.is_dir() else arguments.path.parent

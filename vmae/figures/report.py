@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from vmae.data.reading.loader import ClipDataset
 from vmae.data.reading.reader import VideoError
@@ -18,18 +17,12 @@ from vmae.figures.charts import confusion, table
 from vmae.figures.figure import paragraph
 from vmae.figures.strips import film_strips
 from vmae.support.files import printable
-from vmae.train.evaluate import Evaluation
+from vmae.train.evaluate import FEW_TESTS, Evaluation, interval
 
 #: The largest number of classes whose confusion matrix is drawn; of more, the commonest confusions.
 DRAWN = 40
 #: Confident mistakes that are shown; and pixels of their frames, at least.
 MISTAKES, PIXELS = 6, 112
-
-
-def interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, in percent: Wilson's, which holds for few videos too."""
-    found = binomtest(right, total).proportion_ci(method="wilson")
-    return 100 * found.low, 100 * found.high
 
 
 def results(
@@ -43,11 +36,12 @@ def results(
     _headline(test, classes)
     paragraph("By class", "h2")
     table(_by_class(test, classes))
-    small = [n for n, count in zip(classes, test.confusion().sum(1), strict=True) if 0 < count < 10]
+    counts = test.confusion().sum(1)
+    small = [name for name, n in zip(classes, counts, strict=True) if 0 < n < FEW_TESTS]
     if small:
         paragraph(
-            f"{len(small)} of {len(classes)} classes have fewer than ten test videos: their accuracies "
-            "are hardly more than anecdotes, as the intervals show."
+            f"{len(small)} of {len(classes)} classes have fewer than {FEW_TESTS} test videos: their "
+            "accuracies are hardly more than anecdotes, as the intervals show."
         )
     paragraph("Confusions", "h2")
     _confusions(test, classes)

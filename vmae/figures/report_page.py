@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+
+import matplotlib
 
 from vmae.data.reading.sampling import Sampling
 from vmae.figures.charts import lines, table
@@ -20,11 +24,14 @@ from vmae.train.classifier import load_classifier, load_test
 from vmae.train.config import FinetuneConfig
 from vmae.train.evaluate import Evaluation
 from vmae.train.log import read_records
-from vmae.train.splits import left_out
+from vmae.train.run_folder import start_kind
+from vmae.train.splits import left_out, passed_over, training_videos
 from vmae.train.validation import best_row, read_validation
 
 #: A share of the loss of guessing; a model whose training loss ends above it has hardly learned.
 LEARNED = 0.9
+#: What to do about such a loss, in any run.
+ADVICE = ("raise optim.lr by a factor of 3", "train for more epochs")
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -37,15 +44,36 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
     test, videos = load_test(folder)
     require_writable(out)
     _, classes, config = load_classifier(folder)
-    with page() as parts, warnings.catch_warnings():
-        # The tables show every name; in pictures, letters of no installed font are boxes.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with page() as parts, _missing_letters():
         results(test, videos, classes, Sampling.of(config.data, config.model.num_frames))
         paragraph("Training", "h2")
         _training(folder, config, test)
     title = escape(f"Report of {folder.resolve().name}")
     write_text(out, _PAGE.format(title=title, parts="\n".join(parts)))
     return out
+
+
+@contextmanager
+def _missing_letters() -> Iterator[None]:
+    """One warning, with a way out, in place of Matplotlib's for each letter that no installed font has."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    missing: dict[str, None] = {}
+    for one in caught:
+        if found := re.match(r"Glyph (\d+) .* missing from font", str(one.message)):
+            missing[chr(int(found[1]))] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    if missing:
+        fonts = Path(matplotlib.get_cachedir(), "fontlist-*.json")
+        warnings.warn(
+            f"the pictures show boxes for {len(missing)} letter{'s' * (len(missing) != 1)} that no "
+            f"installed font has: {' '.join([*missing][:10])}. The tables show them. "
+            "Install a font that has them, such as Noto Sans CJK for Chinese, delete "
+            f"Matplotlib's list of fonts ({fonts}), and run `vmae report` again",
+            stacklevel=5,
+        )
 
 
 def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
@@ -55,7 +83,7 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
         read_validation(folder / "validation.jsonl"),
     )
     if records:
-        training_curve(records, test.logits.shape[1])
+        training_curve(records, test.logits.shape[1], _advice(folder, config))
     if validation:
         best = best_row(validation)
         lines(
@@ -78,18 +106,18 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
             "videos held out of training would be kept."
         )
     optim, data = config.optim, config.data
-    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
-    unread = left_out(folder)
+    unread, passed = left_out(folder), passed_over(folder)
     started = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     clip = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     rows = {
         "videos": data.path,
         **({"left out, unreadable": f"{len(unread)}: {few(unread)}"} if unread else {}),
+        **({"passed over, not read": f"{len(passed)}: {few(passed)}"} if passed else {}),
         "model": f"{config.model.size}, {config.model.num_frames} frames of {config.model.img_size} "
         f"pixels, {clip}",
-        "weights": config.start_from or (folder / "start.txt").read_text(encoding="utf-8").strip(),
+        "weights": _weights(folder, config),
         "frozen layers": f"{config.frozen_layers} of {config.model.depth}",
-        "training": f"{length}, batches of {optim.batch_size}, learning rate {optim.lr:g}"
+        "training": f"{_length(folder, config)}; learning rate up to {optim.lr:g}"
         + (f" per {optim.base_batch_size} videos" if optim.base_batch_size else ""),
         "views in the test": f"{config.test_clips * config.test_crops} per video",
         "device": started[-1]["device"],
@@ -99,8 +127,36 @@ def _training(folder: Path, config: FinetuneConfig, test: Evaluation) -> None:
     table([{"setting": name, "value": value} for name, value in rows.items()])
 
 
-def training_curve(records: Sequence[Record], classes: int) -> None:
-    """The training loss beside that of guessing, from 0 on; says so if it is hardly any lower.
+def _weights(folder: Path, config: FinetuneConfig) -> str:
+    """What the run started from, and what those weights were trained for, where that is known."""
+    if config.start_from is None:
+        return (folder / "start.txt").read_text(encoding="utf-8").strip()
+    kind = start_kind(folder)
+    return f"{config.start_from}, {kind}" if kind else config.start_from
+
+
+def _length(folder: Path, config: FinetuneConfig) -> str:
+    """How long the run trained; one without lists of its videos says what it was asked to do."""
+    optim = config.optim
+    if (folder / "splits.csv").exists():
+        return optim.in_words(training_videos(folder, config.labels_per_class))
+    length = f"{optim.epochs:g} epochs" if optim.epochs else f"{optim.steps:,} steps"
+    return f"{length} in batches of {optim.batch_size} videos"
+
+
+def _advice(folder: Path, config: FinetuneConfig) -> list[str]:
+    """What this run could do to learn more."""
+    more = list(ADVICE)
+    if config.frozen_layers:
+        more.append(f"freeze fewer than {config.frozen_layers} of the {config.model.depth} layers")
+    if not start_kind(folder).startswith("a classifier"):
+        more.append("start from the weights of a classifier")
+    return more
+
+
+def training_curve(records: Sequence[Record], classes: int, advice: Sequence[str] = ADVICE) -> None:
+    """The training loss beside that of guessing, from 0 on; if it is hardly any lower, says so with
+    `advice`, of at least two things to do.
 
     The loss of equal probabilities is ln(classes), whether labels are hard, smoothed or mixed.
     """
@@ -119,8 +175,8 @@ def training_curve(records: Sequence[Record], classes: int) -> None:
         paragraph(
             f"The training loss has hardly fallen below that of guessing ({losses[-1]:.2f} of "
             f"{guess:.2f}): the model has learned next to nothing from these videos, and right "
-            "answers in a small test may be luck. The recipe own.yaml advises: raise optim.lr by a "
-            "factor of 3, train for more epochs, or start from the weights of a classifier."
+            f"answers in a small test may be luck. What may help: {', '.join(advice[:-1])}, or "
+            f"{advice[-1]}."
         )
 
 

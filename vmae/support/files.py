@@ -116,16 +116,26 @@ def only_writer(folder: Path) -> Iterator[None]:
     The system releases the lock when the process ends, however it ends. Half-written files of a
     killed process are removed.
     """
+    path = folder / ".lock"
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / ".lock", timeout=0).acquire()
+            lock = FileLock(path, timeout=0).acquire()
     except Timeout:
         raise BusyError(
             f"another process is writing to {folder}: wait for it to finish, then run the same "
             "command again"
         ) from None
     with lock:
+        own = path.stat()
         for leftover in folder.rglob(".*.part"):
             leftover.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(
+                OSError
+            ):  # on Windows the lock removes its file itself, once it is released
+                # A folder that was renamed may have a successor, with the lock of another process.
+                if os.path.samestat(path.stat(), own):
+                    path.unlink()

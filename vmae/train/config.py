@@ -66,6 +66,18 @@ class OptimConfig(Config):
             base_batch_size=None,
         )
 
+    def in_words(self, videos: int) -> str:
+        """What a run over so many videos does, such as "12 steps of 8 videos: 3 epochs"."""
+        steps, batch = self.resolved(videos).steps, self.batch_size
+        text = f"{steps:,} step{'s' * (steps != 1)} of {batch} videos: "
+        read, whole = steps * batch / videos, videos // batch
+        if self.epochs is None or not whole or not videos % batch:
+            return f"{text}{read:.3g} epochs"
+        return (
+            f"{text}{self.epochs:g} epochs of {whole:,} step{'s' * (whole != 1)}, the whole batches in "
+            f"{videos:,} videos; each video is read {read:.3g} times on average"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Config):

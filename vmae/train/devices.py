@@ -132,7 +132,8 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     kind = platform.processor() or platform.machine()
-    return f"CPU ({kind}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"CPU ({kind}, {threads} thread{'s' * (threads != 1)})"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -181,7 +181,7 @@ def finetune(
         start_from(classifier, encoder, sources.classes, config)
         optimizer = adamw(classifier, batches.optim, config.model.depth)
         model, optimizer = run.prepare(classifier, optimizer, batches)
-        run.starts_from(encoder.state_dict() if encoder is not None else None)
+        run.starts_from(encoder)
         if sources.splits and run.folder and run.main:
             keep(run.folder, sources.splits, resumed=run.start > 0)
         model.train()

@@ -15,15 +15,15 @@ from vmae.data.reading.sources import VideoFiles, unwrap_subset
 from vmae.support.text import few
 from vmae.train.config import FinetuneConfig
 from vmae.train.devices import device_name, precision_of
+from vmae.train.evaluate import FEW_TESTS
 from vmae.train.finetune import Sources, labelled_clips
 from vmae.train.plan import Clips, measured, planned, this_device
 from vmae.train.splits import relative
 from vmae.train.starting import is_tuned, weights_kind
 from vmae.vit import VisionTransformer
 
-#: Fewer training videos than these need the weights of a classifier (the recipe own.yaml); fewer test
-#: videos of a class say nothing about it.
-FEW_VIDEOS, FEW_TESTS = 200, 3
+#: Fewer training videos than these need the weights of a classifier (the recipe own.yaml).
+FEW_VIDEOS = 200
 #: Splits, in words.
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 #: A class with so many times the videos of another is worth a remark.
@@ -43,10 +43,10 @@ def overview(
     train, model = labelled_clips(config, sources), config.model
     optim = config.optim.resolved(len(train.videos))
     start = _start(config, encoder, len(train.videos))
+    classes, *remarks = balance(train, sources.test, sources.classes)
     data = config.data
     span = f"{data.clip_seconds:g} s" if data.clip_seconds else f"stride {data.stride}"
     val = len(sources.val.videos) if sources.val else 0
-    epochs = optim.steps * optim.batch_size / len(train.videos)
     lines = [
         f"model      {model.size} {start}",
         f"clips      {model.num_frames} frames ({span}) of {model.img_size} pixels",
@@ -54,9 +54,9 @@ def overview(
         f"{len(sources.test.videos):,} to test on",
         *_unreadable(sources),
         *([f"validation {sources.split}"] if val else []),
-        *(f"classes    {line}" for line in balance(train, sources.test, sources.classes)),
-        f"training   {optim.steps:,} steps of {optim.batch_size} videos: {epochs:.3g} epochs; "
-        f"learning rate up to {optim.lr:.2g}",
+        f"classes    {classes}",
+        *(f"{'':11}{remark}" for remark in remarks),
+        f"training   {config.optim.in_words(len(train.videos))}; learning rate up to {optim.lr:.2g}",
         *_expected(config, sources, accelerator),
     ]
     fold = partial(
@@ -111,7 +111,7 @@ def balance(train: Source, test: Source, classes: tuple[str, ...]) -> list[str]:
         lines.append(
             f"{len(few_tested)} class{' has' if one else 'es have'} fewer than {FEW_TESTS} test videos "
             f"({few(few_tested)}), so {'its accuracy' if one else 'their accuracies'} will say "
-            "nothing: add videos, or put more into a test folder of your own"
+            "next to nothing: add videos, or put more into a test folder of your own"
         )
     if most >= IMBALANCED * max(1, least):
         lines.append(
@@ -147,7 +147,8 @@ def _expected(config: FinetuneConfig, sources: Sources, accelerator: Accelerator
     minutes = max(1, stage.seconds / 60)
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
     quick = "" if stage.cores is not None else ", if the videos are read quickly enough"
+    idle = "" if device.overlaps else "; longer if other programs compute meanwhile"
     return [
         f"memory     about {stage.memory / 1e9:.1f} GB",
-        f"time       about {time} on {name}, training and tests together{quick}",
+        f"time       about {time} on {name}, training and tests together{quick}{idle}",
     ]

@@ -2,7 +2,8 @@
 
 The time of a step is that of its matrix products plus that of moving what the backward pass needs; on
 a GPU at least that of launching them, on a CPU that too. Clips that are decoded as they are read must
-come as fast. The constants are in `vmae.cost.hardware`; tests/bench/plan.py compares plans with runs.
+come as fast; the processes that decode take a while to start. The constants are in
+`vmae.cost.hardware`; tests/bench/plan.py compares plans with runs.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SAMPLE = 6
 OPTIMIZER = 36
 #: Bytes of a process on a CPU that trains a model of next to no size: mostly libraries.
 PROCESS = 700_000_000
+#: Seconds until worker processes have started: each imports PyTorch, which took 4.5 s of a core here.
+START = 4.5
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class StagePlan:
     multiply_adds  of a clip's forward pass
     seconds        of the whole run
     testing        seconds of these that validation and the test take
+    starting       seconds of these in which worker processes start, for training and for each test
     memory         bytes on the device of a process at the peak
     parts          seconds per step by what takes them: "matrix products", "memory bandwidth",
                    "launches", "decoding"
@@ -79,6 +83,7 @@ class StagePlan:
     parts: dict[str, float]
     cores: int | None
     testing: float = 0.0
+    starting: float = 0.0
 
     @property
     def limit(self) -> str:
@@ -204,28 +209,38 @@ def planned(config: RunConfig, device: Hardware, clips: Clips, processes: int = 
     total = round(device.held * memory.total) + (0 if device.overlaps else PROCESS)
     if config.data.cache_on_device:
         total += clips.stored or 0
-    testing = _testing(config, optim, replace(clips, videos=videos), once, processes)
-    run, seconds = optim.steps * count * processes, optim.steps * step + testing
-    return StagePlan(optim.steps, run, tokens, forward, seconds, total, parts, needed, testing)
+    testing, starting = _testing(config, optim, replace(clips, videos=videos), once, processes)
+    if config.data.num_workers and not config.data.cache:
+        starting += START
+    run, seconds = optim.steps * count * processes, optim.steps * step + testing + starting
+    return StagePlan(
+        optim.steps, run, tokens, forward, seconds, total, parts, needed, testing, starting
+    )
 
 
 def _testing(
     config: RunConfig, optim: OptimConfig, clips: Clips, once: float, processes: int
-) -> float:
-    """Seconds of the test and of validation after each epoch; `once`: of a view's forward pass."""
+) -> tuple[float, float]:
+    """Seconds of the test and of validation after each epoch, and of starting workers for them.
+
+    once   seconds of a view's forward pass
+    """
     if not isinstance(config, FinetuneConfig):
-        return 0.0
+        return 0.0, 0.0
     decoding = 0.0 if config.data.cache else clips.decoding or 0.0
     workers = config.data.num_workers
 
-    def seconds(videos: int) -> float:
+    def seconds(videos: int) -> tuple[float, float]:
         read = config.test_clips * videos / processes  # clips; each is cropped several times
         forward = config.test_crops * read * once
-        parallel = workers > 1 and read >= FEW
-        return max(forward, read * decoding / workers) if parallel else forward + read * decoding
+        if config.data.cache or workers < 2 or read < FEW:
+            return forward + read * decoding, 0.0
+        return max(forward, read * decoding / workers), START
 
     epochs = math.ceil(optim.steps / max(1, clips.videos // optim.batch_size))
-    return seconds(clips.test) + epochs * seconds(clips.val)
+    test, validation = seconds(clips.test), seconds(clips.val)
+    testing, starting = (t + epochs * v for t, v in zip(test, validation, strict=True))
+    return testing, starting
 
 
 def precision_on(config: RunConfig, device: Hardware) -> str:

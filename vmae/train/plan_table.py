@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vmae.cost.hardware import Hardware
@@ -10,15 +11,24 @@ from vmae.train.config import RunConfig
 from vmae.train.plan import Clips, StagePlan, clips_of, planned, precision_on
 from vmae.train.recipe import Recipe
 
+#: The parts of a recipe, and what they are called in the table.
+STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
-def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> list[dict[str, str]]:
-    """The plan of a recipe as a table: a row per quantity, a column per stage.
+
+def plan_table(
+    recipe: Recipe,
+    device: Hardware,
+    videos: int | None = None,
+    parts: Sequence[str] = tuple(STAGES),
+) -> list[dict[str, str]]:
+    """The plan of a recipe as a table: a row per quantity, a column for each of the `parts`.
 
     videos   as in `clips_of`
     """
     stages: dict[str, tuple[RunConfig, StagePlan]] = {}
     sets: dict[RunConfig, Clips] = {}
-    for name, config in (("pre-training", recipe.pretrain), ("fine-tuning", recipe.finetune)):
+    for part in parts:
+        name, config = STAGES[part], getattr(recipe, part)
         sets[config] = clips_of(config, videos)
         stages[name] = config, planned(config, device, sets[config])
 
@@ -26,7 +36,7 @@ def plan_table(recipe: Recipe, device: Hardware, videos: int | None = None) -> l
         return {"": quantity} | {name: value(*stage) for name, stage in stages.items()}
 
     def clips_per_second(_: RunConfig, plan: StagePlan) -> str:
-        return rate(plan.clips / (plan.seconds - plan.testing))
+        return rate(plan.clips / (plan.seconds - plan.testing - plan.starting))
 
     def decoding(config: RunConfig, plan: StagePlan) -> str:
         if config.data.cache:

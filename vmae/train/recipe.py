@@ -10,7 +10,7 @@ from typing import Any
 
 from vmae.base_config import Config, ConfigError, current_names
 from vmae.support.recipes import recipe_file
-from vmae.train.config import FinetuneConfig, PretrainConfig
+from vmae.train.config import FinetuneConfig, PretrainConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Recipe(Config):
     def load(cls, name: str | Path) -> Recipe:
         """A recipe that ships, by name (`cpu`, `gpu`), or a YAML file, by path."""
         return cls.from_yaml(recipe_file(name))
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The parts, "pretrain" and "finetune", that it has settings for beside the model and the data."""
+        kinds: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+        parts = {name: getattr(self, name) for name in kinds}
+        own = [n for n, p in parts.items() if p != kinds[n](model=p.model, data=p.data)]
+        return tuple(own or kinds)
 
     def changed(self, both: dict[str, Any] | None = None, **parts: dict[str, Any]) -> Recipe:
         """A copy with fields changed, by dotted name: in `both` parts, in `pretrain`, in `finetune`.

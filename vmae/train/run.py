@@ -8,7 +8,7 @@ seed and k alone.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from vmae.train.run_folder import (
     sweep,
 )
 from vmae.train.speed import checkpointed, compile_blocks
+from vmae.vit import VisionTransformer
 
 #: Of a step: the loss of each clip, (B,), and what it was computed from, tensors of B rows by name.
 Inspect = Callable[[int, Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -169,10 +170,10 @@ class Run:
         if self.folder and self.main:
             claim_run(self.folder, self.config, self.start, self.device, self.world_size)
 
-    def starts_from(self, weights: Mapping[str, torch.Tensor] | None) -> None:
+    def starts_from(self, source: VisionTransformer | None) -> None:
         """Note the pre-trained weights; raises CheckpointError if the run began from others."""
         if self.folder and self.main:
-            claim_start(self.folder, weights)
+            claim_start(self.folder, source)
 
     def compile(self, *inputs: Any) -> None:
         """Compile the blocks, and try them on inputs of the shape of every step."""

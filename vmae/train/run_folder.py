@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -27,6 +27,8 @@ from vmae.support.files import DiskError, atomic_path, require_writable, write_t
 from vmae.train.checkpoint import newest_step
 from vmae.train.config import RunConfig
 from vmae.train.devices import auto_precision, device_name
+from vmae.train.starting import weights_kind
+from vmae.vit import VisionTransformer
 from vmae.weights.errors import CheckpointError
 
 #: Fields of a run's configuration that may differ when it is resumed.
@@ -272,23 +274,32 @@ def refuse_other(folder: Path, config: Config, free: tuple[str, ...] = ()) -> No
         )
 
 
-def claim_start(folder: Path, weights: Mapping[str, torch.Tensor] | None) -> None:
-    """Record what a fine-tuning run in `folder` starts from: a hash of `weights`; None: from scratch.
+def claim_start(folder: Path, source: VisionTransformer | None) -> None:
+    """Record what a fine-tuning run in `folder` starts from: a hash of the weights of `source`, and what
+    they were trained for; None: from scratch.
 
     Raises CheckpointError if the run started from something else.
     """
-    start = "scratch"
-    if weights is not None:
+    start, kind = "scratch", ""
+    if source is not None:
         digest = hashlib.sha256()
-        for name, tensor in sorted(weights.items()):
+        for name, tensor in sorted(source.state_dict().items()):
             values = tensor.detach().cpu().flatten().view(torch.uint8)  # of any dtype
             digest.update(name.encode() + values.numpy().tobytes())
         start = f"an encoder with sha256 {digest.hexdigest()[:16]}"
+        kind = f" ({weights_kind(source)})"
     noted = folder / "start.txt"
-    before = noted.read_text().strip() if noted.exists() else start
+    # A run of an earlier version has noted the hash alone.
+    before = noted.read_text().strip().split(" (")[0] if noted.exists() else start
     if before != start and holds_run(folder):
         raise CheckpointError(
             f"{folder} already contains a run that started from {before}, not from {start}: pass "
             "that original encoder, or choose another folder"
         )
-    write_text(noted, start + "\n")
+    write_text(noted, f"{start}{kind}\n")
+
+
+def start_kind(folder: Path) -> str:
+    """What the weights that the run in `folder` started from were trained for; empty if it is not known."""
+    noted = folder / "start.txt"
+    return noted.read_text().strip().partition(" (")[2].removesuffix(")") if noted.exists() else ""

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vmae import at_root
 from vmae.data.reading.failures import Failures
-from vmae.data.sets.subsets import hold_out
+from vmae.data.sets.subsets import few_labels, hold_out
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import atomic_path, printable, write_text
 from vmae.support.text import few
@@ -45,6 +46,7 @@ class Splits:
     how      how those for validation were chosen, in words
     gone     those that the set has no more
     checked  whether all were read just now, to find those that cannot be
+    passed_over   files of the set in formats that training does not read
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Splits:
     how: str
     gone: frozenset[Video] = frozenset()
     checked: bool = False
+    passed_over: tuple[Path, ...] = ()
 
     def split(self, name: str) -> tuple[Video, ...]:
         """The videos of "train", "val" or "test" that can be used."""
@@ -119,11 +122,12 @@ def choose(config: FinetuneConfig, videos: VideoSet) -> Splits:
         for name, part in zip(NAMES, (train, val, videos.test), strict=True)
         for video in part
     )
-    return Splits(videos.folder, videos.classes, tuple(rows), how)
+    passed = videos.passed_over
+    return Splits(videos.folder, videos.classes, tuple(rows), how, passed_over=passed)
 
 
 def keep(folder: Path, splits: Splits, resumed: bool) -> None:
-    """Write splits.csv and classes.txt to the folder of a run.
+    """Write splits.csv and classes.txt to the folder of a run, and passed_over.txt if files were.
 
     Raises CheckpointError if a resumed run has them with other videos.
     """
@@ -137,6 +141,9 @@ def keep(folder: Path, splits: Splits, resumed: bool) -> None:
             )
         return
     write_text(folder / "classes.txt", "\n".join(splits.classes) + "\n")
+    if splits.passed_over:
+        names = [relative(passed, splits.folder) for passed in splits.passed_over]
+        write_text(folder / "passed_over.txt", "\n".join(names) + "\n")
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
@@ -178,6 +185,30 @@ def left_out(folder: Path) -> list[str]:
     path = folder / "splits.csv"
     rows = _read(path) if path.exists() else []
     return [printable(row["path"]) for row in rows if row["unreadable"]]
+
+
+def seen(folder: Path, config: FinetuneConfig) -> set[tuple[str, int]]:
+    """The videos that the run in `folder` trains or validates on, by `identity`."""
+    path = folder / "splits.csv"
+    if not path.exists():
+        return set()
+    classes = tuple(path.with_name("classes.txt").read_text(encoding="utf-8").splitlines())
+    rows = [_row(row, at_root(config.data.path), classes) for row in _read(path)]
+    rows = [row for row in rows if not row.unreadable]
+    train, val = ([r.video for r in rows if r.split == name] for name in ("train", "val"))
+    train = [train[i] for i in few_labels(train, config.labels_per_class, classes, config.seed)]
+    return {identity(video) for video in (*train, *val)}
+
+
+def identity(video: Video) -> tuple[str, int]:
+    """A video by its file, whatever links lead there, and its first image."""
+    return os.path.realpath(video.path), video.first
+
+
+def passed_over(folder: Path) -> list[str]:
+    """The files of its set that the run in `folder` did not read, as their formats are others."""
+    path = folder / "passed_over.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def training_videos(folder: Path, per_class: int | None) -> int:

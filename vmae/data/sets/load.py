@@ -149,8 +149,12 @@ def labelled(videos: VideoSet, split: str, classes: Sequence[str]) -> tuple[Vide
         raise SetError(
             f"{videos.folder} has no {split} videos: choose from {', '.join(videos.splits)} or all"
         )
-    if any(video.label < 0 for video in chosen):
-        require_labels(videos)
+    if missing := sum(video.label < 0 for video in chosen):
+        raise SetError(
+            f"{videos.folder}: {missing} of {len(chosen)} videos have no label, so there is nothing to "
+            "compare predictions with: pass a folder with one sub-folder per class, or a labelled "
+            "list. `vmae predict` gives the classes of videos without labels"
+        )
     names = [videos.classes[label] for label in sorted({video.label for video in chosen})]
     unknown = [name for name in names if name not in classes]
     if unknown:
