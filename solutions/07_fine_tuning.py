@@ -199,6 +199,10 @@ class EncoderParts(nn.Module):
         self.blocks = nn.ModuleList(layers.Block(*sizes) for _ in range(config.depth))
         init.init_linears(self, partial(nn.init.trunc_normal_, std=0.02))  # as published
 
+    def patchify(self, clips: torch.Tensor) -> torch.Tensor:
+        """Clips (B, 3, T, H, W), uint8 or in [0, 1], to patches (B, N, P)."""
+        return grid.patchify(clips, self.grid)
+
 
 # %% [markdown]
 # ### Exercise 2 · the classifier
@@ -211,7 +215,7 @@ class EncoderParts(nn.Module):
 # - `head`, a linear layer to the classes. Multiply its initial weight and bias by 0.001 (`init_scale` in the official code).
 #
 # `forward` is the encoder of lesson 06 without a mask: all N tokens, with their positions, go through the blocks. Then it averages the tokens, normalises the mean, and applies the head.
-# `grid.patchify(clips, self.grid)` cuts clips into patches (B, N, P). This class is what the lesson trains.
+# This class is what the lesson trains.
 
 
 # %%
@@ -228,7 +232,7 @@ class Classifier(EncoderParts):
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W), uint8 or in [0, 1]."""
         ### BEGIN SOLUTION
-        x = self.patch_embed(grid.patchify(clips, self.grid)) + self.pos_embed  # (B, N, D)
+        x = self.patch_embed(self.patchify(clips)) + self.pos_embed  # (B, N, D)
         for block in self.blocks:
             x = block(x)
         return self.head(self.fc_norm(x.mean(dim=1)))  # (B, D) -> (B, num_classes)
@@ -248,7 +252,7 @@ Classifier = check("07.Classifier", Classifier)
 # self.head.weight.data.mul_(0.001)
 # self.head.bias.data.mul_(0.001)
 #
-# x = self.patch_embed(grid.patchify(clips, self.grid)) + self.pos_embed  # (B, N, D)
+# x = self.patch_embed(self.patchify(clips)) + self.pos_embed  # (B, N, D)
 # for block in self.blocks:
 #     x = block(x)
 # return self.head(self.fc_norm(x.mean(dim=1)))  # (B, D) -> (B, num_classes)

@@ -33,26 +33,11 @@ from vmae.weights.errors import CheckpointError
 
 #: Fields of a run's configuration that may differ when it is resumed.
 FREE_FIELDS = (
-    "save_every",
-    "log_every",
-    "keep_checkpoints",
-    "device",
-    "grad_accum_steps",
-    "activation_checkpointing",
-    "compile",
-    "on_nonfinite",
-    "log_with",
-    "log_mfu",
-    "test_clips",
-    "test_crops",
-    "start_from",
-    "state_key",
-    "data.num_workers",
-    "data.max_unreadable",
-    "data.cache_dir",
-    "data.cache",
-    "data.cache_on_device",
-)
+    "save_every", "log_every", "keep_checkpoints", "device", "grad_accum_steps",
+    "activation_checkpointing", "compile", "on_nonfinite", "log_with", "log_mfu", "test_clips",
+    "test_crops", "start_from", "state_key", "data.num_workers", "data.max_unreadable",
+    "data.cache_dir", "data.cache", "data.cache_on_device",
+)  # fmt: skip
 #: A job that SLURM requeues keeps its number, possibly on another machine.
 JOB = "SLURM_JOB_ID"
 
