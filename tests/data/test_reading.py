@@ -581,7 +581,7 @@ def test_few_labels_are_balanced_and_determined_by_the_seed(motion_mini):
     assert Subset(VideoFiles(videos, 16), chosen).videos[4] == videos[chosen[4]]
     assert few_labels(videos, None, CLASSES, seed=1) == list(range(len(videos)))
     with pytest.raises(
-        SetError, match="'right' has only 6 training videos, but 7 labels per class"
+        SetError, match="'right' has 6 training videos, fewer than labels_per_class, 7: set"
     ):
         few_labels(videos, 7, CLASSES, seed=1)
 
