@@ -17,7 +17,7 @@
 # Pre-training leaves an encoder that has watched many videos but can't name anything in them. In this lesson you build a classifier around it and train it without spoiling what it knows.
 # You look inside a model that has seen a whole film, and you fine-tune on a folder of videos as you would on your own.
 #
-# Measured on 2 shared CPU cores, the whole solution: under 3 minutes, 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: under 4 minutes, 1.3 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 checkpoint = "data/tiny"  # the small video model that ships

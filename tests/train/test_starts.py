@@ -58,7 +58,9 @@ def test_a_place_that_no_run_can_have_is_refused_before_decoding(data, tmp_path,
 
 
 def test_too_few_clips_of_a_class_are_found_before_decoding(data):
-    with pytest.raises(SetError, match="has 6 training videos, fewer than labels_per_class, 7: set"):
+    with pytest.raises(
+        SetError, match="has 6 training videos, fewer than labels_per_class, 7: set"
+    ):
         open_sources(FinetuneConfig(model=MODEL, data=data, labels_per_class=7))
     assert not decoded(data)
 
