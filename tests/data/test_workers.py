@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vmae import ROOT
 from vmae.data import (
     ClipDataset,
     Sampling,
@@ -123,6 +125,39 @@ def loader(motion_mini, num_workers: int):
     videos = load_set(motion_mini).train
     dataset = ClipDataset(VideoFiles(videos, 16), Sampling(8), seed=0)
     return train_loader(dataset, StepBatches(len(videos), 8, 2, seed=0), num_workers)
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+import numpy as np
+from vmae.data import Sampling, StepBatches, Video, VideoFiles, train_loader
+from vmae.data.reading.loader import ClipDataset
+from vmae.data.writing.encode import write_video
+
+if __name__ == "__main__":
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 64, 80, 3), dtype=np.uint8)
+    pixels = pixels.repeat(3, 1).repeat(3, 2)
+    videos = [Video(Path(sys.argv[1]) / f"{number}.mp4", 0) for number in range(12)]
+    for video in videos:
+        write_video(video.path, pixels, fps=25)
+    dataset = ClipDataset(VideoFiles(videos, 112), Sampling(16, 4), seed=0)
+    for _ in range(2):
+        loader = train_loader(dataset, StepBatches(12, 6, 500, seed=0), 2)
+        for _ in range(4):
+            next(loader)
+        loader.close()
+"""
+
+
+def test_workers_that_are_stopped_in_the_middle_end_quietly(tmp_path):
+    """decord's threads aborted them, with a traceback on the way."""
+    program = tmp_path / "stopped.py"
+    program.write_text(STOPPED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, program, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_little_shared_memory_is_found_before_workers_start(motion_mini, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from vmae.data.reading.reader import VideoError
 from vmae.data.reading.sampling import Sampling, crop_square, place_square
 from vmae.data.reading.sources import Source, Subset, VideoFiles, unwrap_subset
 from vmae.data.reading.store import FrameStore, build_store
-from vmae.data.reading.workers import as_is, check_workers, end_with_parent, named_worker_deaths
+from vmae.data.reading.workers import as_is, check_workers, named_worker_deaths, start_worker
 from vmae.data.sets.load import load_set, require_chosen
 from vmae.data.sets.videos import SetError, Video, VideoSet
 from vmae.support.files import printable
@@ -261,7 +261,7 @@ def train_loader(
         collate_fn=as_is,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
-        worker_init_fn=partial(end_with_parent, os.getpid()),
+        worker_init_fn=partial(start_worker, os.getpid()),
         pin_memory=pin and not isinstance(kept, DeviceStore),
     )
     with named_worker_deaths():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def run_parallel(
         num_workers=workers,
         collate_fn=as_is,
         multiprocessing_context="spawn",
-        worker_init_fn=partial(end_with_parent, os.getpid()),
+        worker_init_fn=partial(start_worker, os.getpid()),
     )
     with named_worker_deaths():
         for results in loader:
@@ -107,13 +108,25 @@ def run_parallel(
                 yield result
 
 
-def end_with_parent(parent: int, _: int) -> None:
-    """Exit a starting worker if its parent has been killed in the meantime.
+def start_worker(parent: int, _: int) -> None:
+    """Prepare a worker for its end; if its parent has been killed while it started, that is now.
 
     PyTorch's workers only notice that the parent has changed since they started working.
     """
     if os.getppid() != parent:
         os._exit(1)
+    Finalize(None, _leave, exitpriority=-1000)  # after those of the queues
+
+
+def _leave() -> None:
+    """End a worker that has nothing to report without the destructors of libraries.
+
+    The threads of a decoder that was stopped in the middle of a video abort the process there.
+    """
+    if sys.exc_info()[0] is None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 @dataclass
