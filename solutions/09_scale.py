@@ -886,7 +886,7 @@ rows.append(
 viz.table(rows, caption="Planned and measured: pre-training of recipes.")
 
 # %% [markdown]
-# On a CPU core, these plans are off by at most 29 % in time and 14 % in memory. On the GPU, the step took 1.4 times the planned time and 1.2 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
+# On a CPU core, these plans are off by at most 11 % in time and 13 % in memory. On the GPU, the step took 1.4 times the planned time and 1.2 times the planned memory: leave room. All further figures for GPUs come from the plan alone:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -922,7 +922,7 @@ for name in ("ours, compiled", "ours, V2, compiled"):
     )
 
 # %% [markdown]
-# With a margin of one half, one such card keeps about a hundred cores busy decoding. Three ways out: a store; the store in the GPU's memory (`cache_on_device`), where it fits; and V2's *repeated augmentation* (重複增強), which makes several clips out of each decoded video.
+# With a margin of one half, one such card keeps 70 to 84 cores busy decoding. Three ways out: a store; the store in the GPU's memory (`cache_on_device`), where it fits; and V2's *repeated augmentation* (重複增強), which makes several clips out of each decoded video.
 #
 # ## Large batches
 #
