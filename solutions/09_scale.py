@@ -16,7 +16,7 @@
 #
 # The model is right. Now it must be fast, and fit in memory. You write a training step, give it a wasteful model and a slow reader, and remove one waste after another. Each change is measured: the result is a ladder. Then you find out what limits the step, what a run will cost before it starts, and what changes with two processes or eight GPUs.
 #
-# Measured on 2 shared CPU cores, the whole solution: about 3 minutes, 3.1 GB of memory at most. Allow about 90 minutes with the exercises.
+# Measured on 2 shared CPU cores, the whole solution: under 5 minutes, 3.1 GB of memory at most. Allow about 90 minutes with the exercises.
 
 # %% tags=["parameters"]
 device = "auto"  # a GPU where there is one, else the CPU
