@@ -564,7 +564,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
     print(verdicts.judgement("labels", claim, found))
 
 # %% [markdown]
-# A claim *holds* only if the 95 % interval of the difference, seed by seed, excludes zero. On the videos the lead is 51 points with five labels per class, 3 with fifty, and gone with a hundred: there, labels alone teach what pre-training taught. What is left is time: with all labels, scratch needs 2,400 steps, and after 600 it had hardly left chance. V1 asked the same of ViT-B on real sets (top-1 in %, as reported):
+# A claim *holds* only if the 95 % interval of the difference, seed by seed, excludes zero. On the videos the lead is 51 points with five labels per class, 3 with fifty, and gone with a hundred. What is left is time: with all labels, scratch had hardly left chance after 600 steps, and needed 2,400. V1 asked the same of ViT-B on real sets (top-1 in %, as reported):
 #
 # | set | labelled videos | from scratch | VideoMAE | gain |
 # |---|---|---|---|---|
