@@ -552,7 +552,7 @@ viz.table([{"start": n} | row for n, row in tested.items()], caption=f"{labels} 
 #
 # ### Labels against steps
 #
-# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: for each number of labels, it doubles the steps from 300 on until a doubling other than the first gains less than 2 points. Learning rates are searched for both. Videos first, then the images of lesson 03.
+# The experiment on labels (`data/experiments/README.md`) trains both starts to their *plateau*: per number of labels, it doubles the steps from 300 on until a doubling other than the first gains less than 2 points. Learning rates are searched for both. Videos first, then the images of lesson 03.
 
 # %%
 found = {name: results.load(name) for name in table.EXPERIMENTS["labels"].sets}
@@ -564,7 +564,7 @@ for claim in table.EXPERIMENTS["labels"].claims:
     print(verdicts.judgement("labels", claim, found))
 
 # %% [markdown]
-# A claim *holds* only if the 95 % interval of the difference, seed by seed, excludes zero. On the videos the lead is 51 points with five labels per class, 3 with fifty, and gone with a hundred. What is left is time: with all labels, scratch had hardly left chance after 600 steps, and needed 2,400. V1 asked the same of ViT-B on real sets (top-1 in %, as reported):
+# A claim *holds* only if the 95 % interval of the difference, seed by seed, excludes zero. On the videos the lead is 51 points with five labels per class, 3 with fifty, and gone with a hundred. What is left is time: with all labels, scratch had hardly left chance after 600 steps and needed 2,400. V1 asked the same of ViT-B on real sets (top-1 in %, as reported):
 #
 # | set | labelled videos | from scratch | VideoMAE | gain |
 # |---|---|---|---|---|
