@@ -133,9 +133,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(
-                OSError
-            ):  # on Windows the lock removes its file itself, once it is released
-                # A folder that was renamed may have a successor, with the lock of another process.
+            # On Windows the lock removes its file itself, once it is released. A folder that was renamed
+            # may have a successor, with the lock of another process.
+            with suppress(OSError):
                 if os.path.samestat(path.stat(), own):
                     path.unlink()

@@ -43,11 +43,11 @@ def finish_set(
 
     Labels are positions in the class list; names, if some names are numbers, which would be taken for them.
     """
-    named = any(map(str.isdigit, classes))
+    names = dict(enumerate(classes)) if any(map(str.isdigit, classes)) else {}
     if classes:
         write_text(folder / "classes.txt", "\n".join(classes) + "\n")
     for split, rows in lists.items():
-        lines = "".join(f"{name} {classes[label] if named else label}\n" for name, label in rows)
+        lines = "".join(f"{name} {names.get(label, label)}\n" for name, label in rows)
         write_text(folder / f"{split}.csv", lines)
     write_text(folder / "set.json", json.dumps(spec, indent=1))
     (folder / "set.partial.json").unlink(missing_ok=True)
