@@ -5,8 +5,9 @@ record it again and say why in the commit message:
 
     python tests/test_golden.py
 
-On the platform where it was recorded (same PyTorch build, same CPU instruction set), everything must
-be bit-identical; elsewhere floating-point numbers may differ by rounding.
+On the platform where it was recorded (same PyTorch build, same model of CPU, whose kernels differ even
+where the instruction set is the same), everything must be bit-identical; elsewhere floating-point
+numbers may differ by rounding.
 """
 
 from __future__ import annotations
@@ -45,7 +46,15 @@ STEPS, TUNE_STEPS = (1, 10, 50), (1, 10)
 
 
 def platform() -> dict[str, str]:
-    return {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
+    """What decides the last bits: PyTorch's build, the CPU's instruction set and its model."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    facts = dict([part.strip() for part in line.split(":", 1)] for line in lines if ":" in line)
+    names = ("vendor_id", "cpu family", "model")
+    model = ", ".join(facts[name] for name in names if name in facts)
+    return {
+        "torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability(), "model": model,
+    }  # fmt: skip
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
