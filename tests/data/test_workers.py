@@ -52,10 +52,12 @@ list(ordered_batches(files, Sampling(8), batch=8, num_workers=2))
 
 
 def started(*command: str | Path, **options) -> str:
-    """The last line of the error that a program ends with; on a busy machine it may take long."""
+    """The last line of the error that a program ends with, within a minute of computing time."""
+    before = sum(os.times()[2:4])  # of ended children; a busy machine takes longer by the clock
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=300, check=False, **options
     )
+    assert sum(os.times()[2:4]) - before < 60
     assert done.returncode
     return done.stderr.strip().splitlines()[-1]
 

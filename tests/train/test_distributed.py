@@ -260,4 +260,4 @@ def test_the_launcher_of_the_docs_starts_two_processes(config, alone, tmp_path):
     said = done.stdout[done.stdout.index("{") :]  # some versions of gloo greet on stdout
     last = losses(tmp_path / "run")[-1]
     assert last == pytest.approx(losses(alone)[-1], abs=LOSS)
-    assert json.loads(said)["loss"] == pytest.approx(last, abs=1e-4)  # rounded
+    assert json.loads(said)["loss"] == pytest.approx(last, abs=5.1e-5)  # rounded
